@@ -1,0 +1,49 @@
+"""The errors a user can meet: what went wrong, where by name, and the way out.
+
+Each is three short strings, printed as three lines without a traceback, and has its exit code.
+"""
+
+
+class HrnetRayError(Exception):
+    """A mistake that a user can put right. Raise one of its children."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, where: str, fix: str) -> None:
+        # All three go to Exception's args, so that the error survives the pickling between
+        # Ray's processes.
+        super().__init__(what, where, fix)
+        self.what, self.where, self.fix = what, where, fix
+
+    def __str__(self) -> str:
+        return f"{self.what}\n  {self.where}\n  fix: {self.fix}"
+
+
+class UsageError(HrnetRayError):
+    """A setting or a flag that cannot be."""
+
+    exit_code = 2
+
+
+class DataError(HrnetRayError):
+    """A picture, an annotation, a shard or a weight file that cannot be used."""
+
+    exit_code = 3
+
+
+class ClusterError(HrnetRayError):
+    """Something that the machines do not have, or a storage that does not work."""
+
+    exit_code = 4
+
+
+class DivergedError(HrnetRayError):
+    """A loss that is no longer a number."""
+
+    exit_code = 5
+
+
+def shortened(names: list[str], *, most: int = 3) -> str:
+    """Name the first few of many: `a.jpg, b.jpg, c.jpg and 7 more`."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")

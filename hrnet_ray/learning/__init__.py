@@ -1,0 +1,1 @@
+"""How a model learns and is judged: plain PyTorch, any iterable of batches."""

@@ -1,0 +1,1 @@
+"""Ray: the pipeline, the workers, one training, many trainings. The only importer of ray."""

@@ -1,0 +1,268 @@
+"""The skeletons we know: which keypoints a pose has, and how they relate.
+
+A skeleton is data. A new animal is a COCO category or a few lines of YAML, never new code.
+Left and right are told by name: `left_knee` mirrors to `right_knee`.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hrnet_ray.errors import DataError
+
+DEFAULT_OKS_SIGMA = 0.05
+"""For a skeleton without `oks_sigmas`: about the middle of COCO's, which lie at 0.025-0.107."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """The keypoints of one species, in the order of its data set's annotations."""
+
+    name: str
+    keypoints: tuple[str, ...]
+    bones: tuple[tuple[str, str], ...] = ()
+    oks_sigmas: tuple[float, ...] | None = None
+    """Annotators' spread per keypoint, as a fraction of the object's size (COCO's sigma)."""
+    other_oks_sigmas: Mapping[str, tuple[float, ...]] = field(default_factory=dict, hash=False)
+    """Sigma sets that others score with, by their name. Reported beside, never instead."""
+    upper_body: tuple[int, ...] = ()
+    """Indices that count as the upper half when an augmentation cuts a body in two."""
+
+    def __post_init__(self) -> None:
+        where = f"skeleton {self.name!r}"
+        if not self.keypoints:
+            raise DataError("a skeleton without keypoints", where, "name its keypoints in order")
+        if doubled := sorted({k for k in self.keypoints if self.keypoints.count(k) > 1}):
+            raise DataError(f"keypoints named twice: {doubled}", where, "give each its own name")
+        if strays := sorted({end for bone in self.bones for end in bone} - set(self.keypoints)):
+            raise DataError(
+                f"bones name no such keypoint: {strays}", where, f"use {', '.join(self.keypoints)}"
+            )
+        for sigmas in filter(None, (self.oks_sigmas, *self.other_oks_sigmas.values())):
+            if len(sigmas) != len(self):
+                raise DataError(
+                    f"{len(sigmas)} oks_sigmas for {len(self)} keypoints",
+                    where,
+                    "give one sigma for each keypoint, in their order",
+                )
+        _ = self.flip_order  # a left without its right is found here, not in the first mirror
+
+    def __len__(self) -> int:
+        return len(self.keypoints)
+
+    @cached_property
+    def flip_order(self) -> tuple[int, ...]:
+        """Where each keypoint's mirror image stands: `pose[flip_order]` is the mirrored pose."""
+        place = {name: index for index, name in enumerate(self.keypoints)}
+        if lonely := [name for name in self.keypoints if mirrored_name(name) not in place]:
+            raise DataError(
+                f"{lonely[0]!r} has no keypoint {mirrored_name(lonely[0])!r} to change places with",
+                f"skeleton {self.name!r}",
+                "name both sides alike (left_knee, right_knee), or drop the side from the name",
+            )
+        return tuple(place[mirrored_name(name)] for name in self.keypoints)
+
+    @property
+    def scoring_sigmas(self) -> tuple[float, ...]:
+        """`oks_sigmas`, or one middling sigma for all where the skeleton brings none."""
+        return self.oks_sigmas or (DEFAULT_OKS_SIGMA,) * len(self)
+
+
+_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+
+
+def mirrored_name(name: str) -> str:
+    """The name after a mirror: `left_knee` -> `right_knee`, `L_Knee` -> `R_Knee`, `knee-left`.
+
+    A side is the first or the last word of a name. Whatever has no side is its own mirror image.
+    """
+    for separator in ("_", "-", " ", "."):
+        words = name.split(separator)
+        for at in (0, -1):
+            side = _SIDES.get(words[at].lower())
+            if len(words) > 1 and side:
+                words[at] = _in_case_of(words[at], side)
+                return separator.join(words)
+    return name
+
+
+def _in_case_of(model: str, word: str) -> str:
+    if model.isupper():
+        return word.upper()
+    return word.capitalize() if model[0].isupper() else word
+
+
+def from_coco_category(category: Mapping[str, Any], *, name: str | None = None) -> Skeleton:
+    """Read a COCO category: its `keypoints` are names, its `skeleton` pairs of indices.
+
+    COCO counts the pairs from 1, ATRW and many exports from 0: a 0 anywhere tells.
+    """
+    keypoints = tuple(str(keypoint) for keypoint in category.get("keypoints", ()))
+    pairs = [tuple(int(end) for end in pair) for pair in category.get("skeleton") or ()]
+    first = 0 if any(0 in pair for pair in pairs) else 1
+    inside = [pair for pair in pairs if all(first <= end < first + len(keypoints) for end in pair)]
+    return Skeleton(
+        name=name or str(category.get("name", "custom")),
+        keypoints=keypoints,
+        bones=tuple((keypoints[a - first], keypoints[b - first]) for a, b in inside),
+        oks_sigmas=tuple(category["sigmas"]) if category.get("sigmas") else None,
+        upper_body=tuple(category.get("upper_body", ())),
+    )
+
+
+def to_dict(skeleton: Skeleton) -> dict[str, Any]:
+    """Plain values, as a shard's metadata and a skeleton file hold them."""
+    return {
+        "name": skeleton.name,
+        "keypoints": list(skeleton.keypoints),
+        "bones": [list(bone) for bone in skeleton.bones],
+        "oks_sigmas": list(skeleton.oks_sigmas) if skeleton.oks_sigmas else None,
+        "other_oks_sigmas": {k: list(v) for k, v in skeleton.other_oks_sigmas.items()},
+        "upper_body": [skeleton.keypoints[index] for index in skeleton.upper_body],
+    }
+
+
+def from_dict(values: Mapping[str, Any], *, where: str) -> Skeleton:
+    """The inverse of `to_dict`; `where` names the file in errors."""
+    known = {"name", "keypoints", "bones", "oks_sigmas", "other_oks_sigmas", "upper_body"}
+    if strays := sorted(set(values) - known):
+        raise DataError(
+            f"unknown entries {strays} in a skeleton", where, f"use {', '.join(sorted(known))}"
+        )
+    if not isinstance(values.get("keypoints"), list) or not values["keypoints"]:
+        raise DataError("a skeleton without a list of keypoints", where, "add `keypoints: [...]`")
+    keypoints = tuple(map(str, values["keypoints"]))
+    upper_body = [str(name) for name in values.get("upper_body") or ()]
+    if strays := sorted(set(upper_body) - set(keypoints)):
+        raise DataError(
+            f"upper_body names no such keypoint: {strays}", where, f"use {', '.join(keypoints)}"
+        )
+    return Skeleton(
+        name=str(values.get("name", "custom")),
+        keypoints=keypoints,
+        bones=tuple((str(a), str(b)) for a, b in values.get("bones") or ()),
+        oks_sigmas=_floats(values.get("oks_sigmas")),
+        other_oks_sigmas={
+            name: tuple(map(float, sigmas))
+            for name, sigmas in (values.get("other_oks_sigmas") or {}).items()
+        },
+        upper_body=tuple(map(keypoints.index, upper_body)),
+    )
+
+
+def named(name: str) -> Skeleton:
+    """A skeleton by name (`mpii`, `atrw`, `coco`) or from a YAML file."""
+    if name in SKELETONS:
+        return SKELETONS[name]
+    if name.endswith((".yaml", ".yml")):
+        return _from_yaml(Path(name))
+    raise DataError(
+        f"no skeleton {name!r}",
+        f"known: {', '.join(SKELETONS)}",
+        "use one of these, a YAML file (keypoints: [...]), or leave it out to take the category's",
+    )
+
+
+def _from_yaml(path: Path) -> Skeleton:
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError("a skeleton file that cannot be read", f"{path}: {reason}", "see docs/data.md") from error
+    if not isinstance(values, dict):
+        raise DataError("a skeleton file without entries", str(path), "start it with `keypoints: [...]`")
+    return from_dict({"name": path.stem, **values}, where=str(path))
+
+
+def _floats(values: Iterable[float] | None) -> tuple[float, ...] | None:
+    return tuple(map(float, values)) if values else None
+
+
+MPII = Skeleton(
+    name="mpii",
+    keypoints=(
+        "right_ankle", "right_knee", "right_hip", "left_hip", "left_knee", "left_ankle",
+        "pelvis", "thorax", "upper_neck", "head_top",
+        "right_wrist", "right_elbow", "right_shoulder",
+        "left_shoulder", "left_elbow", "left_wrist",
+    ),
+    bones=(
+        ("right_ankle", "right_knee"), ("right_knee", "right_hip"), ("right_hip", "pelvis"),
+        ("pelvis", "left_hip"), ("left_hip", "left_knee"), ("left_knee", "left_ankle"),
+        ("pelvis", "thorax"), ("thorax", "upper_neck"), ("upper_neck", "head_top"),
+        ("thorax", "right_shoulder"), ("right_shoulder", "right_elbow"),
+        ("right_elbow", "right_wrist"),
+        ("thorax", "left_shoulder"), ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
+    ),
+    # MPII has no sigmas of its own; these are COCO's for the same body parts, and 0.06 for the
+    # four that COCO lacks. PCKh is the figure to print; OKS is here for comparison.
+    oks_sigmas=(
+        0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.06, 0.06, 0.06, 0.06,
+        0.062, 0.072, 0.079, 0.079, 0.072, 0.062,
+    ),
+    upper_body=(7, 8, 9, 10, 11, 12, 13, 14, 15),
+)  # fmt: skip
+
+ATRW = Skeleton(
+    name="atrw",
+    keypoints=(
+        "left_ear", "right_ear", "nose",
+        "right_shoulder", "right_front_paw", "left_shoulder", "left_front_paw",
+        "right_hip", "right_knee", "right_back_paw", "left_hip", "left_knee", "left_back_paw",
+        "tail", "center",
+    ),
+    bones=(
+        ("left_ear", "nose"), ("right_ear", "nose"), ("nose", "center"),
+        ("left_shoulder", "left_front_paw"), ("left_shoulder", "center"),
+        ("right_shoulder", "right_front_paw"), ("right_shoulder", "center"),
+        ("tail", "center"),
+        ("right_back_paw", "right_knee"), ("right_knee", "right_hip"), ("right_hip", "tail"),
+        ("left_back_paw", "left_knee"), ("left_knee", "left_hip"), ("left_hip", "tail"),
+    ),
+    # sqrt of the variances in the challenge's own evaluation script (CVWC 2019).
+    oks_sigmas=tuple(
+        (variance / 1e4) ** 0.5
+        for variance in (
+            5.8, 51.2, 52.2, 3.1, 38.8, 5.2, 31.5, 6.9, 14.7, 7.6, 8.4, 22.6, 5.2, 35.3, 21.9,
+        )
+    ),
+    other_oks_sigmas={
+        "mmpose": (
+            0.0277, 0.0823, 0.0831, 0.0202, 0.0716, 0.0263, 0.0646, 0.0302,
+            0.0440, 0.0316, 0.0333, 0.0547, 0.0263, 0.0683, 0.0539,
+        ),
+    },
+    upper_body=(0, 1, 2, 3, 4, 5, 6),
+)  # fmt: skip
+
+COCO = Skeleton(
+    name="coco",
+    keypoints=(
+        "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+        "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
+        "left_wrist", "right_wrist", "left_hip", "right_hip",
+        "left_knee", "right_knee", "left_ankle", "right_ankle",
+    ),
+    bones=(
+        ("left_ankle", "left_knee"), ("left_knee", "left_hip"),
+        ("right_ankle", "right_knee"), ("right_knee", "right_hip"), ("left_hip", "right_hip"),
+        ("left_shoulder", "left_hip"), ("right_shoulder", "right_hip"),
+        ("left_shoulder", "right_shoulder"),
+        ("left_shoulder", "left_elbow"), ("right_shoulder", "right_elbow"),
+        ("left_elbow", "left_wrist"), ("right_elbow", "right_wrist"),
+        ("left_eye", "right_eye"), ("nose", "left_eye"), ("nose", "right_eye"),
+        ("left_eye", "left_ear"), ("right_eye", "right_ear"),
+        ("left_ear", "left_shoulder"), ("right_ear", "right_shoulder"),
+    ),
+    oks_sigmas=(
+        0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072,
+        0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089,
+    ),
+    upper_body=(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10),
+)  # fmt: skip
+
+SKELETONS = {skeleton.name: skeleton for skeleton in (MPII, ATRW, COCO)}
