@@ -198,12 +198,6 @@ MPII = Skeleton(
         ("right_elbow", "right_wrist"),
         ("thorax", "left_shoulder"), ("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist"),
     ),
-    # MPII has no sigmas of its own; these are COCO's for the same body parts, and 0.06 for the
-    # four that COCO lacks. PCKh is the figure to print; OKS is here for comparison.
-    oks_sigmas=(
-        0.089, 0.087, 0.107, 0.107, 0.087, 0.089, 0.06, 0.06, 0.06, 0.06,
-        0.062, 0.072, 0.079, 0.079, 0.072, 0.062,
-    ),
     upper_body=(7, 8, 9, 10, 11, 12, 13, 14, 15),
 )  # fmt: skip
 

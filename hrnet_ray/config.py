@@ -1,0 +1,262 @@
+"""An experiment is one frozen value, and each of its settings has one dotted name.
+
+The command line (`--optim.lr 5e-4`), a search space (`{"optim.lr": ...}`) and MLflow's parameters
+all use that name. `Experiment` is everything that decides the numbers; `Cluster` is where they are
+made, and how fast.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Any, Literal, TypeVar
+
+from hrnet_ray.errors import UsageError
+
+T = TypeVar("T")
+
+HEATMAP_STRIDE = 4
+"""Crop pixels per heatmap cell: HRNet's stem halves the picture twice."""
+
+DEEPEST_STRIDE = 32
+"""Crop pixels per cell of the coarsest branch: the sides of a crop are multiples of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which poses to learn from."""
+
+    root: str = "data/atrw"
+    """Folder that `hrnet-ray prepare` wrote: `train/` and `val/` shards and a manifest."""
+    input_hw: tuple[int, int] = (256, 256)
+    """Height and width of the crop that the model sees, in pixels."""
+    padding: float = 1.25
+    """How much larger than its box an instance is cut out."""
+
+    def __post_init__(self) -> None:
+        if any(side <= 0 or side % DEEPEST_STRIDE for side in self.input_hw):
+            _refuse("data.input_hw", self.input_hw, f"two multiples of {DEEPEST_STRIDE}")
+        _require("data.padding", self.padding, self.padding >= 1, "1 or more")
+
+    @property
+    def heatmap_hw(self) -> tuple[int, int]:
+        """Rows and columns of a heatmap."""
+        height, width = self.input_hw
+        return height // HEATMAP_STRIDE, width // HEATMAP_STRIDE
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which HRNet. `width` 32 and 48 with the other defaults are the published W32 and W48."""
+
+    width: int = 32
+    """Channels of the finest branch; each coarser one has twice as many."""
+    modules: tuple[int, int, int] = (1, 4, 3)
+    """Fused modules in the stages of 2, 3 and 4 branches."""
+    blocks: int = 4
+    """Residual blocks of a branch in a module."""
+    stem: int = 64
+    """Channels of the stem."""
+    init: str | None = None
+    """Weights to start from: a published, mmpose, timm or own file."""
+    init_partial: bool = False
+    """Accept a file that fills less than 90 % of the model."""
+
+    def __post_init__(self) -> None:
+        _require("model.width", self.width, self.width >= 1, "1 or more")
+        _require("model.blocks", self.blocks, self.blocks >= 1, "1 or more")
+        _require("model.modules", self.modules, min(self.modules) >= 1, "three counts of 1 or more")
+        _require("model.stem", self.stem, self.stem >= 1, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeatmapConfig:
+    """The target: one Gaussian per keypoint."""
+
+    sigma: float = 2.0
+    """Width of the Gaussian, in heatmap cells."""
+    rounded: bool = True
+    """Centre it on a cell, as published; False centres it on the point itself."""
+
+    def __post_init__(self) -> None:
+        _require("heatmap.sigma", self.sigma, self.sigma > 0, "more than 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """How a training crop differs from epoch to epoch."""
+
+    scale_factor: float = 0.25
+    """Standard deviation of the zoom, which is kept within 1 +- this."""
+    rotation_deg: float = 30.0
+    """Standard deviation of the turn, which is kept within twice this."""
+    rotation_share: float = 0.6
+    """Share of crops that are turned at all."""
+    flip_share: float = 0.5
+    """Share of crops that are mirrored, left and right exchanged."""
+    half_body_share: float = 0.0
+    """Share of well visible poses that are cut to their upper or lower half."""
+    half_body_above: int = 8
+    """Only poses with more visible keypoints than this are cut."""
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("rotation_share", "flip_share", "half_body_share"):
+            share = getattr(self, name)
+            _require(f"augment.{name}", share, 0 <= share <= 1, "between 0 and 1")
+        _require("augment.scale_factor", self.scale_factor, 0 <= self.scale_factor < 1, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How the weights move."""
+
+    algorithm: Literal["adam", "adamw"] = "adam"
+    lr: float = 1e-3
+    """Learning rate at its height."""
+    weight_decay: float = 0.0
+    """The published recipe names 1e-4 but never hands it to Adam; so 0 is the published value."""
+    schedule: Literal["steps", "cosine"] = "steps"
+    milestones: tuple[int, ...] = (170, 200)
+    """Epochs (counted from 0) that begin with a tenth of the rate, for `steps`."""
+    warmup_steps: int = 0
+    """Steps over which the rate climbs from almost nothing."""
+    epochs: int = 210
+    batch_size: int = 128
+    """Crops per step, all workers together."""
+    loss: Literal["mse", "ohkm"] = "mse"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto`: bf16 autocast on a GPU, fp32 on a CPU."""
+
+    def __post_init__(self) -> None:
+        _require("optim.lr", self.lr, self.lr > 0, "more than 0")
+        _require("optim.epochs", self.epochs, self.epochs >= 1, "1 or more")
+        _require("optim.batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How a validation crop becomes keypoints."""
+
+    decode: Literal["argmax", "quarter", "dark"] = "quarter"
+    flip_test: bool = True
+    """Average with the prediction on the mirrored crop."""
+    shift_heatmap: bool = True
+    """Move the mirrored crop's heatmaps by one cell, which undoes the stride's bias."""
+    every: int = 1
+    """Validate after each so many epochs, and always after the last."""
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        _require("evaluation.every", self.every, self.every >= 1, "1 or more")
+        _require("evaluation.batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that decides a run's numbers."""
+
+    name: str = "w32"
+    """Names the run. The same name and settings go on where they stopped."""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    heatmap: HeatmapConfig = field(default_factory=HeatmapConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        plain = all(part and part not in (".", "..") for part in self.name.split("/"))
+        _require("name", self.name, plain, "a name that can be a folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Where a run happens, and how fast."""
+
+    workers: int = 1
+    """Training workers of one run, each with a GPU of its own where there are GPUs."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto` takes GPUs when the cluster has them."""
+    storage: str = "runs"
+    """Folder for runs and checkpoints that every node can reach."""
+    tracking_uri: str | None = None
+    """MLflow server; without one, a database file in `storage`."""
+    address: str | None = None
+    """A running Ray cluster; without one (and without RAY_ADDRESS), Ray starts on this machine."""
+    max_failures: int = 3
+    """How many lost workers a run survives."""
+
+    def __post_init__(self) -> None:
+        _require("cluster.workers", self.workers, self.workers >= 1, "1 or more")
+
+
+def override(config: T, changes: Mapping[str, Any]) -> T:
+    """Copy `config` with dotted settings changed: `override(e, {"optim.lr": 5e-4})`.
+
+    Raises:
+        UsageError: there is no such setting (the nearest one is named), or it cannot be so.
+    """
+    for name, value in changes.items():
+        config = _replace_at(config, name, name.split("."), value)
+    return config
+
+
+def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+    """List every setting under its dotted name."""
+    flat: dict[str, Any] = {}
+    for entry in fields(config):
+        name, value = prefix + entry.name, getattr(config, entry.name)
+        flat |= flatten(value, name + ".") if is_dataclass(value) else {name: value}
+    return flat
+
+
+def unflatten(cls: type[T], flat: Mapping[str, Any]) -> T:
+    """The inverse of `flatten`; lists (as JSON gives them) become tuples."""
+    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
+    return override(cls(), tuples)
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Name the settings in which two flattened configs differ: `optim.lr: 0.001 -> 0.002`."""
+    missing = object()
+    return [
+        f"{name}: {one.get(name, 'unset')} -> {other.get(name, 'unset')}"
+        for name in sorted(one.keys() | other.keys())
+        if _plain(one.get(name, missing)) != _plain(other.get(name, missing))
+    ]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _replace_at(config: Any, name: str, path: Sequence[str], value: Any) -> Any:
+    head, *rest = path
+    known = list(getattr(config, "__dataclass_fields__", ()))
+    if head not in known:
+        hint = _nearest(config, name, path)
+        raise UsageError(f"no setting {name!r}", f"in {type(config).__name__}", hint)
+    new = _replace_at(getattr(config, head), name, rest, value) if rest else value
+    return replace(config, **{head: new})  # re-runs __post_init__, so checks hold
+
+
+def _nearest(config: Any, name: str, path: Sequence[str]) -> str:
+    if not is_dataclass(config):
+        return f"{name.removesuffix('.' + path[0])!r} has no settings of its own"
+    prefix = name.removesuffix(".".join(path))
+    known = [prefix + key for key in flatten(config)]
+    if near := get_close_matches(name, known, n=1, cutoff=0.5):
+        return f"did you mean {near[0]!r}?"
+    return f"use one of {', '.join(known)}"
+
+
+def _require(name: str, value: Any, holds: bool, wanted: str) -> None:
+    if not holds:
+        _refuse(name, value, wanted)
+
+
+def _refuse(name: str, value: Any, wanted: str) -> None:
+    raise UsageError(f"{name} cannot be {value!r}", f"--{name} {value}", f"give {wanted}")

@@ -1,0 +1,89 @@
+"""What a reader of annotations returns: instances, and what it left out and why."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hrnet_ray.errors import DataError
+from hrnet_ray.skeletons import Skeleton
+
+
+@dataclass(frozen=True, kw_only=True)
+class Instance:
+    """One labelled person or animal. All coordinates are pixels of the original picture."""
+
+    id: int
+    """Its annotation's id, or its place in the file where annotations have none."""
+    image_id: int
+    image: str
+    """File name, relative to the folder of pictures."""
+    category_id: int
+    box_xywh: tuple[float, float, float, float]
+    area: float
+    """OKS measures errors against its square root."""
+    head_size: float
+    """PCKh measures errors against it; NaN where nothing tells."""
+    image_xy: np.ndarray
+    """float64 [K, 2]; (0, 0) where hidden."""
+    visible: np.ndarray
+    """bool [K]: labelled, so learnt and scored."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One thing that was read and not used."""
+
+    item: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """One annotation file, read to the end: `read == len(instances) + len(skipped)`."""
+
+    source: Path
+    skeleton: Skeleton
+    instances: list[Instance]
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What a person should know before trusting a score."""
+
+    @property
+    def read(self) -> int:
+        return len(self.instances) + len(self.skipped)
+
+
+def picture_path(images: Path, name: str) -> Path:
+    """The file that an annotation names, which must lie below `images`.
+
+    Raises:
+        DataError: the name leads elsewhere (`../`, an absolute path, a link out of the folder).
+    """
+    try:
+        root, path = images.resolve(), (images / name).resolve()
+        inside = path.is_relative_to(root) and "\0" not in name
+    except (OSError, ValueError):
+        inside = False
+    if not inside:
+        raise DataError(
+            "an annotation that names a file outside the folder of pictures",
+            f"{name[:80]!r} below {images}",
+            "correct file_name in the annotations; only files below --images are opened",
+        )
+    return images / name
+
+
+def check_folder(path: Path, flag: str) -> None:
+    """Refuse a folder that is not there, or is a file."""
+    if not path.is_dir():
+        is_what = "is a file" if path.exists() else "is not there"
+        raise DataError(f"the folder {is_what}", f"{flag} {path}", "give an existing folder")
+
+
+def check_file(path: Path, flag: str) -> None:
+    """Refuse a file that is not there, or is a folder."""
+    if not path.is_file():
+        is_what = "is a folder" if path.exists() else "is not there"
+        raise DataError(f"the file {is_what}", f"{flag} {path}", "give an existing file")

@@ -1,0 +1,144 @@
+"""MPII annotations to instances: the JSON files of the HRNet authors, and gt_valid.mat.
+
+They count pixels from 1 (MATLAB); instances count from 0 like every array here.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrnet_ray.data.labels import Instance, Labels, check_file
+from hrnet_ray.errors import DataError
+from hrnet_ray.skeletons import MPII
+
+SC_BIAS = 0.6  # the head box is larger than the head: MPII's own correction
+PIXEL_STD = 200.0  # MPII's `scale` is a height in units of 200 pixels
+PADDING = 1.25  # the published crop; boxes are given so that this padding reproduces it
+
+_NECK, _HEAD = MPII.keypoints.index("upper_neck"), MPII.keypoints.index("head_top")
+
+
+def read_mpii(annotations: Path, *, gt_valid: Path | None = None) -> Labels:
+    """Read `train.json`, `valid.json` or `trainval.json`.
+
+    With `gt_valid` (in the row order of `valid.json`), truth, visibility and head sizes come from
+    it, as in the published evaluation. Without it a head is the way from upper neck to head top.
+
+    Raises:
+        DataError: a file that is not in this form, or a gt_valid.mat of other rows.
+    """
+    records = _load(annotations)
+    instances = [_instance(record, at, annotations) for at, record in enumerate(records)]
+    if gt_valid is None:
+        note = (
+            f"{annotations.name}: no gt_valid.mat; head size is the distance from upper_neck to "
+            "head_top, so PCKh is not the published figure"
+        )
+        return Labels(source=annotations, skeleton=MPII, instances=instances, notes=[note])
+    instances, differing = _with_truth(instances, gt_valid)
+    note = f"{gt_valid.name}: visibility differs from {annotations.name} at {differing} keypoints"
+    notes = [note] if differing else []
+    return Labels(source=annotations, skeleton=MPII, instances=instances, notes=notes)
+
+
+def _instance(record: dict[str, Any], at: int, path: Path) -> Instance:
+    where = f"{path.name}: [{at}]"
+    try:
+        center = np.asarray(record["center"], np.float64)
+        scale = float(record["scale"])
+        points = np.asarray(record["joints"], np.float64).reshape(len(MPII), 2) - 1
+        visible = np.asarray(record["joints_vis"], np.float64).reshape(len(MPII)) > 0
+        image = str(record["image"])
+        finite = np.isfinite(points).all() and np.isfinite(center).all() and scale > 0
+        if center.shape != (2,) or not finite:
+            raise ValueError(f"center {record['center']}, scale {scale}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"a record that cannot be read ({type(error).__name__}: {error})",
+            where,
+            f"each needs image, center, scale, joints and joints_vis for {len(MPII)} keypoints",
+        ) from error
+    image_xy = np.where(visible[:, None], points, 0.0)
+    return Instance(
+        id=at,
+        image_id=at,
+        image=image,
+        category_id=1,
+        box_xywh=_box(center, scale),
+        area=(scale * PIXEL_STD) ** 2,
+        head_size=_neck_to_head(image_xy, visible),
+        image_xy=image_xy,
+        visible=visible,
+    )
+
+
+def _box(center: np.ndarray, scale: float) -> tuple[float, float, float, float]:
+    """The square that, padded by 1.25, is the published crop.
+
+    The published order: move the centre 15 * scale down and enlarge, both only where there is a
+    centre; then count from 0.
+    """
+    side = scale * PIXEL_STD
+    x, y = center
+    if x != -1:
+        y += 15 * scale
+    else:
+        side /= PADDING
+    return x - 1 - side / 2, y - 1 - side / 2, side, side
+
+
+def _neck_to_head(image_xy: np.ndarray, visible: np.ndarray) -> float:
+    if not visible[[_NECK, _HEAD]].all():
+        return math.nan
+    return float(np.linalg.norm(image_xy[_HEAD] - image_xy[_NECK]))
+
+
+def _with_truth(instances: list[Instance], path: Path) -> tuple[list[Instance], int]:
+    from scipy.io import loadmat
+
+    check_file(path, "--gt-valid")
+    try:
+        truth = loadmat(path, variable_names=["jnt_missing", "pos_gt_src", "headboxes_src"])
+        missing = np.asarray(truth["jnt_missing"])  # [16, N]
+        points = np.asarray(truth["pos_gt_src"], np.float64)  # [16, 2, N]
+        boxes = np.asarray(truth["headboxes_src"], np.float64)  # [2, 2, N]
+        rows = {missing.shape[-1], points.shape[-1], boxes.shape[-1]}
+    except Exception as error:  # scipy raises its own mixture for damaged files
+        raise DataError(
+            "a gt_valid.mat that cannot be read",
+            f"{path}: {type(error).__name__}: {error}",
+            "give the file that comes with the HRNet authors' annotations",
+        ) from error
+    if rows != {len(instances)}:
+        raise DataError(
+            f"{len(instances):,} records but {max(rows):,} rows of truth",
+            str(path),
+            "give the gt_valid.mat that belongs to this annotation file (valid.json)",
+        )
+    heads = np.linalg.norm(boxes[1] - boxes[0], axis=0) * SC_BIAS
+    differing, merged = 0, []
+    for at, instance in enumerate(instances):
+        visible = missing[:, at] == 0
+        differing += int((visible != instance.visible).sum())
+        image_xy = np.where(visible[:, None], points[:, :, at] - 1, 0.0)
+        changes = {"image_xy": image_xy, "visible": visible, "head_size": float(heads[at])}
+        merged.append(Instance(**(vars(instance) | changes)))
+    return merged, differing
+
+
+def _load(path: Path) -> list[dict[str, Any]]:
+    check_file(path, "--annotations")
+    try:
+        records = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise DataError("a file that is no JSON", f"{path}: {error}", "give MPII's JSON") from error
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise DataError(
+            "a JSON file that is not MPII's list of records",
+            str(path),
+            "give train.json or valid.json of the HRNet authors (or use `prepare coco`)",
+        )
+    return records

@@ -1,0 +1,79 @@
+"""Picture files to RGB arrays and back. The only place that decodes or encodes.
+
+Coordinates in MPII and ATRW count stored pixels, so EXIF orientation is ignored everywhere.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+MOST_PIXELS = 2**26  # 8192 x 8192: a 124 kB PNG of 32,000 x 32,000 would take 3 GB to decode
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # read once, at its import
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+from hrnet_ray.errors import DataError  # noqa: E402
+
+PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_READ_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def decode(data: bytes) -> np.ndarray | None:
+    """RGB uint8 [H, W, 3], or None for bytes that are no whole picture."""
+    if not data:
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
+    except cv2.error:  # more pixels than MOST_PIXELS
+        return None
+
+
+def encode_jpeg(picture: np.ndarray, *, quality: int = 95) -> bytes:
+    """JPEG bytes of an RGB uint8 [H, W, 3] picture."""
+    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    written, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert written  # memory only: nothing here can be full or missing
+    return data.tobytes()
+
+
+def read(path: Path) -> np.ndarray:
+    """Decode one picture file.
+
+    Raises:
+        DataError: it is missing, or no whole picture.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            "a picture that cannot be opened", f"{path}: {error.strerror}", "check the path"
+        ) from error
+    picture = decode(data)
+    if picture is None:
+        raise DataError(f"a picture that is not whole ({why_not(data)})", str(path), "replace it")
+    return picture
+
+
+def write(path: Path, picture: np.ndarray) -> None:
+    """Write an RGB picture; the ending of `path` says in which format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise DataError("a picture that cannot be written", str(path), "check the folder")
+
+
+def why_not(data: bytes) -> str:
+    """Say in a few words why `decode` refused these bytes."""
+    if not data:
+        return "0 bytes"
+    if data[:2] == b"\xff\xd8":
+        return f"a JPEG of {len(data):,} bytes that is cut off, damaged or too large"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return f"a PNG of {len(data):,} bytes that is cut off, damaged or too large"
+    return f"{len(data):,} bytes that start {data[:8]!r}"
+
+
+def sha256(data: bytes) -> str:
+    """The fingerprint that the manifest and the rows keep."""
+    return hashlib.sha256(data).hexdigest()

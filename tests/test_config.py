@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from hrnet_ray.config import Experiment, differences, flatten, override, unflatten
+from hrnet_ray.errors import UsageError
+
+
+def test_one_dotted_setting_changes_and_nothing_else():
+    changed = override(Experiment(), {"optim.lr": 5e-4})
+
+    assert changed.optim.lr == 5e-4
+    assert differences(flatten(Experiment()), flatten(changed)) == ["optim.lr: 0.001 -> 0.0005"]
+
+
+def test_a_typo_names_the_setting_that_was_meant():
+    with pytest.raises(UsageError) as refused:
+        override(Experiment(), {"heatmap.sigm": 2.0})
+
+    assert str(refused.value) == (
+        "no setting 'heatmap.sigm'\n  in HeatmapConfig\n  fix: did you mean 'heatmap.sigma'?"
+    )
+
+
+def test_a_setting_below_a_value_is_refused():
+    with pytest.raises(UsageError, match="'optim.lr' has no settings of its own"):
+        override(Experiment(), {"optim.lr.max": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("heatmap.sigma", 0.0),
+        ("optim.lr", -1e-3),
+        ("optim.batch_size", 0),
+        ("data.input_hw", (250, 256)),
+        ("augment.flip_share", 1.5),
+        ("evaluation.every", 0),
+        ("name", "../elsewhere"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(setting, value):
+    with pytest.raises(UsageError, match=setting):
+        override(Experiment(), {setting: value})
+
+
+def test_settings_survive_a_json_file():
+    experiment = override(Experiment(), {"data.input_hw": (192, 256), "optim.milestones": (5, 7)})
+
+    assert unflatten(Experiment, json.loads(json.dumps(flatten(experiment)))) == experiment
