@@ -1,0 +1,228 @@
+"""HRNet: a network that keeps a high-resolution branch from start to end (Sun et al., CVPR 2019).
+
+The layout of the layers, and so the name of every weight, follows the published code,
+https://github.com/leoxiaobin/deep-high-resolution-net.pytorch (lib/models/pose_hrnet.py, MIT
+License, Copyright (c) Microsoft): its checkpoints load without a key map.
+
+A stage runs `branches` branches side by side; branch b has `width * 2**b` channels and 1 / 2**b of
+the resolution. After each module every branch adds up all of them ("fuse").
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+BN_MOMENTUM = 0.1
+COARSEST = 32  # the smallest branch has 1/32 of the crop's resolution, so both sides divide by it
+
+
+class HRNet(nn.Module):
+    """Crops to heatmaps of a quarter of their size, one per keypoint.
+
+    Args:
+        width: channels of the high-resolution branch; 32 and 48 are the published nets.
+        keypoints: maps that come out.
+        modules: exchange modules in stages 2, 3 and 4.
+        blocks: residual blocks on each branch of a module, and bottlenecks in layer1.
+        stem: channels of the stem; layer1 gives 4 times as many.
+
+    `HRNet(16, 15, modules=(1, 1, 1), blocks=2, stem=32)` is a small one for laptops and tests.
+    """
+
+    def __init__(
+        self,
+        width: int = 32,
+        keypoints: int = 16,
+        *,
+        modules: tuple[int, int, int] = (1, 4, 3),
+        blocks: int = 4,
+        stem: int = 64,
+    ) -> None:
+        super().__init__()
+        self.width, self.keypoints = width, keypoints
+        self.conv1, self.bn1 = _conv3x3(3, stem, stride=2), _norm(stem)
+        self.conv2, self.bn2 = _conv3x3(stem, stem, stride=2), _norm(stem)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = nn.Sequential(
+            *(Bottleneck(stem if block == 0 else 4 * stem, stem) for block in range(blocks))
+        )
+        two, three, four = (branch_channels(width, branches) for branches in (2, 3, 4))
+        self.transition1 = _transition([4 * stem], two)
+        self.stage2 = _stage(two, modules[0], blocks)
+        self.transition2 = _transition(two, three)
+        self.stage3 = _stage(three, modules[1], blocks)
+        self.transition3 = _transition(three, four)
+        self.stage4 = _stage(four, modules[2], blocks, outputs=1)
+        self.final_layer = nn.Conv2d(width, keypoints, kernel_size=1)
+        self.apply(_initialise)
+
+    def forward(self, crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K H/4 W/4"]:
+        """Predict heatmaps. H and W must be multiples of 32, else a ValueError says so."""
+        height, width = crops.shape[-2:]
+        if height % COARSEST or width % COARSEST:
+            raise ValueError(
+                f"HRNet needs crops whose height and width are multiples of {COARSEST}, "
+                f"got {height} x {width}"
+            )
+        features = self.relu(self.bn1(self.conv1(crops)))
+        features = self.relu(self.bn2(self.conv2(features)))
+        branches = [self.layer1(features)]
+        branches = self.stage2(_split(self.transition1, branches))
+        branches = self.stage3(_split(self.transition2, branches))
+        branches = self.stage4(_split(self.transition3, branches))
+        return self.final_layer(branches[0])
+
+
+def branch_channels(width: int, branches: int) -> list[int]:
+    """Each branch halves the resolution and doubles the channels: 32, 64, 128, 256."""
+    return [width * 2**branch for branch in range(branches)]
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; channels and resolution stay."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = _conv3x3(channels, channels), _norm(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2, self.bn2 = _conv3x3(channels, channels), _norm(channels)
+
+    def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        residual = self.relu(self.bn1(self.conv1(features)))
+        residual = self.bn2(self.conv2(residual))
+        return self.relu(features + residual)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 beside a shortcut; gives 4 times `channels`."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        channels_out = 4 * channels
+        self.conv1, self.bn1 = _conv1x1(channels_in, channels), _norm(channels)
+        self.conv2, self.bn2 = _conv3x3(channels, channels), _norm(channels)
+        self.conv3, self.bn3 = _conv1x1(channels, channels_out), _norm(channels_out)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None  # the published name for a shortcut that must change its channels
+        if channels_in != channels_out:
+            self.downsample = nn.Sequential(
+                _conv1x1(channels_in, channels_out), _norm(channels_out)
+            )
+
+    def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H W"]:
+        residual = self.relu(self.bn1(self.conv1(features)))
+        residual = self.relu(self.bn2(self.conv2(residual)))
+        residual = self.bn3(self.conv3(residual))
+        shortcut = features if self.downsample is None else self.downsample(features)
+        return self.relu(shortcut + residual)
+
+
+class ExchangeModule(nn.Module):
+    """Residual blocks on each branch; then each of the first `outputs` branches adds up all."""
+
+    def __init__(self, channels: Sequence[int], blocks: int, outputs: int) -> None:
+        super().__init__()
+        self.branches = nn.ModuleList(
+            nn.Sequential(*(BasicBlock(count) for _ in range(blocks))) for count in channels
+        )
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(_fuse(channels, source, target) for source in range(len(channels)))
+            for target in range(outputs)
+        )
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, branches: list[Tensor]) -> list[Tensor]:
+        refined = [blocks(branch) for blocks, branch in zip(self.branches, branches, strict=True)]
+        return [self.relu(_add_up(paths, refined)) for paths in self.fuse_layers]
+
+
+def _add_up(paths: nn.Module, branches: list[Tensor]) -> Tensor:
+    """Add up the branches, each brought to one resolution by its path.
+
+    From branch 0 onwards, as published: a sum of floats depends on its order.
+    """
+    return reduce(
+        add, (path(branch) for path, branch in zip(paths.children(), branches, strict=True))
+    )
+
+
+def _fuse(channels: Sequence[int], source: int, target: int) -> nn.Module:
+    """Lead branch `source` to the channels and the resolution of branch `target`."""
+    if source == target:
+        return nn.Identity()
+    if source > target:  # coarser: fewer channels, then larger
+        return nn.Sequential(
+            _conv1x1(channels[source], channels[target]),
+            _norm(channels[target]),
+            nn.Upsample(scale_factor=2 ** (source - target), mode="nearest"),
+        )
+    steps = (
+        target - source
+    )  # finer: halved step by step; the channels change, and the ReLU goes, at the last
+    halvings = [
+        nn.Sequential(*_halve(channels[source], channels[source]), nn.ReLU(inplace=True))
+        for _ in range(steps - 1)
+    ]
+    return nn.Sequential(*halvings, nn.Sequential(*_halve(channels[source], channels[target])))
+
+
+def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
+    """Lead the branches of one stage to those of the next, which has one more, half as fine."""
+    paths: list[nn.Module] = []
+    for branch, channels in enumerate(after):
+        if branch >= len(before):
+            paths.append(
+                nn.Sequential(nn.Sequential(*_halve(before[-1], channels), nn.ReLU(inplace=True)))
+            )
+        elif before[branch] == channels:
+            paths.append(nn.Identity())
+        else:
+            paths.append(
+                nn.Sequential(
+                    _conv3x3(before[branch], channels), _norm(channels), nn.ReLU(inplace=True)
+                )
+            )
+    return nn.ModuleList(paths)
+
+
+def _split(transition: nn.ModuleList, branches: list[Tensor]) -> list[Tensor]:
+    """Run a transition: the new, coarsest branch starts from the last old one."""
+    return [path(branches[min(index, len(branches) - 1)]) for index, path in enumerate(transition)]
+
+
+def _stage(
+    channels: Sequence[int], modules: int, blocks: int, *, outputs: int | None = None
+) -> nn.Sequential:
+    """Exchange modules in a row; the last one gives only the first `outputs` branches."""
+    all_branches = len(channels)
+    wanted = [all_branches] * (modules - 1) + [outputs or all_branches]
+    return nn.Sequential(*(ExchangeModule(channels, blocks, count) for count in wanted))
+
+
+def _halve(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Module]:
+    return _conv3x3(channels_in, channels_out, stride=2), _norm(channels_out)
+
+
+def _conv3x3(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
+
+
+def _conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels_in, channels_out, 1, bias=False)
+
+
+def _norm(channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(
+        channels, momentum=BN_MOMENTUM
+    )  # starts at weight 1, bias 0, as published
+
+
+def _initialise(module: nn.Module) -> None:
+    """The published start: convolutions from N(0, 0.001), biases 0."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, std=0.001)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,129 @@
+"""Where a point is, and how to get it somewhere else.
+
+A matrix is named `to_from`, so neighbours in a product must match: `heatmap_from_crop @
+crop_from_image`. The numbers are those of the published HRNet code (lib/utils/transforms.py): an
+instance is a centre and a scale in units of 200 px, and the centre of the instance lands on (W / 2,
+H / 2) of the crop.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+UNIT_PX = 200.0  # image pixels in one unit of scale; MPII's own measure of a person
+
+
+def box_to_center_scale(
+    box_xywh: Float[Tensor, "N 4"], *, input_hw: tuple[int, int], padding: float | int = 1.25
+) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
+    """Turn boxes (corner and size, image pixels) into centres and padded scales (units of 200 px).
+
+    The shorter side grows until the box has the aspect of `input_hw`; then both grow by `padding`.
+    """
+    corner_xy, box_wh = box_xywh[:, :2], box_xywh[:, 2:]
+    aspect = input_hw[1] / input_hw[0]
+    return corner_xy + box_wh * 0.5, grow_to_aspect(box_wh, aspect) * (padding / UNIT_PX)
+
+
+def grow_to_aspect(size_wh: Float[Tensor, "N 2"], aspect: float) -> Float[Tensor, "N 2"]:
+    """Lengthen the shorter side until width / height is `aspect`."""
+    width, height = size_wh.unbind(-1)
+    return torch.stack(
+        [torch.maximum(width, height * aspect), torch.maximum(height, width / aspect)], -1
+    )
+
+
+def crop_from_image(
+    center_xy: Float[Tensor, "N 2"],
+    scale_wh: Float[Tensor, "N 2"],
+    rotation_deg: Float[Tensor, " N"],
+    *,
+    crop_hw: tuple[int, int],
+    mirrored: Bool[Tensor, " N"] | None = None,
+) -> Float[Tensor, "N 3 3"]:
+    """Lead image pixels to crop pixels: the published three-point transform, solved in closed form.
+
+    It is a similarity: only the width of `scale_wh` counts, so make the aspect right first
+    (`box_to_center_scale` does). With `crop_hw` = the heatmap's size it leads to heatmap cells,
+    because a cell is exactly crop / 4 here, without a half-pixel term. `mirrored` instances are
+    flipped left to right about their centre, which is the published order: flip the picture, then
+    turn and cut.
+    """
+    height, width = crop_hw
+    crop_middle_xy = center_xy.new_tensor([width / 2, height / 2], dtype=_exact(center_xy))
+    linear, anchor_xy = _published_points(center_xy, scale_wh[:, 0], rotation_deg, width)
+    if mirrored is not None:
+        linear = _mirror_x(linear, mirrored)
+    shift = crop_middle_xy - (linear @ anchor_xy[..., None]).squeeze(-1)
+    return _affine(linear, shift).to(center_xy.dtype)
+
+
+def _published_points(
+    center_xy: Float[Tensor, "N 2"],
+    scale_w: Float[Tensor, " N"],
+    rotation_deg: Float[Tensor, " N"],
+    width: int,
+) -> tuple[Float[Tensor, "N 2 2"], Float[Tensor, "N 2"]]:
+    """Solve the published three points for the linear part, and for the image point it turns about.
+
+    In the image: the centre, the point half a width above it (turned), and one at a right angle to
+    both. The published code rounds all three to float32, which moves a crop by up to 1e-4 px;
+    without the same rounding some pixels of `cv2.warpAffine` come out one grey level away.
+    """
+    exact = _exact(center_xy)
+    turn = torch.deg2rad(rotation_deg.to(exact))
+    upwards = (
+        torch.stack([turn.sin(), -turn.cos()], dim=-1) * (scale_w.to(exact) * UNIT_PX / 2)[:, None]
+    )
+    middle = center_xy.float()
+    top = (center_xy.to(exact) + upwards).float()
+    down = middle - top
+    side = top + torch.stack([-down[:, 1], down[:, 0]], dim=-1)
+
+    middle, top, side = middle.to(exact), top.to(exact), side.to(exact)
+    # In the crop, middle - top is (0, W/2) and side - top is (-W/2, 0).
+    image_from_crop = torch.stack([top - side, middle - top], dim=-1) * (2 / width)
+    return _inverse_2x2(image_from_crop), middle
+
+
+def _inverse_2x2(matrix: Float[Tensor, "N 2 2"]) -> Float[Tensor, "N 2 2"]:
+    (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+    return torch.stack([d, -b, -c, a], dim=-1).view(-1, 2, 2) / (a * d - b * c)[:, None, None]
+
+
+def _exact(tensor: Tensor) -> torch.dtype:
+    return (
+        torch.float32 if tensor.device.type == "mps" else torch.float64
+    )  # Apple's GPUs have no float64
+
+
+def heatmap_from_crop(
+    *, crop_hw: tuple[int, int], heatmap_hw: tuple[int, int], like: Float[Tensor, "..."]
+) -> Float[Tensor, "3 3"]:
+    """Lead crop pixels to heatmap cells: a plain division (by 4 for HRNet), as published.
+
+    The matrix has the dtype and the device of `like`.
+    """
+    shrink_y, shrink_x = (cells / pixels for cells, pixels in zip(heatmap_hw, crop_hw, strict=True))
+    return torch.diag(like.new_tensor([shrink_x, shrink_y, 1.0]))
+
+
+def move(matrix: Float[Tensor, "B 3 3"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
+    """Move points into the frame that `matrix` leads to."""
+    return xy @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]
+
+
+def _mirror_x(
+    linear: Float[Tensor, "N 2 2"], mirrored: Bool[Tensor, " N"]
+) -> Float[Tensor, "N 2 2"]:
+    """Multiply by diag(-1, 1) from the right: x turns round before anything else happens to it."""
+    turned_x = torch.where(mirrored[:, None], -linear[:, :, 0], linear[:, :, 0])
+    return torch.stack([turned_x, linear[:, :, 1]], dim=-1)
+
+
+def _affine(linear: Float[Tensor, "N 2 2"], shift: Float[Tensor, "N 2"]) -> Float[Tensor, "N 3 3"]:
+    matrix = torch.zeros(len(shift), 3, 3, dtype=shift.dtype, device=shift.device)
+    matrix[:, :2, :2] = linear
+    matrix[:, :2, 2] = shift
+    matrix[:, 2, 2] = 1.0
+    return matrix
