@@ -58,6 +58,31 @@ def crop_from_image(
     return _affine(linear, shift).to(center_xy.dtype)
 
 
+def heatmap_from_crop(
+    *, crop_hw: tuple[int, int], heatmap_hw: tuple[int, int], like: Float[Tensor, "..."]
+) -> Float[Tensor, "3 3"]:
+    """Lead crop pixels to heatmap cells: a plain division (by 4 for HRNet), as published.
+
+    The matrix has the dtype and the device of `like`.
+    """
+    shrink_y, shrink_x = (cells / pixels for cells, pixels in zip(heatmap_hw, crop_hw, strict=True))
+    return torch.diag(like.new_tensor([shrink_x, shrink_y, 1.0]))
+
+
+def move(matrix: Float[Tensor, "B 3 3"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
+    """Move points into the frame that `matrix` leads to."""
+    return xy @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]
+
+
+def invert(matrix: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 3"]:
+    """Turn `to_from` into `from_to`, for affine matrices.
+
+    In closed form: `matrix.inverse()` makes a GPU wait, to see whether the matrix was singular.
+    """
+    linear = _inverse_2x2(matrix[:, :2, :2])
+    return _affine(linear, -(linear @ matrix[:, :2, 2:]).squeeze(-1))
+
+
 def _published_points(
     center_xy: Float[Tensor, "N 2"],
     scale_w: Float[Tensor, " N"],
@@ -95,22 +120,6 @@ def _exact(tensor: Tensor) -> torch.dtype:
     return (
         torch.float32 if tensor.device.type == "mps" else torch.float64
     )  # Apple's GPUs have no float64
-
-
-def heatmap_from_crop(
-    *, crop_hw: tuple[int, int], heatmap_hw: tuple[int, int], like: Float[Tensor, "..."]
-) -> Float[Tensor, "3 3"]:
-    """Lead crop pixels to heatmap cells: a plain division (by 4 for HRNet), as published.
-
-    The matrix has the dtype and the device of `like`.
-    """
-    shrink_y, shrink_x = (cells / pixels for cells, pixels in zip(heatmap_hw, crop_hw, strict=True))
-    return torch.diag(like.new_tensor([shrink_x, shrink_y, 1.0]))
-
-
-def move(matrix: Float[Tensor, "B 3 3"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
-    """Move points into the frame that `matrix` leads to."""
-    return xy @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]
 
 
 def _mirror_x(
