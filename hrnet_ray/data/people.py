@@ -184,7 +184,9 @@ def _dim(colour: Colour) -> Colour:
 def _torso(
     picture: np.ndarray, silhouette: np.ndarray, person: Person, joints: dict[str, np.ndarray]
 ) -> None:
-    corners = [joints[name] for name in ("right_shoulder", "left_shoulder", "left_hip", "right_hip")]
+    corners = [
+        joints[name] for name in ("right_shoulder", "left_shoulder", "left_hip", "right_hip")
+    ]
     outline = [_fixed(person.place(np.array(corners)))]
     for canvas, colour in ((picture, person.shirt), (silhouette, (255, 255, 255))):
         cv2.fillPoly(canvas, outline, colour, cv2.LINE_AA, SUBPIXEL_BITS)

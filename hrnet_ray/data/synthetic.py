@@ -6,7 +6,7 @@ The readers cannot tell these folders from downloaded ones. Every picture is dra
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,18 +16,27 @@ import cv2
 import numpy as np
 import scipy.io
 
-from hrnet_ray.data.people import Person, draw_person, head_box, random_person
-from hrnet_ray.data.people import keypoints as person_keypoints
-from hrnet_ray.data.tigers import Tiger, draw_tiger, random_tiger
-from hrnet_ray.data.tigers import keypoints as tiger_keypoints
+from hrnet_ray.data.people import (
+    Person,
+    draw_person,
+    head_box,
+    keypoints as person_keypoints,
+    random_person,
+)
+from hrnet_ray.data.tigers import Tiger, draw_tiger, keypoints as tiger_keypoints, random_tiger
 from hrnet_ray.skeletons import ATRW
 
 JPEG_QUALITY = 92
 FEWEST_LABELS = 6  # a tiger with fewer keypoints in the picture is placed again
+FIGURE_FRACS = {1: (0.35, 0.75), 2: (0.30, 0.50), 3: (0.26, 0.40)}  # body length by company
 FOREGROUND = 255  # in the map of who covers a pixel: grass and trunks; 0 is nobody
-MPII_NAMES = "rank rkne rhip lhip lkne lank pelv thor neck head rwri relb rsho lsho lelb lwri".split()
+MPII_NAMES = (
+    *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor", "neck", "head"),
+    *("rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
+)
 
 T = TypeVar("T")
+Colour = tuple[float, ...]  # BGR
 Progress = Callable[[int, int], None]
 
 
@@ -126,7 +135,9 @@ def _atrw_json(
         {"id": id, "filename": f"{id:06d}.jpg", "width": width, "height": height}
         for id, _ in pictures
     ]
-    annotations = [_atrw_record(tiger) | {"image_id": id} for id, seen in pictures for tiger in seen]
+    annotations = [
+        _atrw_record(tiger) | {"image_id": id} for id, seen in pictures for tiger in seen
+    ]
     for id, annotation in enumerate(annotations):  # from 0, as in the real files
         annotation["id"] = id
     return {"images": images, "annotations": annotations, "categories": [_atrw_category()]}
@@ -206,18 +217,17 @@ def _tiger_picture(
         covers[silhouette > 127] = number
         boxes.append(tuple(map(int, cv2.boundingRect(silhouette))))
     _foreground(rng, picture, covers)
-    seen = [
-        SeenTiger(box, tiger_keypoints(tiger), _labelled(rng, tiger, number, covers))
-        for number, (tiger, box) in enumerate(zip(tigers, boxes, strict=True), start=1)
-    ]
+    seen = []
+    for number, (tiger, box) in enumerate(zip(tigers, boxes, strict=True), start=1):
+        image_xy = tiger_keypoints(tiger)
+        seen.append(SeenTiger(box, image_xy, _labelled(rng, image_xy, number, covers)))
     return _photograph(rng, picture), seen
 
 
 def _labelled(
-    rng: np.random.Generator, tiger: Tiger, number: int, covers: np.ndarray
+    rng: np.random.Generator, image_xy: np.ndarray, number: int, covers: np.ndarray
 ) -> np.ndarray:
     """Annotators guess a keypoint behind grass now and then, but not one behind another tiger."""
-    image_xy = tiger_keypoints(tiger)
     inside = _inside(image_xy, covers.shape)
     column, row = np.where(inside[:, None], image_xy, 0).round().astype(int).T
     cover = covers[row, column]
@@ -225,37 +235,46 @@ def _labelled(
     return inside & ((cover <= number) | (guessed & (cover == FOREGROUND)))
 
 
-def _place_tigers(
-    rng: np.random.Generator, size_hw: tuple[int, int], count: int
-) -> list[Tiger]:
-    """Find room for each, the farther ones first; after some tries they may overlap."""
+def _place_tigers(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> list[Tiger]:
+    """Find room for each, and put the farther ones first."""
     placed: list[Tiger] = []
+    taken = np.empty((0, 4))
     for _ in range(count):
-        tries = [_place_tiger(rng, size_hw, count) for _ in range(8)]
-        placed.append(min(tries, key=lambda tiger: _crowding(tiger, placed, size_hw)))
-    return sorted(placed, key=lambda tiger: tiger.center_xy[1] + 0.4 * tiger.body_px)
+        tiger, box = _place_tiger(rng, size_hw, FIGURE_FRACS[min(count, 3)], taken)
+        placed.append(tiger)
+        taken = np.vstack([taken, box])
+    return sorted(placed, key=lambda tiger: tiger.center_xy[1] + 0.5 * tiger.body_px)
 
 
-def _place_tiger(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> Tiger:
+def _place_tiger(
+    rng: np.random.Generator,
+    size_hw: tuple[int, int],
+    figure_frac: tuple[float, float],
+    taken: np.ndarray,
+) -> tuple[Tiger, np.ndarray]:
+    """Of some places, take the one with the least overlap and the most keypoints inside."""
     height, width = size_hw
-    figure_px = rng.uniform(0.35, (0.85, 0.60, 0.50)[min(count, 3) - 1]) * height
-    body_px = min(figure_px / 0.95, 0.52 * width)
-    x = rng.uniform(0.2, 0.8) * width
-    y = rng.uniform(0.40, 0.95) * height - 0.35 * body_px
-    return replace(random_tiger(rng), center_xy=(x, max(y, 0.5 * body_px)), body_px=body_px)
+    body_px = min(rng.uniform(*figure_frac) * height, 0.52 * width)
+    tiger = replace(random_tiger(rng), body_px=body_px)
+    figure_xy = tiger_keypoints(tiger)
+    low, high = figure_xy.min(axis=0), figure_xy.max(axis=0)
+    centers = rng.uniform(
+        (0.2 * width, -0.6 * low[1]), (0.8 * width, height - 0.7 * high[1]), (12, 2)
+    )
+    boxes = np.hstack([centers + low, centers + high])
+    inside = _inside(centers[:, None] + figure_xy, size_hw).sum(axis=-1)
+    cost = _overlap(boxes, taken) - 0.02 * inside + (inside < FEWEST_LABELS)
+    best = int(cost.argmin())
+    x, y = centers[best].tolist()
+    return replace(tiger, center_xy=(x, y)), boxes[best]
 
 
-def _crowding(tiger: Tiger, others: Iterable[Tiger], size_hw: tuple[int, int]) -> float:
-    """How bad a place is: keypoints outside the picture, and neighbours too near."""
-    image_xy = tiger_keypoints(tiger)
-    outside = len(image_xy) - int(_inside(image_xy, size_hw).sum())
-    near = 0.0
-    for other in others:
-        reach = 1.0 * (tiger.body_px + other.body_px) * np.array([0.75, 0.45])
-        apart = np.abs(np.subtract(tiger.center_xy, other.center_xy)) / reach
-        near += max(0.0, 1.0 - float(apart.max()))
-    too_few = 100 * (len(image_xy) - outside < FEWEST_LABELS)
-    return too_few + 10 * near + 0.15 * outside
+def _overlap(boxes: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """The share of each box [N, 4] (x1, y1, x2, y2) that the taken ones cover."""
+    first = np.maximum(boxes[:, None, :2], taken[None, :, :2])
+    last = np.minimum(boxes[:, None, 2:], taken[None, :, 2:])
+    shared = np.maximum(last - first, 0).prod(axis=-1).sum(axis=-1)
+    return shared / (boxes[:, 2:] - boxes[:, :2]).prod(axis=-1)
 
 
 def _person_picture(
@@ -273,127 +292,144 @@ def _person_picture(
     return _photograph(rng, picture), person
 
 
+class Season(NamedTuple):
+    """Colours (BGR) of the air between the trees, the ground and the grass."""
+
+    mist: Colour
+    ground: Colour
+    grass: Colour
+
+
+SEASONS = (
+    Season(
+        mist=(178, 166, 150), ground=(246, 238, 232), grass=(95, 140, 165)
+    ),  # a bright winter day
+    Season(mist=(150, 128, 112), ground=(226, 208, 196), grass=(85, 115, 130)),  # a winter evening
+    Season(mist=(138, 152, 140), ground=(196, 205, 208), grass=(70, 125, 140)),  # thaw
+    Season(mist=(112, 148, 150), ground=(88, 124, 148), grass=(60, 120, 165)),  # autumn
+)
+
+
 def _scenery(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """A winter forest: mist, far trunks, snow, birches, rocks and twigs. BGR, uint8."""
-    height, width = size_hw
-    horizon = int(rng.uniform(0.22, 0.5) * height)
-    picture = _mottled(rng, size_hw, np.array(rng.uniform((120, 110, 95), (205, 195, 185))), 18)
-    for _ in range(rng.integers(12, 30)):
-        _trunk(rng, picture, horizon + rng.uniform(0, 0.05) * height, rng.uniform(0.006, 0.02), far=True)
+    """A birch forest of the Amur: mist, far trunks, the ground, birches, rocks and grass."""
+    height, _ = size_hw
+    season = SEASONS[rng.integers(len(SEASONS))]
+    horizon = rng.uniform(0.22, 0.5) * height
+    picture = _mottled(rng, size_hw, season.mist, contrast=12)
+    for _ in range(rng.integers(10, 24)):
+        _far_trunk(rng, picture, horizon, season.mist)
     picture = cv2.GaussianBlur(picture, (0, 0), 0.004 * height + 0.3)
-    snow = _mottled(rng, size_hw, np.array(rng.uniform((195, 190, 185), (250, 245, 240))), 12)
-    edge = horizon + 0.02 * height * np.sin(np.arange(width) * 9 / width + rng.uniform(0, 6))
-    ground = np.arange(height)[:, None] > edge
-    picture[ground] = snow[ground]
-    for _ in range(rng.integers(0, 5)):
-        _rock(rng, picture, horizon)
-    for _ in range(rng.integers(1, 5)):
-        foot = rng.uniform(horizon, 0.8 * height)
-        _trunk(rng, picture, foot, rng.uniform(0.02, 0.06), far=False)
-    _blades(rng, picture, count=int(rng.integers(10, 60)), feet_y=(horizon, height), length=0.08)
+    _lay_ground(rng, picture, horizon, season.ground)
+    for _ in range(rng.integers(0, 4)):
+        _rock(rng, picture, horizon, season.ground)
+    for foot_y in np.sort(rng.uniform(horizon, 0.75 * height, rng.integers(1, 5))):
+        _trunk(rng, picture, foot_y)
+    for foot_y in np.sort(rng.uniform(horizon, height, rng.integers(2, 8))):
+        _tuft(rng, picture, foot_y, season.grass, length_frac=0.05)
     return picture
 
 
 def _mottled(
-    rng: np.random.Generator, size_hw: tuple[int, int], colour: np.ndarray, contrast: float
+    rng: np.random.Generator, size_hw: tuple[int, int], colour: Colour, *, contrast: float
 ) -> np.ndarray:
     """A colour with soft blotches."""
     height, width = size_hw
-    blotches = rng.normal(0, contrast, (7, 9, 1)) + rng.normal(0, 0.3 * contrast, (7, 9, 3))
-    small = np.clip(colour + blotches, 0, 255).astype(np.uint8)
+    small = np.array(colour) + rng.normal(0, contrast, (6, 8, 1)) + rng.normal(0, 8)
+    small = np.clip(small, 0, 255).astype(np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _trunk(
-    rng: np.random.Generator, picture: np.ndarray, foot_y: float, width_frac: float, *, far: bool
+def _lay_ground(
+    rng: np.random.Generator, picture: np.ndarray, horizon: float, colour: Colour
 ) -> None:
+    """Cover everything below a gently waving horizon."""
+    height, width = picture.shape[:2]
+    ground = _mottled(rng, (height, width), colour, contrast=7)
+    waves = np.sin(np.arange(width) * rng.uniform(5, 12) / width + rng.uniform(0, 6))
+    below = np.arange(height)[:, None] > horizon + 0.02 * height * waves
+    cv2.copyTo(ground, below.astype(np.uint8), picture)
+
+
+def _far_trunk(rng: np.random.Generator, picture: np.ndarray, foot_y: float, mist: Colour) -> None:
+    """A trunk that the mist has taken half the colour of."""
+    height, width = picture.shape[:2]
+    x, lean, tone = rng.uniform((0, -0.04 * height, 0.35), (width, 0.04 * height, 1.2))
+    colour = tuple(0.35 * c + 0.65 * c * tone for c in mist)
+    _line(
+        picture, (x, foot_y + 0.05 * height), (x + lean, -5), colour, rng.uniform(1, 0.02 * width)
+    )
+
+
+def _trunk(rng: np.random.Generator, picture: np.ndarray, foot_y: float) -> None:
     """A birch (white, with dark marks) or a pine (dark), up out of the picture."""
     height, width = picture.shape[:2]
-    x, lean = rng.uniform(0, width), rng.uniform(-0.06, 0.06) * height
-    thick = max(1, round(width_frac * width))
-    birch = rng.uniform() < 0.6
-    tone = rng.uniform(150, 225) if birch else rng.uniform(50, 95)
-    if far:
-        tone = 0.5 * tone + 65
+    x, lean = rng.uniform((0, -0.05 * height), (width, 0.05 * height))
+    thick = rng.uniform(0.018, 0.05) * width
+    birch = rng.uniform() < 0.65
+    tone = rng.uniform(175, 235) if birch else rng.uniform(55, 90)
     foot, top = np.array([x, foot_y]), np.array([x + lean, -5])
-    _line(picture, foot, top, (tone, tone, tone * (1.0 if birch else 1.15)), thick)
-    if far:
+    _line(picture, foot, top, (tone, 0.99 * tone, 0.98 * tone), thick)
+    side = np.array([0.28 * thick, 0])
+    _line(picture, foot + side, top + side, (0.82 * tone, 0.8 * tone, 0.8 * tone), 0.4 * thick)
+    if not birch:
         return
-    side = np.array([0.3 * thick, 0])
-    _line(picture, foot + side, top + side, (0.8 * tone,) * 3, max(1, thick // 3))
-    for at in rng.uniform(0, 1, 14 if birch else 0):
-        mark = foot + at * (top - foot) + (rng.uniform(-0.4, 0.1) * thick, 0)
-        _line(picture, mark, mark + (0.4 * thick, 0), (60, 58, 60), max(1, thick // 7))
+    for at, aside in rng.uniform((0, -1.6), (1, 0.4), (12, 2)):
+        mark = foot + at * (top - foot) + aside * side
+        _line(picture, mark, mark + side, (62, 60, 60), 0.12 * thick)
 
 
-def _rock(rng: np.random.Generator, picture: np.ndarray, horizon: int) -> None:
+def _rock(rng: np.random.Generator, picture: np.ndarray, horizon: float, cap: Colour) -> None:
+    """A grey stone under a cap of snow or leaves."""
     height, width = picture.shape[:2]
-    middle = (int(rng.uniform(0, width)), int(rng.uniform(horizon, height)))
-    half_wh = (rng.uniform((0.03, 0.02), (0.10, 0.06)) * width).astype(int)
-    tone = rng.uniform(80, 150)
-    cv2.ellipse(picture, middle, half_wh.tolist(), 0, 180, 360, (tone, tone, 0.95 * tone), -1, cv2.LINE_AA)
-    cap = (half_wh * (0.9, 0.35)).astype(int)
-    top = (middle[0], middle[1] - int(0.75 * half_wh[1]))
-    cv2.ellipse(picture, top, cap.tolist(), 0, 180, 360, (245, 240, 236), -1, cv2.LINE_AA)
+    x, y = rng.uniform((0, horizon), (width, height)).astype(int).tolist()
+    half_w, half_h = (rng.uniform((0.03, 0.03), (0.09, 0.06)) * width).astype(int).tolist()
+    tone = rng.uniform(85, 140)
+    pale = tuple(min(255.0, 1.05 * c) for c in cap)
+    for rise, colour in ((1.0, pale), (0.6, (tone, 0.98 * tone, 0.95 * tone))):
+        axes = (half_w, round(rise * half_h))
+        cv2.ellipse(picture, (x, y), axes, 0, 180, 360, colour, -1, cv2.LINE_AA)
 
 
-def _blades(
+def _tuft(
     rng: np.random.Generator,
     picture: np.ndarray,
+    foot_y: float,
+    colour: Colour,
     *,
-    count: int,
-    feet_y: tuple[float, float],
-    length: float,
-    middle_x: float | None = None,
-    also: np.ndarray | None = None,
+    length_frac: float,
 ) -> None:
-    """Dry grass and twigs, anywhere or as a tuft around `middle_x`; `also` is marked as covered."""
+    """Blades of dry grass that spread from one place."""
     height, width = picture.shape[:2]
-    for _ in range(count):
-        x = rng.uniform(0, width) if middle_x is None else rng.normal(middle_x, 0.04 * width)
-        foot = np.array([x, rng.uniform(*feet_y)])
-        tip = foot + rng.normal((0, -1), (0.35, 0.3)) * length * height
-        b, g, r = rng.uniform((60, 95, 110), (110, 150, 180))
-        thick = int(rng.integers(1, 3))
-        _line(picture, foot, tip, (b, g, r), thick)
-        if also is not None:
-            _line(also, foot, tip, (FOREGROUND,), thick)
+    count = int(rng.integers(7, 16))
+    feet = rng.normal((rng.uniform(0, width), foot_y), (0.15 * length_frac * width, 1), (count, 2))
+    blades = rng.normal((0, -1), (0.35, 0.25), (count, 2)) * length_frac * height
+    for foot, blade, tone in zip(feet, blades, rng.uniform(0.7, 1.2, count), strict=True):
+        _line(picture, foot, foot + blade, tuple(tone * c for c in colour), 1 + 5 * length_frac)
 
 
 def _foreground(rng: np.random.Generator, picture: np.ndarray, covers: np.ndarray) -> None:
     """Sometimes grass, seldom a trunk, between the viewer and the tigers."""
-    height, width = picture.shape[:2]
-    for _ in range(rng.integers(0, 3)):
-        _blades(
-            rng,
-            picture,
-            count=int(rng.integers(8, 25)),
-            feet_y=(0.8 * height, 1.05 * height),
-            length=0.22,
-            middle_x=rng.uniform(0, width),
-            also=covers,
-        )
-    if rng.uniform() < 0.15:
-        before = picture.copy()
-        _trunk(rng, picture, 1.1 * height, rng.uniform(0.03, 0.06), far=False)
-        covers[(picture != before).any(axis=-1)] = FOREGROUND
+    height = picture.shape[0]
+    before = picture.copy()
+    for _ in range(rng.integers(0, 4)):
+        grass = SEASONS[rng.integers(len(SEASONS))].grass
+        _tuft(rng, picture, rng.uniform(0.85, 1.1) * height, grass, length_frac=0.2)
+    if rng.uniform() < 0.12:
+        _trunk(rng, picture, 1.1 * height)
+    covers[cv2.absdiff(picture, before).max(axis=-1) > 0] = FOREGROUND
 
 
 def _line(
-    canvas: np.ndarray,
-    start: np.ndarray,
-    end: np.ndarray,
-    colour: tuple[float, ...],
-    thick: int,
+    canvas: np.ndarray, start: Sequence[float], end: Sequence[float], colour: Colour, thick: float
 ) -> None:
-    a, b = (np.round(16 * end_xy).astype(int).tolist() for end_xy in (start, end))
-    cv2.line(canvas, a, b, colour, thick, cv2.LINE_AA if canvas.ndim == 3 else cv2.LINE_8, 4)
+    a, b = ([round(16 * x), round(16 * y)] for x, y in (start, end))
+    cv2.line(canvas, a, b, colour, max(1, round(thick)), cv2.LINE_AA, 4)
 
 
 def _photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """What the camera adds: exposure, a colour cast, some blur, noise."""
     if rng.uniform() < 0.4:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 0.9))
-    gain = np.float32(rng.uniform(0.75, 1.1) * rng.uniform(0.95, 1.05, 3))
-    noise = rng.standard_normal((*picture.shape[:2], 1), np.float32) * rng.uniform(1, 7)
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 0.8))
+    gain = np.float32(rng.uniform(0.8, 1.08) * rng.uniform(0.96, 1.04, 3))
+    noise = rng.standard_normal((*picture.shape[:2], 1), np.float32) * rng.uniform(1, 5)
     return np.clip(picture * gain + noise, 0, 255).astype(np.uint8)

@@ -1,12 +1,13 @@
 """Amur tigers as numbers, and how such a tiger is drawn.
 
-The animal is built once, facing right, in its own frame: lengths in body lengths (shoulder to hip),
-x towards the head, y up, z towards the viewer. A camera turns that into the figure frame (y down, still
-facing right), and only the last step, `Tiger.place`, mirrors, scales and moves it into the picture. So a
-mirrored tiger is the same numbers with the other `facing`, and left and right cannot go wrong: facing
-right we look at its right flank, so what is near is right.
+The animal is built once, facing right, in its own frame: lengths in body lengths (shoulder to
+hip), x towards the head, y up, z towards the viewer. A camera turns that into the figure frame
+(y down, still facing right), and only the last step, `Tiger.place`, mirrors, scales and moves it
+into the picture. So a mirrored tiger is the same numbers with the other `facing`, and left and
+right cannot go wrong: facing right we look at its right flank, so what is near is right.
 """
 
+import math
 from collections.abc import Iterable
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
@@ -47,7 +48,7 @@ class Tiger:
     hip_height: float
     stride: float
     phases: tuple[float, float, float, float]
-    """Turns of near front, far front, near back, far back leg; the upper half turn is in the air."""
+    """Of near front, far front, near back, far back leg, in turns; half a turn is in the air."""
     neck_deg: float
     head_yaw_deg: float
     """How far the face turns to the viewer."""
@@ -77,8 +78,8 @@ def random_tiger(rng: np.random.Generator) -> Tiger:
         yaw_deg=rng.uniform(-24, 24),
         camera_deg=rng.uniform(4, 16),
         slope_deg=rng.uniform(-14, 14),
-        shoulder_height=rng.uniform(0.46, 0.62),
-        hip_height=rng.uniform(0.50, 0.62),
+        shoulder_height=rng.uniform(0.50, 0.66),
+        hip_height=rng.uniform(0.53, 0.65),
         stride=rng.uniform(0.12, 0.30),
         phases=phases,
         neck_deg=rng.uniform(-25, 38),
@@ -86,7 +87,7 @@ def random_tiger(rng: np.random.Generator) -> Tiger:
         head_pitch_deg=rng.uniform(-25, 15),
         tail_deg=rng.uniform(-70, 35),
         tail_curl_deg=rng.uniform(-60, 170),
-        fur_hsv=(rng.uniform(0.055, 0.09), rng.uniform(0.68, 0.86), rng.uniform(0.82, 1.0)),
+        fur_hsv=(rng.uniform(0.065, 0.10), rng.uniform(0.62, 0.82), rng.uniform(0.82, 1.0)),
         pattern=int(rng.integers(2**31)),
     )
 
@@ -102,112 +103,117 @@ def mirrored(tiger: Tiger, *, width: int) -> Tiger:
 
 
 class Anatomy(NamedTuple):
-    """Joints in the body frame; a leg is [joints, 3] from the body down to the paw."""
+    """Joints in the body frame, each row x, y, z."""
 
-    legs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    legs: np.ndarray
+    """[4, 4, 3]: near front, far front, near back, far back; from the body down to the paw."""
     trunk: np.ndarray
     tail: np.ndarray
     head: np.ndarray
 
 
 def anatomy(tiger: Tiger) -> Anatomy:
-    """Pose the bones: paws on the ground or in mid-step, knees where they must then be."""
-    front, back = 0.5, -0.5
-    chest, rump = tiger.shoulder_height + 0.09, tiger.hip_height + 0.10
-    neck = np.radians(tiger.neck_deg)
-    head = np.array([front + 0.14 + 0.40 * np.cos(neck), chest + 0.08 + 0.40 * np.sin(neck), 0])
+    """Pose the bones: paws on the ground or in mid-step, knees where they must then be.
+
+    The bones move in the plane of the body's length and height, which complex numbers suit.
+    """
+    chest = 0.5 + 1j * (tiger.shoulder_height + 0.09)
+    rump = -0.5 + 1j * (tiger.hip_height + 0.10)
+    limbs = (_front_leg, _front_leg, _back_leg, _back_leg)
+    sides = (HALF_WIDTH, -HALF_WIDTH, HALF_WIDTH, -HALF_WIDTH)
     return Anatomy(
-        legs=(
-            _front_leg(tiger, HALF_WIDTH, tiger.phases[0]),
-            _front_leg(tiger, -HALF_WIDTH, tiger.phases[1]),
-            _back_leg(tiger, HALF_WIDTH, tiger.phases[2]),
-            _back_leg(tiger, -HALF_WIDTH, tiger.phases[3]),
-        ),
-        trunk=np.array(
+        legs=np.array(
             [
-                (back - 0.10, rump, 0),
-                (back + 0.05, rump, 0),
-                (0.0, (chest + rump) / 2 - 0.02, 0),
-                (front - 0.05, chest, 0),
-                (front + 0.13, chest + 0.03, 0),
+                _at_depth(leg(tiger, phase), z)
+                for leg, phase, z in zip(limbs, tiger.phases, sides, strict=True)
             ]
         ),
-        tail=_tail(tiger, np.array([back - 0.17, rump + 0.07])),
-        head=head,
+        trunk=_at_depth(
+            [
+                rump - 0.1,
+                rump + 0.05,
+                (chest + rump) / 2 - 0.02j,
+                chest - 0.05,
+                chest + 0.13 + 0.03j,
+            ]
+        ),
+        tail=_at_depth(_tail(tiger, rump - 0.17 + 0.07j)),
+        head=_at_depth([chest + 0.15 + 0.08j + 0.42 * _direction(tiger.neck_deg)])[0],
     )
 
 
-def _step(tiger: Tiger, phase: float) -> tuple[float, float]:
+def _direction(deg: float | np.ndarray) -> complex | np.ndarray:
+    return np.exp(1j * np.radians(deg))
+
+
+def _step(tiger: Tiger, phase: float) -> complex:
     """Where a paw is in its stride: along the ground and above it."""
-    turn = 2 * np.pi * phase
-    return tiger.stride * np.cos(turn), 0.15 * max(0.0, np.sin(turn))
+    turn = _direction(360 * phase)
+    return complex(tiger.stride * turn.real, 0.15 * max(0.0, turn.imag))
 
 
-def _front_leg(tiger: Tiger, z: float, phase: float) -> np.ndarray:
-    along, lift = _step(tiger, phase)
-    shoulder = np.array([0.5, tiger.shoulder_height])
-    elbow, wrist = _bend(shoulder, np.array([0.5 + along, 0.09 + lift]), (0.28, 0.30), towards=-1)
-    paw = wrist + (0.03, -0.06)
-    return _at_depth([shoulder, elbow, wrist, paw], z)
+def _front_leg(tiger: Tiger, phase: float) -> list[complex]:
+    shoulder = 0.5 + 1j * tiger.shoulder_height
+    wanted = 0.5 + 0.09j + _step(tiger, phase)
+    elbow, wrist = _bend(shoulder, wanted, (0.30, 0.32), towards=-1)
+    return [shoulder, elbow, wrist, wrist + 0.03 - 0.06j]
 
 
-def _back_leg(tiger: Tiger, z: float, phase: float) -> np.ndarray:
-    along, lift = _step(tiger, phase)
-    hip = np.array([-0.5, tiger.hip_height])
-    heel = np.array([-0.58 + along, 0.22 + lift])
-    knee, heel = _bend(hip, heel, (0.27, 0.25), towards=1)
-    paw = heel + (0.05 - 0.5 * lift, -0.19)
-    return _at_depth([hip, knee, heel, paw], z)
+def _back_leg(tiger: Tiger, phase: float) -> list[complex]:
+    hip = -0.5 + 1j * tiger.hip_height
+    step = _step(tiger, phase)
+    knee, heel = _bend(hip, -0.58 + 0.22j + step, (0.28, 0.27), towards=1)
+    return [hip, knee, heel, heel + 0.05 - 0.5 * step.imag - 0.19j]
 
 
 def _bend(
-    root: np.ndarray, end: np.ndarray, lengths: tuple[float, float], *, towards: int
-) -> tuple[np.ndarray, np.ndarray]:
+    root: complex, end: complex, lengths: tuple[float, float], *, towards: int
+) -> tuple[complex, complex]:
     """Solve a two-bone limb; the joint bends `towards` the head (1) or the tail (-1)."""
     upper, lower = lengths
-    reach = end - root
-    distance = np.linalg.norm(reach)
-    reach = reach / distance
-    distance = np.clip(distance, 0.35 * (upper + lower), 0.985 * (upper + lower))
-    along = (upper**2 - lower**2 + distance**2) / (2 * distance)
-    aside = np.sqrt(max(upper**2 - along**2, 0.0))
-    forward = np.array([-reach[1], reach[0]])
-    return root + along * reach + towards * aside * forward, root + distance * reach
+    reach = abs(end - root)
+    direction = (end - root) / reach
+    reach = min(max(reach, 0.35 * (upper + lower)), 0.985 * (upper + lower))
+    along = (upper**2 - lower**2 + reach**2) / (2 * reach)
+    aside = max(upper**2 - along**2, 0.0) ** 0.5
+    return root + direction * complex(along, towards * aside), root + direction * reach
 
 
-def _tail(tiger: Tiger, root: np.ndarray) -> np.ndarray:
+def _tail(tiger: Tiger, root: complex) -> np.ndarray:
     """Follow the tail from its root; it leaves backwards and curls evenly."""
-    angles = np.radians(180 - tiger.tail_deg - np.linspace(0, tiger.tail_curl_deg, 6))
-    steps = 0.14 * np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-    return _at_depth(root + np.vstack([np.zeros(2), np.cumsum(steps, axis=0)]), 0.0)
+    steps = 0.14 * _direction(180 - tiger.tail_deg - np.linspace(0, tiger.tail_curl_deg, 6))
+    return root + np.array([0, *np.cumsum(steps)])
 
 
-def _at_depth(xy: Iterable[np.ndarray], z: float) -> np.ndarray:
-    points = np.asarray(list(xy))
-    return np.column_stack([points, np.full(len(points), z)])
+def _at_depth(plane: Iterable[complex], z: float = 0.0) -> np.ndarray:
+    points = np.asarray(plane)
+    return np.column_stack([points.real, points.imag, np.full(len(points), z)])
 
 
 def _see(tiger: Tiger, body_xyz: np.ndarray) -> np.ndarray:
     """Turn body-frame points [..., 3] into figure x, y (down) and depth (towards the viewer)."""
-    middle = (tiger.shoulder_height + tiger.hip_height) / 2 + 0.075
-    x, y, z = np.moveaxis(np.asarray(body_xyz) - (0, middle, 0), -1, 0)
-    yaw, down, slope = np.radians([tiger.yaw_deg, tiger.camera_deg, tiger.slope_deg])
-    across, depth = x * np.cos(yaw) + z * np.sin(yaw), z * np.cos(yaw) - x * np.sin(yaw)
-    below = -y * np.cos(down) + depth * np.sin(down)
-    turned_x = across * np.cos(slope) + below * np.sin(slope)
-    turned_y = below * np.cos(slope) - across * np.sin(slope)
-    return np.stack([turned_x, turned_y, depth], axis=-1)
+    (c, s), (cd, sd), (cr, sr) = map(_cos_sin, (tiger.yaw_deg, tiger.camera_deg, tiger.slope_deg))
+    yawed_from_body = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    level_from_yawed = np.array([[1, 0, 0], [0, -cd, sd], [0, 0, 1]])
+    figure_from_level = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
+    middle = (0, (tiger.shoulder_height + tiger.hip_height) / 2 + 0.075, 0)
+    return (body_xyz - middle) @ (figure_from_level @ level_from_yawed @ yawed_from_body).T
 
 
 def _see_head(tiger: Tiger, head: np.ndarray, head_fus: np.ndarray) -> np.ndarray:
-    """The same for points given from the head's centre: forward, up, and sideways to the near ear."""
-    yaw, pitch = np.radians([tiger.head_yaw_deg, tiger.head_pitch_deg])
-    f, u, s = np.moveaxis(np.asarray(head_fus, dtype=float), -1, 0)
-    ahead, up = f * np.cos(pitch) - u * np.sin(pitch), f * np.sin(pitch) + u * np.cos(pitch)
-    x, z = ahead * np.cos(yaw) - s * np.sin(yaw), ahead * np.sin(yaw) + s * np.cos(yaw)
-    return _see(tiger, head + np.stack([x, up, z], axis=-1))
+    """The same for points seen from the head's centre: forward, up, sideways to the near ear."""
+    (c, s), (cp, sp) = map(_cos_sin, (tiger.head_yaw_deg, tiger.head_pitch_deg))
+    pitched_from_head = np.array([[cp, -sp, 0], [sp, cp, 0], [0, 0, 1]])
+    body_from_pitched = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
+    turn = body_from_pitched @ pitched_from_head
+    return _see(tiger, head + HEAD_SIZE * head_fus @ turn.T)
 
 
+def _cos_sin(deg: float) -> tuple[float, float]:
+    return math.cos(math.radians(deg)), math.sin(math.radians(deg))
+
+
+HEAD_SIZE = 1.12
 EAR = (-0.02, 0.15, 0.125)  # forward, up, sideways from the head's centre
 NOSE = (0.235, -0.055, 0.0)
 OTHER_EAR = (EAR[0], EAR[1], -EAR[2])
@@ -219,9 +225,11 @@ def keypoints(tiger: Tiger) -> np.ndarray:
     near, far = ("right", "left") if tiger.facing == "right" else ("left", "right")
     face = _see_head(tiger, bones.head, np.array([EAR, OTHER_EAR, NOSE]))
     seen = {f"{near}_ear": face[0], f"{far}_ear": face[1], "nose": face[2]}
-    for side, front, back in ((near, 0, 2), (far, 1, 3)):
-        shoulder, _, _, front_paw = _see(tiger, bones.legs[front])
-        hip, knee, _, back_paw = _see(tiger, bones.legs[back])
+    joints = _see(tiger, bones.legs)
+    for side, (shoulder, _, _, front_paw), (hip, knee, _, back_paw) in (
+        (near, joints[0], joints[2]),
+        (far, joints[1], joints[3]),
+    ):
         seen |= {f"{side}_shoulder": shoulder, f"{side}_front_paw": front_paw}
         seen |= {f"{side}_hip": hip, f"{side}_knee": knee, f"{side}_back_paw": back_paw}
     seen["tail"] = _see(tiger, bones.tail[0])
@@ -239,25 +247,29 @@ class Part(NamedTuple):
     """Each [N, 3]: figure x, y and radius. A single row is a ball."""
     colour: tuple[float, ...]
     strokes: list[Stroke]
+    rim: float = 0.60
+    """Brightness at the outline; it rises to 1 inside."""
 
 
 def draw_tiger(picture: np.ndarray, tiger: Tiger) -> np.ndarray:
     """Paint the tiger into `picture` (BGR, in place) and return its silhouette, uint8 [H, W]."""
+    rng = np.random.default_rng(tiger.pattern)
+    bones = anatomy(tiger)
+    legs = _see(tiger, bones.legs)[..., :2]
     silhouette = np.zeros(picture.shape[:2], np.uint8)
-    for part in _parts(tiger):
+    _shadow(picture, tiger, legs[:, -1])
+    for part in _parts(tiger, bones, legs, rng):
         _paint(picture, silhouette, tiger, part)
     return silhouette
 
 
-def _parts(tiger: Tiger) -> list[Part]:
+def _parts(tiger: Tiger, bones: Anatomy, legs: np.ndarray, rng: np.random.Generator) -> list[Part]:
     """From the farthest to the nearest."""
-    rng = np.random.default_rng(tiger.pattern)
-    bones = anatomy(tiger)
     fur = tuple(255 * c for c in reversed(hsv_to_rgb(*tiger.fur_hsv)))
-    near_front, far_front, near_back, far_back = (_see(tiger, leg)[:, :2] for leg in bones.legs)
+    near_front, far_front, near_back, far_back = legs
     return [
-        _leg(far_back, BACK_RADII, _dim(fur), rng),
-        _leg(far_front, FRONT_RADII, _dim(fur), rng),
+        _leg(far_back, BACK_RADII, fur, rng, light=0.55),
+        _leg(far_front, FRONT_RADII, fur, rng, light=0.55),
         _tail_part(_see(tiger, bones.tail)[:, :2], fur, rng),
         _trunk(tiger, bones, fur, rng),
         _leg(near_back, BACK_RADII, fur, rng),
@@ -266,29 +278,29 @@ def _parts(tiger: Tiger) -> list[Part]:
     ]
 
 
-LEG_STRIPES = np.array([0.06, 0.14, 0.22, 0.42, 0.50, 0.58])  # between the joints, where it bends
-FRONT_RADII = (0.125, 0.085, 0.060, 0.068)
-BACK_RADII = (0.165, 0.105, 0.058, 0.066)
-
-
-def _dim(colour: tuple[float, ...]) -> tuple[float, ...]:
-    """Far legs stand in the body's shadow."""
-    return tuple(0.60 * c for c in colour)
+# A leg bends at 1/3 and 2/3 of its tube: stripes across a bend would run into each other.
+LEG_STRIPES = np.array([0.06, 0.14, 0.22, 0.42, 0.50, 0.58])
+FRONT_RADII = (0.125, 0.080, 0.056, 0.064)
+BACK_RADII = (0.165, 0.100, 0.052, 0.062)
 
 
 def _leg(
-    joints: np.ndarray, radii: tuple[float, ...], fur: tuple[float, ...], rng: np.random.Generator
+    joints: np.ndarray,
+    radii: tuple[float, ...],
+    fur: tuple[float, ...],
+    rng: np.random.Generator,
+    *,
+    light: float = 1.0,
 ) -> Part:
+    """Far legs get less light: they stand in the body's shadow, and so can be told apart."""
     tube = _tube(joints, radii)
     toes = np.array([[*(joints[-1] + (0.035, 0.012)), 0.9 * radii[-1]]])
-    shade = fur[2] / 255
-    pale = tuple(shade * c for c in CREAM)
+    fur, cream, dark = (tuple(light * c for c in colour) for colour in (fur, CREAM, DARK))
     paw = _discs(np.array([[*joints[-1], 1.1 * radii[-1]], toes[0] + (0, 0, 0.02)]))
-    along = np.linspace(0.12, 0.80, 7) + rng.uniform(-0.03, 0.03, 7)
-    stripes = _stripes(
-        tube, along, rng.uniform(0.014, 0.022, 7), start=1.1, end=rng.uniform(-0.7, 0.3, 7)
-    )
-    return Part([tube, toes], fur, [(paw, pale), (stripes, DARK)])
+    along = LEG_STRIPES + rng.uniform(-0.02, 0.02, len(LEG_STRIPES))
+    widths = rng.uniform(0.012, 0.018, len(along))
+    stripes = _stripes(tube, along, widths, start=1.1, end=rng.uniform(-0.6, 0.2, len(along)))
+    return Part([tube, toes], fur, [(paw, cream), (stripes, dark)], rim=0.72)
 
 
 def _tail_part(joints: np.ndarray, fur: tuple[float, ...], rng: np.random.Generator) -> Part:
@@ -327,7 +339,7 @@ def _head(tiger: Tiger, head: np.ndarray, fur: tuple[float, ...]) -> list[Part]:
 
     def see(*fus_radius: tuple[float, float, float, float]) -> np.ndarray:
         balls = np.array(fus_radius)
-        return np.column_stack([_see_head(tiger, head, balls[:, :3]), balls[:, 3]])
+        return np.column_stack([_see_head(tiger, head, balls[:, :3]), HEAD_SIZE * balls[:, 3]])
 
     def ear(fus: tuple[float, float, float]) -> Part:
         f, u, s = fus
@@ -345,7 +357,7 @@ def _head(tiger: Tiger, head: np.ndarray, fur: tuple[float, ...]) -> list[Part]:
 
 
 def _face(see) -> list[Stroke]:
-    """Cheeks, brows, muzzle, stripes, eyes and nose; what looks away from the viewer is left out."""
+    """Cheeks, brows, muzzle, stripes, eyes and nose, without what looks away from the viewer."""
 
     def shown(*balls: tuple[float, float, float, float]) -> np.ndarray:
         seen = see((0, 0, 0, 0), *balls)
@@ -419,40 +431,45 @@ def _stripes(
     start: float,
     end: np.ndarray | float,
 ) -> np.ndarray:
-    """Cut wedges across a tube, from `start` to a point at `end` (1 = upper edge, -1 = lower): [N, 5, 2]."""
+    """Cut wedges across a tube, from `start` to a point at `end` (1 = upper edge, -1 = lower).
+
+    Returns:
+        polygons [N, 5, 2] in the figure frame.
+    """
     at = np.clip(along, 0, 1) * (len(tube) - 1)
-    index = np.arange(len(tube))
-    x, y, radius = (np.interp(at, index, tube[:, i]) for i in range(3))
-    tangents = np.gradient(tube[:, :2], axis=0)
-    tangent = np.stack([np.interp(at, index, tangents[:, i]) for i in range(2)], axis=-1)
-    tangent /= np.linalg.norm(tangent, axis=-1, keepdims=True) + 1e-9
-    normal = np.stack([tangent[:, 1], -tangent[:, 0]], axis=-1)
-
-    def corner(across: np.ndarray | float, ahead: float) -> np.ndarray:
-        reach = (np.asarray(across) * radius)[:, None]
-        return np.stack([x, y], axis=-1) + reach * normal + (ahead * widths)[:, None] * tangent
-
-    middle = 0.5 * (start + np.asarray(end))
-    return np.stack(
-        [
-            corner(start, -1),
-            corner(middle, -0.3),
-            corner(end, 0.4),
-            corner(middle, 1.1),
-            corner(start, 1),
-        ],
-        axis=1,
-    )
+    courses = np.hstack([tube, np.gradient(tube[:, :2], axis=0)]).T
+    x, y, radius, ahead_x, ahead_y = (np.interp(at, np.arange(len(tube)), c) for c in courses)
+    ahead = np.stack([ahead_x, ahead_y], axis=-1) / np.hypot(ahead_x, ahead_y)[:, None]
+    across = np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1) * radius[:, None]
+    end = np.broadcast_to(end, at.shape)
+    middle = (start + end) / 2
+    reach = np.stack([np.full_like(end, start), middle, end, middle, np.full_like(end, start)], 1)
+    sideways = np.array([-1, -0.3, 0.4, 1.1, 1]) * widths[:, None]
+    centres = np.stack([x, y], axis=-1)[:, None]
+    return centres + reach[..., None] * across[:, None] + sideways[..., None] * ahead[:, None]
 
 
-CIRCLE = np.stack(
-    [f(np.linspace(0, 2 * np.pi, 16, endpoint=False)) for f in (np.cos, np.sin)], axis=-1
-)
+TURN = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+CIRCLE = np.stack([np.cos(TURN), np.sin(TURN)], axis=-1)
 
 
 def _discs(balls: np.ndarray) -> np.ndarray:
     """Circles as polygons [N, 16, 2]."""
     return balls[:, None, :2] + balls[:, None, 2:] * CIRCLE
+
+
+def _shadow(picture: np.ndarray, tiger: Tiger, paws: np.ndarray) -> None:
+    """Darken the ground under the paws."""
+    slope = math.tan(math.radians(tiger.slope_deg))
+    oval = CIRCLE * (0.85, 0.09) + CIRCLE[:, :1] * (0, -0.85 * slope)
+    oval = oval + paws.mean(axis=0) + np.array([0, 0.05])
+    mask = np.zeros(picture.shape[:2], np.uint8)
+    cv2.fillConvexPoly(mask, _fixed(tiger.place(oval)), 110, cv2.LINE_AA, SUBPIXEL_BITS)
+    soft = max(3, round(0.12 * tiger.body_px))
+    mask = cv2.blur(mask, (soft, soft))
+    x, y, w, h = cv2.boundingRect(mask)
+    under = picture[y : y + h, x : x + w]
+    under[:] = under * (1 - mask[y : y + h, x : x + w, None] * np.float32(1 / 255))
 
 
 def _paint(picture: np.ndarray, silhouette: np.ndarray, tiger: Tiger, part: Part) -> None:
@@ -461,22 +478,20 @@ def _paint(picture: np.ndarray, silhouette: np.ndarray, tiger: Tiger, part: Part
     for tube in part.tubes:
         _fill_tube(mask, tiger.place(tube[:, :2]), tube[:, 2] * tiger.body_px)
     x, y, w, h = cv2.boundingRect(mask)
-    if w == 0:
+    if w == 0:  # outside the picture
         return
-    window = np.s_[y : y + h, x : x + w]
     paint = np.empty((h, w, 3), np.uint8)
-    paint[:] = np.array(part.colour).round()
+    paint[:] = np.round(part.colour)
     for polygons, colour in part.strokes:
-        cv2.fillPoly(
-            paint, list(_fixed(tiger.place(polygons) - (x, y))), colour, cv2.LINE_AA, SUBPIXEL_BITS
-        )
-    inside = mask[window]
-    depth = cv2.distanceTransform((inside > 127).astype(np.uint8), cv2.DIST_L2, 3)
-    light = 0.62 + 0.38 * np.minimum(depth / (0.07 * tiger.body_px), 1.0)
+        for polygon in _fixed(tiger.place(polygons) - (x, y)):  # together, overlaps would be holes
+            cv2.fillPoly(paint, [polygon], colour, cv2.LINE_AA, SUBPIXEL_BITS)
+    inside, under = mask[y : y + h, x : x + w], picture[y : y + h, x : x + w]
+    depth = cv2.distanceTransform(cv2.compare(inside, 127, cv2.CMP_GT), cv2.DIST_L2, 3)
+    light = part.rim + (1 - part.rim) * np.minimum(depth * (1 / (0.07 * tiger.body_px)), 1)
     alpha = inside[..., None] * np.float32(1 / 255)
-    under = picture[window]
-    picture[window] = under + alpha * (paint * light[..., None] - under)
-    np.maximum(silhouette[window], inside, out=silhouette[window])
+    under[:] = under + alpha * (paint * light[..., None] - under)
+    covered = silhouette[y : y + h, x : x + w]
+    np.maximum(covered, inside, out=covered)
 
 
 def _fill_tube(mask: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> None:
