@@ -57,7 +57,7 @@ class HRNet(nn.Module):
         self.transition3 = _transition(three, four)
         self.stage4 = _stage(four, modules[2], blocks, outputs=1)
         self.final_layer = nn.Conv2d(width, keypoints, kernel_size=1)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K H/4 W/4"]:
         """Predict heatmaps. H and W must be multiples of 32, else a ValueError says so."""
@@ -220,7 +220,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
     )  # starts at weight 1, bias 0, as published
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     """The published start: convolutions from N(0, 0.001), biases 0."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.001)
