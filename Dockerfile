@@ -1,6 +1,6 @@
 # The image for a cluster's nodes and for one-machine use. Works with and without a GPU: torch brings its own CUDA.
 #   docker build -t hrnet-ray .
-#   docker run --rm --shm-size=4g -v "$PWD/runs:/work/runs" hrnet-ray demo        (add --gpus all for a GPU)
+#   docker run --rm --shm-size=4g -v "$PWD/runs:/app/runs" hrnet-ray demo        (add --gpus all for a GPU)
 FROM python:3.12-slim
 
 # libgl1 and libglib2.0-0: `import cv2` needs them, and slim images leave them out.
@@ -9,8 +9,8 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 openssh-client rsync \
     && rm -rf /var/lib/apt/lists/*
 
-RUN useradd --create-home --uid 1000 ray && mkdir -p /work/runs /work/mlflow && chown -R ray:ray /work
-WORKDIR /work
+RUN useradd --create-home --uid 1000 ray && mkdir -p /app/runs /app/mlflow && chown -R ray:ray /app
+WORKDIR /app
 
 COPY pyproject.toml constraints.txt LICENSE NOTICE ./
 COPY hrnet_ray ./hrnet_ray

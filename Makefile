@@ -7,6 +7,7 @@ SHELL := /bin/sh
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 
 # No target may reach a Ray or an MLflow that somebody else runs.
 unexport RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_JOB_ID MLFLOW_RUN_ID MLFLOW_TRACKING_URI
@@ -21,20 +22,20 @@ setup: $(STAMP) ## make .venv with everything in it (a second call does nothing)
 
 $(STAMP): pyproject.toml constraints.txt
 	@set -e; \
-	python=; \
-	for name in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
-	  if "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
-	  then python=$$name; break; fi; \
-	done; \
-	if [ -z "$$python" ]; then \
-	  echo 'error: no Python 3.11, 3.12 or 3.13 found' >&2; \
-	  echo '  tried: $(or $(PYTHON),python3.13 python3.12 python3.11 python3)' >&2; \
-	  echo '  fix: install one of them, or name it: make setup PYTHON=/path/to/python3.12' >&2; \
-	  exit 2; \
-	fi; \
 	if ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  python=; \
+	  for name in $(PYTHONS); do \
+	    if "$$name" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	    then python=$$name; break; fi; \
+	  done; \
+	  if [ -z "$$python" ]; then \
+	    echo 'error: no Python 3.11, 3.12 or 3.13 found' >&2; \
+	    echo '  tried: $(PYTHONS)' >&2; \
+	    echo '  fix: install one of them, or name it: make setup PYTHON=/path/to/python3.12' >&2; \
+	    exit 2; \
+	  fi; \
 	  echo "making $(VENV) with $$python"; \
-	  "$$python" -m venv $(VENV); \
+	  "$$python" -m venv --clear $(VENV); \
 	fi; \
 	echo 'installing the packages of constraints.txt (a minute or two the first time)'; \
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'; \
