@@ -14,7 +14,7 @@ from hrnet_ray.skeletons import MPII
 
 SUBPIXEL_BITS = 4  # cv2's drawing takes fixed-point coordinates
 
-Colour = tuple[float, float, float]  # BGR
+Colour = tuple[int | float, int | float, int | float]  # BGR
 
 SKINS: tuple[Colour, ...] = ((180, 205, 240), (140, 175, 225), (95, 130, 185), (60, 85, 130))
 HAIRS: tuple[Colour, ...] = ((30, 30, 35), (40, 65, 100), (80, 150, 200), (150, 150, 155))
@@ -76,10 +76,10 @@ def random_person(rng: np.random.Generator) -> Person:
         height_px=1.0,
         lean_deg=rng.normal(0, 10),
         head_deg=rng.normal(0, 10),
-        right_arm=limb((5, 150), (-20, 110)),
-        left_arm=limb((5, 150), (-20, 110)),
-        right_leg=limb((0, 45), (-60, 5)),
-        left_leg=limb((0, 45), (-60, 5)),
+        right_arm=limb((5.0, 150.0), (-20.0, 110.0)),
+        left_arm=limb((5.0, 150.0), (-20.0, 110.0)),
+        right_leg=limb((0.0, 45.0), (-60.0, 5.0)),
+        left_leg=limb((0.0, 45.0), (-60.0, 5.0)),
         skin=SKINS[rng.integers(len(SKINS))],
         hair=HAIRS[rng.integers(len(HAIRS))],
         shirt=cloth(),

@@ -36,7 +36,7 @@ MPII_NAMES = (
 )
 
 T = TypeVar("T")
-Colour = tuple[float, ...]  # BGR
+Colour = Sequence[int | float]  # BGR
 Progress = Callable[[int, int], None]
 
 
@@ -315,7 +315,7 @@ def _scenery(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     height, _ = size_hw
     season = SEASONS[rng.integers(len(SEASONS))]
     horizon = rng.uniform(0.22, 0.5) * height
-    picture = _mottled(rng, size_hw, season.mist, contrast=12)
+    picture = _mottled(rng, size_hw, season.mist, contrast=12.0)
     for _ in range(rng.integers(10, 24)):
         _far_trunk(rng, picture, horizon, season.mist)
     picture = cv2.GaussianBlur(picture, (0, 0), 0.004 * height + 0.3)
@@ -344,7 +344,7 @@ def _lay_ground(
 ) -> None:
     """Cover everything below a gently waving horizon."""
     height, width = picture.shape[:2]
-    ground = _mottled(rng, (height, width), colour, contrast=7)
+    ground = _mottled(rng, (height, width), colour, contrast=7.0)
     waves = np.sin(np.arange(width) * rng.uniform(5, 12) / width + rng.uniform(0, 6))
     below = np.arange(height)[:, None] > horizon + 0.02 * height * waves
     cv2.copyTo(ground, below.astype(np.uint8), picture)
@@ -355,9 +355,8 @@ def _far_trunk(rng: np.random.Generator, picture: np.ndarray, foot_y: float, mis
     height, width = picture.shape[:2]
     x, lean, tone = rng.uniform((0, -0.04 * height, 0.35), (width, 0.04 * height, 1.2))
     colour = tuple(0.35 * c + 0.65 * c * tone for c in mist)
-    _line(
-        picture, (x, foot_y + 0.05 * height), (x + lean, -5), colour, rng.uniform(1, 0.02 * width)
-    )
+    foot, top = np.array([x, foot_y + 0.05 * height]), np.array([x + lean, -5])
+    _line(picture, foot, top, colour, rng.uniform(1, 0.02 * width))
 
 
 def _trunk(rng: np.random.Generator, picture: np.ndarray, foot_y: float) -> None:
@@ -416,13 +415,14 @@ def _foreground(rng: np.random.Generator, picture: np.ndarray, covers: np.ndarra
         _tuft(rng, picture, rng.uniform(0.85, 1.1) * height, grass, length_frac=0.2)
     if rng.uniform() < 0.12:
         _trunk(rng, picture, 1.1 * height)
-    covers[cv2.absdiff(picture, before).max(axis=-1) > 0] = FOREGROUND
+    unchanged = cv2.inRange(cv2.absdiff(picture, before), (0, 0, 0), (0, 0, 0))
+    covers[unchanged == 0] = FOREGROUND
 
 
 def _line(
-    canvas: np.ndarray, start: Sequence[float], end: Sequence[float], colour: Colour, thick: float
+    canvas: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, thick: float
 ) -> None:
-    a, b = ([round(16 * x), round(16 * y)] for x, y in (start, end))
+    a, b = np.round(16 * np.array([start, end])).astype(int).tolist()
     cv2.line(canvas, a, b, colour, max(1, round(thick)), cv2.LINE_AA, 4)
 
 
@@ -430,6 +430,7 @@ def _photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """What the camera adds: exposure, a colour cast, some blur, noise."""
     if rng.uniform() < 0.4:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 0.8))
-    gain = np.float32(rng.uniform(0.8, 1.08) * rng.uniform(0.96, 1.04, 3))
-    noise = rng.standard_normal((*picture.shape[:2], 1), np.float32) * rng.uniform(1, 5)
-    return np.clip(picture * gain + noise, 0, 255).astype(np.uint8)
+    gains = rng.uniform(0.8, 1.08) * rng.uniform(0.96, 1.04, 3)
+    curves = np.clip(np.arange(256)[:, None, None] * gains, 0, 255).astype(np.uint8)
+    grain = rng.standard_normal(picture.shape[:2], np.float32) * rng.uniform(1, 5)
+    return cv2.add(cv2.LUT(picture, curves), cv2.merge([grain] * 3), dtype=cv2.CV_8U)

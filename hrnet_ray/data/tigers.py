@@ -26,7 +26,9 @@ CREAM = (222, 236, 244)
 PINK = (120, 125, 205)
 AMBER = (60, 185, 215)
 
-Stroke = tuple[np.ndarray, tuple[float, ...]]  # polygons [N, M, 2] and their colour
+Colour = tuple[int | float, ...]
+Stroke = tuple[np.ndarray, Colour]  # polygons [N, M, 2], and what to fill them with
+Ball = tuple[float, float, float, float]  # forward, up, sideways from the head's centre; radius
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +73,12 @@ def random_tiger(rng: np.random.Generator) -> Tiger:
     between = rng.normal(0.5, 0.12, 2)  # the far leg steps when the near one stands
     lag = rng.normal(0.25, 0.1)
     phases = (near_phase, near_phase + between[0], near_phase + lag, near_phase + lag + between[1])
+    yaw_deg = rng.uniform(-24, 24)
     return Tiger(
         facing="right" if rng.uniform() < 0.5 else "left",
         center_xy=(0.0, 0.0),
         body_px=1.0,
-        yaw_deg=rng.uniform(-24, 24),
+        yaw_deg=yaw_deg,
         camera_deg=rng.uniform(4, 16),
         slope_deg=rng.uniform(-14, 14),
         shoulder_height=rng.uniform(0.50, 0.66),
@@ -83,7 +86,7 @@ def random_tiger(rng: np.random.Generator) -> Tiger:
         stride=rng.uniform(0.12, 0.30),
         phases=phases,
         neck_deg=rng.uniform(-25, 38),
-        head_yaw_deg=rng.uniform(5, 75),
+        head_yaw_deg=yaw_deg + rng.uniform(2, 65),
         head_pitch_deg=rng.uniform(-25, 15),
         tail_deg=rng.uniform(-70, 35),
         tail_curl_deg=rng.uniform(-60, 170),
@@ -245,7 +248,7 @@ class Part(NamedTuple):
 
     tubes: list[np.ndarray]
     """Each [N, 3]: figure x, y and radius. A single row is a ball."""
-    colour: tuple[float, ...]
+    colour: Colour
     strokes: list[Stroke]
     rim: float = 0.60
     """Brightness at the outline; it rises to 1 inside."""
@@ -287,7 +290,7 @@ BACK_RADII = (0.165, 0.100, 0.052, 0.062)
 def _leg(
     joints: np.ndarray,
     radii: tuple[float, ...],
-    fur: tuple[float, ...],
+    fur: Colour,
     rng: np.random.Generator,
     *,
     light: float = 1.0,
@@ -303,7 +306,7 @@ def _leg(
     return Part([tube, toes], fur, [(paw, cream), (stripes, dark)], rim=0.72)
 
 
-def _tail_part(joints: np.ndarray, fur: tuple[float, ...], rng: np.random.Generator) -> Part:
+def _tail_part(joints: np.ndarray, fur: Colour, rng: np.random.Generator) -> Part:
     tube = _tube(joints, np.linspace(0.055, 0.042, len(joints)))
     rings = _stripes(
         tube, np.linspace(0.2, 0.85, 6), rng.uniform(0.018, 0.028, 6), start=1.2, end=-1.2
@@ -312,7 +315,7 @@ def _tail_part(joints: np.ndarray, fur: tuple[float, ...], rng: np.random.Genera
     return Part([tube], fur, [(rings, DARK), (tip, DARK)])
 
 
-def _trunk(tiger: Tiger, bones: Anatomy, fur: tuple[float, ...], rng: np.random.Generator) -> Part:
+def _trunk(tiger: Tiger, bones: Anatomy, fur: Colour, rng: np.random.Generator) -> Part:
     spine = _see(tiger, bones.trunk)[:, :2]
     body = _tube(spine, (0.165, 0.205, 0.185, 0.215, 0.185))
     head = _see(tiger, bones.head)[:2]
@@ -334,81 +337,89 @@ def _belly(body: np.ndarray) -> np.ndarray:
     return np.concatenate([inner, outer])[None]
 
 
-def _head(tiger: Tiger, head: np.ndarray, fur: tuple[float, ...]) -> list[Part]:
-    """Far ear, skull with the face, near ear."""
+X_Y_RADIUS = [0, 1, 3]  # of a seen ball: x, y, depth, radius
+SKULL = np.array(
+    [
+        (0.0, 0.0, 0.0, 0.175),
+        (0.02, -0.05, 0.08, 0.115),  # cheeks
+        (0.02, -0.05, -0.08, 0.115),
+        (0.12, -0.075, 0.0, 0.095),  # muzzle
+    ]
+)
 
-    def see(*fus_radius: tuple[float, float, float, float]) -> np.ndarray:
-        balls = np.array(fus_radius)
-        return np.column_stack([_see_head(tiger, head, balls[:, :3]), HEAD_SIZE * balls[:, 3]])
+
+def _both_sides(colour: Colour, ball: Ball) -> tuple[tuple[Colour, Ball], tuple[Colour, Ball]]:
+    forward, up, sideways, radius = ball
+    return (colour, ball), (colour, (forward, up, -sideways, radius))
+
+
+FACE = (
+    *_both_sides(CREAM, (0.06, -0.08, 0.13, 0.085)),  # cheeks
+    *_both_sides(CREAM, (0.15, 0.075, 0.075, 0.036)),  # brows
+    *_both_sides(CREAM, (0.165, -0.085, 0.04, 0.068)),  # muzzle
+    (CREAM, (0.13, -0.13, 0.0, 0.055)),  # chin
+)
+EYES_AND_NOSE = (
+    *_both_sides(DARK, (0.16, 0.025, 0.082, 0.034)),
+    *_both_sides(AMBER, (0.165, 0.026, 0.082, 0.024)),
+    *_both_sides(DARK, (0.168, 0.025, 0.084, 0.012)),
+    (DARK, (*NOSE, 0.042)),
+    (PINK, (*NOSE, 0.030)),
+)
+FACE_LINES = np.array(
+    [
+        *([(0.13, 0.10, s, 0.012), (0.08, 0.16, 1.5 * s, 0.016)] for s in (-0.045, 0.0, 0.045)),
+        *([(0.08, 0.0, s, 0.010), (0.0, -0.03, 1.2 * s, 0.016)] for s in (-0.14, 0.14)),
+        *([(0.08, -0.06, s, 0.010), (0.0, -0.09, 1.2 * s, 0.016)] for s in (-0.14, 0.14)),
+    ]
+)
+
+
+def _head(tiger: Tiger, head: np.ndarray, fur: Colour) -> list[Part]:
+    """Far ear, skull with the face, near ear."""
 
     def ear(fus: tuple[float, float, float]) -> Part:
         f, u, s = fus
-        rim, inside = see((f, u, s, 0.075), (f + 0.03, u - 0.01, 0.97 * s, 0.042))[:, [0, 1, 3]]
-        return Part(
-            [rim[None]],
-            fur,
-            [(_discs(rim[None] * (1, 1, 1.1)), DARK), (_discs(inside[None]), CREAM)],
-        )
+        balls = np.array([(f, u, s, 0.075), (f, u, s, 0.085), (f + 0.03, u - 0.01, s, 0.042)])
+        whole, rim, inside = _see_balls(tiger, head, balls)[:, None, X_Y_RADIUS]
+        return Part([whole], fur, [(_discs(rim), DARK), (_discs(inside), CREAM)])
 
-    skull = see((0, 0, 0, 0.175), (0.02, -0.05, 0.08, 0.115), (0.02, -0.05, -0.08, 0.115))
-    muzzle = see((0.12, -0.075, 0, 0.095))
-    tubes = [ball[None, [0, 1, 3]] for ball in (*skull, *muzzle)]
-    return [ear(OTHER_EAR), Part(tubes, fur, _face(see)), ear(EAR)]
+    skull = list(_see_balls(tiger, head, SKULL)[:, None, X_Y_RADIUS])
+    return [ear(OTHER_EAR), Part(skull, fur, _face(tiger, head)), ear(EAR)]
 
 
-def _face(see) -> list[Stroke]:
-    """Cheeks, brows, muzzle, stripes, eyes and nose, without what looks away from the viewer."""
+def _face(tiger: Tiger, head: np.ndarray) -> list[Stroke]:
+    """Cheeks, brows and muzzle, then stripes, then eyes and nose, where they are in sight."""
+    rear = _see(tiger, head)[2] - 0.01
+    lines = _see_balls(tiger, head, FACE_LINES.reshape(-1, 4)).reshape(-1, 2, 4)
+    stripes = _bars(lines[lines[..., 2].min(axis=1) > rear])
 
-    def shown(*balls: tuple[float, float, float, float]) -> np.ndarray:
-        seen = see((0, 0, 0, 0), *balls)
-        towards = seen[1:, 2] > seen[0, 2] + 0.01
-        return _discs(seen[1:, [0, 1, 3]][towards])
+    def spots(marks: tuple[tuple[Colour, Ball], ...]) -> list[Stroke]:
+        balls = _see_balls(tiger, head, np.array([ball for _, ball in marks]))
+        discs = _discs(balls[:, X_Y_RADIUS])[:, None]
+        in_sight = balls[:, 2] > rear
+        return [
+            (disc, colour)
+            for disc, (colour, _), seen in zip(discs, marks, in_sight, strict=True)
+            if seen
+        ]
 
-    def both(
-        f: float, u: float, s: float, radius: float
-    ) -> list[tuple[float, float, float, float]]:
-        return [(f, u, s, radius), (f, u, -s, radius)]
-
-    lines = [
-        *(((0.13, 0.10, s, 0.012), (0.08, 0.16, 1.5 * s, 0.016)) for s in (-0.045, 0.0, 0.045)),
-        *(
-            ((0.08, u, s, 0.010), (0.0, u - 0.03, 1.2 * s, 0.016))
-            for u in (0.0, -0.06)
-            for s in (-0.14, 0.14)
-        ),
-    ]
-    bars = [_bar(see((0, 0, 0, 0), *line)) for line in lines]
-    nose = see((*NOSE, 0.034))[:, [0, 1, 3]]
-    return [
-        (shown(*both(0.06, -0.08, 0.13, 0.085)), CREAM),
-        (shown(*both(0.15, 0.075, 0.075, 0.036)), CREAM),
-        (
-            _discs(see(*both(0.165, -0.085, 0.04, 0.068), (0.13, -0.13, 0, 0.055))[:, [0, 1, 3]]),
-            CREAM,
-        ),
-        (np.concatenate(bars), DARK),
-        (shown(*both(0.16, 0.025, 0.082, 0.034)), DARK),
-        (shown(*both(0.165, 0.026, 0.082, 0.024)), AMBER),
-        (shown(*both(0.168, 0.025, 0.084, 0.012)), DARK),
-        (_discs(nose * (1, 1, 1.25)), DARK),
-        (_discs(nose * (1, 1, 0.9)), PINK),
-    ]
+    return [*spots(FACE), (stripes, DARK), *spots(EYES_AND_NOSE)]
 
 
-def _bar(seen: np.ndarray) -> np.ndarray:
-    """A short stripe between two points of the head, or nothing when it looks away."""
-    centre, start, end = seen
-    if min(start[2], end[2]) < centre[2] - 0.01:
-        return np.empty((0, 4, 2))
-    along = end[:2] - start[:2]
-    aside = np.array([-along[1], along[0]]) / (np.linalg.norm(along) + 1e-6)
-    corners = [
-        start[:2] + aside * start[3],
-        end[:2] + aside * end[3],
-        end[:2] - aside * end[3],
-        start[:2] - aside * start[3],
-    ]
-    return np.array(corners)[None]
+def _see_balls(tiger: Tiger, head: np.ndarray, balls: np.ndarray) -> np.ndarray:
+    """From forward, up, sideways, radius [N, 4] to figure x, y, depth and radius."""
+    return np.column_stack([_see_head(tiger, head, balls[:, :3]), HEAD_SIZE * balls[:, 3]])
+
+
+def _bars(lines: np.ndarray) -> np.ndarray:
+    """Short stripes between pairs of balls [N, 2, 4], as thick as these: [N, 4, 2]."""
+    start, end = lines[:, 0], lines[:, 1]
+    along = end[:, :2] - start[:, :2]
+    aside = along[:, ::-1] * (-1, 1) / (np.linalg.norm(along, axis=1, keepdims=True) + 1e-6)
+    a, b = aside * start[:, 3:], aside * end[:, 3:]
+    first, last = start[:, :2], end[:, :2]
+    return np.stack([first + a, last + b, last - b, first - a], axis=1)
 
 
 def _tube(joints: np.ndarray, radii: Iterable[float]) -> np.ndarray:
@@ -488,8 +499,9 @@ def _paint(picture: np.ndarray, silhouette: np.ndarray, tiger: Tiger, part: Part
     inside, under = mask[y : y + h, x : x + w], picture[y : y + h, x : x + w]
     depth = cv2.distanceTransform(cv2.compare(inside, 127, cv2.CMP_GT), cv2.DIST_L2, 3)
     light = part.rim + (1 - part.rim) * np.minimum(depth * (1 / (0.07 * tiger.body_px)), 1)
-    alpha = inside[..., None] * np.float32(1 / 255)
-    under[:] = under + alpha * (paint * light[..., None] - under)
+    alpha = inside * np.float32(1 / 255)
+    shaded = cv2.multiply(paint, cv2.merge([light] * 3), dtype=cv2.CV_8U)
+    under[:] = cv2.blendLinear(shaded, under, alpha, 1 - alpha)
     covered = silhouette[y : y + h, x : x + w]
     np.maximum(covered, inside, out=covered)
 
