@@ -172,9 +172,13 @@ def _from_yaml(path: Path) -> Skeleton:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise DataError("a skeleton file that cannot be read", f"{path}: {reason}", "see docs/data.md") from error
+        raise DataError(
+            "a skeleton file that cannot be read", f"{path}: {reason}", "see docs/data.md"
+        ) from error
     if not isinstance(values, dict):
-        raise DataError("a skeleton file without entries", str(path), "start it with `keypoints: [...]`")
+        raise DataError(
+            "a skeleton file without entries", str(path), "start it with `keypoints: [...]`"
+        )
     return from_dict({"name": path.stem, **values}, where=str(path))
 
 

@@ -1,0 +1,200 @@
+"""The Arrow schema of one instance, and rows to arrays. Ray Data runs it without being known.
+
+Keypoints stay in ORIGINAL IMAGE pixels for ever. A row's picture is either the region around the
+instance, reduced to fit a canvas (for training), or the untouched file (for exact evaluation);
+`stored_from_image` leads from the one frame to the other.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+
+from hrnet_ray.data import pictures
+from hrnet_ray.data.labels import Instance
+
+Arrays = dict[str, np.ndarray]
+
+CANVAS_PX = 416
+"""Side of a canvas. With `COVERS` it gives 256 px crops a quarter more pixels than they show."""
+COVERS = 1.3
+"""How much more than the padded box a canvas covers, for turns and zooms to find pixels."""
+PADDING = 1.25
+"""How much larger than its box an instance is cut out."""
+
+LABELS = ("id", "image_id", "category_id", "box_xywh", "area", "head_size", "image_xy", "visible")
+"""Columns that say what is in the picture, without the picture."""
+
+
+def schema(keypoints: int) -> pa.Schema:
+    """One row is one instance. Points, boxes and areas are in pixels of the original picture."""
+    return pa.schema(
+        {
+            "id": pa.int64(),
+            "image_id": pa.int64(),
+            "category_id": pa.int64(),
+            "image": pa.string(),
+            "box_xywh": pa.list_(pa.float64(), 4),
+            "area": pa.float64(),
+            "head_size": pa.float64(),  # NaN where unknown
+            "image_xy": pa.list_(pa.float64(), 2 * keypoints),
+            "visible": pa.list_(pa.bool_(), keypoints),
+            "stored_from_image": pa.list_(pa.float64(), 9),
+            "picture": pa.binary(),
+            "sha256": pa.string(),  # of the original file
+        }
+    )
+
+
+def region_row(instance: Instance, data: bytes, picture: np.ndarray, *, canvas_px: int) -> dict:
+    """A training row: the square around the instance, as a JPEG no larger than the canvas."""
+    stored, matrix = cut_region(picture, instance.box_xywh, canvas_px=canvas_px)
+    untouched = stored is picture
+    return _row(instance, data, data if untouched else pictures.encode_jpeg(stored), matrix)
+
+
+def exact_row(instance: Instance, data: bytes) -> dict:
+    """An evaluation row: the file as it is."""
+    return _row(instance, data, data, np.eye(3))
+
+
+def cut_region(
+    picture: np.ndarray, box_xywh: tuple[float, float, float, float], *, canvas_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cut out what training crops may show, reduced (never enlarged) to fit the canvas.
+
+    Returns:
+        The region, and the matrix [3, 3] that leads into it from the picture.
+    """
+    height, width = picture.shape[:2]
+    x, y, w, h = box_xywh
+    side = max(w, h) * PADDING * COVERS
+    left, top = (int(max(0, np.floor(c - side / 2))) for c in (x + w / 2, y + h / 2))
+    right = int(min(width, np.ceil(x + w / 2 + side / 2)))
+    bottom = int(min(height, np.ceil(y + h / 2 + side / 2)))
+    if right <= left or bottom <= top:  # a box outside its picture: keep a pixel, stay black
+        left, top, right, bottom = 0, 0, 1, 1
+    region = picture[top:bottom, left:right]
+    shrink = min(1.0, canvas_px / max(region.shape[:2]))
+    rows, columns = (max(1, round(length * shrink)) for length in region.shape[:2])
+    if region.shape == picture.shape and shrink == 1:
+        return picture, np.eye(3)
+    across, down = columns / region.shape[1], rows / region.shape[0]
+    if shrink < 1:
+        region = cv2.resize(region, (columns, rows), interpolation=cv2.INTER_AREA)
+    # A pixel is a small square around its whole number: hence the halves.
+    matrix = np.array(
+        [
+            [across, 0, across * (0.5 - left) - 0.5],
+            [0, down, down * (0.5 - top) - 0.5],
+            [0, 0, 1],
+        ]
+    )
+    return region, matrix
+
+
+def _row(instance: Instance, original: bytes, stored: bytes, matrix: np.ndarray) -> dict[str, Any]:
+    return {
+        **{name: getattr(instance, name) for name in ("id", "image_id", "category_id", "image")},
+        "box_xywh": list(instance.box_xywh),
+        "area": instance.area,
+        "head_size": instance.head_size,
+        "image_xy": instance.image_xy.ravel().tolist(),
+        "visible": instance.visible.tolist(),
+        "stored_from_image": matrix.ravel().tolist(),
+        "picture": stored,
+        "sha256": pictures.sha256(original),
+    }
+
+
+def labels_of(table: pa.Table) -> Arrays:
+    """The label columns of B rows, dense: `image_xy` float64 [B, K, 2], `visible` bool [B, K]..."""
+    return {name: _dense(table, name) for name in LABELS}
+
+
+_SHAPES = {"box_xywh": (4,), "image_xy": (-1, 2), "visible": (-1,), "stored_from_image": (3, 3)}
+
+
+def _dense(table: pa.Table, name: str) -> np.ndarray:
+    column = table[name].combine_chunks()
+    if name not in _SHAPES:
+        return column.to_numpy()
+    flat = column.flatten().to_numpy(zero_copy_only=False).copy()
+    return flat.reshape(table.num_rows, *_SHAPES[name])
+
+
+def decode_rows(table: pa.Table, *, canvas_px: int) -> Arrays:
+    """Turn B training rows into what the device warps; deterministic, so it can be cached.
+
+    Returns:
+        The label columns, `canvas_from_image` float64 [B, 3, 3], `canvas` uint8 [B, S, S, 3] RGB
+        (black where the picture ends), and `readable` bool [B]: False for bytes that rotted since
+        they were prepared; such a canvas is black and its keypoints are hidden.
+    """
+    arrays = labels_of(table)
+    arrays["canvas_from_image"] = _dense(table, "stored_from_image")
+    canvas = np.zeros((table.num_rows, canvas_px, canvas_px, 3), np.uint8)
+    readable = np.zeros(table.num_rows, bool)
+    for at, data in enumerate(table["picture"]):
+        picture = pictures.decode(data.as_py())
+        if picture is None:
+            continue
+        readable[at] = True
+        height, width = picture.shape[:2]
+        if max(height, width) > canvas_px:  # prepared for a larger canvas, or an untouched file
+            shrink = canvas_px / max(height, width)
+            height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
+            arrays["canvas_from_image"][at] = (
+                _resized(picture, height, width) @ (arrays["canvas_from_image"][at])
+            )
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        canvas[at, :height, :width] = picture
+    visible = arrays["visible"] & readable[:, None]
+    return arrays | {"canvas": canvas, "readable": readable, "visible": visible}
+
+
+def decode_exact(table: pa.Table, *, input_hw: tuple[int, int], padding: float) -> Arrays:
+    """Turn B evaluation rows into crops, each by one `cv2.warpAffine` as the published code.
+
+    Returns:
+        The label columns, `crop` uint8 [B, H, W, 3] RGB, `crop_from_image` float64 [B, 3, 3], and
+        `readable` bool [B].
+    """
+    arrays = labels_of(table)
+    stored_from_image = _dense(table, "stored_from_image")
+    matrices = crop_matrices(arrays["box_xywh"], input_hw=input_hw, padding=padding)
+    crops = np.zeros((table.num_rows, *input_hw, 3), np.uint8)
+    readable = np.zeros(table.num_rows, bool)
+    for at, data in enumerate(table["picture"]):
+        picture = pictures.decode(data.as_py())
+        if picture is not None:
+            readable[at] = True
+            crop_from_stored = matrices[at] @ np.linalg.inv(stored_from_image[at])
+            crops[at] = cut_crop(picture, crop_from_stored, input_hw=input_hw)
+    return arrays | {"crop": crops, "crop_from_image": matrices, "readable": readable}
+
+
+def crop_matrices(box_xywh: np.ndarray, *, input_hw: tuple[int, int], padding: float) -> np.ndarray:
+    """The published crop of each box: float64 [B, 3, 3], from image to crop pixels."""
+    import torch
+
+    from hrnet_ray.pose.geometry import box_to_center_scale, crop_from_image
+
+    boxes = torch.tensor(box_xywh, dtype=torch.float64)
+    center_xy, scale_wh = box_to_center_scale(boxes, input_hw=input_hw, padding=padding)
+    upright = torch.zeros(len(boxes), dtype=boxes.dtype)
+    return crop_from_image(center_xy, scale_wh, upright, crop_hw=input_hw).numpy()
+
+
+def cut_crop(
+    picture: np.ndarray, crop_from_picture: np.ndarray, *, input_hw: tuple[int, int]
+) -> np.ndarray:
+    """One bilinear warp, black outside: the published way to a crop."""
+    height, width = input_hw
+    return cv2.warpAffine(picture, crop_from_picture[:2], (width, height), flags=cv2.INTER_LINEAR)
+
+
+def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    across, down = width / picture.shape[1], height / picture.shape[0]
+    return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])

@@ -1,0 +1,100 @@
+"""Pictures of how a run goes: poses on validation crops, curves, keypoints side by side."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot as plt
+
+from hrnet_ray.data.drawing import draw_pose, moved, sheet
+from hrnet_ray.skeletons import Skeleton
+
+TILE_PX = 224
+TRUTH = (255, 255, 255)
+
+
+def poses_on_crops(
+    crops: Sequence[np.ndarray],
+    crop_from_image: np.ndarray,
+    predicted_xy: np.ndarray,
+    true_xy: np.ndarray,
+    visible: np.ndarray,
+    skeleton: Skeleton,
+    *,
+    captions: Sequence[str] | None = None,
+) -> np.ndarray:
+    """A sheet of crops, truth thin and white, prediction thick and coloured by side.
+
+    Only keypoints that the truth knows are drawn of both, so that each pair can be compared.
+    """
+    tiles = []
+    for at, crop in enumerate(crops):
+        zoom = TILE_PX / crop.shape[0]
+        tile = cv2.resize(crop, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+        into = np.diag([zoom, zoom, 1.0]) @ crop_from_image[at]
+        tile = draw_pose(tile, moved(into, predicted_xy[at]), visible[at], skeleton, thickness=3)
+        tile = draw_pose(
+            tile, moved(into, true_xy[at]), visible[at], skeleton, thickness=1, plain=TRUTH
+        )
+        tiles.append(tile)
+    return sheet(tiles, columns=4, captions=captions)
+
+
+def curves(path: Path, epochs: Sequence[Mapping[str, float]], main: str) -> None:
+    """Loss and score over epochs."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    steps = [entry["epoch"] for entry in epochs]
+    left.plot(steps, [entry["train/loss"] for entry in epochs], color="#c8502d")
+    left.set(title="training loss", xlabel="epoch", yscale="log")
+    scored = [(entry["epoch"], entry[f"val/{main}"]) for entry in epochs if f"val/{main}" in entry]
+    right.plot(*zip(*scored, strict=True), color="#2d6ec8", marker="o", markersize=3)
+    right.set(title=f"validation {main}", xlabel="epoch", ylim=(0, 1))
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    _write(path, figure)
+
+
+def per_keypoint(path: Path, scores: Mapping[str, float], *, of: str) -> None:
+    """Which keypoints are found, and which are not."""
+    figure, axes = plt.subplots(figsize=(6, 0.28 * len(scores) + 1), layout="constrained")
+    names = list(scores)
+    axes.barh(names, [scores[name] for name in names], color="#2d6ec8")
+    axes.invert_yaxis()
+    axes.set(title=f"validation {of} by keypoint", xlim=(0, 1))
+    axes.grid(axis="x", alpha=0.3)
+    _write(path, figure)
+
+
+def lr_against_sigma(path: Path, trials: Sequence[Mapping[str, float]], *, of: str) -> None:
+    """Where in the search space the good trials are."""
+    figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    dots = axes.scatter(
+        [trial["optim.lr"] for trial in trials],
+        [trial["heatmap.sigma"] for trial in trials],
+        c=[trial["score"] for trial in trials],
+        s=[40 + 12 * trial["epochs"] for trial in trials],
+        cmap="viridis",
+        edgecolors="black",
+    )
+    best = max(trials, key=lambda trial: trial["score"])
+    axes.annotate(
+        f"best {best['score']:.3f}",
+        (best["optim.lr"], best["heatmap.sigma"]),
+        xytext=(8, 8),
+        textcoords="offset points",
+    )
+    axes.set(xscale="log", xlabel="optim.lr", ylabel="heatmap.sigma")
+    axes.set_title("a dot a trial; larger ones ran longer", fontsize=9)
+    figure.colorbar(dots, label=f"best validation {of}")
+    _write(path, figure)
+
+
+def _write(path: Path, figure: plt.Figure) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)

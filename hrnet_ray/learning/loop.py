@@ -1,0 +1,143 @@
+"""One epoch of learning, and one of judging.
+
+The loop knows batches. It does not know data sets, clusters or settings.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from hrnet_ray.learning.batch import CropBatch, PoseBatch, model_input
+from hrnet_ray.pose.geometry import move
+from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flipped
+from hrnet_ray.pose.losses import joints_mse, joints_ohkm
+
+LOSSES = {"mse": joints_mse, "ohkm": joints_ohkm}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the heatmaps should look like, and how a miss is weighed."""
+
+    input_hw: tuple[int, int]
+    heatmap_hw: tuple[int, int]
+    sigma: float
+    rounded: bool = True
+    loss: str = "mse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How heatmaps become keypoints."""
+
+    method: str
+    flip_order: tuple[int, ...] | None
+    """Average with the mirrored crop's prediction; None for one forward pass only."""
+    shift: bool
+    stride: int
+    sigma: float
+    """The heatmaps' own, which DARK's blur must match."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Keypoints of N rows, by row id. Any order; parts from several workers simply join."""
+
+    ids: Int[Tensor, " N"]
+    image_xy: Float[Tensor, "N K 2"]
+    scores: Float[Tensor, "N K"]
+
+    @classmethod
+    def joined(cls, parts: Iterable["Predictions"]) -> "Predictions":
+        """All parts as one, ordered by id."""
+        parts = list(parts)
+        ids = torch.cat([part.ids for part in parts])
+        order = ids.argsort()
+        return cls(
+            ids[order],
+            torch.cat([part.image_xy for part in parts])[order],
+            torch.cat([part.scores for part in parts])[order],
+        )
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Iterable[PoseBatch],
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    *,
+    target: Target,
+    bf16: bool = False,
+    each_step: Callable[[int], None] = lambda crops: None,
+) -> Float[Tensor, ""]:
+    """Take one optimizer step per batch and return the mean loss (on the device).
+
+    `each_step` is told how many crops were learnt from.
+    """
+    model.train()
+    losses = []
+    for batch in batches:
+        heatmaps, weights = encode_heatmaps(
+            batch.crop_xy,
+            batch.visible,
+            input_hw=target.input_hw,
+            heatmap_hw=target.heatmap_hw,
+            sigma=target.sigma,
+            rounded=target.rounded,
+        )
+        with torch.autocast(batch.crops.device.type, torch.bfloat16, enabled=bf16):
+            predicted = model(batch.crops.contiguous(memory_format=torch.channels_last))
+        loss = LOSSES[target.loss](predicted.float(), heatmaps, weights)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        losses.append(loss.detach())  # stays on the device: .item() here would stall every step
+        each_step(len(batch.crops))
+    return torch.stack(losses).mean()
+
+
+@torch.inference_mode()
+def predict(
+    model: nn.Module, batches: Iterable[CropBatch], *, decoding: Decoding, bf16: bool = False
+) -> Predictions:
+    """Predict the keypoints of every row, in original image pixels, on the CPU."""
+    model.eval()
+    parts = [_predict_batch(model, batch, decoding=decoding, bf16=bf16) for batch in batches]
+    if not parts:
+        return Predictions(
+            torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0, 2), torch.zeros(0, 0)
+        )
+    return Predictions.joined(parts)
+
+
+def _predict_batch(
+    model: nn.Module, batch: CropBatch, *, decoding: Decoding, bf16: bool
+) -> Predictions:
+    heatmaps = _heatmaps(model, model_input(batch.crops), decoding, bf16=bf16)
+    heatmap_xy, scores = decode_heatmaps(
+        heatmaps, method=decoding.method, kernel=dark_kernel(decoding.sigma)
+    )
+    image_from_crop = torch.linalg.inv(batch.crop_from_image).to(heatmap_xy.dtype)
+    image_xy = move(image_from_crop, heatmap_xy * decoding.stride)
+    return Predictions(batch.ids.cpu(), image_xy.cpu(), scores.cpu())
+
+
+def dark_kernel(sigma: float) -> int:
+    """DarkPose blurs with a kernel that fits its targets: 11 cells for sigma 2, 17 for sigma 3."""
+    return max(3, 2 * round(3 * sigma - 1) + 1)
+
+
+def _heatmaps(
+    model: nn.Module, crops: Float[Tensor, "B 3 H W"], decoding: Decoding, *, bf16: bool
+) -> Float[Tensor, "B K h w"]:
+    crops = crops.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(crops.device.type, torch.bfloat16, enabled=bf16):
+        upright = model(crops).float()
+        if decoding.flip_order is None:
+            return upright
+        mirrored = model(crops.flip(-1)).float()
+    return merge_flipped(upright, mirrored, flip_order=decoding.flip_order, shift=decoding.shift)

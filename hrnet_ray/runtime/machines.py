@@ -1,0 +1,132 @@
+"""What the machines have, and what a run needs of them: computed and checked before it starts.
+
+Ray waits for ever for a resource that nobody has, and Ray Data starves when the workers take every
+CPU. Both are found here, in a second, with a table of what is wanted and what is there.
+"""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import ray
+from ray.data import DataContext
+
+from hrnet_ray.config import Cluster
+from hrnet_ray.errors import ClusterError
+
+DATA_CPUS = 1.0
+"""Kept free of workers, for reading and decoding."""
+LEAST_CPUS = 0.25
+"""Less than this of a CPU is no training."""
+DRIVER_CPUS = 0.01
+"""A trial that waits for its workers; Ray refuses 0."""
+
+SETTINGS = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # also how often reports are looked for
+    "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
+    "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one training worker gets."""
+
+    cpus: float
+    gpus: int
+    threads: int
+    """For torch on a CPU; `cpus` is only what Ray books."""
+
+
+def connect(cluster: Cluster) -> None:
+    """Join the running cluster that is named, or start Ray on this machine, on loopback only."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    if not ray.is_initialized():
+        address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+        if address == "local":
+            _start_here()
+        else:
+            _join(address)
+    configure_data()
+
+
+def _start_here() -> None:
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux: bind to loopback
+    ray.init(
+        address="local",
+        # One CPU would leave Ray Data nothing beside a worker; a second one is only a number.
+        num_cpus=max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2),
+        include_dashboard=True,  # Ray Train asks it who died
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ClusterError(
+            "the Ray cluster does not answer",
+            f"{address}: {' '.join(str(error).split())[:160]}",
+            "check the address; with token authentication set RAY_AUTH_MODE=token here too",
+        ) from error
+
+
+def configure_data() -> None:
+    """Ray Data as this project needs it, wherever a pipeline is planned."""
+    context = DataContext.get_current()
+    # Ray 2.60's new Parquet reader starts 32 actors for each execution: 3-5 s an epoch.
+    context.use_datasource_v2 = False
+    context.execution_options.preserve_order = True  # the same rows in the same order, every time
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+
+
+def share_of(cluster: Cluster, have: Mapping[str, float], *, at_once: int = 1) -> Share:
+    """What each worker gets when `at_once` runs of `cluster.workers` workers train together.
+
+    Raises:
+        ClusterError: it is not there; the message says what is.
+    """
+    cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
+    workers = cluster.workers * at_once
+    use_gpu = cluster.device == "gpu" or (cluster.device == "auto" and gpus >= 1)
+    if use_gpu and gpus < workers:
+        raise _too_little("GPUs", workers, gpus, cluster, at_once)
+    spare = cpus - DATA_CPUS
+    each = min(1.0, spare / workers) if workers else 0.0
+    if each < LEAST_CPUS:
+        raise _too_little("CPUs", LEAST_CPUS * workers + DATA_CPUS, cpus, cluster, at_once)
+    # Booked in sixteenths, so that many small shares add up to no more than there is.
+    booked = int(each * 16) / 16
+    return Share(cpus=booked, gpus=int(use_gpu), threads=max(1, int(cpus // workers)))
+
+
+def _too_little(
+    what: str, want: float, have: float, cluster: Cluster, at_once: int
+) -> ClusterError:
+    runs = f"{at_once} runs at once, each with " if at_once > 1 else ""
+    smaller = "--cluster.device cpu, " if what == "GPUs" else ""
+    return ClusterError(
+        f"the cluster has too few {what}",
+        f"{runs}{cluster.workers} workers want {want:g} {what} | have {have:g}",
+        f"{smaller}fewer --cluster.workers, or a larger cluster",
+    )
+
+
+def runs_at_once(cluster: Cluster, have: Mapping[str, float], *, trials: int) -> int:
+    """How many trials can train together without starving each other."""
+    if have.get("GPU", 0) >= 1 and cluster.device != "cpu":
+        most = have["GPU"] // cluster.workers
+    else:
+        most = have.get("CPU", 0) // max(2, cluster.workers) if have.get("CPU", 0) > 2 else 2
+        most = most if cluster.workers == 1 else min(most, have.get("CPU", 0) - DATA_CPUS)
+    return max(1, min(trials, int(most)))

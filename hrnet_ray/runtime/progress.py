@@ -1,0 +1,145 @@
+"""How far a run is, for people.
+
+A worker leaves a small file behind every second; the driver reads it, and the recorded epochs, and
+prints. Bars garble the log of a submitted job, so without a terminal it is a line now and then.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from hrnet_ray.runtime.reports import read_epochs
+
+BEAT_S = 1.0
+QUIET_S = 15.0
+"""Without a terminal, the longest silence."""
+
+Entry = dict[str, Any]
+
+
+class Pulse:
+    """A worker's side: notes how many crops of the epoch are done."""
+
+    def __init__(self, run_folder: Path, *, epochs: int, active: bool) -> None:
+        self._path = run_folder / "progress.json"
+        self._epochs, self._active = epochs, active
+        self._epoch = self._crops = self._done = 0
+        self._started = self._trained = self._noted = time.monotonic()
+
+    def start(self, epoch: int, *, crops: int) -> None:
+        """A new epoch of `crops` crops begins."""
+        self._epoch, self._crops, self._done = epoch, crops, 0
+        self._started = self._trained = time.monotonic()
+
+    def beat(self, crops: int) -> None:
+        """One more step is done."""
+        self._done += crops
+        self._trained = time.monotonic()
+        if self._active and self._trained - self._noted > BEAT_S:
+            self._noted = self._trained
+            self._note()
+
+    def rate(self) -> float:
+        """Training crops a second in this epoch, of this worker."""
+        return self._done / max(1e-9, self._trained - self._started)
+
+    def elapsed(self) -> float:
+        """Seconds since the epoch began, validation included."""
+        return time.monotonic() - self._started
+
+    def _note(self) -> None:
+        note = {
+            "epoch": self._epoch,
+            "epochs": self._epochs,
+            "done": self._done,
+            "of": self._crops,
+            "rate": self.rate(),
+        }
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps(note), encoding="utf-8")
+        part.replace(self._path)
+
+
+class Watch:
+    """The driver's side: tells of each newly recorded epoch, and of what goes on between.
+
+    `folders` gives the run folders by the name to print; trials appear while a sweep runs.
+    """
+
+    def __init__(
+        self,
+        folders: Callable[[], Mapping[str, Path]],
+        *,
+        epochs: int,
+        on_epoch: Callable[[Path, Entry], None],
+        out: TextIO | None = None,
+    ) -> None:
+        self._folders, self._epochs, self._on_epoch = folders, epochs, on_epoch
+        self._out = out or sys.stdout
+        # What an earlier command recorded is old news; it is shown once, as one line, by `fit`.
+        self._told = {folder: len(read_epochs(folder)) for folder in folders().values()}
+        self._stop = threading.Event()
+        self._spoke = time.monotonic()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()  # what was recorded last
+
+    def _run(self) -> None:
+        while not self._stop.wait(BEAT_S):
+            self._look()
+
+    def _look(self) -> None:
+        for name, folder in self._folders().items():
+            epochs = read_epochs(folder)
+            for entry in epochs[self._told.get(folder, 0) :]:
+                self._on_epoch(folder, entry)
+                self._say(f"{name}{self._sentence(entry)}")
+            self._told[folder] = len(epochs)
+            self._between(name, folder)
+
+    def _sentence(self, entry: Entry) -> str:
+        score = next((n for n in ("val/OKS_AP", "val/PCKh_0.5") if n in entry), None)
+        scored = f"  {score.removeprefix('val/')} {entry[score]:.3f}" if score else ""
+        left = (self._epochs - 1 - entry["epoch"]) * entry["perf/epoch_s"]
+        return (
+            f"epoch {entry['epoch'] + 1:>3}/{self._epochs}  loss {entry['train/loss']:.2e}{scored}"
+            f"  {entry['perf/pictures_per_s']:.0f} pictures/s  {_clock(left)} left"
+        )
+
+    def _between(self, name: str, folder: Path) -> None:
+        quiet = time.monotonic() - self._spoke
+        if not self._out.isatty() and quiet < QUIET_S:
+            return
+        try:
+            note = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        if note["epoch"] < len(read_epochs(folder)):
+            return
+        line = f"{name}epoch {note['epoch'] + 1:>3}/{note['epochs']}  {note['done']}/{note['of']}"
+        self._say(f"{line}  {note['rate']:.0f} pictures/s", passing=self._out.isatty())
+
+    def _say(self, line: str, *, passing: bool = False) -> None:
+        if self._out.isatty():
+            self._out.write("\r\033[K" + line + ("" if passing else "\n"))
+        else:
+            self._out.write(line + "\n")
+        self._out.flush()
+        self._spoke = time.monotonic()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,110 @@
+"""What a run leaves: `runs/<data set>/<run>/`, the same names every time.
+
+resolved.json command.txt environment.json metrics.jsonl summary.json log.txt, and the folders
+data/ plots/ predictions/ model/ ray/. MLflow's artifact tree has the same names.
+"""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from hrnet_ray.config import Cluster, Experiment, differences, flatten
+from hrnet_ray.data.shards import Manifest
+from hrnet_ray.errors import ClusterError, UsageError
+
+ARTIFACTS = (
+    "resolved.json",
+    "command.txt",
+    "environment.json",
+    "metrics.jsonl",
+    "summary.json",
+    "data",
+    "plots",
+    "predictions",
+    "model",
+)
+PACKAGES = ("torch", "ray", "mlflow", "numpy", "opencv-python", "pyarrow", "optuna")
+
+
+def open_run_folder(
+    experiment: Experiment,
+    cluster: Cluster,
+    manifest: Manifest,
+    *,
+    searched: dict[str, str] | None = None,
+) -> Path:
+    """Make the run's folder, or go on in it when its settings are the same.
+
+    Raises:
+        UsageError: another experiment has this name; the differing settings are listed.
+        ClusterError: the storage cannot be written to.
+    """
+    folder = Path(cluster.storage).absolute() / manifest.name / experiment.name
+    settings = json.loads(json.dumps(flatten(experiment) | {"data.digest": manifest.digest}))
+    settings |= {"search": searched} if searched else {}
+    path = folder / "resolved.json"
+    try:
+        if path.is_file():
+            _same(json.loads(path.read_text(encoding="utf-8")), settings, folder)
+            return folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "command.txt").write_text(" ".join(sys.argv) + "\n", encoding="utf-8")
+        (folder / "environment.json").write_text(json.dumps(environment(), indent=2))
+        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    except OSError as error:
+        raise ClusterError(
+            "the storage folder cannot be written to",
+            f"--cluster.storage {cluster.storage}: {error.strerror or error}",
+            "give a folder that every node can write to",
+        ) from error
+    return folder
+
+
+def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    if differing := differences(before, now):
+        raise UsageError(
+            f"a run named {folder.name!r} is there already, with other settings",
+            f"{folder}: {'; '.join(differing[:5])}",
+            "give this one another --name, or repeat the first command to go on with that one",
+        )
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """The figures that a run ended with."""
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+
+
+def environment() -> dict[str, Any]:
+    """With what the numbers were made."""
+    return {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": git_commit(),
+    }
+
+
+def git_commit() -> str:
+    """The commit of the working tree that the command ran in, with `+` when it had changes."""
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return said.stdout.strip()
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,272 @@
+"""One experiment on the cluster, from its data to its model folder."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.data import Dataset
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+)
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from hrnet_ray.config import Cluster, Experiment, flatten
+from hrnet_ray.data.shards import Manifest, read_manifest
+from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
+from hrnet_ray.inference import plots
+from hrnet_ray.runtime.ingest import Shares, datasets
+from hrnet_ray.runtime.machines import Share, connect, share_of
+from hrnet_ray.runtime.progress import Watch
+from hrnet_ray.runtime.reports import KEPT, RecordEpochs, TrainReports, read_epochs
+from hrnet_ray.runtime.run_folder import ARTIFACTS, git_commit, open_run_folder, write_summary
+from hrnet_ray.runtime.worker import Job, build_model, fixed16, train_worker
+from hrnet_ray.tracking import Board, Run
+
+COLLECTIVE_TIMEOUT_S = 300
+CONTROLLER_TRIES = 3  # Ray's default asks for a missing machine for ever
+
+log = logging.getLogger("hrnet_ray.train")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    folder: Path
+    main: str
+    """The metric that decides, such as `OKS_AP`."""
+    best: float
+    best_epoch: int
+    epochs: int
+
+
+def fit(experiment: Experiment, cluster: Cluster) -> Outcome:
+    """Train `experiment` to the end, or go on where the same command stopped.
+
+    Raises:
+        HrnetRayError: the data, the settings or the machines do not fit.
+    """
+    manifest = read_manifest(experiment.data.root)
+    check(experiment, cluster, manifest)
+    folder = open_run_folder(experiment, cluster, manifest)
+    connect(cluster)
+    share = share_of(cluster, ray.cluster_resources())
+    board = Board.open(
+        manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
+    )
+    run = open_run(board, folder, experiment, manifest, kind="train")
+    announce(experiment, manifest, folder)
+    try:
+        with Watch(
+            lambda: {"": folder},
+            epochs=experiment.optim.epochs,
+            on_epoch=lambda folder, entry: track_epoch(run, folder, entry),
+        ):
+            data = datasets(manifest, experiment.data)
+            train_once(experiment, cluster, share, manifest, folder, data)
+        outcome = conclude(folder, experiment)
+    except BaseException as error:
+        run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        raise
+    run.log_folder(folder, only=ARTIFACTS)
+    run.finish("FINISHED")
+    return outcome
+
+
+def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
+    """Find in a second what would fail after minutes.
+
+    Raises:
+        HrnetRayError: splits are missing, weights do not fit, batches do not divide.
+    """
+    for split in ("train", "val"):
+        manifest.files(split)
+    if experiment.optim.batch_size % cluster.workers:
+        raise UsageError(
+            f"{cluster.workers} workers cannot share {experiment.optim.batch_size} crops evenly",
+            f"--optim.batch-size {experiment.optim.batch_size}",
+            f"give a multiple of {cluster.workers}",
+        )
+    if manifest.splits["train"].rows < cluster.workers:
+        raise UsageError(
+            f"{manifest.splits['train'].rows} training rows are too few",
+            f"--cluster.workers {cluster.workers}",
+            "use fewer workers, or more data",
+        )
+    if experiment.model.init:
+        build_model(experiment, manifest)
+
+
+def train_once(
+    experiment: Experiment,
+    cluster: Cluster,
+    share: Share,
+    manifest: Manifest,
+    folder: Path,
+    data: dict[str, Dataset],
+    *,
+    callbacks: Sequence[UserCallback] = (),
+) -> None:
+    """Run the workers under Ray Train; lost ones are replaced, from the last checkpoint."""
+    job = Job(
+        experiment=experiment,
+        manifest=manifest,
+        run_folder=folder,
+        threads=share.threads,
+        reports=TrainReports(),
+    )
+    resources: dict[str, float] = {"CPU": share.cpus}
+    if share.gpus:
+        resources["GPU"] = share.gpus
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=cluster.workers,
+            use_gpu=bool(share.gpus),
+            resources_per_worker=resources,
+        ),
+        torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
+        run_config=RunConfig(
+            name="ray",  # the same folder: Ray goes on from the last checkpoint
+            storage_path=str(folder),
+            callbacks=[RecordEpochs(folder), *callbacks],
+            failure_config=FailureConfig(
+                max_failures=cluster.max_failures, controller_failure_limit=CONTROLLER_TRIES
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
+            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(share.threads)}},
+        ),
+        datasets=data,
+        dataset_config=Shares(),
+    )
+    try:
+        trainer.fit()
+    except (TrainingFailedError, ray.exceptions.RayError) as error:
+        raise _explained(error, folder) from error
+
+
+def conclude(folder: Path, experiment: Experiment) -> Outcome:
+    """Read what was recorded; write summary.json and the plots.
+
+    Raises:
+        DivergedError: no epoch ended with a score that is a number.
+    """
+    epochs = read_epochs(folder)
+    main = next(
+        (name for name in ("OKS_AP", "PCKh_0.5") if epochs and f"val/{name}" in epochs[-1]), None
+    )
+    scored = [e for e in epochs if main and e.get(f"val/{main}", float("nan")) >= -1]
+    if not main or not scored:
+        raise DivergedError(
+            "the training ended without a score",
+            f"{folder / 'metrics.jsonl'}: {len(epochs)} epochs",
+            "lower --optim.lr, or look at the data with `hrnet-ray check`",
+        )
+    best = max(scored, key=lambda entry: entry[f"val/{main}"])
+    kind = main.split("_")[0]
+    keypoints = {
+        name.removeprefix(f"val/{kind}."): value
+        for name, value in best.items()
+        if name.startswith(f"val/{kind}.")
+    }
+    plots.curves(folder / "plots" / "curves.png", epochs, main)
+    plots.per_keypoint(folder / "plots" / "per_keypoint.png", keypoints, of=kind)
+    outcome = Outcome(folder, main, best[f"val/{main}"], best["epoch"], len(epochs))
+    scores = {name: value for name, value in best.items() if name.startswith("val/")}
+    summary = {
+        "name": experiment.name,
+        "metric": main,
+        "best": outcome.best,
+        "best_epoch": outcome.best_epoch,
+        "last": epochs[-1][f"val/{main}"],
+        "epochs": outcome.epochs,
+        "optim.lr": experiment.optim.lr,
+        "heatmap.sigma": experiment.heatmap.sigma,
+        "scores": scores,
+    }
+    write_summary(folder, summary)
+    return outcome
+
+
+def open_run(
+    board: Board,
+    folder: Path,
+    experiment: Experiment,
+    manifest: Manifest,
+    *,
+    kind: str,
+    name: str | None = None,
+    parent: Run | None = None,
+    params: dict[str, Any] | None = None,
+) -> Run:
+    """The MLflow run of a run folder: the same folder is always the same run."""
+    tags = {
+        "kind": kind,
+        "data.name": manifest.name,
+        "data.digest": manifest.digest,
+        "git.sha": git_commit(),
+        "ray.version": ray.__version__,
+        "ray.job_id": os.environ.get("RAY_JOB_SUBMISSION_ID", ""),
+        "run.folder": str(folder),
+    }
+    run = Run.open(
+        board,
+        key=str(folder),
+        name=name or experiment.name,
+        params=flatten(experiment) if params is None else params,
+        tags={name: value for name, value in tags.items() if value},
+        parent=parent,
+    )
+    run.log_data(name=manifest.name, digest=manifest.digest, root=str(manifest.root))
+    return run
+
+
+def track_epoch(run: Run, folder: Path, entry: dict[str, Any]) -> None:
+    """Copy a recorded epoch to MLflow: its numbers, and its picture where one was drawn."""
+    metrics = {name: value for name, value in entry.items() if "/" in name}
+    run.log_epoch(metrics, epoch=entry["epoch"], at_ms=entry["at_ms"])
+    picture = fixed16(folder, entry["epoch"])
+    if picture.is_file():
+        run.log_picture(picture, name="val/fixed16", epoch=entry["epoch"])
+
+
+def announce(experiment: Experiment, manifest: Manifest, folder: Path) -> None:
+    """Say what begins, or goes on."""
+    train, val = manifest.splits["train"].rows, manifest.splits["val"].rows
+    print(
+        f"{manifest.name}: {train:,} training and {val:,} validation instances, "
+        f"{len(manifest.skeleton)} keypoints"
+    )
+    done = len(read_epochs(folder))
+    if done >= experiment.optim.epochs:
+        print(f"{folder} is finished: {done} epochs")
+    elif done:
+        print(f"going on in {folder} after epoch {done}")
+    else:
+        print(f"writing to {folder}")
+
+
+def _explained(error: Exception, folder: Path) -> HrnetRayError:
+    """The worker's own words where it had some; Ray's otherwise."""
+    failures = getattr(error, "worker_failures", None) or {}
+    causes = [*failures.values(), error]
+    for cause in causes:
+        for link in (cause, cause.__cause__):
+            if isinstance(link, HrnetRayError):
+                return link
+    last = str(causes[0]).strip().splitlines()[-1:]
+    return ClusterError(
+        "the training failed",
+        f"{folder}: {' '.join(last)[:300]}",
+        "the whole story is in log.txt there; the same command goes on from the last checkpoint",
+    )
