@@ -258,9 +258,9 @@ def _place_tiger(
     tiger = replace(random_tiger(rng), body_px=body_px)
     figure_xy = tiger_keypoints(tiger)
     low, high = figure_xy.min(axis=0), figure_xy.max(axis=0)
-    centers = rng.uniform(
-        (0.2 * width, -0.6 * low[1]), (0.8 * width, height - 0.7 * high[1]), (12, 2)
-    )
+    nearest_y = height - 0.7 * high[1]  # some paws end below the picture
+    farthest_y = max(0.45 * height - high[1], -0.6 * low[1])  # all paws are below the horizon
+    centers = rng.uniform((0.2 * width, farthest_y), (0.8 * width, nearest_y), (12, 2))
     boxes = np.hstack([centers + low, centers + high])
     inside = _inside(centers[:, None] + figure_xy, size_hw).sum(axis=-1)
     cost = _overlap(boxes, taken) - 0.02 * inside + (inside < FEWEST_LABELS)
@@ -314,7 +314,7 @@ def _scenery(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     """A birch forest of the Amur: mist, far trunks, the ground, birches, rocks and grass."""
     height, _ = size_hw
     season = SEASONS[rng.integers(len(SEASONS))]
-    horizon = rng.uniform(0.22, 0.5) * height
+    horizon = rng.uniform(0.22, 0.42) * height
     picture = _mottled(rng, size_hw, season.mist, contrast=12.0)
     for _ in range(rng.integers(10, 24)):
         _far_trunk(rng, picture, horizon, season.mist)
@@ -403,7 +403,7 @@ def _tuft(
     feet = rng.normal((rng.uniform(0, width), foot_y), (0.15 * length_frac * width, 1), (count, 2))
     blades = rng.normal((0, -1), (0.35, 0.25), (count, 2)) * length_frac * height
     for foot, blade, tone in zip(feet, blades, rng.uniform(0.7, 1.2, count), strict=True):
-        _line(picture, foot, foot + blade, tuple(tone * c for c in colour), 1 + 5 * length_frac)
+        _line(picture, foot, foot + blade, tuple(tone * c for c in colour), 1 + 3 * length_frac)
 
 
 def _foreground(rng: np.random.Generator, picture: np.ndarray, covers: np.ndarray) -> None:
@@ -430,7 +430,7 @@ def _photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     """What the camera adds: exposure, a colour cast, some blur, noise."""
     if rng.uniform() < 0.4:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 0.8))
-    gains = rng.uniform(0.8, 1.08) * rng.uniform(0.96, 1.04, 3)
+    gains = rng.uniform(0.85, 1.08) * rng.uniform(0.96, 1.04, 3)
     curves = np.clip(np.arange(256)[:, None, None] * gains, 0, 255).astype(np.uint8)
     grain = rng.standard_normal(picture.shape[:2], np.float32) * rng.uniform(1, 5)
     return cv2.add(cv2.LUT(picture, curves), cv2.merge([grain] * 3), dtype=cv2.CV_8U)

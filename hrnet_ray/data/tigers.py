@@ -86,7 +86,7 @@ def random_tiger(rng: np.random.Generator) -> Tiger:
         stride=rng.uniform(0.12, 0.30),
         phases=phases,
         neck_deg=rng.uniform(-25, 38),
-        head_yaw_deg=yaw_deg + rng.uniform(2, 65),
+        head_yaw_deg=yaw_deg + rng.uniform(5, 70),
         head_pitch_deg=rng.uniform(-25, 15),
         tail_deg=rng.uniform(-70, 35),
         tail_curl_deg=rng.uniform(-60, 170),
@@ -218,7 +218,7 @@ def _cos_sin(deg: float) -> tuple[float, float]:
 
 HEAD_SIZE = 1.12
 EAR = (-0.02, 0.15, 0.125)  # forward, up, sideways from the head's centre
-NOSE = (0.235, -0.055, 0.0)
+NOSE = (0.195, -0.055, 0.0)
 OTHER_EAR = (EAR[0], EAR[1], -EAR[2])
 
 
