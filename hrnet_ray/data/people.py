@@ -4,6 +4,7 @@ Left and right are the person's own. Seen from behind, the right arm is on the p
 from the front it is on the left. Mirrored, a person keeps the view and exchanges the limbs.
 """
 
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,6 +17,7 @@ SUBPIXEL_BITS = 4  # cv2's drawing takes fixed-point coordinates
 
 Colour = tuple[int | float, int | float, int | float]  # BGR
 
+SHOES: Colour = (42, 42, 48)
 SKINS: tuple[Colour, ...] = ((180, 205, 240), (140, 175, 225), (95, 130, 185), (60, 85, 130))
 HAIRS: tuple[Colour, ...] = ((30, 30, 35), (40, 65, 100), (80, 150, 200), (150, 150, 155))
 
@@ -67,8 +69,9 @@ def random_person(rng: np.random.Generator) -> Person:
         )
 
     def cloth() -> Colour:
-        b, g, r = rng.uniform(30, 230, 3)
-        return (b, g, r)
+        hue, saturation, value = rng.uniform((0, 0.1, 0.25), (1, 0.65, 0.9))
+        r, g, b = hsv_to_rgb(hue, saturation, value)
+        return (255 * b, 255 * g, 255 * r)
 
     return Person(
         view="front" if rng.uniform() < 0.65 else "back",
@@ -78,8 +81,8 @@ def random_person(rng: np.random.Generator) -> Person:
         head_deg=rng.normal(0, 10),
         right_arm=limb((5.0, 150.0), (-20.0, 110.0)),
         left_arm=limb((5.0, 150.0), (-20.0, 110.0)),
-        right_leg=limb((0.0, 45.0), (-60.0, 5.0)),
-        left_leg=limb((0.0, 45.0), (-60.0, 5.0)),
+        right_leg=limb((-2.0, 35.0), (-40.0, 5.0)),
+        left_leg=limb((-2.0, 35.0), (-40.0, 5.0)),
         skin=SKINS[rng.integers(len(SKINS))],
         hair=HAIRS[rng.integers(len(HAIRS))],
         shirt=cloth(),
@@ -158,21 +161,20 @@ def draw_person(picture: np.ndarray, person: Person) -> np.ndarray:
     def tube(names: str, radii: tuple[float, ...], colour: Colour) -> None:
         xy = person.place(np.array([joints[name] for name in names.split()]))
         r = np.array(radii) * person.height_px
-        _tube(picture, xy, r + max(0.8, 0.006 * person.height_px), _dim(colour))
-        _tube(picture, xy, r, colour)
+        _tube(picture, xy, r, _dim(colour))
+        _tube(picture, xy - 0.15 * r[:, None], 0.84 * r, colour)  # lit from above
         _tube(silhouette, xy, r, (255, 255, 255))
 
     for side in ("right", "left"):
-        tube(f"{side}_hip {side}_knee {side}_ankle", (0.062, 0.047, 0.033), person.trousers)
-        tube(f"{side}_ankle", (0.036,), (40, 40, 45))
-    tube("pelvis right_hip left_hip", (0.07, 0.055, 0.055), person.trousers)
+        tube(f"{side}_hip {side}_knee {side}_ankle", (0.064, 0.048, 0.034), person.trousers)
+        tube(f"{side}_ankle", (0.040,), SHOES)
     _torso(picture, silhouette, person, joints)
-    tube("thorax upper_neck", (0.032, 0.032), person.skin)
+    tube("thorax upper_neck", (0.034, 0.034), person.skin)
     _head(picture, silhouette, person, joints)
     for side in ("right", "left"):
-        tube(f"{side}_elbow {side}_wrist", (0.029, 0.024), person.skin)
-        tube(f"{side}_wrist", (0.032,), person.skin)
-        tube(f"{side}_shoulder {side}_elbow", (0.042, 0.034), person.shirt)
+        tube(f"{side}_elbow {side}_wrist", (0.030, 0.024), person.skin)
+        tube(f"{side}_wrist", (0.031,), person.skin)
+        tube(f"{side}_shoulder {side}_elbow", (0.044, 0.036), person.shirt)
     return silhouette
 
 
@@ -184,12 +186,19 @@ def _dim(colour: Colour) -> Colour:
 def _torso(
     picture: np.ndarray, silhouette: np.ndarray, person: Person, joints: dict[str, np.ndarray]
 ) -> None:
-    corners = [
-        joints[name] for name in ("right_shoulder", "left_shoulder", "left_hip", "right_hip")
-    ]
-    outline = [_fixed(person.place(np.array(corners)))]
-    for canvas, colour in ((picture, person.shirt), (silhouette, (255, 255, 255))):
-        cv2.fillPoly(canvas, outline, colour, cv2.LINE_AA, SUBPIXEL_BITS)
+    """Hips in the trousers' colour, and a shirt from the shoulders to just above them."""
+    chest = [joints["right_shoulder"], joints["left_shoulder"]]
+    hips = [joints["left_hip"], joints["right_hip"]]
+    waist = [0.78 * hip + 0.22 * joints["thorax"] for hip in hips]
+    for corners, radius, colour in (
+        ([*waist, hips[1], hips[0]], 0.055, person.trousers),
+        ([*chest, *waist], 0.050, person.shirt),
+    ):
+        outline = person.place(np.array(corners))
+        round_corners = np.full(5, radius * person.height_px)
+        for canvas, ink in ((picture, colour), (silhouette, (255, 255, 255))):
+            cv2.fillConvexPoly(canvas, _fixed(outline), ink, cv2.LINE_AA, SUBPIXEL_BITS)
+            _tube(canvas, outline[[0, 1, 2, 3, 0]], round_corners, ink)
     if person.view == "back":
         _straps(picture, person, joints)
 

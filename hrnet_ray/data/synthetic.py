@@ -199,7 +199,8 @@ def _write_gt_valid(path: Path, drawn: list[tuple[dict[str, Any], np.ndarray]]) 
 
 def _inside(image_xy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
     height, width = size_hw
-    return ((image_xy >= 0) & (image_xy <= (width - 1, height - 1))).all(axis=-1)
+    last = np.array([width - 1, height - 1])
+    return np.all((image_xy >= 0) & (image_xy <= last), axis=-1)
 
 
 # Pictures.

@@ -7,10 +7,12 @@ into the picture. So a mirrored tiger is the same numbers with the other `facing
 right cannot go wrong: facing right we look at its right flank, so what is near is right.
 """
 
+import cmath
 import math
 from collections.abc import Iterable
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Literal, NamedTuple
 
 import cv2
@@ -145,8 +147,8 @@ def anatomy(tiger: Tiger) -> Anatomy:
     )
 
 
-def _direction(deg: float | np.ndarray) -> complex | np.ndarray:
-    return np.exp(1j * np.radians(deg))
+def _direction(deg: float) -> complex:
+    return cmath.rect(1.0, math.radians(deg))
 
 
 def _step(tiger: Tiger, phase: float) -> complex:
@@ -182,15 +184,15 @@ def _bend(
     return root + direction * complex(along, towards * aside), root + direction * reach
 
 
-def _tail(tiger: Tiger, root: complex) -> np.ndarray:
+def _tail(tiger: Tiger, root: complex) -> list[complex]:
     """Follow the tail from its root; it leaves backwards and curls evenly."""
-    steps = 0.14 * _direction(180 - tiger.tail_deg - np.linspace(0, tiger.tail_curl_deg, 6))
-    return root + np.array([0, *np.cumsum(steps)])
+    turns = np.linspace(0, tiger.tail_curl_deg, 6)
+    steps = (0.14 * _direction(180 - tiger.tail_deg - turn) for turn in turns.tolist())
+    return list(accumulate(steps, initial=root))
 
 
-def _at_depth(plane: Iterable[complex], z: float = 0.0) -> np.ndarray:
-    points = np.asarray(plane)
-    return np.column_stack([points.real, points.imag, np.full(len(points), z)])
+def _at_depth(plane: list[complex], z: float = 0.0) -> np.ndarray:
+    return np.array([(point.real, point.imag, z) for point in plane])
 
 
 def _see(tiger: Tiger, body_xyz: np.ndarray) -> np.ndarray:
@@ -497,7 +499,7 @@ def _paint(picture: np.ndarray, silhouette: np.ndarray, tiger: Tiger, part: Part
         for polygon in _fixed(tiger.place(polygons) - (x, y)):  # together, overlaps would be holes
             cv2.fillPoly(paint, [polygon], colour, cv2.LINE_AA, SUBPIXEL_BITS)
     inside, under = mask[y : y + h, x : x + w], picture[y : y + h, x : x + w]
-    depth = cv2.distanceTransform(cv2.compare(inside, 127, cv2.CMP_GT), cv2.DIST_L2, 3)
+    depth = cv2.distanceTransform((inside > 127).astype(np.uint8), cv2.DIST_L2, 3)
     light = part.rim + (1 - part.rim) * np.minimum(depth * (1 / (0.07 * tiger.body_px)), 1)
     alpha = inside * np.float32(1 / 255)
     shaded = cv2.multiply(paint, cv2.merge([light] * 3), dtype=cv2.CV_8U)
