@@ -28,7 +28,7 @@ WRAPPERS = ("state_dict", "model")  # in this order: in the published files "mod
 PREFIXES = re.compile(
     r"^(?:module\.|_orig_mod\.|model\.|backbone\.|(?:keypoint_)?head\.(?=final_layer\.))+"
 )
-# What an ImageNet classifier has beyond a pose net's body; a pose net fuses into branch 0 alone at the end.
+# An ImageNet classifier has these besides; a pose net fuses into branch 0 alone at the end.
 CLASSIFIER_PARTS = re.compile(
     r"^(?:incre_modules|downsamp_modules|classifier|stage4\.\d+\.fuse_layers\.[1-3])\."
 )
@@ -165,8 +165,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickle(path: Path) -> Any:
-    """Read a .pth file. The published ones keep their score as a numpy number, so these are let in
-    by name."""
+    """Read a .pth file; let in, by name, the numpy numbers that old files keep their score in."""
     scalar = np.float64(0).__reduce__()[
         0
     ]  # numpy's own rebuilding function; its module moved in numpy 2

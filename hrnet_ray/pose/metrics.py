@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Shaped
@@ -19,6 +19,8 @@ from torch import Tensor
 MPII_KEYPOINTS = 16
 MPII_LEFT_OUT = (6, 7)  # pelvis and thorax: in the published table, but not in its mean
 COCO_FIGURES = ("AP", "AP50", "AP75", "APM", "APL", "AR", "AR50", "AR75", "ARM", "ARL")
+
+Score = TypeVar("Score", bound="KeypointMean")
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class KeypointMean:
     left_out: tuple[int, ...] = ()
     """Keypoints that `mean` passes over."""
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self: Score, other: Score) -> Score:
         if self._definition() != other._definition():
             raise ValueError(f"these don't add up: {self._definition()} and {other._definition()}")
         return type(self)(self.total + other.total, self.seen + other.seen, *self._definition())
