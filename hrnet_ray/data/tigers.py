@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
@@ -62,6 +63,16 @@ class Tiger:
     fur_hsv: tuple[float, float, float]
     pattern: int
     """Seed of the stripes."""
+
+    @cached_property
+    def figure_from_body(self) -> np.ndarray:
+        """The camera: yaw, then look down, then the slope. Its third row is depth."""
+        (c, s), (cd, sd) = _cos_sin(self.yaw_deg), _cos_sin(self.camera_deg)
+        cs, ss = _cos_sin(self.slope_deg)
+        yawed_from_body = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+        level_from_yawed = np.array([[1, 0, 0], [0, -cd, sd], [0, 0, 1]])
+        figure_from_level = np.array([[cs, ss, 0], [-ss, cs, 0], [0, 0, 1]])
+        return figure_from_level @ level_from_yawed @ yawed_from_body
 
     def place(self, figure_xy: np.ndarray) -> np.ndarray:
         """From the figure frame to picture pixels."""
@@ -197,12 +208,8 @@ def _at_depth(plane: list[complex], z: float = 0.0) -> np.ndarray:
 
 def _see(tiger: Tiger, body_xyz: np.ndarray) -> np.ndarray:
     """Turn body-frame points [..., 3] into figure x, y (down) and depth (towards the viewer)."""
-    (c, s), (cd, sd), (cr, sr) = map(_cos_sin, (tiger.yaw_deg, tiger.camera_deg, tiger.slope_deg))
-    yawed_from_body = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
-    level_from_yawed = np.array([[1, 0, 0], [0, -cd, sd], [0, 0, 1]])
-    figure_from_level = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
     middle = (0, (tiger.shoulder_height + tiger.hip_height) / 2 + 0.075, 0)
-    return (body_xyz - middle) @ (figure_from_level @ level_from_yawed @ yawed_from_body).T
+    return (body_xyz - middle) @ tiger.figure_from_body.T
 
 
 def _see_head(tiger: Tiger, head: np.ndarray, head_fus: np.ndarray) -> np.ndarray:
@@ -424,16 +431,18 @@ def _bars(lines: np.ndarray) -> np.ndarray:
     return np.stack([first + a, last + b, last - b, first - a], axis=1)
 
 
+T = np.linspace(0, 1, 4)[:-1]
+CATMULL_ROM = 0.5 * np.stack(
+    [-T + 2 * T**2 - T**3, 2 - 5 * T**2 + 3 * T**3, T + 4 * T**2 - 3 * T**3, T**3 - T**2], axis=1
+)
+
+
 def _tube(joints: np.ndarray, radii: Iterable[float]) -> np.ndarray:
-    """Run a Catmull-Rom curve through the joints and their radii: [N, 3]."""
+    """Run a smooth curve through the joints and their radii: [N, 3]."""
     p = np.column_stack([joints, np.fromiter(radii, float)])
     p = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
-    t = np.linspace(0, 1, 5)[:-1, None]
-    weights = 0.5 * np.hstack(
-        [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
-    )
     spans = np.stack([p[:-3], p[1:-2], p[2:-1], p[3:]], axis=1)
-    return np.vstack([np.einsum("tk,skd->std", weights, spans).reshape(-1, 3), p[-2]])
+    return np.vstack([(CATMULL_ROM @ spans).reshape(-1, 3), p[-2]])
 
 
 def _stripes(
@@ -450,16 +459,19 @@ def _stripes(
         polygons [N, 5, 2] in the figure frame.
     """
     at = np.clip(along, 0, 1) * (len(tube) - 1)
-    courses = np.hstack([tube, np.gradient(tube[:, :2], axis=0)]).T
-    x, y, radius, ahead_x, ahead_y = (np.interp(at, np.arange(len(tube)), c) for c in courses)
-    ahead = np.stack([ahead_x, ahead_y], axis=-1) / np.hypot(ahead_x, ahead_y)[:, None]
-    across = np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1) * radius[:, None]
+    piece = np.minimum(at.astype(int), len(tube) - 2)
+    step = tube[piece + 1] - tube[piece]
+    balls = tube[piece] + (at - piece)[:, None] * step
+    ahead = step[:, :2] / np.hypot(step[:, 0], step[:, 1])[:, None]
+    across = np.stack([ahead[:, 1], -ahead[:, 0]], axis=-1) * balls[:, 2:]
     end = np.broadcast_to(end, at.shape)
-    middle = (start + end) / 2
-    reach = np.stack([np.full_like(end, start), middle, end, middle, np.full_like(end, start)], 1)
+    reach = start + np.array([0, 0.5, 1, 0.5, 0]) * (end - start)[:, None]
     sideways = np.array([-1, -0.3, 0.4, 1.1, 1]) * widths[:, None]
-    centres = np.stack([x, y], axis=-1)[:, None]
-    return centres + reach[..., None] * across[:, None] + sideways[..., None] * ahead[:, None]
+    return (
+        balls[:, None, :2]
+        + reach[..., None] * across[:, None]
+        + sideways[..., None] * ahead[:, None]
+    )
 
 
 TURN = np.linspace(0, 2 * np.pi, 16, endpoint=False)
@@ -510,16 +522,13 @@ def _paint(picture: np.ndarray, silhouette: np.ndarray, tiger: Tiger, part: Part
 
 def _fill_tube(mask: np.ndarray, centres: np.ndarray, radii: np.ndarray) -> None:
     """Fill balls and the straight pieces that join neighbours."""
-    fixed_radii = _fixed(radii)
-    for centre, radius in zip(_fixed(centres), fixed_radii, strict=True):
-        cv2.circle(mask, centre.tolist(), int(radius), 255, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+    for centre, radius in zip(_fixed(centres).tolist(), _fixed(radii).tolist(), strict=True):
+        cv2.circle(mask, centre, radius, 255, -1, cv2.LINE_AA, SUBPIXEL_BITS)
     along = np.diff(centres, axis=0)
-    aside = along[:, ::-1] * (-1, 1) / (np.linalg.norm(along, axis=1, keepdims=True) + 1e-9)
+    aside = along[:, ::-1] * (-1, 1) / (np.hypot(along[:, 0], along[:, 1])[:, None] + 1e-9)
     a, b = aside * radii[:-1, None], aside * radii[1:, None]
-    pieces = np.stack(
-        [centres[:-1] + a, centres[1:] + b, centres[1:] - b, centres[:-1] - a], axis=1
-    )
-    for piece in _fixed(pieces):
+    first, last = centres[:-1], centres[1:]
+    for piece in _fixed(np.stack([first + a, last + b, last - b, first - a], axis=1)):
         cv2.fillConvexPoly(mask, piece, 255, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
