@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import ray
+from ray._private import ray_constants
 from ray.data import DataContext
 
 from hrnet_ray.config import Cluster
@@ -58,7 +59,10 @@ def connect(cluster: Cluster) -> None:
 
 
 def _start_here() -> None:
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # on Linux: bind to loopback
+    # Ray binds to every network of this machine unless told that there will be no other machine:
+    # the variable is for the processes it starts, the constant for this one, which read it before.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         address="local",
         # One CPU would leave Ray Data nothing beside a worker; a second one is only a number.

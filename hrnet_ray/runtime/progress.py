@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from hrnet_ray.runtime.reports import read_epochs
+from hrnet_ray.runtime.records import read_epochs
 
 BEAT_S = 1.0
 QUIET_S = 15.0

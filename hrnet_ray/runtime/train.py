@@ -23,10 +23,11 @@ from hrnet_ray.config import Cluster, Experiment, flatten
 from hrnet_ray.data.shards import Manifest, read_manifest
 from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
 from hrnet_ray.inference import plots
+from hrnet_ray.runtime.hosts import KEPT, TrainHost
 from hrnet_ray.runtime.ingest import Shares, datasets
 from hrnet_ray.runtime.machines import Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
-from hrnet_ray.runtime.reports import KEPT, RecordEpochs, TrainReports, read_epochs
+from hrnet_ray.runtime.records import RecordEpochs, read_epochs
 from hrnet_ray.runtime.run_folder import ARTIFACTS, git_commit, open_run_folder, write_summary
 from hrnet_ray.runtime.worker import Job, build_model, fixed16, train_worker
 from hrnet_ray.tracking import Board, Run
@@ -122,7 +123,7 @@ def train_once(
         manifest=manifest,
         run_folder=folder,
         threads=share.threads,
-        reports=TrainReports(),
+        host=TrainHost(),
     )
     resources: dict[str, float] = {"CPU": share.cpus}
     if share.gpus:

@@ -1,13 +1,12 @@
 """What one training worker does, in order. Ray Train calls `train_worker` once per GPU."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray.train
 import torch
-from ray.train.torch import get_device, prepare_model
 from torch import nn
 
 from hrnet_ray.config import HEATMAP_STRIDE, Experiment
@@ -29,10 +28,11 @@ from hrnet_ray.learning.workers import (
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.weights import load_weights
 from hrnet_ray.pose.augment import Augmentation
+from hrnet_ray.runtime.hosts import Host
 from hrnet_ray.runtime.ingest import canvas_batches, crop_batches
 from hrnet_ray.runtime.progress import Pulse
-from hrnet_ray.runtime.reports import Reports
 
+WORST = 0.0  # of any metric that is searched for
 SHOWN = 16  # validation crops drawn after each validation
 
 
@@ -44,19 +44,19 @@ class Job:
     manifest: Manifest
     run_folder: Path
     threads: int
-    reports: Reports
+    host: Host
 
 
 def train_worker(config: dict[str, Job]) -> None:
     """Train one replica to the end, from the last checkpoint if there is one."""
     job = config["job"]
-    experiment, manifest = job.experiment, job.manifest
-    rank, device = ray.train.get_context().get_world_rank(), get_device()
+    experiment, manifest, host = job.experiment, job.manifest, job.host
+    rank, device = host.rank(), host.device()
     torch.set_num_threads(job.threads)
     torch.manual_seed(experiment.seed)
 
     bare = build_model(experiment, manifest)
-    model = prepare_model(bare.to(memory_format=torch.channels_last))
+    model = host.wrap(bare.to(memory_format=torch.channels_last))
     optimizer, scheduler = _optimizer(model, experiment, manifest)
     done = checkpoint.Progress(epoch=-1)
 
@@ -64,10 +64,9 @@ def train_worker(config: dict[str, Job]) -> None:
         nonlocal done
         done = checkpoint.load(folder, model, optimizer, scheduler)
 
-    job.reports.resume(load)
-    judge = Judge(job, device=device) if rank == 0 else None
-    train_rows = ray.train.get_dataset_shard("train")
-    val_rows = ray.train.get_dataset_shard("val")
+    host.resume(load)
+    judge = Judge(job) if rank == 0 else None
+    train_rows, val_rows = host.rows("train"), host.rows("val")
     pulse = Pulse(job.run_folder, epochs=experiment.optim.epochs, active=rank == 0)
 
     for epoch in range(done.epoch + 1, experiment.optim.epochs):
@@ -102,20 +101,24 @@ def train_worker(config: dict[str, Job]) -> None:
             if judge:
                 done, figures = judge.judge(found, bare, epoch=epoch, done=done)
                 metrics |= figures
+        if judge:
+            metrics |= {"objective": judge.last, "epochs_done": epoch + 1}
         metrics["perf/epoch_s"] = pulse.elapsed()
         done = checkpoint.Progress(epoch=epoch, best=done.best, best_epoch=done.best_epoch)
 
         def save(folder: Path, progress: checkpoint.Progress = done) -> None:
             checkpoint.save(folder, model, optimizer, scheduler, progress)
 
-        job.reports.send(metrics, epoch=epoch, save=save if rank == 0 else None)
+        host.report(metrics, epoch=epoch, save=save if rank == 0 else None)
 
 
 class Judge:
     """Scores everybody's predictions, keeps the best model, draws the same crops each time."""
 
-    def __init__(self, job: Job, *, device: torch.device) -> None:
-        self.job, self.device = job, device
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.last = WORST
+        """The newest score, for the search; a score that is no number counts as the worst."""
         self.truth = rows.labels_of(read_table(job.manifest, "val", columns=list(rows.LABELS)))
         self.shown = rows.decode_exact(
             read_head(job.manifest, "val", SHOWN),
@@ -129,6 +132,7 @@ class Judge:
         """Score an epoch; where it is the best so far, keep its model and predictions."""
         skeleton = self.job.manifest.skeleton
         scores = score(found, self.truth, skeleton)
+        self.last = scores.value if math.isfinite(scores.value) else WORST
         self._draw(found, epoch)
         if not scores.value <= done.best:  # the first one is the best even when it is NaN
             done = checkpoint.Progress(epoch=epoch, best=scores.value, best_epoch=epoch)
