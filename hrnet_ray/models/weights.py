@@ -5,7 +5,6 @@ as .safetensors or as .pt / .pth. A pickle is only ever read with `weights_only=
 code.
 """
 
-import pickle
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -138,18 +136,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise DataError("there is no such weight file", str(path), "check the path")
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-    ) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
+    except Exception as error:  # a damaged file fails in any way: IndexError, struct.error, ...
         raise DataError(
             "this is not a file of weights that can be read safely",
-            f"{path}: {reason[0]}",
+            f"{path}: {_reason(error)}",
             "give a .safetensors file, or a .pth file that holds tensors only",
         ) from error
     tensors = {
@@ -173,6 +163,12 @@ def _unpickle(path: Path) -> Any:
     allowed = [np.dtype, scalar, (scalar, "numpy.core.multiarray.scalar"), *numbers]
     with torch.serialization.safe_globals(allowed):
         return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _reason(error: Exception) -> str:
+    """Say in one line what is wrong, without torch's advice to load the file unsafely."""
+    text = str(error).split("WeightsUnpickler error:")[-1].split("Please use")[0].strip()
+    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
 
 
 def _unwrapped(content: Any) -> Mapping[str, Any]:

@@ -1,0 +1,141 @@
+"""The net: its known sizes, what reaches its output, and that it learns."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hrnet_ray.models import HRNet
+from hrnet_ray.models.hrnet import branch_channels
+from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps
+from hrnet_ray.pose.losses import joints_mse
+
+
+@pytest.mark.parametrize(
+    ("width", "keypoints", "parameters"),
+    [(32, 16, 28_536_080), (48, 16, 63_595_696), (32, 15, 28_536_047)],
+)
+def test_the_published_nets_have_the_published_number_of_parameters(
+    width: int, keypoints: int, parameters: int
+):
+    with torch.device("meta"):  # shapes only
+        net = HRNet(width, keypoints)
+
+    assert sum(tensor.numel() for tensor in net.parameters()) == parameters
+
+
+def test_each_branch_doubles_the_channels():
+    assert branch_channels(32, 4) == [32, 64, 128, 256]
+
+
+def test_heatmaps_have_a_quarter_of_the_crops_rows_and_columns():
+    heatmaps = _small().eval()(torch.zeros(2, 3, 96, 64))
+
+    assert heatmaps.shape == (2, 5, 24, 16)
+
+
+@pytest.mark.parametrize("size_hw", [(100, 64), (64, 100)])
+def test_a_crop_that_does_not_divide_by_32_is_refused(size_hw: tuple[int, int]):
+    height, width = size_hw
+
+    with pytest.raises(ValueError, match=f"multiples of 32, got {height} x {width}"):
+        _small()(torch.zeros(1, 3, height, width))
+
+
+def test_the_weights_start_as_published():
+    net = HRNet(32, 16, modules=(1, 1, 1))
+
+    convolutions = [part for part in net.modules() if isinstance(part, nn.Conv2d)]
+    weights = torch.cat([part.weight.flatten() for part in convolutions])
+    assert abs(weights.mean()) < 1e-5
+    assert abs(weights.std() - 0.001) < 1e-5
+    assert net.final_layer.bias is not None
+    assert net.final_layer.bias.eq(0).all()
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            assert (part.momentum, part.weight.min(), part.weight.max()) == (0.1, 1, 1)
+            assert part.bias.eq(0).all()
+
+
+def test_no_parameter_is_idle():
+    """DDP waits for ever for the gradient of a parameter that has no part in the output."""
+    net = _small()
+    _spread(net)
+    crops = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+    net(crops).square().sum().backward()
+
+    idle = [
+        name
+        for name, tensor in net.named_parameters()
+        if tensor.grad is None or tensor.grad.abs().max() == 0
+    ]
+    assert idle == []
+
+
+def test_moving_a_picture_by_the_coarsest_cell_moves_its_heatmaps():
+    net = _small().eval()
+    _spread(net)
+    crops = torch.zeros(1, 3, 512, 640)
+    chance = torch.Generator().manual_seed(0)
+    crops[..., 224:288, 288:320] = torch.rand(3, 64, 32, generator=chance)
+
+    with torch.no_grad():
+        empty, still, moved = net(0 * crops), net(crops), net(crops.roll(32, -1))
+
+    trace = still - empty  # without the rim, which zero padding marks
+    assert trace.abs().max() > 0.01
+    torch.testing.assert_close(moved - empty, trace.roll(8, -1), rtol=1e-3, atol=1e-5)
+
+
+def test_memory_order_does_not_change_what_comes_out():
+    net = _small().eval()
+    _spread(net)
+    crops = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+    with torch.no_grad():
+        plain = net(crops)
+        last = copy.deepcopy(net).to(memory_format=torch.channels_last)(
+            crops.to(memory_format=torch.channels_last)
+        )
+
+    torch.testing.assert_close(last, plain, rtol=1e-4, atol=1e-4)
+
+
+def test_it_learns_one_batch_by_heart():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = HRNet(8, 3, modules=(1, 1, 1), blocks=1, stem=16).train()
+        crops = torch.randn(2, 3, 64, 96)
+        crop_xy = torch.rand(2, 3, 2) * torch.tensor([80.0, 48.0]) + 8
+    target, weights = encode_heatmaps(
+        crop_xy, torch.ones(2, 3) > 0, input_hw=(64, 96), heatmap_hw=(16, 24), sigma=2.0
+    )
+    adam = torch.optim.Adam(net.parameters(), lr=5e-3)
+
+    losses = []
+    for _ in range(100):
+        loss = joints_mse(net(crops), target, weights)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(loss.item())
+
+    assert losses[-1] < 0.05 * losses[0]
+    heatmap_xy, _ = decode_heatmaps(net(crops).detach(), method="argmax")
+    wanted_xy, _ = decode_heatmaps(target, method="argmax")
+    assert (heatmap_xy - wanted_xy).abs().max() <= 1
+
+
+def _small() -> HRNet:
+    return HRNet(8, 5, modules=(1, 1, 1), blocks=1, stem=16)
+
+
+def _spread(net: HRNet) -> None:
+    """Give the weights a size at which signals survive; the published start is nearly zero."""
+    chance = torch.Generator().manual_seed(0)
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d):
+            noise: Tensor = torch.randn(part.weight.shape, generator=chance)
+            part.weight.data = noise / part.weight[0].numel() ** 0.5
