@@ -184,7 +184,7 @@ def warp_canvases(
     Whole numbers are the middles of pixels, as for `cv2.warpAffine`, which rounds positions to 1/32
     of a pixel where this does not.
     """
-    places = _sampling_places(invert(crop_from_canvas.float()), crop_hw, canvases.shape[1:3])
+    places = _sampling_places(invert(crop_from_canvas).float(), crop_hw, canvases.shape[1:3])
     part = CPU_PART if canvases.device.type == "cpu" else max(len(canvases), 1)
     crops = [
         F.grid_sample(_as_planes(some), where, align_corners=True)  # pads with 0

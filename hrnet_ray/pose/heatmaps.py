@@ -8,13 +8,13 @@ of DarkPose.
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+DECODINGS = ("argmax", "quarter", "dark")
 REACH_SIGMAS = 3  # the published Gaussian is cut to a square of 3 sigma each way
 DARK_KERNEL = (
     11  # cells; DarkPose's kernel for targets of sigma 2 (OpenCV's rule then blurs with sigma 2)
@@ -64,7 +64,7 @@ def encode_heatmaps(
 def decode_heatmaps(
     heatmaps: Float[Tensor, "B K H W"],
     *,
-    method: Literal["argmax", "quarter", "dark"] = "quarter",
+    method: str = "quarter",
     kernel: int = DARK_KERNEL,
 ) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
     """Find each map's peak: its (x, y) in heatmap cells, and its height as the score.
@@ -74,8 +74,8 @@ def decode_heatmaps(
     of the map blurred over `kernel` cells (Zhang et al., DarkPose, 2020). Peaks near the rim stay
     where they are, and a map with nothing above 0 gives (0, 0).
     """
-    if method not in ("argmax", "quarter", "dark"):
-        raise ValueError(f"no decoding method {method!r}; there are 'argmax', 'quarter' and 'dark'")
+    if method not in DECODINGS:
+        raise ValueError(f"no decoding method {method!r}; there are {', '.join(DECODINGS)}")
     peak_xy, scores = _highest_cell(heatmaps)
     if method == "quarter":
         offset = 0.25 * _slope(heatmaps, peak_xy).sign()
