@@ -66,8 +66,6 @@ def coco_results(predictions: Predictions, truth: Mapping[str, np.ndarray]) -> l
     image_of = dict(zip(truth["id"].tolist(), truth["image_id"].tolist(), strict=True))
     category_of = dict(zip(truth["id"].tolist(), truth["category_id"].tolist(), strict=True))
     points = torch.cat([predictions.image_xy, predictions.scores[..., None]], dim=-1)
-    confident = predictions.scores > CONFIDENT
-    instance_scores = (predictions.scores * confident).sum(-1) / confident.sum(-1).clamp(min=1)
     return [
         {
             "image_id": image_of[row],
@@ -78,10 +76,16 @@ def coco_results(predictions: Predictions, truth: Mapping[str, np.ndarray]) -> l
         for row, xys, instance_score in zip(
             predictions.ids.tolist(),
             points.double().flatten(1).tolist(),
-            instance_scores.double().tolist(),
+            instance_scores(predictions).double().tolist(),
             strict=True,
         )
     ]
+
+
+def instance_scores(predictions: Predictions) -> torch.Tensor:
+    """The mean height of each pose's confident keypoints, 0 where it has none: float [N]."""
+    confident = predictions.scores > CONFIDENT
+    return (predictions.scores * confident).sum(-1) / confident.sum(-1).clamp(min=1)
 
 
 def coco_truth(truth: Mapping[str, np.ndarray]) -> dict[str, Any]:

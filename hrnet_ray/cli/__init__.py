@@ -1,0 +1,109 @@
+"""`hrnet-ray VERB`: what a verb takes is a dataclass, what it does is a function.
+
+Each verb has its module here with `Args` and `run(args)`; only the one that is asked for is
+imported, so `hrnet-ray --help` costs no torch.
+"""
+
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TypeVar
+
+from hrnet_ray.errors import HrnetRayError, UsageError
+
+T = TypeVar("T")
+
+VERBS = {
+    "prepare": "labelled pictures -> a data set to train on",
+    "check": "look at a prepared data set: counts, sheets, what was left out",
+    "train": "train one model",
+    "tune": "search learning rate, sigma or any other setting",
+    "evaluate": "score a model on a prepared data set",
+    "predict": "find keypoints on your pictures",
+    "demo": "the whole path on made-up tigers, in a few minutes",
+    "doctor": "look for what would trouble a run on this machine",
+}
+INTERRUPTED = 130  # what a shell gives for Ctrl-C
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `hrnet-ray` command; ends the process with the verb's exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        sys.exit(0)
+    sys.exit(guarded(lambda: _verb(argv[0], argv[1:])))
+
+
+def start(args: Callable[..., T], run: Callable[[T], int | None], *, name: str) -> None:
+    """Entry point of an experiment's script: parse, run, and end with its exit code."""
+    sys.exit(guarded(lambda: run(parse(args, sys.argv[1:], prog=name))))
+
+
+def guarded(work: Callable[[], int | None]) -> int:
+    """Run, and turn a user's mistake into three lines and its exit code."""
+    try:
+        return work() or 0
+    except HrnetRayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def parse(args: Callable[..., T], argv: Sequence[str], *, prog: str) -> T:
+    """Read flags into the dataclass `args`.
+
+    Raises:
+        UsageError: a flag is unknown (the nearest one is named) or its value does not fit.
+    """
+    import tyro
+
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(args, args=list(argv), prog=prog)
+    except SystemExit as end:
+        if end.code == 0:
+            raise
+        raise _in_three_lines(said.getvalue(), prog) from None
+
+
+def _verb(name: str, argv: Sequence[str]) -> int | None:
+    if name not in VERBS:
+        near = get_close_matches(name, VERBS, n=1, cutoff=0.4)
+        raise UsageError(
+            f"no verb {name!r}",
+            f"hrnet-ray {name}",
+            f"did you mean `hrnet-ray {near[0]}`?" if near else f"use one of {', '.join(VERBS)}",
+        )
+    module = import_module(f"hrnet_ray.cli.{name}")
+    return module.run(parse(module.Args, argv, prog=f"hrnet-ray {name}"))
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {verb:<10}{what}" for verb, what in VERBS.items())
+    return (
+        "usage: hrnet-ray VERB [flags]      (hrnet-ray VERB --help lists them)\n\n"
+        f"{verbs}\n\n"
+        "A first look: hrnet-ray demo"
+    )
+
+
+def _in_three_lines(said: str, prog: str) -> UsageError:
+    """Tyro's framed message as what, where and fix."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
+    lines = [re.sub(r"^[│╭╰─ ]+|[│╮╯─ ]+$", "", line) for line in plain.splitlines()]
+    lines = [line for line in lines if line]
+    title, what, *more = [*lines, "", ""]
+    suggestions = [line.split()[0] for line in more if line.startswith("--")]
+    unknown = title.startswith("Unrecognized")
+    fix = f"see `{prog} --help`"
+    if unknown and suggestions:
+        fix = f"did you mean {suggestions[0]}? ({fix})"
+    return UsageError(what[:1].lower() + what[1:], prog, fix)

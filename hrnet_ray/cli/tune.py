@@ -1,0 +1,49 @@
+"""`hrnet-ray tune`."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import tyro
+
+from hrnet_ray.cli.train import tell_where
+from hrnet_ray.config import Cluster, Experiment
+from hrnet_ray.runtime.space import parse_space
+from hrnet_ray.runtime.tune import Search, Space, Study, sweep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Search settings. The same command goes on where it stopped.
+
+    hrnet-ray tune --name search --data.root data/atrw --search.trials 24
+    """
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = field(default_factory=Experiment)
+    cluster: Cluster = field(default_factory=Cluster)
+    search: Search = field(default_factory=Search)
+    space: tuple[str, ...] = ("optim.lr=log(1e-4,3e-3)", "heatmap.sigma=uniform(1,4)")
+    """What to search: SETTING=log(LOW,HIGH), =uniform(LOW,HIGH), =int(LOW,HIGH), =choice(A,B)."""
+
+
+def run(args: Args) -> None:
+    """Search, and say what came out."""
+    search_and_tell(args.experiment, parse_space(args.space), args.cluster, args.search)
+
+
+def search_and_tell(
+    experiment: Experiment, space: Space, cluster: Cluster, search: Search
+) -> Study:
+    """Run a sweep and print its trials, best first."""
+    study = sweep(experiment, space, cluster, search)
+    print(f"\n{study.main:>10}  epochs  " + "  ".join(f"{name:>14}" for name in space))
+    for trial in study.trials:
+        drawn = "  ".join(f"{_short(trial[name]):>14}" for name in space)
+        print(f"{trial['score']:>10.4f}  {trial['epochs']:>6}  {drawn}")
+    settings = ", ".join(f"{name} {_short(study.best[name])}" for name in space)
+    print(f"best {study.main} {study.best['score']:.4f} with {settings}")
+    tell_where(study.folder, cluster)
+    return study
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

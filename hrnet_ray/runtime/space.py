@@ -1,0 +1,63 @@
+"""A search space in words: `optim.lr=log(1e-4,3e-3)`."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from ray import tune
+
+from hrnet_ray.errors import UsageError
+
+_FORM = re.compile(r"^([\w.]+)=(\w+)\((.*)\)$")
+
+
+def parse_space(entries: Iterable[str]) -> dict[str, Any]:
+    """Turn `SETTING=KIND(A,B,...)` into Tune's samplers; KIND is log, uniform, int or choice.
+
+    Raises:
+        UsageError: an entry is written otherwise, or its bounds are the wrong way round.
+    """
+    return dict(map(_entry, entries))
+
+
+def _entry(entry: str) -> tuple[str, Any]:
+    form = _FORM.match(entry.replace(" ", ""))
+    if not form or form[2] not in _KINDS:
+        raise _misread(entry)
+    name, kind, inside = form.groups()
+    try:
+        return name, _KINDS[kind](inside.split(","))
+    except (ValueError, TypeError) as error:
+        raise _misread(entry) from error
+
+
+def _bounds(values: list[str], kind: type) -> tuple[Any, Any]:
+    low, high = map(kind, values)
+    if not low < high:
+        raise ValueError(f"{low} is not below {high}")
+    return low, high
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+_KINDS = {
+    "log": lambda values: tune.loguniform(*_bounds(values, float)),
+    "uniform": lambda values: tune.uniform(*_bounds(values, float)),
+    "int": lambda values: tune.randint(*_bounds(values, int)),
+    "choice": lambda values: tune.choice([_value(value) for value in values]),
+}
+
+
+def _misread(entry: str) -> UsageError:
+    return UsageError(
+        "an entry of the search space that cannot be read",
+        f"--space {entry}",
+        "write SETTING=log(LOW,HIGH), uniform(LOW,HIGH), int(LOW,HIGH) or choice(A,B,...)",
+    )
