@@ -127,7 +127,7 @@ class OptimConfig:
     """Crops per step, all workers together."""
     loss: Literal["mse", "ohkm"] = "mse"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast on a GPU, fp32 on a CPU."""
+    """`auto`: bf16 autocast where the device multiplies bf16 natively, else fp32."""
 
     def __post_init__(self) -> None:
         _require("optim.lr", self.lr, self.lr > 0, "more than 0")

@@ -31,6 +31,7 @@ SETTINGS = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the other workers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 

@@ -25,7 +25,7 @@ from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageEr
 from hrnet_ray.inference import plots
 from hrnet_ray.runtime.hosts import KEPT, TrainHost
 from hrnet_ray.runtime.ingest import Shares, datasets
-from hrnet_ray.runtime.machines import Share, connect, share_of
+from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.records import RecordEpochs, read_epochs
 from hrnet_ray.runtime.run_folder import ARTIFACTS, git_commit, open_run_folder, write_summary
@@ -145,7 +145,12 @@ def train_once(
                 max_failures=cluster.max_failures, controller_failure_limit=CONTROLLER_TRIES
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
-            worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(share.threads)}},
+            worker_runtime_env={
+                "env_vars": {
+                    "OMP_NUM_THREADS": str(share.threads),
+                    "OMP_WAIT_POLICY": SETTINGS["OMP_WAIT_POLICY"],
+                }
+            },
         ),
         datasets=data,
         dataset_config=Shares(),

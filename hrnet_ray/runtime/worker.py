@@ -18,6 +18,7 @@ from hrnet_ray.learning import checkpoint
 from hrnet_ray.learning.batch import Recipe, augmented
 from hrnet_ray.learning.loop import Decoding, Predictions, Target, predict, train_epoch
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
+from hrnet_ray.learning.precision import bf16_pays
 from hrnet_ray.learning.scores import Scores, coco_results, score
 from hrnet_ray.learning.workers import (
     gather_predictions,
@@ -285,4 +286,4 @@ def _validates(experiment: Experiment, epoch: int) -> bool:
 
 def _bf16(experiment: Experiment, device: torch.device) -> bool:
     wanted = experiment.optim.precision
-    return wanted == "bf16" or (wanted == "auto" and device.type == "cuda")
+    return wanted == "bf16" or (wanted == "auto" and bf16_pays(device))

@@ -1,0 +1,68 @@
+#!/usr/bin/env python
+r"""Train HRNet-W48 on Amur tigers (ATRW) with the tutorial's recipe.
+
+    hrnet-ray prepare coco --skeleton atrw --out data/atrw \\
+        --images images/train --annotations annotations/keypoint_train.json \\
+        --val-images images/val --val-annotations annotations/keypoint_val.json
+    python experiments/train_atrw.py --cluster.workers 2
+
+The recipe's own repository names no score. Its ancestor (W48, 384x288) reports a validation AP of
+0.883 with the challenge's sigmas, mmpose's W32 0.912 with sigmas 1.15 times as large; both kinds of
+AP are reported here. Not yet run here on ATRW itself.
+
+Deviations, all on purpose: it is validated every epoch (the tutorial never is); the rate drops at
+epochs 90 and 110 counted from 0; training crops come from stored canvases of 416 px.
+
+`--smoke` runs the same path on drawn tigers in about a minute.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from hrnet_ray.cli import start
+from hrnet_ray.cli.small import smoke
+from hrnet_ray.cli.train import Args as TrainArgs, run as train
+from hrnet_ray.config import (
+    AugmentConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    HeatmapConfig,
+    ModelConfig,
+    OptimConfig,
+)
+
+BASE = Experiment(
+    name="w48-192x256",
+    data=DataConfig(root="data/atrw", input_hw=(192, 256)),
+    model=ModelConfig(width=48),
+    heatmap=HeatmapConfig(sigma=3.0),
+    augment=AugmentConfig(
+        scale_factor=0.35, rotation_deg=45.0, half_body_share=0.5, half_body_above=7
+    ),
+    optim=OptimConfig(lr=5e-4, epochs=120, milestones=(90, 110), batch_size=48),
+    evaluation=EvaluationConfig(decode="quarter", flip_test=True, shift_heatmap=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(TrainArgs):
+    """Train HRNet-W48 on Amur tigers."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = BASE
+    smoke: bool = False
+    """A minute on drawn tigers, to see that everything works."""
+
+
+def main(args: Args) -> None:
+    """Train."""
+    if args.smoke:
+        small = smoke(args.experiment, args.cluster, kind="tigers")
+        args = Args(experiment=small, cluster=args.cluster)
+    train(args)
+
+
+if __name__ == "__main__":
+    start(Args, main, name="experiments/train_atrw.py")

@@ -1,0 +1,3 @@
+from hrnet_ray.cli import main
+
+main()
