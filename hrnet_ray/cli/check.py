@@ -10,7 +10,6 @@ from hrnet_ray.data.shards import Manifest, read_manifest, verify
 from hrnet_ray.inference.report import write_report
 from hrnet_ray.inference.report_counts import FEW_KEYPOINTS, Counts, SplitCounts, count
 from hrnet_ray.learning.batch import Recipe
-from hrnet_ray.learning.loop import Target
 from hrnet_ray.pose.augment import Augmentation
 
 
@@ -33,14 +32,16 @@ class Args:
 def run(args: Args) -> None:
     """Verify, count, draw; print the sums and where the page is."""
     manifest = read_manifest(args.data)
+    recipe, heatmap = _recipe(args, manifest), HeatmapConfig(sigma=args.sigma)
     verify(manifest)
     counts = count(manifest)
     print(as_table(manifest, counts))
     page = write_report(
         manifest,
         args.out or args.data / "check",
-        recipe=_recipe(args, manifest),
-        target=_target(args),
+        recipe=recipe,
+        sigma=heatmap.sigma,
+        rounded=heatmap.rounded,
         counts=counts,
     )
     print(f"page: {page}")
@@ -85,8 +86,3 @@ def _recipe(args: Args, manifest: Manifest) -> Recipe:
         augmentation=Augmentation(**vars(AugmentConfig())),
         seed=args.seed,
     )
-
-
-def _target(args: Args) -> Target:
-    data, heatmap = DataConfig(input_hw=args.input_hw), HeatmapConfig(sigma=args.sigma)
-    return Target(input_hw=data.input_hw, heatmap_hw=data.heatmap_hw, sigma=heatmap.sigma)

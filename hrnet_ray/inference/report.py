@@ -19,10 +19,10 @@ from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import draw_pose, fitted, moved, sheet, side_colour
 from hrnet_ray.data.rows import Arrays, decode_rows
 from hrnet_ray.data.shards import Manifest
+from hrnet_ray.inference.predictor import STRIDE
 from hrnet_ray.inference.report_counts import Counts, count, stored_hw, write_csv
 from hrnet_ray.inference.report_page import page
 from hrnet_ray.learning.batch import CanvasBatch, PoseBatch, Recipe, augmented, to_canvases
-from hrnet_ray.learning.loop import Target
 from hrnet_ray.pose.augment import IMAGENET_MEAN, IMAGENET_STD, Warps, draw_warps
 from hrnet_ray.pose.geometry import box_to_center_scale
 from hrnet_ray.pose.heatmaps import encode_heatmaps
@@ -50,12 +50,13 @@ def write_report(
     out: Path,
     *,
     recipe: Recipe,
-    target: Target,
+    sigma: float,
+    rounded: bool = True,
     counts: Counts | None = None,
 ) -> Path:
     """Write the four files and return the page's path.
 
-    The second sheet shows epoch 0 of a run with this `recipe` and heatmaps of this `target`.
+    The second sheet shows epoch 0 of a run with this `recipe` and heatmaps of this `sigma`.
     `counts` is for a caller who has called `count` already.
 
     Raises:
@@ -66,14 +67,14 @@ def write_report(
     samples = read_samples(manifest)
     sheets = {
         "samples.png": stored_sheet(samples, manifest.skeleton),
-        "samples_augmented.png": augmented_sheet(samples, recipe, target),
+        "samples_augmented.png": augmented_sheet(samples, recipe, sigma=sigma, rounded=rounded),
     }
     for name, picture in sheets.items():
         pictures.write(out / name, picture)
     write_csv(counts, out / "counts.csv")
     embedded = {name: pictures.encode_jpeg(sheet, quality=90) for name, sheet in sheets.items()}
     path = out / "check.html"
-    path.write_text(page(manifest, counts, embedded, recipe, target), encoding="utf-8")
+    path.write_text(page(manifest, counts, embedded, recipe, sigma), encoding="utf-8")
     return path
 
 
@@ -132,17 +133,17 @@ def _caption(image: str, id: np.integer, most: int = TILE_PX // 7) -> str:
     return (image if len(image) <= room else ".." + image[2 - room :]) + tail
 
 
-def augmented_sheet(samples: Samples, recipe: Recipe, target: Target) -> np.ndarray:
+def augmented_sheet(samples: Samples, recipe: Recipe, *, sigma: float, rounded: bool) -> np.ndarray:
     """Each instance as the model meets it: the crop with its pose, and its heatmaps."""
     batch = to_canvases(samples.rows, torch.device("cpu"))
     poses = augmented(batch, recipe, epoch=0)
     heatmaps, _ = encode_heatmaps(
         poses.crop_xy,
         poses.visible,
-        input_hw=target.input_hw,
-        heatmap_hw=target.heatmap_hw,
-        sigma=target.sigma,
-        rounded=target.rounded,
+        input_hw=recipe.input_hw,
+        heatmap_hw=(recipe.input_hw[0] // STRIDE, recipe.input_hw[1] // STRIDE),
+        sigma=sigma,
+        rounded=rounded,
     )
     tiles = [
         _crop_and_heatmaps(crop, xy, visible, maps, recipe.skeleton)

@@ -10,7 +10,6 @@ from hrnet_ray.data.drawing import side_colour
 from hrnet_ray.data.shards import Manifest
 from hrnet_ray.inference.report_counts import FEW_KEYPOINTS, Counts, SplitCounts, Suspects
 from hrnet_ray.learning.batch import Recipe
-from hrnet_ray.learning.loop import Target
 
 TEMPLATE = Path(__file__).with_name("report.html")
 
@@ -34,7 +33,7 @@ def page(
     counts: Counts,
     sheets: Mapping[str, bytes],
     recipe: Recipe,
-    target: Target,
+    sigma: float,
 ) -> str:
     """The whole page; `sheets` are JPEGs for `samples.png` and `samples_augmented.png`."""
     body = _joined(
@@ -52,7 +51,7 @@ def page(
         _sides(),
         _picture(sheets["samples.png"], "training instances with their poses"),
         tag("h2", "As the model meets them"),
-        tag("p", _how(recipe, target), class_="soft"),
+        tag("p", _how(recipe, sigma), class_="soft"),
         _sides(),
         _picture(sheets["samples_augmented.png"], "the same instances augmented, with heatmaps"),
         tag("h2", "Keypoints"),
@@ -141,12 +140,12 @@ def _dot(keypoint: str) -> Html:
     return tag("span", class_="dot", style=f"background: rgb({red}, {green}, {blue})")
 
 
-def _how(recipe: Recipe, target: Target) -> str:
+def _how(recipe: Recipe, sigma: float) -> str:
     height, width = recipe.input_hw
     return (
         f"The same instances in epoch 0 of a run with seed {recipe.seed}: crops of {width} x "
-        f"{height} pixels, and what the model has to answer: heatmaps of {target.heatmap_hw[1]} x "
-        f"{target.heatmap_hw[0]} cells with sigma {target.sigma:g}. Warm is the left of the body "
+        f"{height} pixels, and what the model has to answer: heatmaps with a "
+        f"sigma of {sigma:g} cells. Warm is the left of the body "
         "as the crop shows it, of a mirrored one, too: a mirror that forgot to exchange the sides "
         "would show here. Turns count counter-clockwise."
     )

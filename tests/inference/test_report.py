@@ -28,13 +28,12 @@ from hrnet_ray.inference.report import (
 )
 from hrnet_ray.inference.report_counts import Suspects, count, stored_hw
 from hrnet_ray.learning.batch import CanvasBatch, Recipe, augmented
-from hrnet_ray.learning.loop import Target
 from hrnet_ray.pose.augment import Augmentation
 from hrnet_ray.skeletons import Skeleton
 
 HOSTILE, FORMULA = "<script>alert(1).jpg", "=cmd().jpg"
 PICTURE_HW = (90, 120)
-TARGET = Target(input_hw=(64, 96), heatmap_hw=(16, 24), sigma=2.0)
+INPUT_HW = (64, 96)
 CATEGORY = {
     "id": 1,
     "name": "cat",
@@ -88,7 +87,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 def recipe_of(manifest: Manifest, **changes) -> Recipe:
     return Recipe(
         skeleton=manifest.skeleton,
-        input_hw=TARGET.input_hw,
+        input_hw=INPUT_HW,
         padding=1.25,
         augmentation=Augmentation(**changes),
         seed=0,
@@ -98,7 +97,7 @@ def recipe_of(manifest: Manifest, **changes) -> Recipe:
 @pytest.fixture(scope="module")
 def report(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    return write_report(manifest, out, recipe=recipe_of(manifest), target=TARGET)
+    return write_report(manifest, out, recipe=recipe_of(manifest), sigma=2.0)
 
 
 def test_what_was_read_is_what_is_used_and_what_was_skipped_by_reason(manifest: Manifest):
@@ -290,7 +289,7 @@ def test_the_size_of_a_picture_is_told_by_its_header():
 
 
 def test_check_prints_the_sums_and_where_the_page_is(manifest: Manifest, tmp_path: Path, capsys):
-    check.run(check.Args(data=manifest.root, out=tmp_path, input_hw=(64, 96)))
+    check.run(check.Args(data=manifest.root, out=tmp_path, input_hw=INPUT_HW))
 
     assert capsys.readouterr().out == (
         f"<b>cats</b>: 4 keypoints, version {manifest.digest[:12]}, all shards as they were "
