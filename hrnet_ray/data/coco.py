@@ -5,16 +5,23 @@ ATRW as downloaded names a picture by `filename` where COCO says `file_name`; bo
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
-from hrnet_ray.data.labels import Instance, Labels, Skipped, check_file
+from hrnet_ray.data.labels import (
+    Instance,
+    Labels,
+    Skipped,
+    check_file,
+    file_name,
+    number,
+    numbers,
+)
 from hrnet_ray.errors import DataError
-from hrnet_ray.skeletons import Skeleton, from_coco_category
+from hrnet_ray.skeletons import Skeleton, from_coco_category, from_dict, to_dict
 
 
 def read_coco(annotations: Path, *, skeleton: Skeleton | None = None) -> Labels:
@@ -34,12 +41,10 @@ def read_coco(annotations: Path, *, skeleton: Skeleton | None = None) -> Labels:
     for at, annotation in enumerate(document["annotations"]):
         where = f"{annotations.name}: annotations[{at}] (id {annotation['id']})"
         try:
-            image = _image_of(annotation, images, where)
-            found = _instance(annotation, image, skeleton, where)
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}"
+            found = _instance(annotation, _image_of(annotation, images, where), skeleton, where)
+        except ValueError as error:
             raise DataError(
-                f"an annotation that cannot be read ({reason})", where, "correct this entry"
+                f"an annotation that cannot be read ({error})", where, "correct this entry"
             ) from error
         if isinstance(found, Skipped):
             skipped.append(found)
@@ -51,20 +56,14 @@ def read_coco(annotations: Path, *, skeleton: Skeleton | None = None) -> Labels:
 def _instance(
     annotation: Mapping[str, Any], image: Mapping[str, Any], skeleton: Skeleton, where: str
 ) -> Instance | Skipped:
-    item = f"annotation {annotation['id']} ({_file_name(image)})"
-    points = annotation.get("keypoints") or []
-    if points and len(points) != 3 * len(skeleton):
-        raise DataError(
-            f"{len(points)} keypoint numbers where {skeleton.name!r} has {len(skeleton)} keypoints",
-            where,
-            f"give 3 numbers a keypoint ({3 * len(skeleton)}), or another --skeleton",
-        )
+    name = _file_name(image)
+    item = f"annotation {annotation['id']} ({name})"
+    xyv = _keypoints(annotation, skeleton, where)
+    if annotation.get("iscrowd") not in (None, 0, 1):
+        raise ValueError(f"iscrowd is {annotation['iscrowd']!r:.60} where 0 or 1 is wanted")
     if annotation.get("iscrowd"):
         return Skipped(item, "crowd")
-    xyv = np.asarray(points, np.float64).reshape(-1, 3)
-    if not np.isfinite(xyv).all():
-        raise DataError("a keypoint that is no number", where, "correct this entry")
-    if xyv.size == 0 or xyv.max() <= 0:
+    if not xyv.any():
         return Skipped(item, "no keypoints")
     visible = xyv[:, 2] > 0
     if not visible.any():
@@ -73,16 +72,39 @@ def _instance(
     if box is None:
         return Skipped(item, "empty box", f"bbox {annotation.get('bbox')}")
     return Instance(
-        id=int(annotation["id"]),
-        image_id=int(annotation["image_id"]),
-        image=_file_name(image),
-        category_id=int(annotation.get("category_id", 1)),
+        id=annotation["id"],
+        image_id=image["id"],
+        image=name,
+        category_id=_category_id(annotation),
         box_xywh=box,
-        area=float(annotation.get("area") or box[2] * box[3]),
+        area=_not_negative(annotation, "area") or box[2] * box[3],
         head_size=math.nan,
         image_xy=np.where(visible[:, None], xyv[:, :2], 0.0),
         visible=visible,
     )
+
+
+def _category_id(annotation: Mapping[str, Any]) -> int:
+    category_id = annotation.get("category_id", 1)
+    if not _is_id(category_id):
+        raise ValueError(f"category_id is {category_id!r:.60} where a whole number is wanted")
+    return category_id
+
+
+def _keypoints(annotation: Mapping[str, Any], skeleton: Skeleton, where: str) -> np.ndarray:
+    """(x, y, visibility) as float64 [K, 3]; all zero where there are none."""
+    points = annotation.get("keypoints")
+    if points in (None, []):
+        return np.zeros((len(skeleton), 3))
+    if not isinstance(points, list):
+        raise ValueError(f"keypoints is {points!r:.60} where a list is wanted")
+    if len(points) != 3 * len(skeleton):
+        raise DataError(
+            f"{len(points)} keypoint numbers where {skeleton.name!r} has {len(skeleton)} keypoints",
+            where,
+            f"give 3 numbers a keypoint ({3 * len(skeleton)}), or another --skeleton",
+        )
+    return numbers(points, len(points), "keypoints").reshape(-1, 3)
 
 
 def _box(
@@ -92,58 +114,100 @@ def _box(
 
     A box of four zeros (CVAT writes them beside keypoints) is taken around the points.
     """
-    x, y, w, h = (float(side) for side in annotation.get("bbox") or (0, 0, 0, 0))
-    if not math.isfinite(x + y + w + h):
-        raise ValueError(f"bbox {annotation['bbox']}")
+    bbox = annotation.get("bbox")
+    x, y, w, h = numbers([0, 0, 0, 0] if bbox in (None, []) else bbox, 4, "bbox").tolist()
     if (x, y, w, h) == (0, 0, 0, 0):
-        (x, y), (w, h) = points.min(0), np.ptp(points, 0) + 1
+        (x, y), (w, h) = points.min(0).tolist(), (np.ptp(points, 0) + 1).tolist()
+    width = _not_negative(image, "width") or math.inf
+    height = _not_negative(image, "height") or math.inf
     x1, y1 = max(0.0, x), max(0.0, y)
-    x2 = min(float(image.get("width") or math.inf) - 1, x1 + max(0.0, w - 1))
-    y2 = min(float(image.get("height") or math.inf) - 1, y1 + max(0.0, h - 1))
+    x2 = min(width - 1, x1 + max(0.0, w - 1))
+    y2 = min(height - 1, y1 + max(0.0, h - 1))
     if x2 <= x1 or y2 <= y1:
         return None
     return x1, y1, x2 - x1, y2 - y1
 
 
+def _not_negative(record: Mapping[str, Any], key: str) -> float:
+    """A size; 0 where the record does not tell."""
+    if record.get(key) is None:
+        return 0.0
+    size = number(record[key], key)
+    if size < 0:
+        raise ValueError(f"{key} is {size:g}")
+    return size
+
+
 def _skeleton_of(document: Mapping[str, Any], path: Path) -> Skeleton:
-    used = Counter(annotation.get("category_id") for annotation in document["annotations"])
-    categories = [c for c in document.get("categories", []) if c.get("keypoints")]
-    found = {tuple(c["keypoints"]): c for c in reversed(categories) if c.get("id") in used}
-    if not found:
-        found = {tuple(c["keypoints"]): c for c in categories}
-    if len(found) != 1:
-        has = "no keypoints" if not found else f"{len(found)} different lists of keypoints"
+    """The skeleton on which all categories that are used agree."""
+    categories = _categories(document, path)
+    ids = [annotation.get("category_id") for annotation in document["annotations"]]
+    used_ids = {id for id in ids if isinstance(id, int)}
+    used = [category for category in categories if category["id"] in used_ids] or categories
+    lists = {tuple(category["keypoints"]) for category in used}
+    if len(lists) != 1:
+        has = "no keypoints" if not lists else f"{len(lists)} different lists of keypoints"
         raise DataError(
             f"categories with {has}: the skeleton is not clear",
             f"{path}: categories",
             "name it: --skeleton mpii, atrw, coco, or a YAML file",
         )
-    (category,) = found.values()
-    several = sum(1 for c in categories if c.get("id") in used) > 1
-    return from_coco_category(category, name=path.stem if several else None)
+    where = f"{path.name}: category {used[0]['id']}"
+    try:
+        found = from_coco_category(used[0], name=path.stem if len(used) > 1 else None)
+        return from_dict(to_dict(found), where=where)  # as a manifest will bring it back
+    except DataError as error:
+        raise DataError(error.what, f"{where}, {error.where}", error.fix) from error
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise DataError(
+            f"a category that cannot be read ({reason})", where, "correct it, or name --skeleton"
+        ) from error
+
+
+def _categories(document: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+    """Those with names of keypoints."""
+    categories = document.get("categories") or []
+    if not isinstance(categories, list):
+        categories = [categories]  # told as the first that does not fit
+    for at, category in enumerate(categories):
+        names = category.get("keypoints") or [] if isinstance(category, dict) else None
+        if (
+            not isinstance(names, list)
+            or not all(isinstance(name, str) for name in names)
+            or not isinstance(category.get("id"), int)
+        ):
+            raise DataError(
+                "a category without a whole number as id, or whose keypoints are not names",
+                f"{path.name}: categories[{at}]",
+                "correct this entry, or name the skeleton: --skeleton",
+            )
+    return [category for category in categories if category.get("keypoints")]
 
 
 def _image_of(
-    annotation: Mapping[str, Any], images: Mapping[Any, Mapping[str, Any]], where: str
+    annotation: Mapping[str, Any], images: Mapping[int, Mapping[str, Any]], where: str
 ) -> Mapping[str, Any]:
-    if annotation["image_id"] not in images:
+    image_id = annotation.get("image_id")
+    if not _is_id(image_id) or image_id not in images:
         raise DataError(
-            f"image_id {annotation['image_id']!r} is not among the images",
+            f"image_id {image_id!r:.60} is not among the images",
             where,
             "add its record to `images`, or remove the annotation",
         )
-    return images[annotation["image_id"]]
+    return images[image_id]
 
 
 def _file_name(image: Mapping[str, Any]) -> str:
-    return str(image.get("file_name") or image["filename"])
+    key = "filename" if image.get("file_name") is None and "filename" in image else "file_name"
+    return file_name(image.get(key), f"{key} of image {image['id']}")
 
 
-def _by_id(records: list[Any], kind: str, path: Path) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
+def _by_id(records: list[Any], kind: str, path: Path) -> dict[int, dict[str, Any]]:
+    found: dict[int, dict[str, Any]] = {}
     for at, record in enumerate(records):
         where = f"{path.name}: {kind}s[{at}]"
-        if not isinstance(record, dict) or not isinstance(record.get("id"), int):
+        if not isinstance(record, dict) or not _is_id(record.get("id")):
             raise DataError(f"an {kind} without a whole number as id", where, "correct this entry")
         if record["id"] in found:
             raise DataError(f"two {kind}s with id {record['id']}", where, "give each its own id")
@@ -151,11 +215,16 @@ def _by_id(records: list[Any], kind: str, path: Path) -> dict[Any, Any]:
     return found
 
 
+def _is_id(value: object) -> TypeGuard[int]:
+    """A whole number that a column of 64 bits can hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
 def _load(path: Path) -> dict[str, Any]:
     check_file(path, "--annotations")
     try:
         document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             "a file that is no JSON", f"{path}: {error}", "give the COCO annotation file"
         ) from error
@@ -173,5 +242,12 @@ def _load(path: Path) -> dict[str, Any]:
 
 def image_names(annotations: Path) -> Iterator[str]:
     """The file names of all picture records, used or not."""
-    for image in _load(annotations)["images"]:
-        yield _file_name(image)
+    images = _by_id(_load(annotations)["images"], "image", annotations)
+    for at, image in enumerate(images.values()):
+        try:
+            yield _file_name(image)
+        except ValueError as error:
+            where = f"{annotations.name}: images[{at}]"
+            raise DataError(
+                f"an image that cannot be read ({error})", where, "correct this entry"
+            ) from error

@@ -6,9 +6,10 @@ the sides shows at a glance.
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
+from hrnet_ray.data import pictures
+from hrnet_ray.data.pictures import cv2  # first imported there, where its limits are set
 from hrnet_ray.skeletons import Skeleton, mirrored_name
 
 LEFT, RIGHT, MIDDLE = (255, 96, 48), (48, 144, 255), (255, 214, 64)
@@ -17,9 +18,10 @@ PAPER, INK = (250, 250, 248), (40, 40, 40)
 
 def side_colour(name: str) -> tuple[int, int, int]:
     """The colour of a keypoint, told by the side in its name."""
-    if mirrored_name(name) == name:
-        return MIDDLE
-    return LEFT if "l" in (name[0].lower(), name.split("_")[-1][0].lower()) else RIGHT
+    for own, mirrored in zip(name.lower(), mirrored_name(name).lower(), strict=False):
+        if own != mirrored:  # the first letter of its left, right, l or r
+            return LEFT if own == "l" else RIGHT
+    return MIDDLE
 
 
 def draw_pose(
@@ -33,10 +35,8 @@ def draw_pose(
 ) -> np.ndarray:
     """Draw bones and keypoints on a copy of an RGB picture.
 
-    Args:
-        xy: [K, 2] in pixels of `picture`.
-        shown: bool [K]; a bone needs both its ends.
-        plain: one colour for everything, for a truth drawn beneath a prediction.
+    `xy` [K, 2] is in pixels of `picture`; of those, `shown` bool [K] are drawn, and bones that have
+    both ends. `plain` is one colour for everything, for a truth drawn beneath a prediction.
     """
     picture = np.ascontiguousarray(picture).copy()
     place = {name: index for index, name in enumerate(skeleton.keypoints)}
@@ -91,18 +91,14 @@ def sheet(
 
 def fitted(picture: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Scale a picture into a tile without bending it; returns it and the matrix [3, 3] into it."""
-    height, width = size_hw
-    scale = min(height / picture.shape[0], width / picture.shape[1])
-    down = (height - picture.shape[0] * scale) / 2
-    across = (width - picture.shape[1] * scale) / 2
-    matrix = np.array([[scale, 0, across], [0, scale, down], [0, 0, 1]])
-    flags = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    tile = np.full((height, width, 3), PAPER, np.uint8)
-    rows, columns = max(1, int(picture.shape[0] * scale)), max(1, int(picture.shape[1] * scale))
-    shrunk = cv2.resize(picture, (columns, rows), interpolation=flags)
-    top, left = int(down), int(across)
-    tile[top : top + rows, left : left + columns] = shrunk
-    return tile, matrix
+    scale = min(size_hw[0] / picture.shape[0], size_hw[1] / picture.shape[1])
+    rows, columns = (max(1, round(length * scale)) for length in picture.shape[:2])
+    scaled, into_tile = pictures.resized(picture, size_hw=(rows, columns))
+    top, left = (size_hw[0] - rows) // 2, (size_hw[1] - columns) // 2
+    into_tile[:2, 2] += left, top
+    tile = np.full((*size_hw, 3), PAPER, np.uint8)
+    tile[top : top + rows, left : left + columns] = scaled
+    return tile, into_tile
 
 
 def moved(matrix: np.ndarray, xy: np.ndarray) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""What a reader of annotations returns: instances, and what it left out and why."""
+"""What a reader of annotations returns: instances, and what it left out and why.
+
+And what every reader asks of an annotation file: numbers that are numbers, names that are names.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -7,6 +10,9 @@ import numpy as np
 
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
+
+MOST = 1e9
+"""No picture has a coordinate beyond this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +61,40 @@ class Labels:
         return len(self.instances) + len(self.skipped)
 
 
+def number(value: object, what: str) -> float:
+    """A JSON number; no text, no true or false, no NaN, nothing beyond `MOST`.
+
+    Raises:
+        ValueError: `value` is none.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < MOST:
+        raise ValueError(f"{what} is {value!r:.60} where a number is wanted")
+    return float(value)
+
+
+def numbers(value: object, count: int, what: str) -> np.ndarray:
+    """A JSON list of `count` numbers, as float64 [count].
+
+    Raises:
+        ValueError: `value` is no such list.
+    """
+    if not isinstance(value, list) or len(value) != count:
+        raise ValueError(f"{what} is {value!r:.60} where {count} numbers are wanted")
+    return np.array([number(item, f"{what}[{at}]") for at, item in enumerate(value)])
+
+
+def file_name(value: object, what: str) -> str:
+    """A name that a file can have.
+
+    Raises:
+        ValueError: `value` is no text, is empty, or holds half a character.
+    """
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{what} is {value!r:.60} where a file name is wanted")
+    value.encode()  # a lone surrogate: UnicodeEncodeError is a ValueError
+    return value
+
+
 def picture_path(images: Path, name: str) -> Path:
     """The file that an annotation names, which must lie below `images`.
 
@@ -63,8 +103,8 @@ def picture_path(images: Path, name: str) -> Path:
     """
     try:
         root, path = images.resolve(), (images / name).resolve()
-        inside = path.is_relative_to(root) and "\0" not in name
-    except (OSError, ValueError):
+        inside = path.is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):  # a NUL in it; a link that leads to itself
         inside = False
     if not inside:
         raise DataError(
@@ -73,6 +113,18 @@ def picture_path(images: Path, name: str) -> Path:
             "correct file_name in the annotations; only files below --images are opened",
         )
     return images / name
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """Make a folder, with those above it, unless it is there."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            "a folder that cannot be made",
+            f"{flag} {path}: {error.strerror}",
+            "give a folder that can be written",
+        ) from error
 
 
 def check_folder(path: Path, flag: str) -> None:

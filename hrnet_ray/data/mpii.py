@@ -5,12 +5,13 @@ They count pixels from 1 (MATLAB); instances count from 0 like every array here.
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hrnet_ray.data.labels import Instance, Labels, check_file
+from hrnet_ray.data.labels import Instance, Labels, check_file, file_name, number, numbers
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import MPII
 
@@ -47,17 +48,16 @@ def read_mpii(annotations: Path, *, gt_valid: Path | None = None) -> Labels:
 def _instance(record: dict[str, Any], at: int, path: Path) -> Instance:
     where = f"{path.name}: [{at}]"
     try:
-        center = np.asarray(record["center"], np.float64)
-        scale = float(record["scale"])
-        points = np.asarray(record["joints"], np.float64).reshape(len(MPII), 2) - 1
-        visible = np.asarray(record["joints_vis"], np.float64).reshape(len(MPII)) > 0
-        image = str(record["image"])
-        finite = np.isfinite(points).all() and np.isfinite(center).all() and scale > 0
-        if center.shape != (2,) or not finite:
-            raise ValueError(f"center {record['center']}, scale {scale}")
-    except (KeyError, TypeError, ValueError) as error:
+        image = file_name(record.get("image"), "image")
+        center = numbers(record.get("center"), 2, "center")
+        scale = number(record.get("scale"), "scale")
+        if scale <= 0:
+            raise ValueError(f"scale is {scale:g}")
+        points = _points(record.get("joints")) - 1
+        visible = numbers(record.get("joints_vis"), len(MPII), "joints_vis") > 0
+    except ValueError as error:
         raise DataError(
-            f"a record that cannot be read ({type(error).__name__}: {error})",
+            f"a record that cannot be read ({error})",
             where,
             f"each needs image, center, scale, joints and joints_vis for {len(MPII)} keypoints",
         ) from error
@@ -73,6 +73,12 @@ def _instance(record: dict[str, Any], at: int, path: Path) -> Instance:
         image_xy=image_xy,
         visible=visible,
     )
+
+
+def _points(joints: object) -> np.ndarray:
+    if not isinstance(joints, list) or len(joints) != len(MPII):
+        raise ValueError(f"joints is {joints!r:.60} where {len(MPII)} points are wanted")
+    return np.array([numbers(point, 2, f"joints[{at}]") for at, point in enumerate(joints)])
 
 
 def _box(center: np.ndarray, scale: float) -> tuple[float, float, float, float]:
@@ -97,6 +103,27 @@ def _neck_to_head(image_xy: np.ndarray, visible: np.ndarray) -> float:
 
 
 def _with_truth(instances: list[Instance], path: Path) -> tuple[list[Instance], int]:
+    """Take points, visibility and heads from gt_valid.mat; count where visibility differs."""
+    hidden, points, heads = _load_truth(path)
+    if len(heads) != len(instances):
+        raise DataError(
+            f"{len(instances):,} records but {len(heads):,} rows of truth",
+            str(path),
+            "give the gt_valid.mat that belongs to this annotation file (valid.json)",
+        )
+    differing, merged = 0, []
+    for at, instance in enumerate(instances):
+        visible = ~hidden[at]
+        differing += int((visible != instance.visible).sum())
+        image_xy = np.where(visible[:, None], points[at] - 1, 0.0)
+        merged.append(
+            replace(instance, image_xy=image_xy, visible=visible, head_size=float(heads[at]))
+        )
+    return merged, differing
+
+
+def _load_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read which keypoints are hidden (bool [N, 16]), points ([N, 16, 2]) and head sizes ([N])."""
     from scipy.io import loadmat
 
     check_file(path, "--gt-valid")
@@ -105,35 +132,25 @@ def _with_truth(instances: list[Instance], path: Path) -> tuple[list[Instance], 
         missing = np.asarray(truth["jnt_missing"])  # [16, N]
         points = np.asarray(truth["pos_gt_src"], np.float64)  # [16, 2, N]
         boxes = np.asarray(truth["headboxes_src"], np.float64)  # [2, 2, N]
-        rows = {missing.shape[-1], points.shape[-1], boxes.shape[-1]}
+        shapes = [array.shape for array in (missing, points, boxes)]
+        count = missing.shape[-1]
+        if shapes != [(len(MPII), count), (len(MPII), 2, count), (2, 2, count)]:
+            raise ValueError(f"jnt_missing, pos_gt_src and headboxes_src have shapes {shapes}")
     except Exception as error:  # scipy raises its own mixture for damaged files
         raise DataError(
             "a gt_valid.mat that cannot be read",
             f"{path}: {type(error).__name__}: {error}",
             "give the file that comes with the HRNet authors' annotations",
         ) from error
-    if rows != {len(instances)}:
-        raise DataError(
-            f"{len(instances):,} records but {max(rows):,} rows of truth",
-            str(path),
-            "give the gt_valid.mat that belongs to this annotation file (valid.json)",
-        )
     heads = np.linalg.norm(boxes[1] - boxes[0], axis=0) * SC_BIAS
-    differing, merged = 0, []
-    for at, instance in enumerate(instances):
-        visible = missing[:, at] == 0
-        differing += int((visible != instance.visible).sum())
-        image_xy = np.where(visible[:, None], points[:, :, at] - 1, 0.0)
-        changes = {"image_xy": image_xy, "visible": visible, "head_size": float(heads[at])}
-        merged.append(Instance(**(vars(instance) | changes)))
-    return merged, differing
+    return missing.T != 0, points.transpose(2, 0, 1), heads
 
 
 def _load(path: Path) -> list[dict[str, Any]]:
     check_file(path, "--annotations")
     try:
         records = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError("a file that is no JSON", f"{path}: {error}", "give MPII's JSON") from error
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
         raise DataError(

@@ -57,10 +57,22 @@ def read(path: Path) -> np.ndarray:
 
 
 def write(path: Path, picture: np.ndarray) -> None:
-    """Write an RGB picture; the ending of `path` says in which format."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise DataError("a picture that cannot be written", str(path), "check the folder")
+    """Write an RGB picture; the ending of `path` says in which format.
+
+    Raises:
+        DataError: its folder cannot be written, or the ending is unknown.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written = cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    except (OSError, cv2.error):  # a file where a folder is wanted; an ending that says nothing
+        written = False
+    if not written:
+        raise DataError(
+            "a picture that cannot be written",
+            str(path),
+            f"check the folder, and the ending: {', '.join(PICTURE_ENDINGS)}",
+        )
 
 
 def why_not(data: bytes) -> str:
@@ -72,6 +84,20 @@ def why_not(data: bytes) -> str:
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return f"a PNG of {len(data):,} bytes that is cut off, damaged or too large"
     return f"{len(data):,} bytes that start {data[:8]!r}"
+
+
+def resized(picture: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Scale a picture to `size_hw`, smoothly down or up.
+
+    Returns:
+        The scaled picture, and the matrix [3, 3] that leads into it from the picture.
+    """
+    height, width = size_hw
+    across, down = width / picture.shape[1], height / picture.shape[0]
+    flags = cv2.INTER_AREA if min(across, down) < 1 else cv2.INTER_LINEAR
+    # A pixel is a small square around its whole number: hence the halves.
+    matrix = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
+    return cv2.resize(picture, (width, height), interpolation=flags), matrix
 
 
 def sha256(data: bytes) -> str:

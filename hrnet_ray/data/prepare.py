@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hrnet_ray.data import rows
-from hrnet_ray.data.labels import Labels
-from hrnet_ray.data.shards import Manifest, Progress, write_manifest, write_split
+from hrnet_ray.data.labels import Labels, make_folder
+from hrnet_ray.data.shards import Kind, Manifest, Progress, write_manifest, write_split
 from hrnet_ray.errors import DataError
+from hrnet_ray.skeletons import Skeleton
 
-KINDS = {"train": "region", "val": "exact"}
+KINDS: dict[str, Kind] = {"train": "region", "val": "exact", "test": "exact"}
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,8 @@ def prepare(
     """
     if out.is_file():
         raise DataError("a file where a folder is wanted", f"--out {out}", "give a folder")
-    skeleton = sources["train"].labels.skeleton
-    for split, source in sources.items():
-        if source.labels.skeleton.keypoints != skeleton.keypoints:
-            raise DataError(
-                "the splits have different keypoints",
-                f"{split}: {', '.join(source.labels.skeleton.keypoints)}",
-                f"they must all be {', '.join(skeleton.keypoints)}",
-            )
-    out.mkdir(parents=True, exist_ok=True)
+    skeleton = _shared_skeleton(sources)
+    make_folder(out, "--out")
     (out / "manifest.json").unlink(missing_ok=True)  # until the new one vouches, nothing does
     splits, skipped = {}, []
     for split, source in sources.items():
@@ -67,6 +61,18 @@ def prepare(
     )
     write_manifest(manifest, skipped)
     return manifest
+
+
+def _shared_skeleton(sources: Mapping[str, Source]) -> Skeleton:
+    skeleton = sources["train"].labels.skeleton
+    for split, source in sources.items():
+        if source.labels.skeleton.keypoints != skeleton.keypoints:
+            raise DataError(
+                "the splits have different keypoints",
+                f"{split}: {', '.join(source.labels.skeleton.keypoints)}",
+                f"they must all be {', '.join(skeleton.keypoints)}",
+            )
+    return skeleton
 
 
 def split_by_picture(labels: Labels, *, val_share: float, seed: int = 0) -> tuple[Labels, Labels]:

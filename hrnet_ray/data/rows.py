@@ -5,14 +5,15 @@ instance, reduced to fit a canvas (for training), or the untouched file (for exa
 `stored_from_image` leads from the one frame to the other.
 """
 
+import math
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 
 from hrnet_ray.data import pictures
 from hrnet_ray.data.labels import Instance
+from hrnet_ray.data.pictures import cv2  # first imported there, where its limits are set
 
 Arrays = dict[str, np.ndarray]
 
@@ -73,25 +74,24 @@ def cut_region(
     left, top = (int(max(0, np.floor(c - side / 2))) for c in (x + w / 2, y + h / 2))
     right = int(min(width, np.ceil(x + w / 2 + side / 2)))
     bottom = int(min(height, np.ceil(y + h / 2 + side / 2)))
-    if right <= left or bottom <= top:  # a box outside its picture: keep a pixel, stay black
+    if right <= left or bottom <= top:  # a box outside its picture
         left, top, right, bottom = 0, 0, 1, 1
     region = picture[top:bottom, left:right]
-    shrink = min(1.0, canvas_px / max(region.shape[:2]))
-    rows, columns = (max(1, round(length * shrink)) for length in region.shape[:2])
-    if region.shape == picture.shape and shrink == 1:
+    if region.shape == picture.shape and max(region.shape[:2]) <= canvas_px:
         return picture, np.eye(3)
-    across, down = columns / region.shape[1], rows / region.shape[0]
-    if shrink < 1:
-        region = cv2.resize(region, (columns, rows), interpolation=cv2.INTER_AREA)
-    # A pixel is a small square around its whole number: hence the halves.
-    matrix = np.array(
-        [
-            [across, 0, across * (0.5 - left) - 0.5],
-            [0, down, down * (0.5 - top) - 0.5],
-            [0, 0, 1],
-        ]
-    )
-    return region, matrix
+    region_from_image = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
+    stored, stored_from_region = _fitted(region, canvas_px)
+    return stored, stored_from_region @ region_from_image
+
+
+def _fitted(picture: np.ndarray, canvas_px: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reduce what is larger than the canvas; returns it and the matrix [3, 3] into it."""
+    height, width = picture.shape[:2]
+    shrink = canvas_px / max(height, width)
+    if shrink >= 1:
+        return picture, np.eye(3)
+    size_hw = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+    return pictures.resized(picture, size_hw=size_hw)
 
 
 def _row(instance: Instance, original: bytes, stored: bytes, matrix: np.ndarray) -> dict[str, Any]:
@@ -113,15 +113,18 @@ def labels_of(table: pa.Table) -> Arrays:
     return {name: _dense(table, name) for name in LABELS}
 
 
-_SHAPES = {"box_xywh": (4,), "image_xy": (-1, 2), "visible": (-1,), "stored_from_image": (3, 3)}
+_INNER = {"box_xywh": (), "image_xy": (2,), "visible": (), "stored_from_image": (3,)}
+"""What the list of a cell is folded to: [2K] to [K, 2], [9] to [3, 3]."""
 
 
 def _dense(table: pa.Table, name: str) -> np.ndarray:
     column = table[name].combine_chunks()
-    if name not in _SHAPES:
+    if name not in _INNER:
         return column.to_numpy()
     flat = column.flatten().to_numpy(zero_copy_only=False).copy()
-    return flat.reshape(table.num_rows, *_SHAPES[name])
+    # The length comes from the type: a block may have no rows to tell it.
+    length = column.type.list_size // math.prod(_INNER[name])
+    return flat.reshape(table.num_rows, length, *_INNER[name])
 
 
 def decode_rows(table: pa.Table, *, canvas_px: int) -> Arrays:
@@ -133,7 +136,7 @@ def decode_rows(table: pa.Table, *, canvas_px: int) -> Arrays:
         they were prepared; such a canvas is black and its keypoints are hidden.
     """
     arrays = labels_of(table)
-    arrays["canvas_from_image"] = _dense(table, "stored_from_image")
+    canvas_from_image = _dense(table, "stored_from_image")
     canvas = np.zeros((table.num_rows, canvas_px, canvas_px, 3), np.uint8)
     readable = np.zeros(table.num_rows, bool)
     for at, data in enumerate(table["picture"]):
@@ -141,17 +144,18 @@ def decode_rows(table: pa.Table, *, canvas_px: int) -> Arrays:
         if picture is None:
             continue
         readable[at] = True
-        height, width = picture.shape[:2]
-        if max(height, width) > canvas_px:  # prepared for a larger canvas, or an untouched file
-            shrink = canvas_px / max(height, width)
-            height, width = max(1, round(height * shrink)), max(1, round(width * shrink))
-            arrays["canvas_from_image"][at] = (
-                _resized(picture, height, width) @ (arrays["canvas_from_image"][at])
-            )
-            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        canvas[at, :height, :width] = picture
+        # Prepared for a larger canvas, or an untouched file: then it is reduced here.
+        fitting, canvas_from_stored = _fitted(picture, canvas_px)
+        height, width = fitting.shape[:2]
+        canvas[at, :height, :width] = fitting
+        canvas_from_image[at] = canvas_from_stored @ canvas_from_image[at]
     visible = arrays["visible"] & readable[:, None]
-    return arrays | {"canvas": canvas, "readable": readable, "visible": visible}
+    return arrays | {
+        "canvas_from_image": canvas_from_image,
+        "canvas": canvas,
+        "readable": readable,
+        "visible": visible,
+    }
 
 
 def decode_exact(table: pa.Table, *, input_hw: tuple[int, int], padding: float) -> Arrays:
@@ -193,8 +197,3 @@ def cut_crop(
     """One bilinear warp, black outside: the published way to a crop."""
     height, width = input_hw
     return cv2.warpAffine(picture, crop_from_picture[:2], (width, height), flags=cv2.INTER_LINEAR)
-
-
-def _resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    across, down = width / picture.shape[1], height / picture.shape[0]
-    return np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])

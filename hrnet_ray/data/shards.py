@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -21,13 +22,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hrnet_ray.data import pictures, rows
-from hrnet_ray.data.labels import Instance, Labels, Skipped, check_folder, picture_path
+from hrnet_ray.data.labels import (
+    Instance,
+    Labels,
+    Skipped,
+    check_folder,
+    make_folder,
+    picture_path,
+)
 from hrnet_ray.errors import DataError, shortened
 from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
 
 FORMAT = 1
 SHARD_ROWS = 256
 ROW_GROUP_ROWS = 64
+SHARD_NAMES = "[0-9]" * 5 + ".parquet"
+
+Kind = Literal["region", "exact"]
+"""What a row holds: the region around its instance, or the untouched file."""
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, of how many."""
@@ -46,7 +58,7 @@ class Shard:
 class Split:
     """The rows of `train` or `val`."""
 
-    kind: Literal["region", "exact"]
+    kind: Kind
     source: str
     read: int
     rows: int
@@ -94,41 +106,30 @@ def write_split(
     images: Path,
     out: Path,
     split: str,
-    kind: Literal["region", "exact"],
+    kind: Kind,
     canvas_px: int = rows.CANVAS_PX,
     skip_missing: bool = False,
     skip_broken: bool = False,
     progress: Progress | None = None,
 ) -> tuple[Split, list[Skipped]]:
-    """Write the shards of one split; each picture file is read once for all its instances.
+    """Write the shards of one split, and say what was left out.
 
     Raises:
-        DataError: pictures are missing or broken (all are named), unless they may be skipped.
+        DataError: pictures are missing or broken, unless they may be skipped; or nothing is left.
     """
     check_folder(images, "--images")
     present, missing = _sorted_out(labels.instances, images)
     if missing and not skip_missing:
-        names = sorted({skipped.item for skipped in missing})
-        raise DataError(
-            f"{len(names):,} of {len({i.image for i in labels.instances}):,} pictures are not there",
-            f"{labels.source.name}: {shortened(names)} (below {images})",
-            "check --images, or add --skip-missing to leave them out (listed in skipped.csv)",
-        )
+        raise _are_missing(missing, labels, images)
     broken: list[Skipped] = []
-    folder = out / split
-    folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.parquet"):
-        old.unlink()
     made = _rows(present, images, kind, canvas_px, broken, progress)
-    shards, digest = _write_shards(made, folder, labels.skeleton)
+    shards, digest = _write_shards(made, _emptied(out / split), labels.skeleton)
     if broken and not skip_broken:
-        raise DataError(
-            f"{len(broken):,} pictures cannot be read",
-            f"below {images}: " + shortened([f"{s.item} ({s.detail})" for s in broken]),
-            "replace them, or add --skip-broken to leave them out (listed in skipped.csv)",
-        )
+        raise _are_broken(broken, images)
     skipped = [*labels.skipped, *missing, *broken]
     written = sum(shard.rows for shard in shards)
+    if not written:
+        raise _nothing_left(skipped, labels)
     assert labels.read == written + len(skipped), "an instance was lost on the way to its shard"
     made_split = Split(
         kind=kind,
@@ -143,6 +144,43 @@ def write_split(
     return made_split, skipped
 
 
+def _are_missing(missing: list[Skipped], labels: Labels, images: Path) -> DataError:
+    names = sorted({skipped.item for skipped in missing})
+    named = {instance.image for instance in labels.instances}
+    return DataError(
+        f"{len(names):,} of {len(named):,} pictures are not there",
+        f"{labels.source.name}: {shortened(names)} (below {images})",
+        "check --images, or add --skip-missing to leave them out (listed in skipped.csv)",
+    )
+
+
+def _are_broken(broken: list[Skipped], images: Path) -> DataError:
+    names = sorted({f"{skipped.item} ({skipped.detail})" for skipped in broken})
+    return DataError(
+        f"{len(names):,} pictures cannot be read",
+        f"below {images}: {shortened(names)}",
+        "replace them, or add --skip-broken to leave them out (listed in skipped.csv)",
+    )
+
+
+def _nothing_left(skipped: list[Skipped], labels: Labels) -> DataError:
+    reasons = Counter(thing.reason for thing in skipped).most_common()
+    return DataError(
+        "nothing to learn or score",
+        f"{labels.source}: {labels.read:,} instances read, none can be used "
+        f"({', '.join(f'{count:,} {reason}' for reason, count in reasons) or 'it is empty'})",
+        "give a file with labelled keypoints, and the folder with its pictures",
+    )
+
+
+def _emptied(folder: Path) -> Path:
+    """The folder of a split, without the shards of an earlier time. Other files stay."""
+    make_folder(folder, "--out")
+    for old in folder.glob(SHARD_NAMES):
+        old.unlink()
+    return folder
+
+
 def _sorted_out(
     instances: Iterable[Instance], images: Path
 ) -> tuple[list[Instance], list[Skipped]]:
@@ -151,7 +189,7 @@ def _sorted_out(
     present, missing = [], []
     for instance in instances:
         if instance.image not in there:
-            there[instance.image] = picture_path(images, instance.image).is_file()
+            there[instance.image] = os.path.isfile(picture_path(images, instance.image))
         if there[instance.image]:
             present.append(instance)
         else:
@@ -162,7 +200,7 @@ def _sorted_out(
 def _rows(
     instances: list[Instance],
     images: Path,
-    kind: Literal["region", "exact"],
+    kind: Kind,
     canvas_px: int,
     broken: list[Skipped],
     progress: Progress | None,
@@ -170,7 +208,10 @@ def _rows(
     """Rows in the order of the annotations, made by all cores (OpenCV lets go of the GIL)."""
 
     def make(instance: Instance) -> dict[str, Any] | Skipped:
-        data = picture_path(images, instance.image).read_bytes()
+        try:
+            data = picture_path(images, instance.image).read_bytes()
+        except OSError as error:  # no right to read it, or gone since
+            return Skipped(instance.image, "broken picture", str(error.strerror))
         picture = pictures.decode(data)
         if picture is None:
             return Skipped(instance.image, "broken picture", pictures.why_not(data))
@@ -236,7 +277,7 @@ def write_manifest(manifest: Manifest, skipped: Iterable[tuple[str, Skipped]]) -
 
 def _cell(text: str) -> str:
     """A spreadsheet would run a cell that starts like a formula."""
-    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def read_manifest(root: str | Path) -> Manifest:
@@ -265,7 +306,7 @@ def read_manifest(root: str | Path) -> Manifest:
             canvas_px=int(document["canvas_px"]),
             splits={name: _split(split) for name, split in document["splits"].items()},
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             "a manifest that cannot be read",
             f"{path}: {type(error).__name__}: {error}",
@@ -274,7 +315,8 @@ def read_manifest(root: str | Path) -> Manifest:
 
 
 def _split(document: dict[str, Any]) -> Split:
-    return Split(**document | {"shards": [Shard(**shard) for shard in document["shards"]]})
+    shards = [Shard(**shard) for shard in document["shards"]]
+    return Split(**{**document, "shards": shards})
 
 
 def verify(manifest: Manifest) -> None:
@@ -310,7 +352,8 @@ def read_head(manifest: Manifest, split: str, count: int) -> pa.Table:
     """The first `count` rows of a split."""
     parts, missing = [], count
     for path in manifest.files(split):
-        parts.append(next(pq.ParquetFile(path).iter_batches(missing)))
+        with pq.ParquetFile(path) as file:
+            parts.append(next(file.iter_batches(missing)))
         missing -= parts[-1].num_rows
         if missing <= 0:
             break

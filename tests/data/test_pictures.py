@@ -1,0 +1,171 @@
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from hrnet_ray.data import pictures
+from hrnet_ray.errors import DataError
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+def noise(*, size_hw: tuple[int, int] = (30, 40)) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
+
+
+def turned(jpeg: bytes) -> bytes:
+    """The same JPEG, whose EXIF says that it wants to be shown turned by a quarter."""
+    tag = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # orientation, one SHORT, value 6
+    exif = b"Exif\0\0" + b"MM\0*" + struct.pack(">IH", 8, 1) + tag + struct.pack(">I", 0)
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+
+
+def black_png(side: int) -> bytes:
+    """A PNG of one bit a pixel: kilobytes that take hundreds of megabytes to decode."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    lines = zlib.compress(bytes(side * (1 + (side + 7) // 8)), 1)
+    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+
+
+def test_a_written_png_is_read_back_pixel_by_pixel_in_rgb(tmp_path: Path):
+    picture = noise()
+    picture[0, :2] = RED, GREEN
+
+    pictures.write(tmp_path / "new folder" / "a.png", picture)
+
+    assert (pictures.read(tmp_path / "new folder" / "a.png") == picture).all()
+    assert cv2.imread(str(tmp_path / "new folder" / "a.png"))[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_red_jpeg_stays_red():
+    picture = np.full((16, 24, 3), RED, np.uint8)
+
+    decoded = pictures.decode(pictures.encode_jpeg(picture))
+
+    assert decoded is not None
+    assert decoded.shape == (16, 24, 3)
+    assert np.abs(decoded.astype(int) - picture).max() <= 1
+
+
+def test_the_way_a_camera_was_held_is_ignored():
+    data = turned(pictures.encode_jpeg(noise()))
+
+    decoded = pictures.decode(data)
+
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (40, 30, 3)
+    assert decoded is not None
+    assert (decoded == pictures.decode(pictures.encode_jpeg(noise()))).all()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        noise()[..., :1].repeat(3, axis=2)[..., 0],
+        np.dstack([noise()[..., :1].repeat(3, axis=2), noise()[..., 1]]),
+        noise()[..., :1].repeat(3, axis=2).astype(np.uint16) * 257,
+    ],
+    ids=["grey", "with transparency", "16 bits"],
+)
+def test_every_kind_of_png_becomes_rgb_of_8_bits(stored: np.ndarray):
+    decoded = pictures.decode(cv2.imencode(".png", stored)[1].tobytes())
+
+    assert decoded is not None
+    assert decoded.dtype == np.uint8
+    assert (decoded == noise()[..., :1].repeat(3, axis=2)).all()
+
+
+@pytest.mark.parametrize("ending", [".jpg", ".png", ".webp", ".bmp", ".tiff"])
+@pytest.mark.parametrize("kept", [0.4, 0.99])
+def test_a_picture_that_is_cut_off_is_none(ending: str, kept: float):
+    data = cv2.imencode(ending, noise())[1].tobytes()
+
+    assert pictures.decode(data) is not None
+    assert pictures.decode(data[: int(len(data) * kept)]) is None
+
+
+def test_a_small_file_that_would_fill_the_memory_is_none():
+    code = (
+        "import sys, hrnet_ray.data.rows, hrnet_ray.data.drawing\n"
+        "from hrnet_ray.data import pictures\n"
+        "read = sys.stdin.buffer.read\n"
+        "print(pictures.decode(read(int(sys.argv[1]))) is None, pictures.decode(read()) is None)"
+    )
+    large, small = black_png(8200), black_png(100)
+    assert len(large) < 50_000
+
+    # This process has set the limit already, and a child would inherit it.
+    env = {key: value for key, value in os.environ.items() if not key.startswith("OPENCV")}
+    command = [sys.executable, "-c", code, str(len(large))]
+    told = subprocess.run(command, input=large + small, capture_output=True, env=env)
+
+    assert told.stdout.split() == [b"True", b"False"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "0 bytes"),
+        (b"\xff\xd8" + bytes(1198), "a JPEG of 1,200 bytes that is cut off, damaged or too large"),
+        (b"\x89PNG\r\n\x1a\n", "a PNG of 8 bytes that is cut off, damaged or too large"),
+        (b"<html><body>404", "15 bytes that start b'<html><b'"),
+    ],
+)
+def test_bytes_that_are_no_picture_are_described(data: bytes, reason: str):
+    assert pictures.decode(data) is None
+    assert pictures.why_not(data) == reason
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+    (tmp_path / "page.jpg").write_bytes(b"<html>")
+
+    with pytest.raises(DataError) as missing:
+        pictures.read(tmp_path / "a.jpg")
+    with pytest.raises(DataError) as folder:
+        pictures.read(tmp_path)
+    with pytest.raises(DataError) as page:
+        pictures.read(tmp_path / "page.jpg")
+
+    assert str(missing.value) == (
+        "a picture that cannot be opened\n"
+        f"  {tmp_path}/a.jpg: No such file or directory\n"
+        "  fix: check the path"
+    )
+    assert folder.value.where == f"{tmp_path}: Is a directory"
+    assert page.value.what == "a picture that is not whole (6 bytes that start b'<html>')"
+
+
+def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "file").touch()
+
+    for path in (tmp_path / "a.jpgg", tmp_path / "file" / "a.jpg"):
+        with pytest.raises(DataError, match="a picture that cannot be written") as refused:
+            pictures.write(path, noise())
+        assert refused.value.where == str(path)
+
+
+def test_a_smaller_picture_is_the_mean_of_what_it_covers_and_its_matrix_says_where():
+    picture = noise(size_hw=(4, 6))
+
+    smaller, into = pictures.resized(picture, size_hw=(2, 2))
+
+    means = picture.reshape(2, 2, 2, 3, 3).mean(axis=(1, 3))
+    assert np.abs(smaller - means).max() <= 0.5
+    # Columns 0-2 become column 0, so column 1 is its middle; rows 0 and 1 become row 0.
+    assert (into @ [1, 0.5, 1]).tolist() == pytest.approx([0, 0, 1], abs=1e-15)
+    assert (into @ [4, 2.5, 1]).tolist() == pytest.approx([1, 1, 1])
+
+
+def test_a_fingerprint_is_sha256():
+    assert pictures.sha256(b"abc").startswith("ba7816bf8f01cfea")

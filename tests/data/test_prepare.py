@@ -1,0 +1,194 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hrnet_ray.data import pictures, rows
+from hrnet_ray.data.coco import read_coco
+from hrnet_ray.data.labels import Labels, Skipped
+from hrnet_ray.data.mpii import read_mpii
+from hrnet_ray.data.prepare import Source, prepare, shared_pictures, split_by_picture
+from hrnet_ray.data.shards import read_manifest, read_table, verify
+from hrnet_ray.errors import DataError
+from hrnet_ray.skeletons import ATRW
+
+PICTURES = 6
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six pictures with two animals in each, and one with a crowd, in COCO form."""
+    images = [
+        {"id": at, "file_name": f"{at}.png", "width": 36, "height": 24} for at in range(PICTURES)
+    ]
+    animals = [
+        {
+            "id": at,
+            "image_id": at // 2,
+            "category_id": 1,
+            "bbox": [at, 2, 20, 20],
+            "keypoints": [at + 1, 5, 2, at + 9, 9, 2],
+        }
+        for at in range(2 * PICTURES)
+    ]
+    crowd = {"id": 99, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1}
+    category = {"id": 1, "name": "paw", "keypoints": ["left_toe", "right_toe"]}
+    content = {"images": images, "annotations": [*animals, crowd], "categories": [category]}
+    (tmp_path / "paws.json").write_text(json.dumps(content))
+    for at in range(PICTURES):
+        pictures.write(tmp_path / "images" / f"{at}.png", np.full((24, 36, 3), 40 * at, np.uint8))
+    return tmp_path
+
+
+@pytest.fixture
+def paws(folder: Path) -> Labels:
+    return read_coco(folder / "paws.json")
+
+
+def both(labels: Labels, images: Path) -> dict[str, Source]:
+    return {"train": Source(labels, images), "val": Source(labels, images)}
+
+
+def test_annotations_become_a_data_set_that_vouches_for_itself(folder: Path, paws: Labels):
+    manifest = prepare(both(paws, folder / "images"), out=folder / "new" / "out", name="paws")
+
+    assert read_manifest(folder / "new" / "out") == manifest
+    verify(manifest)
+    assert {name: split.kind for name, split in manifest.splits.items()} == {
+        "train": "region",
+        "val": "exact",
+    }
+    for split in manifest.splits.values():
+        assert (split.read, split.rows, split.skipped) == (13, 12, 1)
+        assert split.source == "paws.json"
+    assert (folder / "new" / "out" / "skipped.csv").read_text().splitlines()[1:] == [
+        "train,annotation 99 (0.png),crowd,",
+        "val,annotation 99 (0.png),crowd,",
+    ]
+
+
+def test_one_file_can_be_both_splits(folder: Path, paws: Labels):
+    manifest = prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+
+    train, val = (read_table(manifest, split, columns=["id"]) for split in ("train", "val"))
+    assert train.equals(val)
+    assert shared_pictures(paws, paws) == [f"{at}.png" for at in range(PICTURES)]
+
+
+def test_progress_is_told_of_each_split(folder: Path, paws: Labels):
+    told = []
+
+    def progress(split: str):
+        return lambda done, total: told.append((split, done, total))
+
+    prepare(both(paws, folder / "images"), out=folder / "out", name="paws", progress=progress)
+
+    assert told == [(split, at + 1, 12) for split in ("train", "val") for at in range(12)]
+
+
+def test_a_failed_second_time_leaves_nothing_that_vouches(folder: Path, paws: Labels):
+    prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+    (folder / "images" / "3.png").unlink()
+
+    with pytest.raises(DataError, match="1 of 6 pictures are not there"):
+        prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+
+    with pytest.raises(DataError, match="no prepared data set"):
+        read_manifest(folder / "out")
+
+
+def test_missing_pictures_of_both_splits_can_be_skipped(folder: Path, paws: Labels):
+    (folder / "images" / "3.png").unlink()
+
+    manifest = prepare(
+        both(paws, folder / "images"), out=folder / "out", name="paws", skip_missing=True
+    )
+
+    assert [split.skipped for split in manifest.splits.values()] == [3, 3]
+    assert (folder / "out" / "skipped.csv").read_text().count("3.png,missing picture") == 4
+
+
+def test_a_file_where_the_folder_should_be_is_told(folder: Path, paws: Labels):
+    sources = both(paws, folder / "images")
+
+    with pytest.raises(DataError) as error:
+        prepare(sources, out=folder / "paws.json", name="paws")
+    with pytest.raises(DataError) as below:
+        prepare(sources, out=folder / "paws.json" / "out", name="paws")
+
+    assert str(error.value) == (
+        f"a file where a folder is wanted\n  --out {folder}/paws.json\n  fix: give a folder"
+    )
+    assert below.value.what == "a folder that cannot be made"
+
+
+def test_splits_of_different_keypoints_are_refused(folder: Path, paws: Labels):
+    images = folder / "images"
+    sources = {"train": Source(paws, images), "val": Source(replace(paws, skeleton=ATRW), images)}
+
+    with pytest.raises(DataError, match="the splits have different keypoints") as error:
+        prepare(sources, out=folder / "out", name="paws")
+
+    assert error.value.where == f"val: {', '.join(ATRW.keypoints)}"
+    assert error.value.fix == "they must all be left_toe, right_toe"
+    assert not (folder / "out").exists()
+
+
+def test_all_instances_of_a_picture_go_to_one_side(paws: Labels):
+    train, val = split_by_picture(paws, val_share=0.34)
+
+    assert shared_pictures(train, val) == []
+    assert len({instance.image for instance in val.instances}) == 2
+    assert len(val.instances) == 4
+    assert sorted(i.id for i in train.instances + val.instances) == list(range(12))
+
+
+def test_what_was_skipped_is_counted_once(paws: Labels):
+    train, val = split_by_picture(paws, val_share=0.5)
+
+    assert train.skipped == [Skipped("annotation 99 (0.png)", "crowd")]
+    assert val.skipped == []
+    assert train.read + val.read == paws.read
+
+
+def test_a_seed_gives_one_parting_whatever_the_order_of_the_file(paws: Labels):
+    def val_pictures(labels: Labels, seed: int) -> set[str]:
+        return {i.image for i in split_by_picture(labels, val_share=0.5, seed=seed)[1].instances}
+
+    backwards = replace(paws, instances=paws.instances[::-1])
+
+    assert val_pictures(paws, 4) == val_pictures(backwards, 4)
+    assert len({frozenset(val_pictures(paws, seed)) for seed in range(10)}) > 1
+
+
+@pytest.mark.parametrize(("count", "val_share"), [(0, 0.5), (1, 0.5), (2, 0.9), (6, 1.0)])
+def test_too_few_pictures_for_two_sides_are_told(paws: Labels, count: int, val_share: float):
+    few = replace(paws, instances=[i for i in paws.instances if i.image_id < count])
+
+    with pytest.raises(DataError, match=f"{count} pictures cannot be parted into training and val"):
+        split_by_picture(few, val_share=val_share)
+
+
+@pytest.mark.parametrize(
+    ("name", "read", "keypoints"),
+    [("atrw", read_coco, 15), ("mpii", read_mpii, 16), ("ap10k", read_coco, 17)],
+)
+def test_real_pictures_are_prepared_completely(
+    shared_data: Path, tmp_path: Path, name: str, read, keypoints: int
+):
+    labels = read(shared_data / name / f"test_{name}.json")
+
+    manifest = prepare(
+        both(labels, shared_data / name), out=tmp_path / "out", name=name, canvas_px=96
+    )
+
+    train = rows.decode_rows(read_table(manifest, "train"), canvas_px=96)
+    val = rows.decode_exact(read_table(manifest, "val"), input_hw=(64, 48), padding=1.25)
+    assert len(train["id"]) == len(val["id"]) == labels.read
+    assert train["readable"].all()
+    assert val["readable"].all()
+    assert train["image_xy"].shape == (labels.read, keypoints, 2)
+    assert (train["image_xy"] == np.stack([i.image_xy for i in labels.instances])).all()
+    assert (train["canvas"].reshape(labels.read, -1).max(axis=1) > 100).all()
