@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray import tune
 
 from hrnet_ray.cli.prepare import counter
 from hrnet_ray.cli.small import SMALL_NET
@@ -35,6 +34,7 @@ from hrnet_ray.data.synthetic import write_tigers
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.inference.report import write_report
 from hrnet_ray.learning.scores import score
+from hrnet_ray.runtime.space import parse_space
 from hrnet_ray.runtime.train import Outcome, fit
 from hrnet_ray.runtime.tune import Search, Study
 from hrnet_ray.runtime.worker import recipe_of
@@ -54,7 +54,7 @@ BASE = Experiment(
 )
 """A small HRNet; unrounded targets and DARK decoding make the most of its 24 x 32 heatmaps."""
 
-SPACE = {"optim.lr": tune.loguniform(5e-4, 5e-3), "heatmap.sigma": tune.uniform(1.0, 2.5)}
+SPACE = parse_space(["optim.lr=log(5e-4,5e-3)", "heatmap.sigma=uniform(1.0,2.5)"])
 SEARCH = Search(trials=4, at_once=2, grace_epochs=1, reduction=2)
 TRIAL_EPOCHS = 3
 

@@ -2,15 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import cv2
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure  # not pyplot: it keeps figures, and is no friend of threads
 
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
-
+from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import draw_pose, moved, sheet
 from hrnet_ray.skeletons import Skeleton
 
@@ -34,9 +31,9 @@ def poses_on_crops(
     """
     tiles = []
     for at, crop in enumerate(crops):
-        zoom = TILE_PX / crop.shape[0]
-        tile = cv2.resize(crop, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
-        into = np.diag([zoom, zoom, 1.0]) @ crop_from_image[at]
+        tile_hw = (TILE_PX, round(crop.shape[1] * TILE_PX / crop.shape[0]))
+        tile, tile_from_crop = pictures.resized(crop, size_hw=tile_hw)
+        into = tile_from_crop @ crop_from_image[at]
         tile = draw_pose(tile, moved(into, predicted_xy[at]), visible[at], skeleton, thickness=3)
         tile = draw_pose(
             tile, moved(into, true_xy[at]), visible[at], skeleton, thickness=1, plain=TRUTH
@@ -45,9 +42,10 @@ def poses_on_crops(
     return sheet(tiles, columns=4, captions=captions)
 
 
-def curves(path: Path, epochs: Sequence[Mapping[str, float]], main: str) -> None:
+def curves(path: Path, epochs: Sequence[Mapping[str, Any]], main: str) -> None:
     """Loss and score over epochs."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     steps = [entry["epoch"] for entry in epochs]
     left.plot(steps, [entry["train/loss"] for entry in epochs], color="#c8502d")
     left.set(title="training loss", xlabel="epoch", yscale="log")
@@ -61,7 +59,8 @@ def curves(path: Path, epochs: Sequence[Mapping[str, float]], main: str) -> None
 
 def per_keypoint(path: Path, scores: Mapping[str, float], *, of: str) -> None:
     """Which keypoints are found, and which are not."""
-    figure, axes = plt.subplots(figsize=(6, 0.28 * len(scores) + 1), layout="constrained")
+    figure = Figure(figsize=(6, 0.28 * len(scores) + 1), layout="constrained")
+    axes = figure.subplots()
     names = list(scores)
     axes.barh(names, [scores[name] for name in names], color="#2d6ec8")
     axes.invert_yaxis()
@@ -70,9 +69,10 @@ def per_keypoint(path: Path, scores: Mapping[str, float], *, of: str) -> None:
     _write(path, figure)
 
 
-def lr_against_sigma(path: Path, trials: Sequence[Mapping[str, float]], *, of: str) -> None:
+def lr_against_sigma(path: Path, trials: Sequence[Mapping[str, Any]], *, of: str) -> None:
     """Where in the search space the good trials are."""
-    figure, axes = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axes = figure.subplots()
     dots = axes.scatter(
         [trial["optim.lr"] for trial in trials],
         [trial["heatmap.sigma"] for trial in trials],
@@ -94,7 +94,6 @@ def lr_against_sigma(path: Path, trials: Sequence[Mapping[str, float]], *, of: s
     _write(path, figure)
 
 
-def _write(path: Path, figure: plt.Figure) -> None:
+def _write(path: Path, figure: Figure) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
-    plt.close(figure)

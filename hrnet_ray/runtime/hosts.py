@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import ray.train
 import torch
@@ -30,6 +30,7 @@ Load = Callable[[Path], None]
 """Goes on from a checkpoint; a DataError says that it is damaged."""
 
 
+@runtime_checkable
 class Host(Protocol):
     """What a worker needs of whoever started it."""
 

@@ -116,7 +116,7 @@ def share_of(cluster: Cluster, have: Mapping[str, float], *, at_once: int = 1) -
 
 
 def _too_little(
-    what: str, want: float, have: float, cluster: Cluster, at_once: int
+    what: str, want: int | float, have: float, cluster: Cluster, at_once: int
 ) -> ClusterError:
     runs = f"{at_once} runs at once, each with " if at_once > 1 else ""
     smaller = "--cluster.device cpu, " if what == "GPUs" else ""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hrnet_ray.runtime.records import read_epochs
 
@@ -76,10 +76,8 @@ class Watch:
         *,
         epochs: int,
         on_epoch: Callable[[Path, Entry], None],
-        out: TextIO | None = None,
     ) -> None:
         self._folders, self._epochs, self._on_epoch = folders, epochs, on_epoch
-        self._out = out or sys.stdout
         # What an earlier command recorded is old news; it is shown once, as one line, by `fit`.
         self._told = {folder: len(read_epochs(folder)) for folder in folders().values()}
         self._stop = threading.Event()
@@ -119,7 +117,8 @@ class Watch:
 
     def _between(self, name: str, folder: Path) -> None:
         quiet = time.monotonic() - self._spoke
-        if not self._out.isatty() and quiet < QUIET_S:
+        live = sys.stdout.isatty()
+        if not live and quiet < QUIET_S:
             return
         try:
             note = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
@@ -128,14 +127,13 @@ class Watch:
         if note["epoch"] < len(read_epochs(folder)):
             return
         line = f"{name}epoch {note['epoch'] + 1:>3}/{note['epochs']}  {note['done']}/{note['of']}"
-        self._say(f"{line}  {note['rate']:.0f} pictures/s", passing=self._out.isatty())
+        self._say(f"{line}  {note['rate']:.0f} pictures/s", passing=live)
 
     def _say(self, line: str, *, passing: bool = False) -> None:
-        if self._out.isatty():
-            self._out.write("\r\033[K" + line + ("" if passing else "\n"))
+        if sys.stdout.isatty():
+            print("\r\033[K" + line, end="" if passing else "\n", flush=True)
         else:
-            self._out.write(line + "\n")
-        self._out.flush()
+            print(line, flush=True)
         self._spoke = time.monotonic()
 
 

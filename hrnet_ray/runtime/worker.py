@@ -72,6 +72,7 @@ def train_worker(config: dict[str, Job]) -> None:
 
     for epoch in range(done.epoch + 1, experiment.optim.epochs):
         pulse.start(epoch, crops=_rows_each(manifest))
+        rate = optimizer.param_groups[0]["lr"]
         loss = train_epoch(
             model,
             (
@@ -94,7 +95,7 @@ def train_worker(config: dict[str, Job]) -> None:
         metrics = {
             "epoch": epoch,
             "train/loss": mean_of_all(loss),
-            "train/lr": optimizer.param_groups[0]["lr"],
+            "train/lr": rate,
             "perf/pictures_per_s": pulse.rate() * world_size(),
         }
         if _validates(experiment, epoch):

@@ -1,0 +1,59 @@
+import pytest
+
+from hrnet_ray.config import Cluster
+from hrnet_ray.errors import ClusterError
+from hrnet_ray.runtime.machines import runs_at_once, share_of
+
+LAPTOP = {"CPU": 2.0}
+STATION = {"CPU": 16.0, "GPU": 4.0}
+
+
+def test_two_workers_on_two_cpus_leave_one_cpu_for_the_data():
+    share = share_of(Cluster(workers=2), LAPTOP)
+
+    assert (share.cpus, share.gpus, share.threads) == (0.5, 0, 1)
+
+
+def test_one_worker_on_a_laptop_uses_both_cores():
+    share = share_of(Cluster(workers=1), LAPTOP)
+
+    assert (share.cpus, share.threads) == (1.0, 2)
+
+
+def test_gpus_are_taken_where_there_are_some():
+    assert share_of(Cluster(workers=4), STATION).gpus == 1
+    assert share_of(Cluster(workers=4, device="cpu"), STATION).gpus == 0
+
+
+def test_a_gpu_that_nobody_has_is_refused_with_what_there_is():
+    with pytest.raises(ClusterError) as refused:
+        share_of(Cluster(workers=2, device="gpu"), LAPTOP)
+
+    assert str(refused.value) == (
+        "the cluster has too few GPUs\n"
+        "  2 workers want 2 GPUs | have 0\n"
+        "  fix: --cluster.device cpu, fewer --cluster.workers, or a larger cluster"
+    )
+
+
+def test_sixty_four_workers_on_two_cpus_are_refused():
+    with pytest.raises(ClusterError, match="64 workers want 17 CPUs | have 2"):
+        share_of(Cluster(workers=64), LAPTOP)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "have", "trials", "at_once"),
+    [
+        (Cluster(workers=1), LAPTOP, 24, 2),
+        (Cluster(workers=1), LAPTOP, 1, 1),
+        (Cluster(workers=2), LAPTOP, 24, 1),
+        (Cluster(workers=1), STATION, 24, 4),
+        (Cluster(workers=2), STATION, 24, 2),
+        (Cluster(workers=1, device="cpu"), STATION, 24, 8),
+    ],
+)
+def test_trials_never_starve_each_other(cluster, have, trials, at_once):
+    assert runs_at_once(cluster, have, trials=trials) == at_once
+
+    share = share_of(cluster, have, at_once=at_once)  # and there is room for all of them
+    assert at_once * cluster.workers * share.cpus <= have["CPU"] - 1

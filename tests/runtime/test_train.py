@@ -1,0 +1,86 @@
+import json
+import time
+from dataclasses import replace
+
+import pytest
+from mlflow import MlflowClient
+
+from hrnet_ray.data.pictures import read
+from hrnet_ray.errors import ClusterError, DataError, UsageError
+from hrnet_ray.inference.model_folder import load_model
+from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.train import fit
+from hrnet_ray.tracking import database_uri
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+
+
+def test_two_workers_train_score_and_leave_what_a_run_leaves(tiny, here, tigers, tmp_path, capsys):
+    outcome = fit(tiny, here)
+
+    epochs = read_epochs(outcome.folder)
+    assert [entry["epoch"] for entry in epochs] == [0, 1]
+    assert epochs[1]["train/loss"] < epochs[0]["train/loss"]
+    assert [e["train/lr"] for e in epochs] == pytest.approx([1e-3, 1e-4])  # a milestone at 1
+    summary = json.loads((outcome.folder / "summary.json").read_text())
+    assert summary["best"] == outcome.best == max(e["val/OKS_AP"] for e in epochs)
+    _, spec = load_model(outcome.folder / "model")
+    assert spec.skeleton.keypoints == tigers.skeleton.keypoints
+    poses = json.loads((outcome.folder / "predictions" / "val.coco.json").read_text())
+    assert len(poses) == tigers.splits["val"].rows
+    for picture in ("plots/curves.png", "plots/fixed16/epoch_0001.jpg"):
+        assert read(outcome.folder / picture).std() > 10  # something is drawn
+    assert "epoch   2/2" in capsys.readouterr().out
+
+    _mlflow_tells_the_same(tmp_path, tigers, epochs)
+
+    started = time.monotonic()
+    again = fit(tiny, here)  # the same command: nothing is left to do
+    assert again == outcome
+    assert read_epochs(outcome.folder) == epochs
+    assert "is finished: 2 epochs" in capsys.readouterr().out
+    print(f"a finished run ends again after {time.monotonic() - started:.1f} s")
+
+
+def _mlflow_tells_the_same(tmp_path, tigers, epochs):
+    client = MlflowClient(database_uri(tmp_path / "runs"))
+    board = client.get_experiment_by_name("hrnet/tigers")
+    (run,) = client.search_runs([board.experiment_id])
+    history = client.get_metric_history(run.info.run_id, "val/OKS_AP")
+    assert run.info.status == "FINISHED"
+    assert [(m.step, m.value) for m in history] == [(e["epoch"], e["val/OKS_AP"]) for e in epochs]
+    assert run.data.params["optim.lr"] == "0.001"
+    assert run.data.tags["data.digest"] == tigers.digest
+    assert run.inputs.dataset_inputs[0].dataset.digest == tigers.digest[:36]
+    names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+    assert {"images", "model", "plots", "resolved.json", "metrics.jsonl"} <= names
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_seconds(tiny, here):
+    started = time.monotonic()
+
+    with pytest.raises(ClusterError, match="2 workers want 2 GPUs | have 0"):
+        fit(tiny, replace(here, device="gpu"))
+
+    assert time.monotonic() - started < 15
+
+
+def test_batches_that_workers_cannot_share_are_refused(tiny, here):
+    odd = replace(tiny, optim=replace(tiny.optim, batch_size=5))
+
+    with pytest.raises(UsageError, match="2 workers cannot share 5 crops evenly"):
+        fit(odd, here)
+
+
+def test_weights_that_are_not_there_are_refused_before_anything_starts(tiny, here):
+    lost = replace(tiny, model=replace(tiny.model, init="nowhere.pth"))
+
+    with pytest.raises(DataError, match=r"nowhere\.pth"):
+        fit(lost, here)
+
+
+def test_data_that_were_never_prepared_are_refused(tiny, here, tmp_path):
+    lost = replace(tiny, data=replace(tiny.data, root=str(tmp_path)))
+
+    with pytest.raises(DataError, match="no prepared data set"):
+        fit(lost, here)

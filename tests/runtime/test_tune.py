@@ -1,0 +1,68 @@
+import csv
+import json
+
+import pytest
+from mlflow import MlflowClient
+from ray import tune
+
+from hrnet_ray.config import Cluster
+from hrnet_ray.errors import UsageError
+from hrnet_ray.runtime.tune import Search, check_space, sweep
+from hrnet_ray.tracking import database_uri
+
+SPACE = {"optim.lr": tune.loguniform(1e-4, 1e-2), "heatmap.sigma": tune.uniform(0.8, 1.6)}
+
+
+def test_a_search_over_a_misspelt_setting_is_refused(tiny):
+    with pytest.raises(UsageError, match=r"did you mean 'heatmap\.sigma'"):
+        check_space(tiny, {"heatmap.sgma": tune.uniform(1, 2)})
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_sweep_of_lr_and_sigma_is_recorded_as_a_study_with_its_trials(tiny, tmp_path):
+    alone = Cluster(workers=1, device="cpu", storage=str(tmp_path / "runs"))
+    search = Search(trials=3, at_once=2, grace_epochs=1, reduction=2)
+
+    study = sweep(tiny, SPACE, alone, search)
+
+    assert study.main == "OKS_AP"
+    assert [trial["score"] for trial in study.trials] == sorted(
+        (trial["score"] for trial in study.trials), reverse=True
+    )
+    assert sorted(trial["folder"] for trial in study.trials) == ["01", "02", "03"]
+    with (study.folder / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["folder"] for row in rows] == [trial["folder"] for trial in study.trials]
+    summary = json.loads((study.folder / "summary.json").read_text())
+    assert summary["optim.lr"] == study.best["optim.lr"]
+    assert 1e-4 <= study.best["optim.lr"] <= 1e-2
+    best = study.folder / "trials" / study.best["folder"] / "model" / "config.json"
+    assert (study.folder / "model" / "config.json").read_bytes() == best.read_bytes()
+    _mlflow_has_the_study(tmp_path, study)
+
+    assert sweep(tiny, SPACE, alone, search).trials == study.trials  # the same command again
+
+
+def _mlflow_has_the_study(tmp_path, study):
+    client = MlflowClient(database_uri(tmp_path / "runs"))
+    board = client.get_experiment_by_name("hrnet/tigers")
+    runs = client.search_runs([board.experiment_id])
+    (parent,) = [run for run in runs if run.data.tags["kind"] == "study"]
+    children = [run for run in runs if run.data.tags["kind"] == "trial"]
+    assert len(children) == 3
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert parent.data.metrics["best.OKS_AP"] == study.best["score"]
+    lrs = {float(run.data.params["optim.lr"]) for run in children}
+    assert lrs == {trial["optim.lr"] for trial in study.trials}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_session")
+def test_a_trial_of_two_workers_is_a_ray_train_run_of_its_own(tiny, here):
+    study = sweep(tiny, SPACE, here, Search(trials=1, grace_epochs=1))
+
+    assert study.best["epochs"] == 2
+    trial = study.folder / "trials" / "01" / "ray"
+    assert sorted(path.name for path in trial.glob("epoch_*")) == ["epoch_0000", "epoch_0001"]
