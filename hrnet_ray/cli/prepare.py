@@ -11,10 +11,11 @@ import tyro
 from hrnet_ray import skeletons
 from hrnet_ray.data import rows
 from hrnet_ray.data.coco import read_coco
-from hrnet_ray.data.labels import Labels, check_folder
+from hrnet_ray.data.labels import Labels, check_file, check_folder
 from hrnet_ray.data.mpii import read_mpii
 from hrnet_ray.data.prepare import Source, prepare, shared_pictures, split_by_picture
 from hrnet_ray.data.shards import Manifest, Progress
+from hrnet_ray.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,10 @@ Args = (
 
 def run(args: Coco | Mpii | Synthetic) -> None:
     """Write the data set and say what is in it."""
+    if args.canvas < 1:
+        raise UsageError(
+            "a canvas without pixels", f"--canvas {args.canvas}", f"such as {rows.CANVAS_PX}"
+        )
     if isinstance(args, Synthetic):
         args = draw(args)
     sources = _sources(args)
@@ -145,12 +150,33 @@ def counter(what: str) -> Progress:
 
 
 def _sources(args: Coco | Mpii) -> dict[str, Source]:
-    check_folder(args.images, "--images")
+    _check(args)
     val_images = args.val_images or args.images
     train, val = _read_both(args)
     if val is None:
         train, val = split_by_picture(train, val_share=args.val_share, seed=args.seed)
     return {"train": Source(train, args.images), "val": Source(val, val_images)}
+
+
+def _check(args: Coco | Mpii) -> None:
+    """Refuse what does not go together, by the flags' own names."""
+    check_folder(args.images, "--images")
+    if args.val_annotations is not None:
+        check_file(args.val_annotations, "--val-annotations")
+        check_folder(args.val_images or args.images, "--val-images")
+        return
+    gt_valid = args.gt_valid if isinstance(args, Mpii) else None
+    for flag, given in (("--val-images", args.val_images), ("--gt-valid", gt_valid)):
+        if given is not None:
+            raise UsageError(
+                f"{flag} without --val-annotations", f"{flag} {given}", "name both, or neither"
+            )
+    if not 0 < args.val_share < 1:
+        raise UsageError(
+            "a share that leaves nothing to learn or nothing to score",
+            f"--val-share {args.val_share}",
+            "give a number between 0 and 1, such as 0.1",
+        )
 
 
 def _read_both(args: Coco | Mpii) -> tuple[Labels, Labels | None]:
@@ -174,6 +200,6 @@ def _tell(manifest: Manifest, sources: dict[str, Source]) -> None:
         )
         for note in split.notes:
             print(f"  note: {note}")
-    if both := shared_pictures(sources["train"].labels, sources["val"].labels):
+    if both := shared_pictures(sources["train"], sources["val"]):
         print(f"  note: {len(both):,} pictures are in both splits; scores on them say little")
     print(f"next: hrnet-ray check {manifest.root}")

@@ -1,6 +1,7 @@
 """A net and data small enough for a minute on a laptop: the demo and every `--smoke`."""
 
 from pathlib import Path
+from typing import Literal
 
 from hrnet_ray.cli.prepare import Synthetic, run as prepare_data
 from hrnet_ray.config import Cluster, Experiment, ModelConfig, override
@@ -8,7 +9,9 @@ from hrnet_ray.config import Cluster, Experiment, ModelConfig, override
 SMALL_NET = ModelConfig(width=16, modules=(1, 1, 1), blocks=2, stem=32)
 
 
-def smoke(experiment: Experiment, cluster: Cluster, *, kind: str) -> Experiment:
+def smoke(
+    experiment: Experiment, cluster: Cluster, *, kind: Literal["tigers", "people"]
+) -> Experiment:
     """The same experiment on a few drawn pictures, with a small net: does everything still work?
 
     The figures mean nothing. Data are drawn into `cluster.storage` once.

@@ -4,17 +4,12 @@ Coordinates in MPII and ATRW count stored pixels, so EXIF orientation is ignored
 """
 
 import hashlib
-import os
 from pathlib import Path
 
-MOST_PIXELS = 2**26  # 8192 x 8192: a 124 kB PNG of 32,000 x 32,000 would take 3 GB to decode
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MOST_PIXELS))  # read once, at its import
-os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+import cv2
+import numpy as np
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-
-from hrnet_ray.errors import DataError  # noqa: E402
+from hrnet_ray.errors import DataError
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _READ_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -26,7 +21,7 @@ def decode(data: bytes) -> np.ndarray | None:
         return None
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
-    except cv2.error:  # more pixels than MOST_PIXELS
+    except cv2.error:  # more pixels than hrnet_ray/__init__.py allows
         return None
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from hrnet_ray.data import rows
 from hrnet_ray.data.labels import Labels, make_folder
-from hrnet_ray.data.shards import Kind, Manifest, Progress, write_manifest, write_split
+from hrnet_ray.data.shards import (
+    Kind,
+    Manifest,
+    Progress,
+    check_pictures,
+    write_manifest,
+    write_split,
+)
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 
@@ -40,6 +47,8 @@ def prepare(
     if out.is_file():
         raise DataError("a file where a folder is wanted", f"--out {out}", "give a folder")
     skeleton = _shared_skeleton(sources)
+    for source in sources.values():  # before anything that is there already is touched
+        check_pictures(source.labels, images=source.images, skip_missing=skip_missing)
     make_folder(out, "--out")
     (out / "manifest.json").unlink(missing_ok=True)  # until the new one vouches, nothing does
     splits, skipped = {}, []
@@ -98,6 +107,10 @@ def split_by_picture(labels: Labels, *, val_share: float, seed: int = 0) -> tupl
     )
 
 
-def shared_pictures(train: Labels, val: Labels) -> list[str]:
-    """File names in both splits: a score on them says little."""
-    return sorted({i.image for i in train.instances} & {i.image for i in val.instances})
+def shared_pictures(train: Source, val: Source) -> list[str]:
+    """Names of files that are in both splits: a score on them says little."""
+    if train.images.resolve() != val.images.resolve():
+        return []
+    return sorted(
+        {i.image for i in train.labels.instances} & {i.image for i in val.labels.instances}
+    )

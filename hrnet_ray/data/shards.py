@@ -117,10 +117,8 @@ def write_split(
     Raises:
         DataError: pictures are missing or broken, unless they may be skipped; or nothing is left.
     """
-    check_folder(images, "--images")
+    check_pictures(labels, images=images, skip_missing=skip_missing)
     present, missing = _sorted_out(labels.instances, images)
-    if missing and not skip_missing:
-        raise _are_missing(missing, labels, images)
     broken: list[Skipped] = []
     made = _rows(present, images, kind, canvas_px, broken, progress)
     shards, digest = _write_shards(made, _emptied(out / split), labels.skeleton)
@@ -142,6 +140,18 @@ def write_split(
         notes=labels.notes,
     )
     return made_split, skipped
+
+
+def check_pictures(labels: Labels, *, images: Path, skip_missing: bool = False) -> None:
+    """Refuse labels whose pictures are not there, unless these may be skipped.
+
+    Raises:
+        DataError: the folder or some pictures are missing; the first few are named.
+    """
+    check_folder(images, "--images")
+    _, missing = _sorted_out(labels.instances, images)
+    if missing and not skip_missing:
+        raise _are_missing(missing, labels, images)
 
 
 def _are_missing(missing: list[Skipped], labels: Labels, images: Path) -> DataError:

@@ -6,6 +6,8 @@ object store then holds one copy for every epoch and for every trial of a sweep.
 
 import logging
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
 import ray
@@ -29,8 +31,7 @@ log = logging.getLogger("hrnet_ray.ingest")
 def training_canvases(manifest: Manifest) -> Dataset:
     """Plan the decoding of the training rows. Nothing is read until somebody asks for batches."""
     return ray.data.read_parquet(manifest.files("train")).map_batches(
-        decode_rows,
-        fn_kwargs={"canvas_px": manifest.canvas_px},
+        partial(decode_rows, canvas_px=manifest.canvas_px),
         batch_format="pyarrow",
         batch_size=DECODE_ROWS,
     )
@@ -39,8 +40,7 @@ def training_canvases(manifest: Manifest) -> Dataset:
 def validation_crops(manifest: Manifest, data: DataConfig) -> Dataset:
     """Plan the exact crops of the validation rows."""
     return ray.data.read_parquet(manifest.files("val")).map_batches(
-        decode_exact,
-        fn_kwargs={"input_hw": data.input_hw, "padding": data.padding},
+        partial(decode_exact, input_hw=data.input_hw, padding=data.padding),
         batch_format="pyarrow",
         batch_size=DECODE_ROWS,
     )
@@ -102,6 +102,7 @@ def canvas_batches(
 ) -> Iterator[CanvasBatch]:
     """A worker's training rows, shuffled anew for each (seed, epoch)."""
     held = max(2 * size, SHUFFLE_BYTES // (canvas_px**2 * 3))
+    batch: Any  # a dictionary of arrays, which Ray's types do not say
     for batch in rows.iter_batches(
         batch_size=size,
         batch_format="numpy",
@@ -113,5 +114,6 @@ def canvas_batches(
 
 def crop_batches(rows: DataIterator, *, size: int, device: torch.device) -> Iterator[CropBatch]:
     """A worker's validation rows."""
+    batch: Any
     for batch in rows.iter_batches(batch_size=size, batch_format="numpy"):
         yield to_crops(batch, device)

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 from ray.data import Dataset
+from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -152,12 +153,12 @@ def train_once(
                 }
             },
         ),
-        datasets=data,
+        datasets=dict(data),
         dataset_config=Shares(),
     )
     try:
         trainer.fit()
-    except (TrainingFailedError, ray.exceptions.RayError) as error:
+    except (TrainingFailedError, RayError) as error:
         raise _explained(error, folder) from error
 
 

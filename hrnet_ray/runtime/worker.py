@@ -57,7 +57,7 @@ def train_worker(config: dict[str, Job]) -> None:
     torch.manual_seed(experiment.seed)
 
     bare = build_model(experiment, manifest)
-    model = host.wrap(bare.to(memory_format=torch.channels_last))
+    model = host.wrap(bare)
     optimizer, scheduler = _optimizer(model, experiment, manifest)
     done = checkpoint.Progress(epoch=-1)
 
@@ -156,7 +156,7 @@ class Judge:
         place = {row: at for at, row in enumerate(found.ids.tolist())}
         order = [place[row] for row in self.shown["id"].tolist()]
         picture = poses_on_crops(
-            self.shown["crop"],
+            list(self.shown["crop"]),
             self.shown["crop_from_image"],
             found.image_xy.numpy()[order],
             self.shown["image_xy"],
@@ -180,7 +180,7 @@ def build_model(experiment: Experiment, manifest: Manifest) -> HRNet:
     model = spec_of(experiment, manifest, {}).build()
     if experiment.model.init:
         load_weights(model, experiment.model.init, partial=experiment.model.init_partial)
-    return model
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 def spec_of(experiment: Experiment, manifest: Manifest, scores: dict[str, float]) -> ModelSpec:

@@ -74,7 +74,8 @@ def test_one_file_can_be_both_splits(folder: Path, paws: Labels):
 
     train, val = (read_table(manifest, split, columns=["id"]) for split in ("train", "val"))
     assert train.equals(val)
-    assert shared_pictures(paws, paws) == [f"{at}.png" for at in range(PICTURES)]
+    source = Source(paws, folder / "images")
+    assert shared_pictures(source, source) == [f"{at}.png" for at in range(PICTURES)]
 
 
 def test_progress_is_told_of_each_split(folder: Path, paws: Labels):
@@ -90,9 +91,9 @@ def test_progress_is_told_of_each_split(folder: Path, paws: Labels):
 
 def test_a_failed_second_time_leaves_nothing_that_vouches(folder: Path, paws: Labels):
     prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
-    (folder / "images" / "3.png").unlink()
+    (folder / "images" / "3.png").write_bytes(b"no picture")
 
-    with pytest.raises(DataError, match="1 of 6 pictures are not there"):
+    with pytest.raises(DataError, match="1 pictures cannot be read"):
         prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
 
     with pytest.raises(DataError, match="no prepared data set"):
@@ -124,6 +125,20 @@ def test_a_file_where_the_folder_should_be_is_told(folder: Path, paws: Labels):
     assert below.value.what == "a folder that cannot be made"
 
 
+def test_the_same_name_in_two_folders_is_two_pictures(paws: Labels):
+    assert shared_pictures(Source(paws, Path("train")), Source(paws, Path("val"))) == []
+
+
+def test_a_mistyped_folder_leaves_an_earlier_data_set_as_it_was(folder: Path, paws: Labels):
+    prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+    before = (folder / "out" / "manifest.json").read_bytes()
+
+    with pytest.raises(DataError, match="the folder is not there"):
+        prepare(both(paws, folder / "imgaes"), out=folder / "out", name="paws")
+
+    assert (folder / "out" / "manifest.json").read_bytes() == before
+
+
 def test_splits_of_different_keypoints_are_refused(folder: Path, paws: Labels):
     images = folder / "images"
     sources = {"train": Source(paws, images), "val": Source(replace(paws, skeleton=ATRW), images)}
@@ -139,7 +154,8 @@ def test_splits_of_different_keypoints_are_refused(folder: Path, paws: Labels):
 def test_all_instances_of_a_picture_go_to_one_side(paws: Labels):
     train, val = split_by_picture(paws, val_share=0.34)
 
-    assert shared_pictures(train, val) == []
+    here = Path("images")
+    assert shared_pictures(Source(train, here), Source(val, here)) == []
     assert len({instance.image for instance in val.instances}) == 2
     assert len(val.instances) == 4
     assert sorted(i.id for i in train.instances + val.instances) == list(range(12))
