@@ -191,6 +191,8 @@ class Cluster:
 
     def __post_init__(self) -> None:
         _require("cluster.workers", self.workers, self.workers >= 1, "1 or more")
+        mounted = "://" not in self.storage
+        _require("cluster.storage", self.storage, mounted, "a folder that every node mounts")
 
 
 def override(config: T, changes: Mapping[str, Any]) -> T:

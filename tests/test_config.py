@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hrnet_ray.config import Experiment, differences, flatten, override, unflatten
+from hrnet_ray.config import Cluster, Experiment, differences, flatten, override, unflatten
 from hrnet_ray.errors import UsageError
 
 
@@ -42,6 +42,11 @@ def test_a_setting_below_a_value_is_refused():
 def test_what_cannot_be_is_refused_by_name(setting, value):
     with pytest.raises(UsageError, match=setting):
         override(Experiment(), {setting: value})
+
+
+def test_a_bucket_is_refused_as_storage_instead_of_becoming_a_folder_of_that_name():
+    with pytest.raises(UsageError, match="give a folder that every node mounts"):
+        Cluster(storage="s3://bucket/runs")
 
 
 def test_settings_survive_a_json_file():

@@ -6,6 +6,7 @@ CPU. Both are found here, in a second, with a table of what is wanted and what i
 
 import logging
 import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -64,6 +65,9 @@ def _start_here() -> None:
     # the variable is for the processes it starts, the constant for this one, which read it before.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray_constants.ENABLE_RAY_CLUSTER = False
+    # A token of this run's own; without one Ray writes a readable one into the home folder.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray.init(
         address="local",
         # One CPU would leave Ray Data nothing beside a worker; a second one is only a number.

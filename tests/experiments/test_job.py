@@ -1,0 +1,88 @@
+"""`ray job submit` against a head of our own, on loopback, with token authentication."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RAY = str(Path(sys.executable).with_name("ray"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[str]:
+    """The address of a real head's job server. It ends by the pid that we started."""
+    port, dashboard = _free_port(), _free_port()
+    started = subprocess.Popen(
+        [
+            RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
+            f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
+            "--include-dashboard=true", "--node-ip-address=127.0.0.1",
+            "--object-store-memory=300000000", "--disable-usage-stats",
+        ],
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=(tmp_path / "head.log").open("w"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        _wait_for(dashboard, started, tmp_path / "head.log")
+        yield f"http://127.0.0.1:{dashboard}"
+    finally:
+        family = [psutil.Process(started.pid)]
+        family += family[0].children(recursive=True)
+        for process in reversed(family):
+            with_id(process, signal.SIGTERM)
+        _, alive = psutil.wait_procs(family, timeout=15)
+        for process in alive:
+            with_id(process, signal.SIGKILL)
+
+
+def with_id(process: psutil.Process, number: signal.Signals) -> None:
+    if process.is_running():
+        process.send_signal(number)
+
+
+def _wait_for(port: int, head: subprocess.Popen, log: Path) -> None:
+    for _ in range(300):
+        assert head.poll() is None, log.read_text()[-2000:]
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    pytest.fail(f"no job server after 60 s\n{log.read_text()[-2000:]}")
+
+
+@pytest.mark.ray
+def test_the_search_runs_as_a_submitted_job(head, tmp_path):
+    storage = tmp_path / "runs"
+    command = ["python", "experiments/tune_atrw.py", "--smoke", "--cluster.storage", str(storage)]
+
+    submitted = subprocess.run(
+        [RAY, "job", "submit", "--address", head, "--working-dir", ".", "--", *command],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+
+    print(submitted.stdout[-4000:], submitted.stderr[-2000:])
+    assert submitted.returncode == 0
+    assert re.search(r"best OKS_AP \d\.\d{4} with optim\.lr", submitted.stdout)
+    assert "\r" not in submitted.stdout  # no bars in a log
+    trials = (storage / "tigers" / "tune-w32-192x256-smoke" / "trials.csv").read_text()
+    assert len(trials.splitlines()) == 1 + 2
