@@ -21,7 +21,7 @@ from hrnet_ray.pose.augment import (
     normalise,
     warp_canvases,
 )
-from hrnet_ray.pose.geometry import box_to_center_scale, move
+from hrnet_ray.pose.geometry import box_to_center_scale, invert, move
 from hrnet_ray.skeletons import Skeleton
 
 
@@ -114,7 +114,7 @@ def warped_only(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
         input_hw=recipe.input_hw,
     )
     to_crop = warps.crop_from_image(crop_hw=recipe.input_hw)
-    crop_from_canvas = to_crop @ torch.linalg.inv(batch.canvas_from_image)
+    crop_from_canvas = to_crop @ invert(batch.canvas_from_image)
     crop_xy, visible = mirror_points(
         move(to_crop, batch.image_xy),
         batch.visible,

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from hrnet_ray.learning.batch import CropBatch, PoseBatch, model_input
-from hrnet_ray.pose.geometry import move
+from hrnet_ray.pose.geometry import invert, move
 from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flipped
 from hrnet_ray.pose.losses import joints_mse, joints_ohkm
 
@@ -51,9 +51,17 @@ class Predictions:
     scores: Float[Tensor, "N K"]
 
     @classmethod
+    def none(cls, keypoints: int = 0) -> "Predictions":
+        """No rows at all."""
+        ids = torch.zeros(0, dtype=torch.int64)
+        return cls(ids, torch.zeros(0, keypoints, 2), torch.zeros(0, keypoints))
+
+    @classmethod
     def joined(cls, parts: Iterable["Predictions"]) -> "Predictions":
-        """All parts as one, ordered by id."""
-        parts = list(parts)
+        """All parts as one, ordered by id. A part without rows adds nothing."""
+        parts = [part for part in parts if len(part.ids)]
+        if not parts:
+            return cls.none()
         ids = torch.cat([part.ids for part in parts])
         order = ids.argsort()
         return cls(
@@ -106,12 +114,9 @@ def predict(
 ) -> Predictions:
     """Predict the keypoints of every row, in original image pixels, on the CPU."""
     model.eval()
-    parts = [_predict_batch(model, batch, decoding=decoding, bf16=bf16) for batch in batches]
-    if not parts:
-        return Predictions(
-            torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0, 2), torch.zeros(0, 0)
-        )
-    return Predictions.joined(parts)
+    return Predictions.joined(
+        [_predict_batch(model, batch, decoding=decoding, bf16=bf16) for batch in batches]
+    )
 
 
 def _predict_batch(
@@ -121,7 +126,7 @@ def _predict_batch(
     heatmap_xy, scores = decode_heatmaps(
         heatmaps, method=decoding.method, kernel=dark_kernel(decoding.sigma)
     )
-    image_from_crop = torch.linalg.inv(batch.crop_from_image).to(heatmap_xy.dtype)
+    image_from_crop = invert(batch.crop_from_image).to(heatmap_xy.dtype)
     image_xy = move(image_from_crop, heatmap_xy * decoding.stride)
     return Predictions(batch.ids.cpu(), image_xy.cpu(), scores.cpu())
 

@@ -4,6 +4,7 @@ Every labelled row must have been predicted exactly once; then the score is made
 them, so it does not depend on how many workers there were.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -46,10 +47,11 @@ def score(predictions: Predictions, truth: Mapping[str, np.ndarray], skeleton: S
     """Score predictions against the label columns (`data.rows.labels_of`) of the same rows.
 
     Raises:
-        DataError: a row was predicted twice, or not at all.
+        DataError: a row was predicted twice, or not at all, or is none of these.
     """
     order = np.argsort(truth["id"], kind="stable")
     truth = {name: column[order] for name, column in truth.items()}
+    predictions = Predictions.joined([predictions])  # in order of their ids, too
     _each_row_once(predictions.ids.numpy(), truth["id"])
     main = main_metric(truth)
     if main == "PCKh_0.5":
@@ -151,12 +153,17 @@ def _points(
 
 
 def _each_row_once(predicted: np.ndarray, wanted: np.ndarray) -> None:
-    if np.array_equal(predicted, wanted):
+    if np.array_equal(predicted, wanted) and len(np.unique(wanted)) == len(wanted):
         return
-    missing = sorted(set(wanted.tolist()) - set(predicted.tolist()))
-    detail = f"missing: {shortened([str(row) for row in missing])}" if missing else "some twice"
+    found, truth = Counter(predicted.tolist()), Counter(wanted.tolist())
+    faults = {
+        "missing": sorted(truth.keys() - found.keys()),
+        "unknown": sorted(found.keys() - truth.keys()),
+        "more than once": sorted(row for row, times in (found | truth).items() if times > 1),
+    }
+    named = [f"{how}: {shortened([*map(str, ids)])}" for how, ids in faults.items() if ids]
     raise DataError(
         f"{len(predicted):,} predictions for {len(wanted):,} validation rows",
-        f"row ids {detail}",
+        f"row ids {'; '.join(named)}",
         "this is a fault of the pipeline or of ids that repeat: prepare the data set again",
     )

@@ -37,7 +37,7 @@ def gather_predictions(mine: Predictions) -> Predictions:
         return mine
     parts: list[Predictions | None] = [None] * world_size()
     distributed.all_gather_object(parts, mine)
-    return Predictions.joined([part for part in parts if part is not None and len(part.ids)])
+    return Predictions.joined([part for part in parts if part is not None])
 
 
 def share_buffers(model: nn.Module) -> None:
