@@ -23,6 +23,11 @@ from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
+_NOT_OURS = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError),  # no such file, no such entries
+    *(RuntimeError, SafetensorError),  # weights that do not fit
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
@@ -85,13 +90,15 @@ def load_model(folder: Path) -> tuple[HRNet, ModelSpec]:
         spec = ModelSpec(**entries)
         model = spec.build()
         model.load_state_dict(load(weights))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except _NOT_OURS as error:
+        reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(
             "a model that cannot be loaded",
-            f"{folder}: {' '.join(str(error).split())[:200]}",
+            f"{folder}: {' '.join(reason.split())[:200]}",
             f"give a folder with {CONFIG} and {WEIGHTS}, such as runs/<data set>/<run>/model",
         ) from error
-    return model.eval().to(memory_format=torch.channels_last), spec
+    model.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return model, spec
 
 
 def _replace(path: Path, data: bytes) -> None:
@@ -120,6 +127,6 @@ Use it:
 
 Keypoints, in order: {", ".join(spec.skeleton.keypoints)}.
 
-Limits: it expects one {spec.skeleton.name} per box, looking like those it was trained on. Scores were
-made with the true boxes; a detector's boxes give lower ones.
+Limits: it expects one {spec.skeleton.name} per box, looking like those it was trained on. Scores
+were made with the true boxes; a detector's boxes give lower ones.
 """

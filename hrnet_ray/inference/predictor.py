@@ -39,26 +39,33 @@ class Predictor:
         model, spec = load_model(Path(folder))
         return cls(model, spec, device=device)
 
-    def __call__(self, picture: np.ndarray, boxes_xywh: np.ndarray) -> Predictions:
+    def __call__(
+        self, picture: np.ndarray, boxes_xywh: np.ndarray, *, batch_size: int = 64
+    ) -> Predictions:
         """Predict the pose in each box; ids count the boxes from 0."""
         boxes = np.asarray(boxes_xywh, np.float64).reshape(-1, 4)
-        input_hw = self.spec.input_hw
-        matrices = rows.crop_matrices(boxes, input_hw=input_hw, padding=self.spec.padding)
-        crops = [rows.cut_crop(picture, matrix, input_hw=input_hw) for matrix in matrices]
-        arrays = {
-            "id": np.arange(len(boxes)),
-            "crop": np.stack(crops),
-            "crop_from_image": matrices,
-        }
-        return self.predict([to_crops(arrays, self.device)])
+        return self.predict(self._cut(picture, boxes, batch_size))
 
     def predict(self, batches: Iterable[CropBatch]) -> Predictions:
         """Predict batches of ready crops."""
-        return predict(self.model, batches, decoding=decoding_of(self.spec))
+        found = predict(self.model, batches, decoding=decoding_of(self.spec))
+        return found if len(found.ids) else Predictions.none(len(self.spec.skeleton))
 
     def predict_table(self, table: pa.Table, *, batch_size: int = 64) -> Predictions:
         """Predict evaluation rows (`data.rows.exact_row`) in memory, without Ray."""
         return self.predict(self._batches(table, batch_size))
+
+    def _cut(self, picture: np.ndarray, boxes: np.ndarray, size: int) -> Iterator[CropBatch]:
+        input_hw = self.spec.input_hw
+        for start in range(0, len(boxes), size):
+            part = boxes[start : start + size]
+            matrices = rows.crop_matrices(part, input_hw=input_hw, padding=self.spec.padding)
+            arrays = {
+                "id": np.arange(start, start + len(part)),
+                "crop": np.stack([rows.cut_crop(picture, m, input_hw=input_hw) for m in matrices]),
+                "crop_from_image": matrices,
+            }
+            yield to_crops(arrays, self.device)
 
     def _batches(self, table: pa.Table, size: int) -> Iterator[CropBatch]:
         for start in range(0, table.num_rows, size):

@@ -1,0 +1,136 @@
+"""A predictor finds in a picture what the scoring of the same row finds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import nn
+
+from hrnet_ray.data import rows
+from hrnet_ray.data.labels import Instance
+from hrnet_ray.inference.model_folder import ModelSpec, save_model
+from hrnet_ray.inference.predictor import Predictor, decoding_of
+from hrnet_ray.models import HRNet
+from hrnet_ray.skeletons import Skeleton
+
+PAWS = Skeleton(name="paws", keypoints=("left_paw", "right_paw", "nose"))
+SPEC = ModelSpec(
+    skeleton=PAWS,
+    width=8,
+    modules=(1, 1, 1),
+    blocks=1,
+    stem=8,
+    input_hw=(96, 64),
+    padding=1.25,
+    sigma=2.0,
+    decode="quarter",
+    flip_test=True,
+    shift_heatmap=True,
+)
+BOXES = np.array([[20.0, 10.0, 50.0, 40.0], [70.5, 30.0, 60.0, 80.0], [-15.0, 60.0, 90.0, 70.0]])
+
+
+def lively_model() -> HRNet:
+    """Random weights that see: with the published start, a fresh net is almost blind."""
+    torch.manual_seed(6)
+    model = SPEC.build()
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return model
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(lively_model(), SPEC)
+
+
+@pytest.fixture(scope="module")
+def picture() -> np.ndarray:
+    noise = np.random.default_rng(8).uniform(0, 255, (120, 150, 3))
+    return np.clip(5 * (cv2.GaussianBlur(noise, (0, 0), 2) - 127) + 127, 0, 255).astype(np.uint8)
+
+
+def table_of(picture: np.ndarray, boxes: np.ndarray) -> pa.Table:
+    _, png = cv2.imencode(".png", picture[..., ::-1])
+    instances = [
+        Instance(
+            id=at,
+            image_id=0,
+            image="0.png",
+            category_id=1,
+            box_xywh=(x, y, w, h),
+            area=w * h,
+            head_size=float("nan"),
+            image_xy=np.zeros((3, 2)),
+            visible=np.ones(3, bool),
+        )
+        for at, (x, y, w, h) in enumerate(boxes.tolist())
+    ]
+    made = [rows.exact_row(instance, png.tobytes()) for instance in instances]
+    return pa.Table.from_pylist(made, schema=rows.schema(3))
+
+
+def test_a_picture_with_boxes_gives_what_its_exact_rows_give(
+    predictor: Predictor, picture: np.ndarray
+):
+    found = predictor(picture, BOXES)
+    scored = predictor.predict_table(table_of(picture, BOXES))
+
+    assert found.ids.tolist() == scored.ids.tolist() == [0, 1, 2]
+    assert torch.equal(found.image_xy, scored.image_xy)
+    assert torch.equal(found.scores, scored.scores)
+    assert len(found.image_xy.flatten(0, 1).unique(dim=0)) == 9  # nine different places
+
+
+def test_the_size_of_batches_changes_nothing(predictor: Predictor, picture: np.ndarray):
+    whole = predictor(picture, BOXES)
+
+    for found in (
+        predictor(picture, BOXES, batch_size=2),
+        predictor.predict_table(table_of(picture, BOXES), batch_size=1),
+    ):
+        assert found.ids.tolist() == [0, 1, 2]
+        assert torch.allclose(found.image_xy, whole.image_xy, atol=1e-3)
+        assert torch.allclose(found.scores, whole.scores, rtol=1e-4)
+
+
+def test_points_move_with_the_box(predictor: Predictor, picture: np.ndarray):
+    moved = np.zeros((160, 200, 3), np.uint8)
+    moved[40:, 50:] = picture
+
+    found = predictor(moved, BOXES[:2] + np.array([50, 40, 0, 0]))
+
+    expected_xy = predictor(picture, BOXES[:2]).image_xy + torch.tensor([50.0, 40.0])
+    assert torch.allclose(found.image_xy, expected_xy, atol=1e-3)
+
+
+def test_a_picture_without_boxes_has_no_poses(predictor: Predictor, picture: np.ndarray):
+    found = predictor(picture, np.zeros((0, 4)))
+
+    assert found.ids.shape == (0,)
+    assert found.image_xy.shape == (0, 3, 2)
+    assert found.scores.shape == (0, 3)
+
+
+def test_a_loaded_folder_predicts_as_the_model_that_was_saved(
+    predictor: Predictor, picture: np.ndarray, tmp_path: Path
+):
+    save_model(tmp_path, predictor.model, SPEC)
+
+    found = Predictor.from_folder(tmp_path)(picture, BOXES)
+
+    expected = predictor(picture, BOXES)
+    assert torch.allclose(found.image_xy, expected.image_xy, atol=1e-3)
+    assert torch.allclose(found.scores, expected.scores, rtol=1e-4)
+
+
+def test_the_spec_says_how_heatmaps_are_read():
+    assert decoding_of(SPEC).flip_order == (1, 0, 2)
+    assert decoding_of(replace(SPEC, flip_test=False)).flip_order is None
+    read = decoding_of(replace(SPEC, decode="dark", shift_heatmap=False, sigma=3.0))
+    assert (read.method, read.shift, read.sigma, read.stride) == ("dark", False, 3.0, 4)
