@@ -9,8 +9,10 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
-from hrnet_ray.errors import ClusterError
+from hrnet_ray.data import pictures
+from hrnet_ray.errors import ClusterError, DataError
 
 KEY = "hrnet.key"
+FAILURES = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
 log = logging.getLogger("hrnet_ray.tracking")
 
 
@@ -55,18 +60,17 @@ class Board:
         uri = tracking_uri or database_uri(storage)
         for chatty in ("alembic", "mlflow.store.db.utils"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        client, name = MlflowClient(uri), f"hrnet/{data_name}"
-        try:
+        name = f"hrnet/{data_name}"
+        with _answering(uri):
+            if not tracking_uri:
+                storage.mkdir(parents=True, exist_ok=True)
+            client = MlflowClient(uri)
             if found := client.get_experiment_by_name(name):
+                if found.lifecycle_stage == "deleted":  # in the UI; its name is still taken
+                    client.restore_experiment(found.experiment_id)
                 return cls(uri, found.experiment_id)
             place = None if tracking_uri else (storage.absolute() / "mlartifacts").as_uri()
             return cls(uri, client.create_experiment(name, artifact_location=place))
-        except (MlflowException, OSError) as error:
-            raise ClusterError(
-                "the MLflow store does not answer",
-                f"{uri}: {' '.join(str(error).split())[:160]}",
-                "start it, correct --cluster.tracking-uri, or leave it out to use a local file",
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -87,19 +91,24 @@ class Run:
         tags: Mapping[str, str],
         parent: "Run | None" = None,
     ) -> "Run":
-        """Go on with the run that has this key, or start it and note its settings."""
-        client = MlflowClient(board.tracking_uri)
-        found = client.search_runs([board.experiment_id], f"tags.`{KEY}` = '{key}'", max_results=1)
-        if found:
-            run_id = found[0].info.run_id
-            client.update_run(run_id, status="RUNNING")
-            return cls(board.tracking_uri, run_id)
-        all_tags = {KEY: key, **tags} | ({"mlflow.parentRunId": parent.id} if parent else {})
-        run_id = client.create_run(board.experiment_id, run_name=name, tags=all_tags).info.run_id
-        client.log_batch(
-            run_id, params=[Param(name, str(value)[:500]) for name, value in params.items()]
-        )
-        return cls(board.tracking_uri, run_id)
+        """Go on with the run that has this key, or start it and note its settings.
+
+        Raises:
+            ClusterError: the server does not answer.
+        """
+        digest = sha256(key.encode()).hexdigest()  # a path may hold quotes; a filter has no escape
+        with _answering(board.tracking_uri):
+            client = MlflowClient(board.tracking_uri)
+            query = f"tags.`{KEY}` = '{digest}'"
+            if found := client.search_runs([board.experiment_id], query, max_results=1):
+                run_id = found[0].info.run_id
+                client.update_run(run_id, status="RUNNING")
+                return cls(board.tracking_uri, run_id)
+            all_tags = {**tags, KEY: digest} | ({"mlflow.parentRunId": parent.id} if parent else {})
+            made = client.create_run(board.experiment_id, run_name=name, tags=all_tags)
+            noted = [Param(name, str(value)[:500]) for name, value in params.items()]
+            client.log_batch(made.info.run_id, params=noted)
+            return cls(board.tracking_uri, made.info.run_id)
 
     def log_data(self, *, name: str, digest: str, root: str) -> None:
         """Tie the run to the version of its data set."""
@@ -126,10 +135,12 @@ class Run:
 
     def log_picture(self, path: Path, *, name: str, epoch: int) -> None:
         """Show a picture with a slider over epochs."""
-        from PIL import Image
-
-        with Image.open(path) as picture:
-            self._tell("log_image", self.id, picture, key=name, step=epoch, synchronous=True)
+        try:
+            picture = pictures.read(path)
+        except DataError as error:
+            log.warning("MLflow missed a picture (%s: %s)", error.where, error.what)
+            return
+        self._tell("log_image", self.id, picture, key=name, step=epoch, synchronous=True)
 
     def log_folder(self, folder: Path, *, only: tuple[str, ...]) -> None:
         """Copy files and folders of the run's own tree, under the same names."""
@@ -147,6 +158,18 @@ class Run:
     def _tell(self, what: str, *args: Any, **kwargs: Any) -> None:
         try:
             getattr(MlflowClient(self.tracking_uri), what)(*args, **kwargs)
-        except (MlflowException, OSError) as error:
+        except FAILURES as error:
             reason = " ".join(str(error).split())[:160]
             log.warning("MLflow missed a %s (%s); the run folder has it all", what, reason)
+
+
+@contextmanager
+def _answering(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except FAILURES as error:
+        raise ClusterError(
+            "the MLflow store does not answer",
+            f"{uri}: {' '.join(str(error).split())[:160]}",
+            "start it, correct --cluster.tracking-uri, or leave it out to use a local file",
+        ) from error
