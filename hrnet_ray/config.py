@@ -127,7 +127,7 @@ class OptimConfig:
     """Crops per step, all workers together."""
     loss: Literal["mse", "ohkm"] = "mse"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto`: bf16 autocast where the device multiplies bf16 natively, else fp32."""
+    """`auto`: bf16 autocast on GPUs that have it, fp32 on CPUs."""
 
     def __post_init__(self) -> None:
         _require("optim.lr", self.lr, self.lr > 0, "more than 0")

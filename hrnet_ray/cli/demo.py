@@ -48,8 +48,8 @@ BASE = Experiment(
     data=DataConfig(input_hw=(96, 128)),
     model=SMALL_NET,
     heatmap=HeatmapConfig(sigma=1.5, rounded=False),
-    augment=AugmentConfig(scale_factor=0.2, rotation_deg=15.0),
-    optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=30, epochs=18, batch_size=16),
+    augment=AugmentConfig(scale_factor=0.1, rotation_deg=8.0),
+    optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=30, epochs=15, batch_size=16),
     evaluation=EvaluationConfig(decode="dark", every=3),
 )
 """A small HRNet; unrounded targets and DARK decoding make the most of its 24 x 32 heatmaps."""

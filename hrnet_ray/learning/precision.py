@@ -4,11 +4,10 @@ import torch
 
 
 def bf16_pays(device: torch.device) -> bool:
-    """Whether bf16 autocast is faster than fp32 on this device: it multiplies bf16 natively.
+    """Whether `precision=auto` means bf16 autocast on this device.
 
-    What has no such instructions emulates them, slower than fp32: most CPUs, GPUs before Ampere.
+    On GPUs that multiply bf16 natively (Ampere and later). Not on CPUs, even with bf16
+    instructions: the demo's small net then trained 1.4 times as fast but ended at OKS AP 0.71 where
+    fp32 ended at 0.84.
     """
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    asks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # no public name in torch 2.13
-    return device.type == "cpu" and any(getattr(torch.cpu, ask, bool)() for ask in asks)
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
