@@ -97,13 +97,29 @@ def _overview() -> str:
 
 def _in_three_lines(said: str, prog: str) -> UsageError:
     """Tyro's framed message as what, where and fix."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", said)
-    lines = [re.sub(r"^[│╭╰─ ]+|[│╮╯─ ]+$", "", line) for line in plain.splitlines()]
-    lines = [line for line in lines if line]
-    title, what, *more = [*lines, "", ""]
-    suggestions = [line.split()[0] for line in more if line.startswith("--")]
-    unknown = title.startswith("Unrecognized")
-    fix = f"see `{prog} --help`"
-    if unknown and suggestions:
-        fix = f"did you mean {suggestions[0]}? ({fix})"
+    blocks = _blocks(said)
+    by_start = {block.split()[0]: block for block in blocks}
+    if found := re.search(r"(?:run:?|see) (.+) --help", " ".join(by_start.get("For", "").split())):
+        prog = found[1]  # with the source: hrnet-ray prepare coco
+    unknown = re.split(r"[\s,]+", by_start.get("Unrecognized", ""))[2:]
+    missing, near = (_flags(by_start.get(start, "")) for start in ("Missing", "Perhaps"))
+    sources = re.findall(r"\w+", by_start.get("Available", ""))[2:]
+    for word in unknown:
+        near += get_close_matches(word, [*missing, *sources], n=1)
+    faults = {"unrecognized options": unknown, "missing": missing}
+    named = [f"{what}: {', '.join(words)}" for what, words in faults.items() if words]
+    what = "; ".join(named) or " ".join(blocks[0].split()).rstrip(".")
+    see = f"see `{prog} --help`"
+    fix = f"did you mean {near[0]}? ({see})" if near else see
     return UsageError(what[:1].lower() + what[1:], prog, fix)
+
+
+def _blocks(said: str) -> list[str]:
+    """What stands between the rules below the title; on an ASCII terminal there is no frame."""
+    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()]
+    body = lines[1:-1] if lines[0].startswith("╭") else lines[2:]
+    return [block.strip() for block in re.split(r"^[─-]{9,}$", "\n".join(body), flags=re.M)]
+
+
+def _flags(block: str) -> list[str]:
+    return re.findall(r"^--[\w.-]+", block, flags=re.M)

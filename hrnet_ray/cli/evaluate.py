@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from hrnet_ray.data.labels import check_folder, make_folder
 from hrnet_ray.data.rows import labels_of
 from hrnet_ray.data.shards import read_manifest, read_table
 from hrnet_ray.errors import DataError
@@ -31,12 +32,14 @@ class Args:
 
 def run(args: Args) -> None:
     """Predict every row once, score once, print the table."""
+    check_folder(args.data, "--data")
     manifest = read_manifest(args.data)
     model, spec = load_model(args.model)
     if spec.skeleton.keypoints != manifest.skeleton.keypoints:
         raise DataError(
-            f"a model of {len(spec.skeleton)} keypoints for data of {len(manifest.skeleton)}",
-            f"{args.model}: {spec.skeleton.name} | {args.data}: {manifest.skeleton.name}",
+            "a model of other keypoints than the data",
+            f"model: {', '.join(spec.skeleton.keypoints)} | "
+            f"data: {', '.join(manifest.skeleton.keypoints)}",
             "use a model that was trained on this skeleton",
         )
     spec = replace(
@@ -54,7 +57,7 @@ def run(args: Args) -> None:
     )
     print(as_table(scores))
     if args.out:
-        args.out.mkdir(parents=True, exist_ok=True)
+        make_folder(args.out, "--out")
         (args.out / "scores.json").write_text(json.dumps(vars(scores), indent=2))
         (args.out / "predictions.coco.json").write_text(json.dumps(coco_results(found, truth)))
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import draw_pose
-from hrnet_ray.data.labels import check_file
-from hrnet_ray.errors import DataError
+from hrnet_ray.data.labels import check_file, make_folder, numbers
+from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.scores import CONFIDENT, instance_scores
@@ -40,11 +40,19 @@ class Args:
 
 def run(args: Args) -> int:
     """Predict every readable picture, in the order of their names."""
-    predictor = Predictor.from_folder(args.model)
     paths = list(_picture_paths(args.pictures))
+    if args.out.resolve() in {path.parent.resolve() for path in paths}:
+        raise UsageError(
+            "the drawings would be written over the pictures",
+            f"--out {args.out}",
+            "give another folder",
+        )
     boxes = read_boxes(args.boxes) if args.boxes else None
+    predictor = Predictor.from_folder(args.model)
+    make_folder(args.out, "--out")
     results: list[dict[str, Any]] = []
     unread: list[str] = []
+    without_boxes = 0
     for path in paths:
         try:
             picture = pictures.read(path)
@@ -54,17 +62,20 @@ def run(args: Args) -> int:
             continue
         found_in = _boxes_of(path, picture, boxes)
         if not len(found_in):
+            without_boxes += 1
             continue
         found = predictor(picture, found_in)
         results += _results(found, path.name, len(results))
         drawing = _drawn(picture, found, predictor)
-        pictures.write(args.out / f"{path.stem}.jpg", drawing)
-    args.out.mkdir(parents=True, exist_ok=True)
+        pictures.write(args.out / _drawing_name(path, paths), drawing)
     (args.out / "predictions.coco.json").write_text(json.dumps(results), encoding="utf-8")
     print(f"{len(results):,} poses on {len(paths) - len(unread):,} pictures -> {args.out}")
+    if without_boxes:
+        print(f"{without_boxes:,} pictures have no boxes in {args.boxes}")
     if unread:
         print(f"{len(unread):,} pictures could not be read")
-    return DataError.exit_code if unread and args.strict else 0
+    failed = len(unread) == len(paths) or (unread and args.strict)
+    return DataError.exit_code if failed else 0
 
 
 def read_boxes(path: Path) -> Boxes:
@@ -78,13 +89,14 @@ def read_boxes(path: Path) -> Boxes:
         document = json.loads(path.read_bytes())
         if "annotations" not in document:
             return {
-                name: np.asarray(boxes, np.float64).reshape(-1, 4).tolist()
+                name: [_box(box, f"{name}[{at}]") for at, box in enumerate(boxes)]
                 for name, boxes in document.items()
             }
         names = {i["id"]: i.get("file_name") or i["filename"] for i in document["images"]}
         boxes: dict[str, list[list[float]]] = {}
-        for annotation in document["annotations"]:
-            boxes.setdefault(names[annotation["image_id"]], []).append(annotation["bbox"])
+        for at, annotation in enumerate(document["annotations"]):
+            box = _box(annotation["bbox"], f"annotations[{at}].bbox")
+            boxes.setdefault(names[annotation["image_id"]], []).append(box)
         return boxes
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
@@ -92,6 +104,19 @@ def read_boxes(path: Path) -> Boxes:
             f"--boxes {path}",
             'write {"a.jpg": [[x, y, w, h]]}, or give a COCO annotation file',
         ) from error
+
+
+def _box(value: object, where: str) -> list[float]:
+    x, y, w, h = numbers(value, 4, where)
+    if w <= 0 or h <= 0:
+        raise ValueError(f"{where} is {w:g} wide and {h:g} high")
+    return [float(x), float(y), float(w), float(h)]
+
+
+def _drawing_name(path: Path, paths: list[Path]) -> str:
+    """`a.jpg` for `a.png`, or `a.png.jpg` where there is an `a.jpg` as well."""
+    alone = sum(other.stem == path.stem for other in paths) == 1
+    return f"{path.stem if alone else path.name}.jpg"
 
 
 def _picture_paths(path: Path) -> Iterator[Path]:
@@ -107,7 +132,11 @@ def _picture_paths(path: Path) -> Iterator[Path]:
 
 def _boxes_of(path: Path, picture: np.ndarray, boxes: Boxes | None) -> np.ndarray:
     height, width = picture.shape[:2]
-    found = [[0, 0, width - 1, height - 1]] if boxes is None else boxes.get(path.name, [])
+    found = (
+        [[0, 0, max(1, width - 1), max(1, height - 1)]]
+        if boxes is None
+        else boxes.get(path.name, [])
+    )
     return np.asarray(found, np.float64).reshape(-1, 4)
 
 
