@@ -11,11 +11,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from hrnet_ray.data.brush import SUBPIXEL_BITS, Colour, fixed, polygon, tube as paint_tube
 from hrnet_ray.skeletons import MPII
-
-SUBPIXEL_BITS = 4  # cv2's drawing takes fixed-point coordinates
-
-Colour = tuple[int | float, int | float, int | float]  # BGR
 
 SHOES: Colour = (42, 42, 48)
 SKINS: tuple[Colour, ...] = ((180, 205, 240), (140, 175, 225), (95, 130, 185), (60, 85, 130))
@@ -161,9 +158,9 @@ def draw_person(picture: np.ndarray, person: Person) -> np.ndarray:
     def tube(names: str, radii: tuple[float, ...], colour: Colour) -> None:
         xy = person.place(np.array([joints[name] for name in names.split()]))
         r = np.array(radii) * person.height_px
-        _tube(picture, xy, r, _dim(colour))
-        _tube(picture, xy - 0.15 * r[:, None], 0.84 * r, colour)  # lit from above
-        _tube(silhouette, xy, r, (255, 255, 255))
+        paint_tube(picture, xy, r, _dim(colour))
+        paint_tube(picture, xy - 0.15 * r[:, None], 0.84 * r, colour)  # lit from above
+        paint_tube(silhouette, xy, r, (255, 255, 255))
 
     for side in ("right", "left"):
         tube(f"{side}_hip {side}_knee {side}_ankle", (0.064, 0.048, 0.034), person.trousers)
@@ -179,8 +176,7 @@ def draw_person(picture: np.ndarray, person: Person) -> np.ndarray:
 
 
 def _dim(colour: Colour) -> Colour:
-    b, g, r = (0.55 * c for c in colour)
-    return (b, g, r)
+    return tuple(0.55 * c for c in colour)
 
 
 def _torso(
@@ -197,8 +193,8 @@ def _torso(
         outline = person.place(np.array(corners))
         round_corners = np.full(5, radius * person.height_px)
         for canvas, ink in ((picture, colour), (silhouette, (255, 255, 255))):
-            cv2.fillConvexPoly(canvas, _fixed(outline), ink, cv2.LINE_AA, SUBPIXEL_BITS)
-            _tube(canvas, outline[[0, 1, 2, 3, 0]], round_corners, ink)
+            polygon(canvas, outline, ink)
+            paint_tube(canvas, outline[[0, 1, 2, 3, 0]], round_corners, ink)
     if person.view == "back":
         _straps(picture, person, joints)
 
@@ -206,7 +202,7 @@ def _torso(
 def _straps(picture: np.ndarray, person: Person, joints: dict[str, np.ndarray]) -> None:
     """Braces cross on the back, so that a back is never taken for a front."""
     for start, end in (("right_shoulder", "left_hip"), ("left_shoulder", "right_hip")):
-        line = _fixed(person.place(np.array([joints[start], joints[end]])))
+        line = fixed(person.place(np.array([joints[start], joints[end]])))
         width = max(1, round(0.02 * person.height_px))
         cv2.polylines(picture, [line], False, _dim(person.shirt), width, cv2.LINE_AA, SUBPIXEL_BITS)
 
@@ -220,8 +216,8 @@ def _head(
     across = np.array([-up[1], up[0]])
 
     def oval(along: float, aside: float, half_wh: tuple[float, float], colour: Colour) -> None:
-        middle = _fixed(neck + along * up + aside * across).tolist()
-        axes = _fixed(length * np.array(half_wh)).tolist()
+        middle = fixed(neck + along * up + aside * across).tolist()
+        axes = fixed(length * np.array(half_wh)).tolist()
         turn = np.degrees(np.arctan2(up[0], -up[1]))
         for canvas, ink in ((picture, colour), (silhouette, (255, 255, 255))):
             cv2.ellipse(canvas, middle, axes, turn, 0, 360, ink, -1, cv2.LINE_AA, SUBPIXEL_BITS)
@@ -233,18 +229,3 @@ def _head(
     for aside in (-0.14, 0.14):
         oval(0.52, aside, (0.055, 0.065), (40, 35, 30))
     oval(0.24, 0.0, (0.12, 0.035), (70, 70, 170))
-
-
-def _tube(canvas: np.ndarray, xy: np.ndarray, radii: np.ndarray, colour: Colour) -> None:
-    """Balls at the joints and straight pieces that join neighbours."""
-    for (x, y), radius in zip(_fixed(xy).tolist(), _fixed(radii).tolist(), strict=True):
-        cv2.circle(canvas, (x, y), radius, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
-    along = np.diff(xy, axis=0)
-    aside = along[:, ::-1] * (-1, 1) / (np.linalg.norm(along, axis=1, keepdims=True) + 1e-9)
-    a, b = aside * radii[:-1, None], aside * radii[1:, None]
-    for piece in _fixed(np.stack([xy[:-1] + a, xy[1:] + b, xy[1:] - b, xy[:-1] - a], axis=1)):
-        cv2.fillConvexPoly(canvas, piece, colour, cv2.LINE_AA, SUBPIXEL_BITS)
-
-
-def _fixed(pixels: np.ndarray) -> np.ndarray:
-    return np.round(pixels * (1 << SUBPIXEL_BITS)).astype(np.int32)

@@ -6,7 +6,7 @@ The readers cannot tell these folders from downloaded ones. Every picture is dra
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from hrnet_ray.data.people import (
     keypoints as person_keypoints,
     random_person,
 )
+from hrnet_ray.data.scenery import foreground, photograph, scenery
 from hrnet_ray.data.tigers import Tiger, draw_tiger, keypoints as tiger_keypoints, random_tiger
 from hrnet_ray.skeletons import ATRW
 
@@ -36,7 +37,6 @@ MPII_NAMES = (
 )
 
 T = TypeVar("T")
-Colour = Sequence[int | float]  # BGR
 Progress = Callable[[int, int], None]
 
 
@@ -209,7 +209,7 @@ def _inside(image_xy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 def _tiger_picture(
     rng: np.random.Generator, size_hw: tuple[int, int], per_picture: tuple[int, int]
 ) -> tuple[np.ndarray, list[SeenTiger]]:
-    picture = _scenery(rng, size_hw)
+    picture = scenery(rng, size_hw)
     covers = np.zeros(size_hw, np.uint8)  # who is nearest to the viewer at each pixel
     tigers = _place_tigers(rng, size_hw, int(rng.integers(per_picture[0], per_picture[1] + 1)))
     boxes = []
@@ -217,12 +217,12 @@ def _tiger_picture(
         silhouette = draw_tiger(picture, tiger)
         covers[silhouette > 127] = number
         boxes.append(tuple(map(int, cv2.boundingRect(silhouette))))
-    _foreground(rng, picture, covers)
+    covers[foreground(rng, picture)] = FOREGROUND
     seen = []
     for number, (tiger, box) in enumerate(zip(tigers, boxes, strict=True), start=1):
         image_xy = tiger_keypoints(tiger)
         seen.append(SeenTiger(box, image_xy, _labelled(rng, image_xy, number, covers)))
-    return _photograph(rng, picture), seen
+    return photograph(rng, picture), seen
 
 
 def _labelled(
@@ -282,7 +282,7 @@ def _person_picture(
     rng: np.random.Generator, size_hw: tuple[int, int]
 ) -> tuple[np.ndarray, Person]:
     height, width = size_hw
-    picture = _scenery(rng, size_hw)
+    picture = scenery(rng, size_hw)
     height_px = rng.uniform(0.55, 0.95) * height
     person = replace(
         random_person(rng),
@@ -290,148 +290,4 @@ def _person_picture(
         height_px=height_px,
     )
     draw_person(picture, person)
-    return _photograph(rng, picture), person
-
-
-class Season(NamedTuple):
-    """Colours (BGR) of the air between the trees, the ground and the grass."""
-
-    mist: Colour
-    ground: Colour
-    grass: Colour
-
-
-SEASONS = (
-    Season(
-        mist=(178, 166, 150), ground=(246, 238, 232), grass=(95, 140, 165)
-    ),  # a bright winter day
-    Season(mist=(150, 128, 112), ground=(226, 208, 196), grass=(85, 115, 130)),  # a winter evening
-    Season(mist=(138, 152, 140), ground=(196, 205, 208), grass=(70, 125, 140)),  # thaw
-    Season(mist=(112, 148, 150), ground=(88, 124, 148), grass=(60, 120, 165)),  # autumn
-)
-
-
-def _scenery(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """A birch forest of the Amur: mist, far trunks, the ground, birches, rocks and grass."""
-    height, _ = size_hw
-    season = SEASONS[rng.integers(len(SEASONS))]
-    horizon = rng.uniform(0.22, 0.42) * height
-    picture = _mottled(rng, size_hw, season.mist, contrast=12.0)
-    for _ in range(rng.integers(10, 24)):
-        _far_trunk(rng, picture, horizon, season.mist)
-    picture = cv2.GaussianBlur(picture, (0, 0), 0.004 * height + 0.3)
-    _lay_ground(rng, picture, horizon, season.ground)
-    for _ in range(rng.integers(0, 4)):
-        _rock(rng, picture, horizon, season.ground)
-    for foot_y in np.sort(rng.uniform(horizon, 0.75 * height, rng.integers(1, 5))):
-        _trunk(rng, picture, foot_y)
-    for foot_y in np.sort(rng.uniform(horizon, height, rng.integers(2, 8))):
-        _tuft(rng, picture, foot_y, season.grass, length_frac=0.05)
-    return picture
-
-
-def _mottled(
-    rng: np.random.Generator, size_hw: tuple[int, int], colour: Colour, *, contrast: float
-) -> np.ndarray:
-    """A colour with soft blotches."""
-    height, width = size_hw
-    small = np.array(colour) + rng.normal(0, contrast, (6, 8, 1)) + rng.normal(0, 8)
-    small = np.clip(small, 0, 255).astype(np.uint8)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def _lay_ground(
-    rng: np.random.Generator, picture: np.ndarray, horizon: float, colour: Colour
-) -> None:
-    """Cover everything below a gently waving horizon."""
-    height, width = picture.shape[:2]
-    ground = _mottled(rng, (height, width), colour, contrast=7.0)
-    waves = np.sin(np.arange(width) * rng.uniform(5, 12) / width + rng.uniform(0, 6))
-    below = np.arange(height)[:, None] > horizon + 0.02 * height * waves
-    cv2.copyTo(ground, below.astype(np.uint8), picture)
-
-
-def _far_trunk(rng: np.random.Generator, picture: np.ndarray, foot_y: float, mist: Colour) -> None:
-    """A trunk that the mist has taken half the colour of."""
-    height, width = picture.shape[:2]
-    x, lean, tone = rng.uniform((0, -0.04 * height, 0.35), (width, 0.04 * height, 1.2))
-    colour = tuple(0.35 * c + 0.65 * c * tone for c in mist)
-    foot, top = np.array([x, foot_y + 0.05 * height]), np.array([x + lean, -5])
-    _line(picture, foot, top, colour, rng.uniform(1, 0.02 * width))
-
-
-def _trunk(rng: np.random.Generator, picture: np.ndarray, foot_y: float) -> None:
-    """A birch (white, with dark marks) or a pine (dark), up out of the picture."""
-    height, width = picture.shape[:2]
-    x, lean = rng.uniform((0, -0.05 * height), (width, 0.05 * height))
-    thick = rng.uniform(0.018, 0.05) * width
-    birch = rng.uniform() < 0.65
-    tone = rng.uniform(175, 235) if birch else rng.uniform(55, 90)
-    foot, top = np.array([x, foot_y]), np.array([x + lean, -5])
-    _line(picture, foot, top, (tone, 0.99 * tone, 0.98 * tone), thick)
-    side = np.array([0.28 * thick, 0])
-    _line(picture, foot + side, top + side, (0.82 * tone, 0.8 * tone, 0.8 * tone), 0.4 * thick)
-    if not birch:
-        return
-    for at, aside in rng.uniform((0, -1.6), (1, 0.4), (12, 2)):
-        mark = foot + at * (top - foot) + aside * side
-        _line(picture, mark, mark + side, (62, 60, 60), 0.12 * thick)
-
-
-def _rock(rng: np.random.Generator, picture: np.ndarray, horizon: float, cap: Colour) -> None:
-    """A grey stone under a cap of snow or leaves."""
-    height, width = picture.shape[:2]
-    x, y = rng.uniform((0, horizon), (width, height)).astype(int).tolist()
-    half_w, half_h = (rng.uniform((0.03, 0.03), (0.09, 0.06)) * width).astype(int).tolist()
-    tone = rng.uniform(85, 140)
-    pale = tuple(min(255.0, 1.05 * c) for c in cap)
-    for rise, colour in ((1.0, pale), (0.6, (tone, 0.98 * tone, 0.95 * tone))):
-        axes = (half_w, round(rise * half_h))
-        cv2.ellipse(picture, (x, y), axes, 0, 180, 360, colour, -1, cv2.LINE_AA)
-
-
-def _tuft(
-    rng: np.random.Generator,
-    picture: np.ndarray,
-    foot_y: float,
-    colour: Colour,
-    *,
-    length_frac: float,
-) -> None:
-    """Blades of dry grass that spread from one place."""
-    height, width = picture.shape[:2]
-    count = int(rng.integers(7, 16))
-    feet = rng.normal((rng.uniform(0, width), foot_y), (0.15 * length_frac * width, 1), (count, 2))
-    blades = rng.normal((0, -1), (0.35, 0.25), (count, 2)) * length_frac * height
-    for foot, blade, tone in zip(feet, blades, rng.uniform(0.7, 1.2, count), strict=True):
-        _line(picture, foot, foot + blade, tuple(tone * c for c in colour), 1 + 3 * length_frac)
-
-
-def _foreground(rng: np.random.Generator, picture: np.ndarray, covers: np.ndarray) -> None:
-    """Sometimes grass, seldom a trunk, between the viewer and the tigers."""
-    height = picture.shape[0]
-    before = picture.copy()
-    for _ in range(rng.integers(0, 4)):
-        grass = SEASONS[rng.integers(len(SEASONS))].grass
-        _tuft(rng, picture, rng.uniform(0.85, 1.1) * height, grass, length_frac=0.2)
-    if rng.uniform() < 0.12:
-        _trunk(rng, picture, 1.1 * height)
-    unchanged = cv2.inRange(cv2.absdiff(picture, before), (0, 0, 0), (0, 0, 0))
-    covers[unchanged == 0] = FOREGROUND
-
-
-def _line(
-    canvas: np.ndarray, start: np.ndarray, end: np.ndarray, colour: Colour, thick: float
-) -> None:
-    a, b = np.round(16 * np.array([start, end])).astype(int).tolist()
-    cv2.line(canvas, a, b, colour, max(1, round(thick)), cv2.LINE_AA, 4)
-
-
-def _photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
-    """What the camera adds: exposure, a colour cast, some blur, noise."""
-    if rng.uniform() < 0.4:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 0.8))
-    gains = rng.uniform(0.85, 1.08) * rng.uniform(0.96, 1.04, 3)
-    curves = np.clip(np.arange(256)[:, None, None] * gains, 0, 255).astype(np.uint8)
-    grain = rng.standard_normal(picture.shape[:2], np.float32) * rng.uniform(1, 5)
-    return cv2.add(cv2.LUT(picture, curves), cv2.merge([grain] * 3), dtype=cv2.CV_8U)
+    return photograph(rng, picture), person
