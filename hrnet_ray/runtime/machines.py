@@ -6,9 +6,9 @@ CPU. Both are found here, in a second, with a table of what is wanted and what i
 
 import logging
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 from ray._private import ray_constants
@@ -65,9 +65,6 @@ def _start_here() -> None:
     # the variable is for the processes it starts, the constant for this one, which read it before.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray_constants.ENABLE_RAY_CLUSTER = False
-    # A token of this run's own; without one Ray writes a readable one into the home folder.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray.init(
         address="local",
         # One CPU would leave Ray Data nothing beside a worker; a second one is only a number.
@@ -76,6 +73,9 @@ def _start_here() -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    token = Path.home() / ".ray" / "auth_token"
+    if token.is_file() and token.stat().st_uid == os.getuid():
+        token.chmod(0o600)  # Ray writes it for everybody to read
 
 
 def _join(address: str) -> None:
