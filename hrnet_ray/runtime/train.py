@@ -2,6 +2,7 @@
 
 import logging
 import os
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from hrnet_ray.runtime.worker import Job, build_model, fixed16, train_worker
 from hrnet_ray.tracking import Board, Run
 
 COLLECTIVE_TIMEOUT_S = 300
+OHKM_KEYPOINTS = 8  # the published top-k
 CONTROLLER_TRIES = 3  # Ray's default asks for a missing machine for ever
 
 log = logging.getLogger("hrnet_ray.train")
@@ -104,6 +106,12 @@ def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
             f"--cluster.workers {cluster.workers}",
             "use fewer workers, or more data",
         )
+    if experiment.optim.loss == "ohkm" and len(manifest.skeleton) < OHKM_KEYPOINTS:
+        raise UsageError(
+            f"{len(manifest.skeleton)} keypoints are too few to mine the {OHKM_KEYPOINTS} hardest",
+            "--optim.loss ohkm",
+            "use --optim.loss mse",
+        )
     if experiment.model.init:
         build_model(experiment, manifest)
 
@@ -159,6 +167,7 @@ def train_once(
     try:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:
+        (folder / "log.txt").write_text(traceback.format_exc(), encoding="utf-8")
         raise _explained(error, folder) from error
 
 

@@ -1,8 +1,6 @@
 """Many experiments that differ in what is searched for, and which one was best."""
 
-import csv
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,24 +15,21 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from hrnet_ray.config import Cluster, Experiment, flatten, override
-from hrnet_ray.data.shards import Manifest, read_manifest
-from hrnet_ray.errors import DivergedError, UsageError
-from hrnet_ray.inference import plots
+from hrnet_ray.data.shards import read_manifest
+from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.hosts import TrialHost
 from hrnet_ray.runtime.ingest import datasets
-from hrnet_ray.runtime.machines import DRIVER_CPUS, Share, connect, runs_at_once, share_of
+from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
-from hrnet_ray.runtime.run_folder import ARTIFACTS, open_run_folder, write_summary
+from hrnet_ray.runtime.run_folder import open_run_folder
+from hrnet_ray.runtime.study import Plan, Records, Study, conclude_study
 from hrnet_ray.runtime.train import (
     announce,
     check,
-    conclude,
-    open_run,
-    track_epoch,
     train_once,
 )
 from hrnet_ray.runtime.worker import Job, train_worker
-from hrnet_ray.tracking import Board, Run
+from hrnet_ray.tracking import Board
 
 Space = Mapping[str, Any]
 """Dotted settings to Tune's samplers: `{"optim.lr": tune.loguniform(1e-4, 3e-3)}`."""
@@ -56,30 +51,6 @@ class Search:
     early_stopping: bool = True
     seed: int = 0
     time_budget_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Study:
-    """What a search came to. `trials` are best first."""
-
-    folder: Path
-    main: str
-    trials: list[dict[str, Any]]
-
-    @property
-    def best(self) -> dict[str, Any]:
-        return self.trials[0]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What every trial is told. Plain values: it travels to other machines."""
-
-    base: Experiment
-    cluster: Cluster
-    manifest: Manifest
-    folder: Path
-    share: Share
 
 
 def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> Study:
@@ -114,7 +85,7 @@ def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> S
         with Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch):
             data = datasets(manifest, base.data)
             results = _tuner(plan, space, search, at_once, data).fit()
-        study = _conclude(plan, list(space), results)
+        study = conclude_study(plan, list(space), results)
     except BaseException as error:
         records.finish(failed="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
@@ -218,140 +189,9 @@ def _scheduler(search: Search, epochs: int) -> TrialScheduler | None:
     )
 
 
-class Records:
-    """The study and its trials in MLflow: a parent run and its children, told by the driver."""
-
-    def __init__(self, board: Board, plan: Plan, searched: list[str]) -> None:
-        self.board, self.plan, self.searched = board, plan, searched
-        self.parent = open_run(board, plan.folder, plan.base, plan.manifest, kind="study")
-        self.children: dict[Path, Run] = {}
-
-    def folders(self) -> dict[str, Path]:
-        """The trials that have begun, by the name to print."""
-        begun = sorted((self.plan.folder / "trials").glob("*/resolved.json"))
-        return {f"{self._name(path.parent)}  ": path.parent for path in begun}
-
-    def on_epoch(self, folder: Path, entry: dict[str, Any]) -> None:
-        """Copy an epoch of a trial into its run."""
-        track_epoch(self._child(folder), folder, entry)
-
-    def finish(self, study: Study | None = None, *, failed: str = "FAILED") -> None:
-        """Give every run its honest end."""
-        for folder, run in self.children.items():
-            entry = (
-                next((t for t in study.trials if t["folder"] == folder.name), None)
-                if study
-                else None
-            )
-            if entry and entry["epochs"] < self.plan.base.optim.epochs and not entry["error"]:
-                run.log_summary({}, tags={"asha.stopped_at": str(entry["epochs"])})
-            run.log_folder(folder, only=ARTIFACTS)
-            run.finish("FAILED" if entry and entry["error"] else "FINISHED" if study else failed)
-        if study:
-            best = study.best
-            self.parent.log_summary(
-                {f"best.{study.main}": best["score"]}
-                | {
-                    f"best.{name}": float(best[name])
-                    for name in self.searched
-                    if _number(best[name])
-                },
-                tags={"best.trial": best["folder"]},
-            )
-            self.parent.log_folder(self.plan.folder, only=(*ARTIFACTS, "trials.csv"))
-        self.parent.finish("FINISHED" if study else failed)
-
-    def _child(self, folder: Path) -> Run:
-        if folder not in self.children:
-            settings = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
-            settings.pop("drawn")
-            self.children[folder] = open_run(
-                self.board,
-                folder,
-                self.plan.base,
-                self.plan.manifest,
-                kind="trial",
-                name=self._name(folder),
-                parent=self.parent,
-                params=settings,
-            )
-        return self.children[folder]
-
-    def _name(self, folder: Path) -> str:
-        drawn = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))["drawn"]
-        return f"#{folder.name} " + " ".join(
-            f"{name.rsplit('.', 1)[-1]}={_short(value)}" for name, value in drawn.items()
-        )
-
-
-def _conclude(plan: Plan, searched: list[str], results: tune.ResultGrid) -> Study:
-    trials, errors, main = [], [], ""
-    for path in sorted((plan.folder / "trials").glob("*/resolved.json")):
-        folder = path.parent
-        drawn = json.loads(path.read_text(encoding="utf-8"))["drawn"]
-        try:
-            outcome = conclude(folder, override(plan.base, drawn))
-        except DivergedError as error:
-            errors.append(str(error))
-            continue
-        main = outcome.main
-        trials.append(
-            {
-                "folder": folder.name,
-                **{name: drawn[name] for name in searched},
-                "score": outcome.best,
-                "best_epoch": outcome.best_epoch,
-                "epochs": outcome.epochs,
-                "error": "",
-            }
-        )
-    if not trials:
-        causes = [str(result.error).strip().splitlines()[-1] for result in results if result.error]
-        raise DivergedError(
-            "no trial ended with a score",
-            f"{plan.folder}: {(causes or errors or ['no trial was started'])[0][:200]}",
-            "try one setting with `hrnet-ray train`, then narrow the search space",
-        )
-    trials.sort(key=lambda trial: -trial["score"])
-    study = Study(plan.folder, main, trials)
-    _write(plan, study, searched)
-    return study
-
-
-def _write(plan: Plan, study: Study, searched: list[str]) -> None:
-    folder, best = plan.folder, study.best
-    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, fieldnames=list(best))
-        table.writeheader()
-        table.writerows(study.trials)
-    if {"optim.lr", "heatmap.sigma"} <= set(searched):
-        plots.lr_against_sigma(folder / "plots" / "lr_sigma.png", study.trials, of=study.main)
-    for name in ("model", "predictions"):
-        shutil.copytree(
-            folder / "trials" / best["folder"] / name, folder / name, dirs_exist_ok=True
-        )
-    summary = {
-        "name": plan.base.name,
-        "metric": study.main,
-        "best": best["score"],
-        "best_trial": best["folder"],
-        **{name: best[name] for name in searched},
-        "trials": study.trials,
-    }
-    write_summary(folder, summary)
-
-
 def _plain(sampler: Any) -> Any:
     """What a sampler draws from, in words that stay the same from run to run."""
     if not hasattr(sampler, "sampler"):
         return sampler
     bounds = {k: v for k, v in vars(sampler).items() if k in ("lower", "upper", "categories")}
     return {"kind": type(sampler.get_sampler()).__name__.strip("_"), **bounds}
-
-
-def _short(value: Any) -> str:
-    return f"{value:.2g}" if isinstance(value, float) else str(value)
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

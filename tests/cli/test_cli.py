@@ -229,11 +229,7 @@ def loaded_by_help() -> set[str]:
 @pytest.mark.parametrize(
     "heavy",
     [
-        *("ray", "mlflow", "cv2", "pyarrow", "tyro"),
-        pytest.param(
-            "torch",
-            marks=pytest.mark.xfail(strict=True, reason="hrnet_ray/__init__.py imports HRNet"),
-        ),
+        *("ray", "mlflow", "torch", "cv2", "pyarrow", "tyro"),
     ],
 )
 def test_help_is_quick_because_it_does_not_import(loaded_by_help: set[str], heavy: str):
