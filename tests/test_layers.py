@@ -17,15 +17,13 @@ def test_importing_it_loads_neither_ray_nor_mlflow(module: str):
     assert done.stdout == "[]\n", done.stderr
 
 
-def test_importing_hrnet_ray_is_quick():
+def test_importing_hrnet_ray_loads_no_torch_until_a_name_needs_it():
     done = python(
-        "import time; t0 = time.perf_counter(); import torch; t1 = time.perf_counter()\n"
-        "import hrnet_ray; print(time.perf_counter() - t1)"
+        "import sys, hrnet_ray; print('torch' in sys.modules, len(hrnet_ray.ATRW))\n"
+        "hrnet_ray.HRNet; print('torch' in sys.modules)"
     )
 
-    beyond_torch_s = float(done.stdout)
-    print(f"import hrnet_ray: {beyond_torch_s:.2f} s beyond torch (aim: 0.3 s)")
-    assert beyond_torch_s < 5  # only a disaster; benchmarks/ holds the aim
+    assert done.stdout.split() == ["False", "15", "True"], done.stderr
 
 
 def test_the_layers_of_pyproject_hold(root):

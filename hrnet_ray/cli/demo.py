@@ -34,10 +34,10 @@ from hrnet_ray.data.synthetic import write_tigers
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.inference.report import write_report
 from hrnet_ray.learning.scores import score
+from hrnet_ray.runtime.recipes import recipe_of
 from hrnet_ray.runtime.space import parse_space
 from hrnet_ray.runtime.train import Outcome, fit
 from hrnet_ray.runtime.tune import Search, Study
-from hrnet_ray.runtime.worker import recipe_of
 from hrnet_ray.skeletons import ATRW
 
 CANVAS_PX = 176  # 1.3 times the longer side of the crop, as large canvases have it

@@ -1,6 +1,7 @@
 """One experiment on the cluster, from its data to its model folder."""
 
 import logging
+import math
 import os
 import traceback
 from collections.abc import Sequence
@@ -27,11 +28,13 @@ from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageEr
 from hrnet_ray.inference import plots
 from hrnet_ray.runtime.hosts import KEPT, TrainHost
 from hrnet_ray.runtime.ingest import Shares, datasets
+from hrnet_ray.runtime.judge import fixed16
 from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
+from hrnet_ray.runtime.recipes import build_model
 from hrnet_ray.runtime.records import RecordEpochs, read_epochs
 from hrnet_ray.runtime.run_folder import ARTIFACTS, git_commit, open_run_folder, write_summary
-from hrnet_ray.runtime.worker import Job, build_model, fixed16, train_worker
+from hrnet_ray.runtime.worker import Job, train_worker
 from hrnet_ray.tracking import Board, Run
 
 COLLECTIVE_TIMEOUT_S = 300
@@ -175,9 +178,15 @@ def conclude(folder: Path, experiment: Experiment) -> Outcome:
     """Read what was recorded; write summary.json and the plots.
 
     Raises:
-        DivergedError: no epoch ended with a score that is a number.
+        DivergedError: the loss is no number any more, or no epoch ended with a score.
     """
     epochs = read_epochs(folder)
+    if epochs and not math.isfinite(epochs[-1]["train/loss"]):
+        raise DivergedError(
+            f"the training diverged: its loss is {epochs[-1]['train/loss']}",
+            f"{folder}: epoch {epochs[-1]['epoch'] + 1}",
+            f"lower --optim.lr (it was {experiment.optim.lr:g}), and give the run another --name",
+        )
     main = next(
         (name for name in ("OKS_AP", "PCKh_0.5") if epochs and f"val/{name}" in epochs[-1]), None
     )

@@ -1,0 +1,75 @@
+"""What rank 0 does after each validation: score, keep the best model, draw the same crops."""
+
+import json
+import math
+from pathlib import Path
+
+from torch import nn
+
+from hrnet_ray.config import Experiment
+from hrnet_ray.data import pictures, rows
+from hrnet_ray.data.shards import Manifest, read_head, read_table
+from hrnet_ray.inference.model_folder import save_model
+from hrnet_ray.inference.plots import poses_on_crops
+from hrnet_ray.learning.checkpoint import Progress
+from hrnet_ray.learning.loop import Predictions
+from hrnet_ray.learning.scores import Scores, coco_results, score
+from hrnet_ray.runtime.recipes import spec_of
+
+WORST = 0.0  # of any metric that is searched for
+SHOWN = 16  # validation crops drawn after each validation
+
+
+class Judge:
+    """Scores everybody's predictions, keeps the best model, draws the same crops each time."""
+
+    def __init__(self, experiment: Experiment, manifest: Manifest, run_folder: Path) -> None:
+        self.experiment, self.manifest, self.run_folder = experiment, manifest, run_folder
+        self.last = WORST
+        """The newest score, for the search; a score that is no number counts as the worst."""
+        self.truth = rows.labels_of(read_table(manifest, "val", columns=list(rows.LABELS)))
+        self.shown = rows.decode_exact(
+            read_head(manifest, "val", SHOWN),
+            input_hw=experiment.data.input_hw,
+            padding=experiment.data.padding,
+        )
+
+    def judge(
+        self, found: Predictions, model: nn.Module, *, epoch: int, done: Progress
+    ) -> tuple[Progress, dict[str, float]]:
+        """Score an epoch; where it is the best so far, keep its model and predictions."""
+        scores = score(found, self.truth, self.manifest.skeleton)
+        self.last = scores.value if math.isfinite(scores.value) else WORST
+        self._draw(found, epoch)
+        if not scores.value <= done.best:  # the first one is the best even when it is NaN
+            done = Progress(epoch=epoch, best=scores.value, best_epoch=epoch)
+            self._keep(found, model, scores)
+        figures = {f"val/{name}": value for name, value in scores.summary.items()}
+        kind = scores.main.split("_")[0]
+        figures |= {f"val/{kind}.{name}": value for name, value in scores.per_keypoint.items()}
+        return done, figures | {f"val/best.{scores.main}": done.best}
+
+    def _keep(self, found: Predictions, model: nn.Module, scores: Scores) -> None:
+        spec = spec_of(self.experiment, self.manifest, scores.summary)
+        save_model(self.run_folder / "model", model, spec)
+        path = self.run_folder / "predictions" / "val.coco.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(coco_results(found, self.truth)), encoding="utf-8")
+
+    def _draw(self, found: Predictions, epoch: int) -> None:
+        place = {row: at for at, row in enumerate(found.ids.tolist())}
+        order = [place[row] for row in self.shown["id"].tolist()]
+        picture = poses_on_crops(
+            list(self.shown["crop"]),
+            self.shown["crop_from_image"],
+            found.image_xy.numpy()[order],
+            self.shown["image_xy"],
+            self.shown["visible"],
+            self.manifest.skeleton,
+        )
+        pictures.write(fixed16(self.run_folder, epoch), picture)
+
+
+def fixed16(run_folder: Path, epoch: int) -> Path:
+    """Where the drawn validation crops of an epoch are."""
+    return run_folder / "plots" / "fixed16" / f"epoch_{epoch:04d}.jpg"

@@ -1,0 +1,88 @@
+"""An experiment's settings as the values that the rooms below the config take.
+
+Config stops here: `pose`, `models`, `data`, `learning` and `inference` have never heard of it.
+"""
+
+import torch
+
+from hrnet_ray.config import HEATMAP_STRIDE, Experiment
+from hrnet_ray.data.shards import Manifest
+from hrnet_ray.inference.model_folder import ModelSpec
+from hrnet_ray.learning.batch import Recipe
+from hrnet_ray.learning.loop import Decoding, Target
+from hrnet_ray.learning.precision import bf16_pays
+from hrnet_ray.models import HRNet
+from hrnet_ray.models.weights import load_weights
+from hrnet_ray.pose.augment import Augmentation
+
+
+def build_model(experiment: Experiment, manifest: Manifest) -> HRNet:
+    """The experiment's net, with the weights that it starts from.
+
+    Raises:
+        DataError: `model.init` does not fit.
+    """
+    model = spec_of(experiment, manifest, {}).build()
+    if experiment.model.init:
+        load_weights(model, experiment.model.init, partial=experiment.model.init_partial)
+    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def spec_of(experiment: Experiment, manifest: Manifest, scores: dict[str, float]) -> ModelSpec:
+    """What a model folder says about the model."""
+    net, judging = experiment.model, experiment.evaluation
+    return ModelSpec(
+        skeleton=manifest.skeleton,
+        width=net.width,
+        modules=net.modules,
+        blocks=net.blocks,
+        stem=net.stem,
+        input_hw=experiment.data.input_hw,
+        padding=experiment.data.padding,
+        sigma=experiment.heatmap.sigma,
+        decode=judging.decode,
+        flip_test=judging.flip_test,
+        shift_heatmap=judging.shift_heatmap,
+        trained_on=f"{manifest.name} ({manifest.digest[:12]})",
+        scores=scores,
+    )
+
+
+def recipe_of(experiment: Experiment, manifest: Manifest) -> Recipe:
+    """What chance may do to a training crop."""
+    return Recipe(
+        skeleton=manifest.skeleton,
+        input_hw=experiment.data.input_hw,
+        padding=experiment.data.padding,
+        augmentation=Augmentation(**vars(experiment.augment)),
+        seed=experiment.seed,
+    )
+
+
+def target_of(experiment: Experiment) -> Target:
+    """What the heatmaps should look like."""
+    return Target(
+        input_hw=experiment.data.input_hw,
+        heatmap_hw=experiment.data.heatmap_hw,
+        sigma=experiment.heatmap.sigma,
+        rounded=experiment.heatmap.rounded,
+        loss=experiment.optim.loss,
+    )
+
+
+def decoding_of(experiment: Experiment, manifest: Manifest) -> Decoding:
+    """How heatmaps become keypoints."""
+    judging = experiment.evaluation
+    return Decoding(
+        method=judging.decode,
+        flip_order=manifest.skeleton.flip_order if judging.flip_test else None,
+        shift=judging.shift_heatmap,
+        stride=HEATMAP_STRIDE,
+        sigma=experiment.heatmap.sigma,
+    )
+
+
+def uses_bf16(experiment: Experiment, device: torch.device) -> bool:
+    """Whether this experiment runs under bf16 autocast on this device."""
+    wanted = experiment.optim.precision
+    return wanted == "bf16" or (wanted == "auto" and bf16_pays(device))
