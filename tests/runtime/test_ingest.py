@@ -71,4 +71,6 @@ def test_no_validation_row_is_lost_and_every_worker_trains_as_many(cached, tiger
     train, val = zip(*read_by_all, strict=True)
     rows = read_table(tigers, "val", columns=["id"])["id"].to_pylist()
     assert sorted(row for part in val for row in part) == sorted(rows)
-    assert {len(part) for part in train} == {tigers.splits["train"].rows // workers}
+    each = tigers.splits["train"].rows // workers
+    assert [len(part) for part in train] == [each] * workers
+    assert len({row for part in train for row in part}) == each * workers  # no row twice
