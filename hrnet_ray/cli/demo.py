@@ -47,14 +47,14 @@ BASE = Experiment(
     name="train",
     data=DataConfig(input_hw=(96, 128)),
     model=SMALL_NET,
-    heatmap=HeatmapConfig(sigma=1.5, rounded=False),
+    heatmap=HeatmapConfig(sigma=1.1, rounded=False),
     augment=AugmentConfig(scale_factor=0.1, rotation_deg=8.0),
-    optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=30, epochs=15, batch_size=16),
-    evaluation=EvaluationConfig(decode="dark", every=3),
+    optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=30, epochs=10, batch_size=8),
+    evaluation=EvaluationConfig(decode="dark", every=2),
 )
 """A small HRNet; unrounded targets and DARK decoding make the most of its 24 x 32 heatmaps."""
 
-SPACE = parse_space(["optim.lr=log(5e-4,5e-3)", "heatmap.sigma=uniform(1.0,2.5)"])
+SPACE = parse_space(["optim.lr=log(5e-4,5e-3)", "heatmap.sigma=uniform(0.8,2.0)"])
 SEARCH = Search(trials=4, at_once=2, grace_epochs=1, reduction=2)
 TRIAL_EPOCHS = 3
 
