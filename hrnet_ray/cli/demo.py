@@ -56,7 +56,7 @@ BASE = Experiment(
 
 SPACE = parse_space(["optim.lr=log(5e-4,5e-3)", "heatmap.sigma=uniform(0.8,2.0)"])
 SEARCH = Search(trials=4, at_once=2, grace_epochs=1, reduction=2)
-TRIAL_EPOCHS = 3
+TRIAL_EPOCHS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class Args:
     """
 
     out: Path = Path("runs/demo")
-    pictures: int = 440
+    pictures: int = 380
     """Training pictures, with one to three tigers each."""
     workers: int = 2
     fresh: bool = False
