@@ -23,7 +23,7 @@ def test_a_typo_names_the_setting_that_was_meant():
 
 
 def test_a_setting_below_a_value_is_refused():
-    with pytest.raises(UsageError, match="'optim.lr' has no settings of its own"):
+    with pytest.raises(UsageError, match=r"'optim\.lr' has no settings of its own"):
         override(Experiment(), {"optim.lr.max": 1.0})
 
 

@@ -37,7 +37,7 @@ def test_a_gpu_that_nobody_has_is_refused_with_what_there_is():
 
 
 def test_sixty_four_workers_on_two_cpus_are_refused():
-    with pytest.raises(ClusterError, match="64 workers want 17 CPUs | have 2"):
+    with pytest.raises(ClusterError, match=r"64 workers want 17 CPUs \| have 2"):
         share_of(Cluster(workers=64), LAPTOP)
 
 

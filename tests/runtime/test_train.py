@@ -59,7 +59,7 @@ def _mlflow_tells_the_same(tmp_path, tigers, epochs):
 def test_a_gpu_that_is_not_there_is_refused_in_seconds(tiny, here):
     started = time.monotonic()
 
-    with pytest.raises(ClusterError, match="2 workers want 2 GPUs | have 0"):
+    with pytest.raises(ClusterError, match=r"2 workers want 2 GPUs \| have 0"):
         fit(tiny, replace(here, device="gpu"))
 
     assert time.monotonic() - started < 15
