@@ -31,13 +31,13 @@ from hrnet_ray.config import (
 from hrnet_ray.runtime.train import fit
 
 ROWS = 64  # the training file repeats the pictures, so that each batch of each worker has several
-EPOCHS = 20
+EPOCHS = 24
 WANTED = {"atrw": 0.90, "mpii": 0.95}
 
 BASE = Experiment(
     data=DataConfig(input_hw=(96, 128)),
     model=SMALL_NET,
-    heatmap=HeatmapConfig(sigma=1.5, rounded=False),
+    heatmap=HeatmapConfig(sigma=1.1, rounded=False),
     augment=AugmentConfig(scale_factor=0.0, rotation_share=0.0, flip_share=0.0),
     optim=OptimConfig(lr=3e-3, schedule="cosine", epochs=EPOCHS, batch_size=8),
     # Never mirrored in training, so not in the test either.

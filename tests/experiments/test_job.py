@@ -2,12 +2,14 @@
 
 import os
 import re
-import signal
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -27,14 +29,15 @@ def _free_port() -> int:
 def head(tmp_path: Path) -> Iterator[str]:
     """The address of a real head's job server. It ends by the pid that we started."""
     port, dashboard = _free_port(), _free_port()
+    short = tempfile.mkdtemp(prefix="ray")  # pytest's own path is too long for Ray's sockets
     started = subprocess.Popen(
         [
             RAY, "start", "--head", "--block", "--num-cpus=2", f"--port={port}",
             f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1",
             "--include-dashboard=true", "--node-ip-address=127.0.0.1",
-            "--object-store-memory=300000000", "--disable-usage-stats",
+            "--object-store-memory=300000000", "--disable-usage-stats", f"--temp-dir={short}",
         ],
-        env=os.environ | {"TMPDIR": str(tmp_path)},
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         stdout=(tmp_path / "head.log").open("w"),
         stderr=subprocess.STDOUT,
         start_new_session=True,
@@ -43,18 +46,20 @@ def head(tmp_path: Path) -> Iterator[str]:
         _wait_for(dashboard, started, tmp_path / "head.log")
         yield f"http://127.0.0.1:{dashboard}"
     finally:
-        family = [psutil.Process(started.pid)]
-        family += family[0].children(recursive=True)
-        for process in reversed(family):
-            with_id(process, signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=15)
-        for process in alive:
-            with_id(process, signal.SIGKILL)
+        _end(started)
+        shutil.rmtree(short, ignore_errors=True)
 
 
-def with_id(process: psutil.Process, number: signal.Signals) -> None:
-    if process.is_running():
-        process.send_signal(number)
+def _end(head: subprocess.Popen) -> None:
+    """End the head and what descends from it, and nothing else."""
+    if head.poll() is not None:
+        return
+    family = psutil.Process(head.pid).children(recursive=True)
+    for process in [*family, head]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    head.wait()
+    psutil.wait_procs(family, timeout=15)
 
 
 def _wait_for(port: int, head: subprocess.Popen, log: Path) -> None:
@@ -77,7 +82,6 @@ def test_the_search_runs_as_a_submitted_job(head, tmp_path):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )
 
     print(submitted.stdout[-4000:], submitted.stderr[-2000:])
