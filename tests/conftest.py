@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
-TIMEOUT_S = {"ray": 300, "chaos": 600}  # pyproject.toml holds the timeout of all other tests
+TIMEOUT_S = {"ray": 480, "chaos": 600}  # pyproject.toml holds the timeout of all other tests
 
 # Nobody else's Ray or MLflow may be reached, whatever the shell that started pytest had set.
 for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
