@@ -31,7 +31,7 @@ from hrnet_ray.config import (
 from hrnet_ray.runtime.train import fit
 
 ROWS = 64  # the training file repeats the pictures, so that each batch of each worker has several
-EPOCHS = 24
+EPOCHS = 34
 WANTED = {"atrw": 0.90, "mpii": 0.95}
 
 BASE = Experiment(

@@ -72,17 +72,27 @@ def _wait_for(port: int, head: subprocess.Popen, log: Path) -> None:
     pytest.fail(f"no job server after 60 s\n{log.read_text()[-2000:]}")
 
 
+def _submit(head: str, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Submit, and again while the head says that its agent is still on its way."""
+    for _ in range(30):
+        submitted = subprocess.run(
+            [RAY, "job", "submit", "--address", head, "--working-dir", ".", "--", *command],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        if "No available agent" not in submitted.stderr:
+            break
+        time.sleep(2)
+    return submitted
+
+
 @pytest.mark.ray
 def test_the_search_runs_as_a_submitted_job(head, tmp_path):
     storage = tmp_path / "runs"
     command = ["python", "experiments/tune_atrw.py", "--smoke", "--cluster.storage", str(storage)]
 
-    submitted = subprocess.run(
-        [RAY, "job", "submit", "--address", head, "--working-dir", ".", "--", *command],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
+    submitted = _submit(head, command)
 
     print(submitted.stdout[-4000:], submitted.stderr[-2000:])
     assert submitted.returncode == 0
