@@ -67,7 +67,7 @@ class Args:
     """
 
     out: Path = Path("runs/demo")
-    pictures: int = 380
+    pictures: int = 440
     """Training pictures, with one to three tigers each."""
     workers: int = 2
     fresh: bool = False
