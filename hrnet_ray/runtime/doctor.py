@@ -318,7 +318,7 @@ def local_ray() -> Finding:
         cpus = ray.cluster_resources().get("CPU", 0)
     except Exception as error:  # whatever it is, a person wants to read it here
         reason = " ".join(str(error).split())[:160]
-        return Finding("local Ray", False, reason, "ray stop --force; df -h /tmp /dev/shm")
+        return Finding("local Ray", False, reason, "df -h /tmp /dev/shm")
     finally:
         ray.shutdown()
     return Finding("local Ray", True, f"{cpus:g} CPUs after {time.monotonic() - began:.1f} s")
