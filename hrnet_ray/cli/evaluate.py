@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from hrnet_ray.data.labels import check_folder, make_folder
+from hrnet_ray.data.manifest import read_manifest, read_table
 from hrnet_ray.data.rows import labels_of
-from hrnet_ray.data.shards import read_manifest, read_table
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.model_folder import load_model
 from hrnet_ray.inference.predictor import Predictor

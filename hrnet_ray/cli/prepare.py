@@ -12,9 +12,10 @@ from hrnet_ray import skeletons
 from hrnet_ray.data import rows
 from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.labels import Labels, check_file, check_folder
+from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.mpii import read_mpii
 from hrnet_ray.data.prepare import Source, prepare, shared_pictures, split_by_picture
-from hrnet_ray.data.shards import Manifest, Progress
+from hrnet_ray.data.shards import Progress
 from hrnet_ray.errors import UsageError
 
 

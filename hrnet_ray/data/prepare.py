@@ -7,14 +7,8 @@ from pathlib import Path
 
 from hrnet_ray.data import rows
 from hrnet_ray.data.labels import Labels, make_folder
-from hrnet_ray.data.shards import (
-    Kind,
-    Manifest,
-    Progress,
-    check_pictures,
-    write_manifest,
-    write_split,
-)
+from hrnet_ray.data.manifest import Kind, Manifest, write_manifest
+from hrnet_ray.data.shards import Progress, check_pictures, write_split
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 

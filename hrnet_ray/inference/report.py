@@ -17,8 +17,8 @@ import torch
 
 from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import draw_pose, fitted, moved, sheet, side_colour
+from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.rows import Arrays, decode_rows
-from hrnet_ray.data.shards import Manifest
 from hrnet_ray.inference.predictor import STRIDE
 from hrnet_ray.inference.report_counts import Counts, count, stored_hw, write_csv
 from hrnet_ray.inference.report_page import page

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
 
+from hrnet_ray.data.manifest import Manifest, read_table
 from hrnet_ray.data.rows import LABELS, Arrays, labels_of
-from hrnet_ray.data.shards import ROW_GROUP_ROWS, Manifest, read_table
+from hrnet_ray.data.shards import ROW_GROUP_ROWS
 from hrnet_ray.errors import DataError
 
 FEW_KEYPOINTS = 3

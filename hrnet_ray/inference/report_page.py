@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 
 from hrnet_ray.data.drawing import side_colour
-from hrnet_ray.data.shards import Manifest
+from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.inference.report_counts import FEW_KEYPOINTS, Counts, SplitCounts, Suspects
 from hrnet_ray.learning.batch import Recipe
 

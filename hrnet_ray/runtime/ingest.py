@@ -16,8 +16,8 @@ from ray.data import DataIterator, Dataset
 from ray.train import DataConfig as TrainDataConfig
 
 from hrnet_ray.config import DataConfig
+from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.rows import decode_exact, decode_rows
-from hrnet_ray.data.shards import Manifest
 from hrnet_ray.learning.batch import CanvasBatch, CropBatch, to_canvases, to_crops
 
 DECODE_ROWS = 32  # rows per decode task: about 16 MB of 416 px canvases

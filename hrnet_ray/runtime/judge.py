@@ -8,7 +8,7 @@ from torch import nn
 
 from hrnet_ray.config import Experiment
 from hrnet_ray.data import pictures, rows
-from hrnet_ray.data.shards import Manifest, read_head, read_table
+from hrnet_ray.data.manifest import Manifest, read_head, read_table
 from hrnet_ray.inference.model_folder import save_model
 from hrnet_ray.inference.plots import poses_on_crops
 from hrnet_ray.learning.checkpoint import Progress

@@ -6,7 +6,7 @@ Config stops here: `pose`, `models`, `data`, `learning` and `inference` have nev
 import torch
 
 from hrnet_ray.config import HEATMAP_STRIDE, Experiment
-from hrnet_ray.data.shards import Manifest
+from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.inference.model_folder import ModelSpec
 from hrnet_ray.learning.batch import Recipe
 from hrnet_ray.learning.loop import Decoding, Target

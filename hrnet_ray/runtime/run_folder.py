@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hrnet_ray.config import Cluster, Experiment, differences, flatten
-from hrnet_ray.data.shards import Manifest
+from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import ClusterError, UsageError
 
 ARTIFACTS = (

@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 
 from hrnet_ray.config import Cluster, Experiment, override
-from hrnet_ray.data.shards import Manifest
+from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DivergedError
 from hrnet_ray.inference import plots
 from hrnet_ray.runtime.machines import Share

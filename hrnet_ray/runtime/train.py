@@ -23,7 +23,7 @@ from ray.train import (
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from hrnet_ray.config import Cluster, Experiment, flatten
-from hrnet_ray.data.shards import Manifest, read_manifest
+from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
 from hrnet_ray.inference import plots
 from hrnet_ray.runtime.hosts import KEPT, TrainHost

@@ -15,7 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from hrnet_ray.config import Cluster, Experiment, flatten, override
-from hrnet_ray.data.shards import read_manifest
+from hrnet_ray.data.manifest import read_manifest
 from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.hosts import TrialHost
 from hrnet_ray.runtime.ingest import datasets

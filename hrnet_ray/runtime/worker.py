@@ -10,7 +10,7 @@ import torch
 from ray.data import DataIterator
 
 from hrnet_ray.config import Experiment
-from hrnet_ray.data.shards import Manifest
+from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.learning import checkpoint
 from hrnet_ray.learning.batch import PoseBatch, augmented
 from hrnet_ray.learning.loop import Predictions, predict, train_epoch

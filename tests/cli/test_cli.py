@@ -15,8 +15,8 @@ from hrnet_ray.cli import guarded, main, start
 from hrnet_ray.cli.evaluate import as_table
 from hrnet_ray.cli.predict import Args as PredictArgs, read_boxes
 from hrnet_ray.data import pictures
+from hrnet_ray.data.manifest import read_manifest, read_table
 from hrnet_ray.data.rows import labels_of
-from hrnet_ray.data.shards import read_manifest, read_table
 from hrnet_ray.errors import ClusterError, DataError, DivergedError, UsageError
 from hrnet_ray.inference.model_folder import ModelSpec, save_model
 from hrnet_ray.inference.predictor import Predictor

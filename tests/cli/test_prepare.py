@@ -10,7 +10,7 @@ import pytest
 
 from hrnet_ray.cli.prepare import Coco, Synthetic, counter, run
 from hrnet_ray.data import pictures
-from hrnet_ray.data.shards import read_manifest, read_table, verify
+from hrnet_ray.data.manifest import read_manifest, read_table, verify
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
 
 PICTURES = 10

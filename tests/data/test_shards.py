@@ -8,15 +8,15 @@ import pytest
 
 from hrnet_ray.data import pictures, rows, shards
 from hrnet_ray.data.labels import Instance, Labels, Skipped
-from hrnet_ray.data.shards import (
+from hrnet_ray.data.manifest import (
     Manifest,
     read_head,
     read_manifest,
     read_table,
     verify,
     write_manifest,
-    write_split,
 )
+from hrnet_ray.data.shards import write_split
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 

@@ -14,7 +14,7 @@ from hrnet_ray.config import (
     ModelConfig,
     OptimConfig,
 )
-from hrnet_ray.data.shards import Manifest, read_manifest
+from hrnet_ray.data.manifest import Manifest, read_manifest
 
 
 @pytest.fixture(scope="session")

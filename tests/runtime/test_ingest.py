@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from hrnet_ray.data.manifest import read_table
 from hrnet_ray.data.rows import decode_exact, decode_rows
-from hrnet_ray.data.shards import read_table
 from hrnet_ray.runtime.ingest import Shares, canvas_batches, crop_batches, datasets
 from hrnet_ray.runtime.machines import configure_data
 
