@@ -5,7 +5,9 @@ instance, reduced to fit a canvas (for training), or the untouched file (for exa
 `stored_from_image` leads from the one frame to the other.
 """
 
+import hashlib
 import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from hrnet_ray.data.labels import Instance
 from hrnet_ray.data.pictures import cv2  # first imported there, where its limits are set
 
 Arrays = dict[str, np.ndarray]
+
+Each = Callable[[Callable[[int], bool], Iterable[int]], Iterable[bool]]
+"""`map`, or the `map` of a thread pool: OpenCV lets go of the GIL."""
 
 CANVAS_PX = 416
 """Side of a canvas. With `COVERS` it gives 256 px crops a quarter more pixels than they show."""
@@ -44,6 +49,7 @@ def schema(keypoints: int) -> pa.Schema:
             "stored_from_image": pa.list_(pa.float64(), 9),
             "picture": pa.binary(),
             "sha256": pa.string(),  # of the original file
+            "stored_sha256": pa.string(),  # of `picture`
         }
     )
 
@@ -105,6 +111,7 @@ def _row(instance: Instance, original: bytes, stored: bytes, matrix: np.ndarray)
         "stored_from_image": matrix.ravel().tolist(),
         "picture": stored,
         "sha256": pictures.sha256(original),
+        "stored_sha256": pictures.sha256(stored),
     }
 
 
@@ -127,8 +134,21 @@ def _dense(table: pa.Table, name: str) -> np.ndarray:
     return flat.reshape(table.num_rows, length, *_INNER[name])
 
 
-def decode_rows(table: pa.Table, *, canvas_px: int) -> Arrays:
+def checked(table: pa.Table) -> pa.Table:
+    """Add the column `intact`: whether each picture's bytes are those that were prepared."""
+    intact = [
+        hashlib.sha256(picture.as_buffer()).hexdigest() == wanted
+        for picture, wanted in zip(
+            table["picture"], table["stored_sha256"].to_pylist(), strict=True
+        )
+    ]
+    return table.append_column("intact", pa.array(intact, pa.bool_()))
+
+
+def decode_rows(table: pa.Table, *, canvas_px: int, each: Each = map) -> Arrays:
     """Turn B training rows into what the device warps; deterministic, so it can be cached.
+
+    `each` maps over the rows: a thread pool's `map` decodes them in parallel.
 
     Returns:
         The label columns, `canvas_from_image` float64 [B, 3, 3], `canvas` uint8 [B, S, S, 3] RGB
@@ -138,17 +158,20 @@ def decode_rows(table: pa.Table, *, canvas_px: int) -> Arrays:
     arrays = labels_of(table)
     canvas_from_image = _dense(table, "stored_from_image")
     canvas = np.zeros((table.num_rows, canvas_px, canvas_px, 3), np.uint8)
-    readable = np.zeros(table.num_rows, bool)
-    for at, data in enumerate(table["picture"]):
-        picture = pictures.decode(data.as_py())
+    stored = _intact_pictures(table)
+
+    def decode(at: int) -> bool:
+        picture = pictures.decode(stored[at])
         if picture is None:
-            continue
-        readable[at] = True
+            return False
         # Prepared for a larger canvas, or an untouched file: then it is reduced here.
         fitting, canvas_from_stored = _fitted(picture, canvas_px)
         height, width = fitting.shape[:2]
         canvas[at, :height, :width] = fitting
         canvas_from_image[at] = canvas_from_stored @ canvas_from_image[at]
+        return True
+
+    readable = np.fromiter(each(decode, range(table.num_rows)), bool, table.num_rows)
     visible = arrays["visible"] & readable[:, None]
     return arrays | {
         "canvas_from_image": canvas_from_image,
@@ -158,7 +181,19 @@ def decode_rows(table: pa.Table, *, canvas_px: int) -> Arrays:
     }
 
 
-def decode_exact(table: pa.Table, *, input_hw: tuple[int, int], padding: float) -> Arrays:
+def _intact_pictures(table: pa.Table) -> list[bytes]:
+    """The stored bytes; none where `checked` found others than were prepared."""
+    stored = table["picture"].to_pylist()
+    if "intact" not in table.column_names:
+        return stored
+    return [
+        data if ok else b"" for data, ok in zip(stored, table["intact"].to_pylist(), strict=True)
+    ]
+
+
+def decode_exact(
+    table: pa.Table, *, input_hw: tuple[int, int], padding: float, each: Each = map
+) -> Arrays:
     """Turn B evaluation rows into crops, each by one `cv2.warpAffine` as the published code.
 
     Returns:
@@ -169,13 +204,17 @@ def decode_exact(table: pa.Table, *, input_hw: tuple[int, int], padding: float) 
     stored_from_image = _dense(table, "stored_from_image")
     matrices = crop_matrices(arrays["box_xywh"], input_hw=input_hw, padding=padding)
     crops = np.zeros((table.num_rows, *input_hw, 3), np.uint8)
-    readable = np.zeros(table.num_rows, bool)
-    for at, data in enumerate(table["picture"]):
-        picture = pictures.decode(data.as_py())
-        if picture is not None:
-            readable[at] = True
-            crop_from_stored = matrices[at] @ np.linalg.inv(stored_from_image[at])
-            crops[at] = cut_crop(picture, crop_from_stored, input_hw=input_hw)
+    stored = _intact_pictures(table)
+
+    def decode(at: int) -> bool:
+        picture = pictures.decode(stored[at])
+        if picture is None:
+            return False
+        crop_from_stored = matrices[at] @ np.linalg.inv(stored_from_image[at])
+        crops[at] = cut_crop(picture, crop_from_stored, input_hw=input_hw)
+        return True
+
+    readable = np.fromiter(each(decode, range(table.num_rows)), bool, table.num_rows)
     return arrays | {"crop": crops, "crop_from_image": matrices, "readable": readable}
 
 
