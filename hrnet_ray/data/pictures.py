@@ -9,6 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hrnet_ray.data import headers
+from hrnet_ray.data.headers import Reason as Reason, Refused as Refused, size_hw as size_hw
 from hrnet_ray.errors import DataError
 
 PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -16,12 +18,25 @@ _READ_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def decode(data: bytes) -> np.ndarray | None:
-    """RGB uint8 [H, W, 3], or None for bytes that are no whole picture."""
-    if not data:
-        return None
+    """RGB uint8 [H, W, 3], or None for bytes that are no whole picture (`refusal` says why)."""
+    return None if headers.fault(data) else _decoded(data)
+
+
+def refusal(data: bytes) -> Refused:
+    """Why `decode` refused these bytes. They are not decoded again."""
+    return headers.fault(data) or Refused(Reason.DAMAGED, headers.described(data))
+
+
+def open_picture(data: bytes) -> np.ndarray | Refused:
+    """RGB uint8 [H, W, 3], or why there is none."""
+    picture = decode(data)
+    return refusal(data) if picture is None else picture
+
+
+def _decoded(data: bytes) -> np.ndarray | None:
     try:
         return cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
-    except cv2.error:  # more pixels than hrnet_ray/__init__.py allows
+    except cv2.error:
         return None
 
 

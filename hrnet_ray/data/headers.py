@@ -1,0 +1,232 @@
+"""What a picture file says of itself before it is decoded, and what speaks against decoding it.
+
+Decoders believe headers: 124 kB can ask for 3 GB, and a JPEG can ask to be read a thousand times.
+Everything here reads a few bytes of a file, and looks through all of them only where it must.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+MAX_PIXELS = 2**26
+"""8192 x 8192; OpenCV is told the same when it is imported."""
+MAX_SCANS = 100
+"""A progressive JPEG has about ten; each one more has to be decoded over the whole picture."""
+
+SizeHw = tuple[int, int]
+
+
+class Reason(StrEnum):
+    """Why a picture was refused, in words that a column of a table can hold."""
+
+    EMPTY = "empty file"
+    NO_PICTURE = "not a picture"
+    CUT_OFF = "cut off"
+    DAMAGED = "damaged"
+    TOO_LARGE = "too many pixels"
+    TOO_MANY_SCANS = "too many scans"
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A picture that is not decoded: why, and what was found."""
+
+    reason: Reason
+    detail: str
+
+
+class _Kind(NamedTuple):
+    name: str
+    start: re.Pattern[bytes]
+    size_hw: Callable[[bytes], SizeHw]
+    """Raises struct.error where the header ends too early; (0, 0) where it makes no sense."""
+    fault: Callable[[bytes], Reason | None]
+    """What can be told without decoding. Where this finds nothing, the decoder may."""
+    most: float
+    """Pixels that one byte can hold, however plain the picture is."""
+
+
+def size_hw(data: bytes) -> SizeHw | None:
+    """Rows and columns as stored, from the header alone; None for bytes that have none."""
+    kind = _kind(data)
+    try:
+        height, width = kind.size_hw(data) if kind else (0, 0)
+    except struct.error:
+        return None
+    return (height, width) if height and width else None
+
+
+def fault(data: bytes) -> Refused | None:
+    """What speaks against decoding these bytes; None where only decoding can tell."""
+    if not data:
+        return Refused(Reason.EMPTY, "0 bytes")
+    kind = _kind(data)
+    if kind is None:
+        return Refused(Reason.NO_PICTURE, f"{len(data):,} bytes that start {data[:8]!r}")
+    try:
+        height, width = kind.size_hw(data)
+    except struct.error:
+        return Refused(Reason.CUT_OFF, f"a {kind.name} whose header ends at {len(data):,} bytes")
+    reason = _reason(kind, data, height * width)
+    return Refused(reason, described(data)) if reason else None
+
+
+def _reason(kind: _Kind, data: bytes, pixels: int) -> Reason | None:
+    if not pixels:
+        return Reason.DAMAGED
+    if pixels > MAX_PIXELS:
+        return Reason.TOO_LARGE
+    reason = kind.fault(data)
+    if reason is None and pixels > kind.most * len(data):
+        return Reason.DAMAGED
+    return reason
+
+
+def described(data: bytes) -> str:
+    """Kind and sizes of a picture that has a header: `a PNG of 40 x 30 pixels in 1,200 bytes`."""
+    kind, size = _kind(data), size_hw(data)
+    name = kind.name if kind else "file"
+    if size is None:
+        return f"a {name} of {len(data):,} bytes without a size"
+    return f"a {name} of {size[1]:,} x {size[0]:,} pixels in {len(data):,} bytes"
+
+
+def _kind(data: bytes) -> _Kind | None:
+    for kind in _KINDS:
+        if kind.start.match(data):
+            return kind
+    return None
+
+
+# --- JPEG
+
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
+"""Not 0xff00, which is data, nor 0xff01 and 0xffd0-0xffd7, which stand between data."""
+_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_SEQUENTIAL = (0xC0, 0xC1)
+
+
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Each marker, and where its segment starts. Leaps over segments: a preview has markers too."""
+    at = 2
+    while found := _MARKER.search(data, at):
+        marker, at = data[found.end() - 1], found.end()
+        yield marker, at
+        if marker not in (_START, _END):
+            at += max(2, int.from_bytes(data[at : at + 2], "big"))
+
+
+def _jpeg_size_hw(data: bytes) -> SizeHw:
+    for marker, at in _jpeg_markers(data):
+        if marker in _FRAMES:
+            return struct.unpack_from(">HH", data, at + 3)
+        if marker in (_SCAN, _END):
+            return 0, 0
+    raise struct.error("no frame")
+
+
+def _jpeg_fault(data: bytes) -> Reason | None:
+    """A missing end, or too many scans. Data may follow the end: some cameras write there."""
+    scans = 0
+    in_one_scan = b""  # the count of components of a frame that may come in one scan
+    for marker, at in _jpeg_markers(data):
+        if marker in _SEQUENTIAL:
+            in_one_scan = data[at + 7 : at + 8]
+        elif marker == _END:
+            return None
+        elif marker == _SCAN:
+            scans += 1
+            if scans > MAX_SCANS:
+                return Reason.TOO_MANY_SCANS
+            if data[at + 2 : at + 3] == in_one_scan:  # decoders refuse a second one
+                end = bytes((0xFF, _END))
+                whole = data.endswith(end) or data.find(end, at) > 0
+                return None if whole else Reason.CUT_OFF
+    return Reason.CUT_OFF
+
+
+# --- PNG, BMP, WebP, TIFF
+
+
+def _png_size_hw(data: bytes) -> SizeHw:
+    name, width, height = struct.unpack_from(">4sII", data, 12)
+    return (height, width) if name == b"IHDR" else (0, 0)
+
+
+def _png_fault(data: bytes) -> Reason | None:
+    """Chunks that do not lead to the last one."""
+    at = 8
+    while at + 12 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+        if name == b"IEND":
+            break
+    else:
+        return Reason.CUT_OFF
+    return None if at <= len(data) else Reason.CUT_OFF
+
+
+def _bmp_size_hw(data: bytes) -> SizeHw:
+    if struct.unpack_from("<I", data, 14) == (12,):  # OS/2
+        width, height = struct.unpack_from("<HH", data, 18)
+    else:
+        width, height = struct.unpack_from("<ii", data, 18)
+    return abs(height), abs(width)  # a height below 0 says that the top row comes first
+
+
+def _webp_size_hw(data: bytes) -> SizeHw:
+    name = data[12:16]
+    if name == b"VP8L":  # 14 bits each, after a byte that is always 0x2f
+        bits = struct.unpack_from("<I", data, 21)[0]
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if name == b"VP8 ":  # the two bits above each size say how to show it
+        width, height = struct.unpack_from("<HH", data, 26)
+        return height & 0x3FFF, width & 0x3FFF
+    if name == b"VP8X":  # 24 bits each
+        low_w, high_w, low_h, high_h = struct.unpack_from("<HBHB", data, 24)
+        return (high_h << 16 | low_h) + 1, (high_w << 16 | low_w) + 1
+    return 0, 0
+
+
+def _webp_fault(data: bytes) -> Reason | None:
+    length = struct.unpack_from("<I", data, 4)[0]
+    return Reason.CUT_OFF if 8 + length > len(data) else None
+
+
+_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+
+
+def _tiff_tags(data: bytes) -> Iterator[tuple[int, str, int]]:
+    """The tags of the first page, each with the format of its value and where that stands."""
+    order = "<" if data[:2] == b"II" else ">"
+    first = struct.unpack_from(order + "I", data, 4)[0]
+    count = struct.unpack_from(order + "H", data, first)[0]
+    for at in range(first + 2, first + 2 + 12 * count, 12):
+        tag, kind = struct.unpack_from(order + "HH", data, at)
+        yield tag, order + ("H" if kind == 3 else "I"), at + 8
+
+
+def _tiff_size_hw(data: bytes) -> SizeHw:
+    sizes = {_HEIGHT: 0, _WIDTH: 0}
+    for tag, form, at in _tiff_tags(data):
+        if tag in sizes:
+            sizes[tag] = struct.unpack_from(form, data, at)[0]
+    return sizes[_HEIGHT], sizes[_WIDTH]
+
+
+def _nothing(data: bytes) -> None:
+    """The decoder finds out."""
+
+
+_KINDS = (
+    _Kind("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg_size_hw, _jpeg_fault, 1024),
+    _Kind("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png_size_hw, _png_fault, 8 * 1032),
+    _Kind("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _webp_size_hw, _webp_fault, math.inf),
+    _Kind("TIFF", re.compile(rb"II\*\0|MM\0\*"), _tiff_size_hw, _nothing, math.inf),
+    _Kind("BMP", re.compile(rb"BM"), _bmp_size_hw, _nothing, math.inf),
+)
