@@ -3,8 +3,13 @@
 And what every reader asks of an annotation file: numbers that are numbers, names that are names.
 """
 
+import json
+import re
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
+from reprlib import Repr
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +18,25 @@ from hrnet_ray.skeletons import Skeleton
 
 MOST = 1e9
 """No picture has a coordinate beyond this."""
+
+LONGEST_NAME = 4096
+"""No file system here takes a path of more bytes."""
+
+
+class Reason(StrEnum):
+    """Why a thing was read and not used: short and constant, a column of skipped.csv."""
+
+    CROWD = "crowd"
+    NO_KEYPOINTS = "no keypoints"
+    EMPTY_BOX = "empty box"
+    MISSING_PICTURE = "missing picture"
+    BROKEN_PICTURE = "broken picture"
+    MERGED_POSES = "merged poses"
+    KEYPOINT_TWICE = "keypoint twice"
+    KEYPOINT_WITHOUT_BOX = "keypoint without box"
+    TURNED_PICTURE = "turned picture"
+    CANCELLED = "cancelled"
+    OTHER_ANNOTATION = "other annotation"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +66,7 @@ class Skipped:
 
     item: str
     reason: str
+    """One of `Reason`."""
     detail: str = ""
 
 
@@ -61,6 +86,16 @@ class Labels:
         return len(self.instances) + len(self.skipped)
 
 
+_REPR = Repr()
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict = 2, 6, 4
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
+
+
+def shown(value: object) -> str:
+    """A value from a file as an error quotes it: short, whatever its length and depth."""
+    return _REPR.repr(value)
+
+
 def number(value: object, what: str) -> float:
     """A JSON number; no text, no true or false, no NaN, nothing beyond `MOST`.
 
@@ -68,7 +103,7 @@ def number(value: object, what: str) -> float:
         ValueError: `value` is none.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < MOST:
-        raise ValueError(f"{what} is {value!r:.60} where a number is wanted")
+        raise ValueError(f"{what} is {shown(value)} where a number is wanted")
     return float(value)
 
 
@@ -79,7 +114,7 @@ def numbers(value: object, count: int, what: str) -> np.ndarray:
         ValueError: `value` is no such list.
     """
     if not isinstance(value, list) or len(value) != count:
-        raise ValueError(f"{what} is {value!r:.60} where {count} numbers are wanted")
+        raise ValueError(f"{what} is {shown(value)} where {count} numbers are wanted")
     return np.array([number(item, f"{what}[{at}]") for at, item in enumerate(value)])
 
 
@@ -90,20 +125,27 @@ def file_name(value: object, what: str) -> str:
         ValueError: `value` is no text, is empty, or holds half a character.
     """
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{what} is {value!r:.60} where a file name is wanted")
+        raise ValueError(f"{what} is {shown(value)} where a file name is wanted")
     value.encode()  # a lone surrogate: UnicodeEncodeError is a ValueError
     return value
 
 
 def picture_path(images: Path, name: str) -> Path:
-    """The file that an annotation names, which must lie below `images`.
+    """The real path of the file that an annotation names, which must lie below `images`.
 
     Raises:
-        DataError: the name leads elsewhere (`../`, an absolute path, a link out of the folder).
+        DataError: the name leads elsewhere (`../`, an absolute path, a link out of the folder), is
+            an address, or is no name that a file can have.
     """
+    if _ADDRESS.match(name):
+        raise DataError(
+            "an annotation that names an address where a file is wanted",
+            f"{name[:80]!r}",
+            "download the pictures, and give their file names; nothing is fetched from a network",
+        )
     try:
         root, path = images.resolve(), (images / name).resolve()
-        inside = path.is_relative_to(root)
+        inside = path.is_relative_to(root) and len(name.encode()) <= LONGEST_NAME
     except (OSError, ValueError, RuntimeError):  # a NUL in it; a link that leads to itself
         inside = False
     if not inside:
@@ -112,7 +154,23 @@ def picture_path(images: Path, name: str) -> Path:
             f"{name[:80]!r} below {images}",
             "correct file_name in the annotations; only files below --images are opened",
         )
-    return images / name
+    return path
+
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def load_json(path: Path, *, fix: str) -> Any:
+    """The content of a JSON file that a flag named.
+
+    Raises:
+        DataError: it is not there, or is no JSON.
+    """
+    check_file(path, "--annotations")
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError("a file that is no JSON", f"{path}: {error}", fix) from error
 
 
 def make_folder(path: Path, flag: str) -> None:
