@@ -4,16 +4,22 @@ A skeleton is data. A new animal is a COCO category or a few lines of YAML, neve
 Left and right are told by name: `left_knee` mirrors to `right_knee`.
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hrnet_ray.errors import DataError
+from hrnet_ray.strict_yaml import read_yaml
 
 DEFAULT_OKS_SIGMA = 0.05
 """For a skeleton without `oks_sigmas`: about the middle of COCO's, which lie at 0.025-0.107."""
+
+MAX_NAME = 100
+"""Characters of a keypoint's name: it must fit a column, a plot, and a metric's name."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Skeleton:
         where = f"skeleton {self.name!r}"
         if not self.keypoints:
             raise DataError("a skeleton without keypoints", where, "name its keypoints in order")
-        if doubled := sorted({k for k in self.keypoints if self.keypoints.count(k) > 1}):
+        if doubled := sorted(k for k, times in Counter(self.keypoints).items() if times > 1):
             raise DataError(f"keypoints named twice: {doubled}", where, "give each its own name")
         if strays := sorted({end for bone in self.bones for end in bone} - set(self.keypoints)):
             raise DataError(
@@ -46,6 +52,10 @@ class Skeleton:
                     f"{len(sigmas)} oks_sigmas for {len(self)} keypoints",
                     where,
                     "give one sigma for each keypoint, in their order",
+                )
+            if not all(0 < sigma < math.inf for sigma in sigmas):
+                raise DataError(
+                    "oks_sigmas that are not all above 0", where, "COCO's lie at 0.025 to 0.107"
                 )
         _ = self.flip_order  # a left without its right is found here, not in the first mirror
 
@@ -125,31 +135,79 @@ def to_dict(skeleton: Skeleton) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any], *, where: str) -> Skeleton:
-    """The inverse of `to_dict`; `where` names the file in errors."""
+    """The inverse of `to_dict`; `where` names the file in errors.
+
+    Raises:
+        DataError: an entry that is unknown, or not of the form that `to_dict` gives it.
+    """
     known = {"name", "keypoints", "bones", "oks_sigmas", "other_oks_sigmas", "upper_body"}
-    if strays := sorted(set(values) - known):
+    if strays := sorted(map(str, set(values) - known)):
         raise DataError(
             f"unknown entries {strays} in a skeleton", where, f"use {', '.join(sorted(known))}"
         )
-    if not isinstance(values.get("keypoints"), list) or not values["keypoints"]:
+    keypoints = _names(values.get("keypoints"), "keypoints", where)
+    if not keypoints:
         raise DataError("a skeleton without a list of keypoints", where, "add `keypoints: [...]`")
-    keypoints = tuple(map(str, values["keypoints"]))
-    upper_body = [str(name) for name in values.get("upper_body") or ()]
+    upper_body = _names(values.get("upper_body"), "upper_body", where)
     if strays := sorted(set(upper_body) - set(keypoints)):
         raise DataError(
             f"upper_body names no such keypoint: {strays}", where, f"use {', '.join(keypoints)}"
         )
-    return Skeleton(
-        name=str(values.get("name", "custom")),
-        keypoints=keypoints,
-        bones=tuple((str(a), str(b)) for a, b in values.get("bones") or ()),
-        oks_sigmas=_floats(values.get("oks_sigmas")),
-        other_oks_sigmas={
-            name: tuple(map(float, sigmas))
-            for name, sigmas in (values.get("other_oks_sigmas") or {}).items()
+    place = {name: index for index, name in enumerate(keypoints)}
+    others = values.get("other_oks_sigmas") or {}
+    if not isinstance(others, Mapping):
+        raise _unlike("other_oks_sigmas", where, "{name: [0.1, ...]}")
+    parts: dict[str, Any] = {
+        "name": str(values.get("name", "custom")),
+        "keypoints": keypoints,
+        "bones": _bones(values.get("bones"), where),
+        "oks_sigmas": _sigmas(values.get("oks_sigmas"), "oks_sigmas", where),
+        "other_oks_sigmas": {
+            str(name): _sigmas(sigmas, "other_oks_sigmas", where) or ()
+            for name, sigmas in others.items()
         },
-        upper_body=tuple(map(keypoints.index, upper_body)),
-    )
+        "upper_body": tuple(place[name] for name in upper_body),
+    }
+    try:
+        return Skeleton(**parts)
+    except DataError as error:
+        raise DataError(error.what, f"{where}: {error.where}", error.fix) from error
+
+
+def _names(values: object, entry: str, where: str) -> tuple[str, ...]:
+    if values is None:
+        return ()
+    if not isinstance(values, list) or not all(
+        isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()
+        for name in values
+    ):  # YAML reads a bare `no` or `12` as other than text
+        raise _unlike(entry, where, "[nose, tail], with quotes around what is no word")
+    return tuple(values)
+
+
+def _bones(values: object, where: str) -> tuple[tuple[str, str], ...]:
+    pairs = [] if values is None else values
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
+        raise _unlike("bones", where, "[[left_ear, nose], [nose, tail]]")
+    named = [_names(pair, "bones", where) for pair in pairs]
+    if not all(len(pair) == 2 for pair in named):
+        raise _unlike("bones", where, "[[left_ear, nose], [nose, tail]]")
+    return tuple((pair[0], pair[1]) for pair in named)
+
+
+def _sigmas(values: object, entry: str, where: str) -> tuple[float, ...] | None:
+    if values is None or values == []:
+        return None
+    if not isinstance(values, list) or not all(
+        isinstance(sigma, int | float) and not isinstance(sigma, bool) and abs(sigma) < 1e9
+        for sigma in values
+    ):
+        raise _unlike(entry, where, "[0.025, 0.05]")
+    return tuple(map(float, values))
+
+
+def _unlike(entry: str, where: str, form: str) -> DataError:
+    return DataError(f"{entry} in another form than a skeleton has", where, f"write {form}")
 
 
 def named(name: str) -> Skeleton:
@@ -166,24 +224,8 @@ def named(name: str) -> Skeleton:
 
 
 def _from_yaml(path: Path) -> Skeleton:
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            "a skeleton file that cannot be read", f"{path}: {reason}", "see docs/data.md"
-        ) from error
-    if not isinstance(values, dict):
-        raise DataError(
-            "a skeleton file without entries", str(path), "start it with `keypoints: [...]`"
-        )
+    values = read_yaml(path, fix="start it with `keypoints: [...]`; see docs/data.md")
     return from_dict({"name": path.stem, **values}, where=str(path))
-
-
-def _floats(values: Iterable[float] | None) -> tuple[float, ...] | None:
-    return tuple(map(float, values)) if values else None
 
 
 MPII = Skeleton(

@@ -1,3 +1,7 @@
+import os
+import resource
+import time
+
 import pytest
 
 from hrnet_ray.errors import DataError
@@ -93,9 +97,117 @@ def test_an_unknown_skeleton_names_the_known_ones():
         named("wolf")
 
 
-def test_a_yaml_that_builds_objects_is_refused(tmp_path):
-    path = tmp_path / "evil.yaml"
-    path.write_text("keypoints: !!python/object/apply:os.getcwd []\n")
+def laughs(levels: int = 9) -> str:
+    """Nine lines that stand for a billion words."""
+    lines = ["a0: &a0 [ha, ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
+    for level in range(1, levels):
+        lines.append(f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]")
+    return "\n".join([*lines, f"keypoints: [*a{levels - 1}]"])
 
-    with pytest.raises(DataError, match="cannot be read"):
+
+HOSTILE = {
+    "python object": ("keypoints: !!python/object/apply:os.getcwd []", "python/object"),
+    "python name": ("keypoints: !!python/name:os.system", "python/name"),
+    "billion laughs": (laughs(), "an alias (*a0): write it out"),
+    "itself": ("keypoints: &me [*me]", "an alias (*me): write it out"),
+    "merge key": ("base: &b {name: fox}\n<<: *b\nkeypoints: [nose]", "an alias (*b)"),
+    "10 MB": ("keypoints: [" + "nose, " * 1_700_000 + "]", "larger than 65,536 bytes"),
+    "10 MB of comment": ("keypoints: [nose]\n# " + "x" * 10_000_000, "larger than 65,536 bytes"),
+    "equal keys": ("keypoints: [nose]\nkeypoints: [tail]", "entries given twice: keypoints"),
+    "equal inner keys": (
+        "keypoints: [nose]\nother_oks_sigmas: {a: [1], a: [2]}", "entries given twice: a",
+    ),
+    "deep lists": ("keypoints: " + "[" * 30_000, "nested more than 12 deep"),
+    "deep entries": ("keypoints: " + "{a: " * 9_000, "nested more than 12 deep"),
+    "deep lines": ("\n".join(" " * n + "a:" for n in range(300)), "nested more than 12 deep"),
+    "endless number": ("oks_sigmas: [" + "9" * 5_000 + "]", "integer string conversion"),
+    "13th month": ("name: 2024-13-45", "month must be"),
+    "two documents": ("keypoints: [nose]\n---\nkeypoints: [tail]", "single document"),
+    "control character": ("keypoints: [no\0se]", "special characters are not allowed"),
+    "unclosed": ("keypoints: [nose", "expected ',' or ']'"),
+    "no text": (b"\xff\xfe\xff", "codec can't decode"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "reason"), HOSTILE.values(), ids=HOSTILE)
+def test_a_yaml_from_a_stranger_is_refused_at_once(tmp_path, content, reason):
+    path = tmp_path / "evil.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    memory_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start_s = time.perf_counter()
+
+    with pytest.raises(DataError) as error:
         named(str(path))
+
+    assert time.perf_counter() - start_s < 1
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_kb < 200 * 1024
+    assert error.value.what == "a YAML file that cannot be read"
+    assert str(path) in error.value.where
+    assert reason in error.value.where
+    assert len(error.value.where) < 400 + len(str(path))
+    assert error.value.fix == "start it with `keypoints: [...]`; see docs/data.md"
+
+
+OTHER_FORMS = {
+    "text": "nose, tail",
+    "list": "[nose, tail]",
+    "empty": "",
+    "number as key": "1: [nose]",
+    "unknown entry": "keypoints: [nose]\njoints: [nose]",
+    "no keypoints": "name: fox",
+    "keypoints as text": "keypoints: nose",
+    "keypoints as numbers": "keypoints: [1, 2]",
+    "a bare no": "keypoints: [no, nose]",
+    "nameless": "keypoints: ['', nose]",
+    "twice": "keypoints: [nose, nose]",
+    "long name": f"keypoints: [{'n' * 101}]",
+    "line break": 'keypoints: ["no\\nse"]',
+    "escape": 'keypoints: ["\\e[31mnose"]',
+    "bones as text": "keypoints: [nose, tail]\nbones: nose",
+    "bones of three": "keypoints: [a, b, c]\nbones: [[a, b, c]]",
+    "bones as letters": "keypoints: [a, b]\nbones: [ab]",
+    "a stray bone": "keypoints: [nose]\nbones: [[nose, tail]]",
+    "sigmas as text": "keypoints: [nose]\noks_sigmas: [wide]",
+    "sigmas as number": "keypoints: [nose]\noks_sigmas: 0.1",
+    "no number": "keypoints: [nose]\noks_sigmas: [.nan]",
+    "infinite": "keypoints: [nose]\noks_sigmas: [.inf]",
+    "negative": "keypoints: [nose]\noks_sigmas: [-0.1]",
+    "true": "keypoints: [nose]\noks_sigmas: [true]",
+    "two for one": "keypoints: [nose]\noks_sigmas: [0.1, 0.1]",
+    "others as list": "keypoints: [nose]\nother_oks_sigmas: [0.1]",
+    "others as text": "keypoints: [nose]\nother_oks_sigmas: {a: wide}",
+    "a stray upper body": "keypoints: [nose]\nupper_body: [tail]",
+    "upper body as entries": "keypoints: [nose]\nupper_body: {nose: 1}",
+    "a set": "keypoints: !!set {nose}",
+    "bytes": "keypoints: [!!binary bm9zZQ==]",
+    "half a pair": "keypoints: [left_ear]",
+}
+
+
+@pytest.mark.parametrize("content", OTHER_FORMS.values(), ids=OTHER_FORMS)
+def test_a_yaml_of_another_form_is_refused_by_its_name(tmp_path, content):
+    path = tmp_path / "fox.yaml"
+    path.write_text(content)
+
+    with pytest.raises(DataError) as error:
+        named(str(path))
+
+    assert str(path) in error.value.where
+    assert error.value.fix
+
+
+def test_a_skeleton_file_must_be_a_file(tmp_path):
+    (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")  # to open it would wait for ever
+
+    for name, reason in [("folder", "is a folder"), ("pipe", "no such"), ("none", "no such file")]:
+        with pytest.raises(DataError, match=f"{name}.yaml: {reason}"):
+            named(str(tmp_path / f"{name}.yaml"))
+
+
+def test_many_keypoints_are_compared_quickly():
+    names = tuple(f"k{number}" for number in range(20_000))
+    start_s = time.perf_counter()
+
+    assert len(Skeleton(name="fox", keypoints=names)) == 20_000
+    assert time.perf_counter() - start_s < 1
