@@ -188,6 +188,8 @@ class Cluster:
     """A running Ray cluster; without one (and without RAY_ADDRESS), Ray starts on this machine."""
     max_failures: int = 3
     """How many lost workers a run survives."""
+    write_order: bool = False
+    """Write the ids of each epoch's rows, step by step, to `data/order/` of the run."""
 
     def __post_init__(self) -> None:
         _require("cluster.workers", self.workers, self.workers >= 1, "1 or more")

@@ -35,6 +35,7 @@ class CanvasBatch:
     box_xywh: Float[Tensor, "B 4"]
     image_xy: Float[Tensor, "B K 2"]
     visible: Bool[Tensor, "B K"]
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class PoseBatch:
     crops: Float[Tensor, "B 3 H W"]
     crop_xy: Float[Tensor, "B K 2"]
     visible: Bool[Tensor, "B K"]
+    weight: float = 1.0
+    """Of its loss among the workers' losses, where they share a batch unevenly."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ class Recipe:
     seed: int
 
 
-def to_canvases(rows: Mapping[str, np.ndarray], device: torch.device) -> CanvasBatch:
+def to_canvases(
+    rows: Mapping[str, np.ndarray], device: torch.device, *, weight: float = 1.0
+) -> CanvasBatch:
     """Move decoded training rows (`data.rows.decode_rows`) to the device."""
     return CanvasBatch(
         ids=_moved(rows["id"], device),
@@ -75,6 +80,7 @@ def to_canvases(rows: Mapping[str, np.ndarray], device: torch.device) -> CanvasB
         box_xywh=_moved(rows["box_xywh"], device).float(),
         image_xy=_moved(rows["image_xy"], device).float(),
         visible=_moved(rows["visible"], device),
+        weight=weight,
     )
 
 
@@ -93,7 +99,7 @@ def augmented(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
     crops = jitter_colour(
         warped.crops, batch.ids, seed=recipe.seed, epoch=epoch, augmentation=recipe.augmentation
     )
-    return PoseBatch(normalise(crops), warped.crop_xy, warped.visible)
+    return PoseBatch(normalise(crops), warped.crop_xy, warped.visible, batch.weight)
 
 
 def warped_only(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
@@ -122,7 +128,7 @@ def warped_only(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
         flip_order=recipe.skeleton.flip_order,
     )
     crops = warp_canvases(batch.canvases, crop_from_canvas, crop_hw=recipe.input_hw)
-    return PoseBatch(crops, crop_xy, visible)
+    return PoseBatch(crops, crop_xy, visible, batch.weight)
 
 
 def model_input(crops: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:

@@ -98,7 +98,7 @@ def train_epoch(
         )
         with torch.autocast(batch.crops.device.type, torch.bfloat16, enabled=bf16):
             predicted = model(batch.crops.contiguous(memory_format=torch.channels_last))
-        loss = LOSSES[target.loss](predicted.float(), heatmaps, weights)
+        loss = LOSSES[target.loss](predicted.float(), heatmaps, weights) * batch.weight
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

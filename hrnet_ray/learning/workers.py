@@ -1,9 +1,12 @@
 """What the training workers tell each other. With one worker and no process group: nothing."""
 
-import torch
+from typing import Any, TypeVar
+
 from torch import Tensor, distributed, nn
 
 from hrnet_ray.learning.loop import Predictions
+
+T = TypeVar("T")
 
 
 def world_size() -> int:
@@ -20,24 +23,18 @@ def mean_of_all(value: Tensor) -> float:
     return value.item()
 
 
-def sum_of_all(value: int) -> int:
-    """The sum of every worker's count."""
+def of_everybody(mine: T) -> list[T]:
+    """Every worker's value on every worker, by rank."""
     if world_size() == 1:
-        return value
-    total = torch.tensor(value, dtype=torch.int64)
-    if distributed.get_backend() == "nccl":
-        total = total.cuda()
-    distributed.all_reduce(total)
-    return int(total.item())
+        return [mine]
+    parts: list[Any] = [None] * world_size()
+    distributed.all_gather_object(parts, mine)
+    return parts
 
 
 def gather_predictions(mine: Predictions) -> Predictions:
     """Everybody's predictions on every worker, ordered by id."""
-    if world_size() == 1:
-        return mine
-    parts: list[Predictions | None] = [None] * world_size()
-    distributed.all_gather_object(parts, mine)
-    return Predictions.joined([part for part in parts if part is not None])
+    return Predictions.joined(of_everybody(mine))
 
 
 def share_buffers(model: nn.Module) -> None:

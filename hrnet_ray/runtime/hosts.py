@@ -7,14 +7,13 @@ the report goes to Tune, and the checkpoint is kept here, under the same names.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import ray.train
 import torch
 from ray import tune
-from ray.data import DataIterator, Dataset
 from ray.train import Checkpoint
 from ray.train.torch import get_device, prepare_model
 from torch import nn
@@ -44,10 +43,6 @@ class Host(Protocol):
         """Move the model to the device; with several workers, tie it to theirs (DDP)."""
         ...
 
-    def rows(self, split: str) -> DataIterator:
-        """This worker's share of a split."""
-        ...
-
     def report(self, metrics: dict[str, Any], *, epoch: int, save: Save | None) -> None:
         """Tell the metrics of an epoch; every worker must, and rank 0 gives `save`."""
         ...
@@ -68,11 +63,6 @@ class TrainHost:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         return prepare_model(model)
-
-    def rows(self, split: str) -> DataIterator:
-        rows = ray.train.get_dataset_shard(split)
-        assert rows is not None  # train_once() always passes both splits
-        return rows
 
     def report(self, metrics: dict[str, Any], *, epoch: int, save: Save | None) -> None:
         if save is None:
@@ -96,8 +86,8 @@ class TrainHost:
 class TrialHost:
     """A Tune trial with one worker: the trial's process itself."""
 
-    def __init__(self, run_folder: Path, data: Mapping[str, Dataset]) -> None:
-        self.run_folder, self.data = run_folder, data
+    def __init__(self, run_folder: Path) -> None:
+        self.run_folder = run_folder
         self.kept = run_folder / "ray"
 
     def rank(self) -> int:
@@ -108,9 +98,6 @@ class TrialHost:
 
     def wrap(self, model: nn.Module) -> nn.Module:
         return model.to(self.device())
-
-    def rows(self, split: str) -> DataIterator:
-        return self.data[split].iterator()
 
     def report(self, metrics: dict[str, Any], *, epoch: int, save: Save | None) -> None:
         assert save is not None  # the only worker is rank 0

@@ -1,119 +1,130 @@
-"""Parquet shards to batches on a device, as Ray Data pipelines. Each stage names a pure function.
+"""Parquet shards into the object store, once, by Ray Data. Each stage names a pure function.
 
-What is cached is what no chance has touched: canvases for training, crops for validation. The
-object store then holds one copy for every epoch and for every trial of a sweep.
+What is stored is what no chance has touched: canvases for training, crops for validation, or the
+pictures' bytes where the canvases would not fit. Every epoch, every worker and every trial of a
+sweep reads this one copy (runtime/feed.py).
 """
 
-import logging
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import ray
-import torch
-from ray.data import DataIterator, Dataset
-from ray.train import DataConfig as TrainDataConfig
+from ray.data import Dataset
 
 from hrnet_ray.config import DataConfig
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.rows import decode_exact, decode_rows
-from hrnet_ray.learning.batch import CanvasBatch, CropBatch, to_canvases, to_crops
+from hrnet_ray.data.rows import Arrays, checked, decode_exact, decode_rows
 
-DECODE_ROWS = 32  # rows per decode task: about 16 MB of 416 px canvases
-BLOCK_ROWS = 64  # rows per cached block; small enough to share out evenly
-CACHE_SHARE = 0.4  # of the object store; the rest is for batches on their way
-SHUFFLE_BYTES = 2**29  # of canvases that a worker holds to draw from
-
-log = logging.getLogger("hrnet_ray.ingest")
-
-
-def training_canvases(manifest: Manifest) -> Dataset:
-    """Plan the decoding of the training rows. Nothing is read until somebody asks for batches."""
-    return ray.data.read_parquet(manifest.files("train")).map_batches(
-        partial(decode_rows, canvas_px=manifest.canvas_px),
-        batch_format="pyarrow",
-        batch_size=DECODE_ROWS,
-    )
+DECODE_ROWS = 32
+"""Rows that one call decodes: about 16 MB of 416 px canvases."""
+CACHE_SHARE = 0.4
+"""Of the object store; the rest is for what trials and Ray itself keep there."""
+SPEAK_S = 5.0
+"""Reading that takes longer than this is told of."""
 
 
-def validation_crops(manifest: Manifest, data: DataConfig) -> Dataset:
-    """Plan the exact crops of the validation rows."""
-    return ray.data.read_parquet(manifest.files("val")).map_batches(
-        partial(decode_exact, input_hw=data.input_hw, padding=data.padding),
-        batch_format="pyarrow",
-        batch_size=DECODE_ROWS,
-    )
+@dataclass(frozen=True)
+class Stored:
+    """The rows of a split in the object store, in the order of the shards."""
+
+    blocks: list[Any]
+    """Refs of Arrow tables."""
+    sizes: list[int]
+    """Rows of each."""
+    decoded: bool
+    """Canvases or crops; else the pictures' bytes, to be decoded by whoever takes them."""
+
+    @property
+    def rows(self) -> int:
+        return sum(self.sizes)
 
 
-def datasets(manifest: Manifest, data: DataConfig) -> dict[str, Dataset]:
-    """Both splits, decoded once into the object store where they fit."""
-    height, width = data.input_hw
-    canvas_bytes = manifest.splits["train"].rows * manifest.canvas_px**2 * 3
-    crop_bytes = manifest.splits["val"].rows * height * width * 3
-    room = ray.cluster_resources().get("object_store_memory", 0) * CACHE_SHARE
-    planned = {"train": training_canvases(manifest), "val": validation_crops(manifest, data)}
-    if canvas_bytes + crop_bytes > room:
-        log.warning(
-            "decoded data (%.1f GB) is larger than %.1f GB of object store: it is decoded anew in "
-            "each epoch; a larger object store would keep it",
-            (canvas_bytes + crop_bytes) / 1e9,
-            room / 1e9,
-        )
-        return planned
+def load(manifest: Manifest, data: DataConfig, *, decoded: bool | None = None) -> dict[str, Stored]:
+    """Read both splits into the object store: decoded where that fits, unless told otherwise."""
+    if decoded is None:
+        decoded = _fits(manifest, data)
+    plans = {
+        "train": partial(_canvases, canvas_px=manifest.canvas_px),
+        "val": partial(_crops, input_hw=data.input_hw, padding=data.padding),
+    }
     return {
-        name: plan.repartition(target_num_rows_per_block=BLOCK_ROWS).materialize()
-        for name, plan in planned.items()
+        split: _stored(manifest, split, as_decoded if decoded else _as_they_are, decoded=decoded)
+        for split, as_decoded in plans.items()
     }
 
 
-class Shares(TrainDataConfig):
-    """Every worker as many training rows (DDP needs equal steps); no validation row lost.
-
-    Ray Train itself splits evenly everywhere, and drops the rows that do not divide.
-    """
-
-    def configure(
-        self,
-        datasets: dict[str, Dataset],
-        world_size: int,
-        worker_handles: list | None,
-        worker_node_ids: list[str] | None,
-        **_: object,
-    ) -> list[dict[str, DataIterator]]:
-        shares: list[dict[str, DataIterator]] = [{} for _ in range(world_size)]
-        for name, dataset in datasets.items():
-            splits = dataset.streaming_split(
-                world_size, equal=name == "train", locality_hints=worker_node_ids
-            )
-            for share, split in zip(shares, splits, strict=True):
-                share[name] = split
-        return shares
+def _canvases(table: pa.Table, *, canvas_px: int) -> Arrays:
+    return decode_rows(checked(table), canvas_px=canvas_px)
 
 
-def canvas_batches(
-    rows: DataIterator,
-    *,
-    size: int,
-    seed: int,
-    epoch: int,
-    canvas_px: int,
-    device: torch.device,
-) -> Iterator[CanvasBatch]:
-    """A worker's training rows, shuffled anew for each (seed, epoch)."""
-    held = max(2 * size, SHUFFLE_BYTES // (canvas_px**2 * 3))
-    batch: Any  # a dictionary of arrays, which Ray's types do not say
-    for batch in rows.iter_batches(
-        batch_size=size,
-        batch_format="numpy",
-        local_shuffle_buffer_size=held,
-        local_shuffle_seed=int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0]),
-    ):
-        yield to_canvases(batch, device)
+def _crops(table: pa.Table, *, input_hw: tuple[int, int], padding: float) -> Arrays:
+    return decode_exact(checked(table), input_hw=input_hw, padding=padding)
 
 
-def crop_batches(rows: DataIterator, *, size: int, device: torch.device) -> Iterator[CropBatch]:
-    """A worker's validation rows."""
-    batch: Any
-    for batch in rows.iter_batches(batch_size=size, batch_format="numpy"):
-        yield to_crops(batch, device)
+def _as_they_are(table: pa.Table) -> pa.Table:
+    return checked(table).drop_columns(["sha256", "stored_sha256"])
+
+
+def _fits(manifest: Manifest, data: DataConfig) -> bool:
+    """Whether the decoded rows have room in the object store; says so where they have not."""
+    height, width = data.input_hw
+    wanted = manifest.splits["train"].rows * manifest.canvas_px**2 * 3
+    wanted += manifest.splits["val"].rows * height * width * 3
+    room = ray.cluster_resources().get("object_store_memory", 0) * CACHE_SHARE
+    if wanted <= room:
+        return True
+    print(
+        f"data: decoded it would take {wanted / 1e9:.1f} GB of an object store with room for "
+        f"{room / 1e9:.1f} GB; so each epoch decodes it anew",
+        flush=True,
+    )
+    return False
+
+
+def _stored(manifest: Manifest, split: str, make: Callable, *, decoded: bool) -> Stored:
+    files = manifest.files(split)
+    plan = ray.data.read_parquet(files, override_num_blocks=len(files)).map_batches(
+        make, batch_format="pyarrow", batch_size=DECODE_ROWS
+    )
+    blocks, sizes = [], []
+    count = _Counter(split, manifest.splits[split].rows)
+    for block, rows in _blocks(plan):
+        blocks.append(block)
+        sizes.append(rows)
+        count(rows)
+    assert sum(sizes) == manifest.splits[split].rows, f"rows of {split} were lost on the way"
+    return Stored(blocks, sizes, decoded)
+
+
+def _blocks(plan: Dataset) -> Any:
+    """Refs and row counts of a dataset's blocks, in order, as they are made."""
+    for bundle in plan.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            yield entry.ref, entry.metadata.num_rows
+
+
+class _Counter:
+    """Tells how far the reading is, when it is long."""
+
+    def __init__(self, split: str, rows: int) -> None:
+        self.split, self.rows, self.done = split, rows, 0
+        self.started = self.spoke = time.monotonic()
+
+    def __call__(self, rows: int) -> None:
+        self.done += rows
+        now = time.monotonic()
+        if now - self.spoke < SPEAK_S:
+            return
+        self.spoke = now
+        rate = self.done / (now - self.started)
+        left = (self.rows - self.done) / rate
+        print(
+            f"data: {self.split} {self.done:,}/{self.rows:,} rows, {rate:.0f}/s, {left:.0f} s left",
+            file=sys.stdout,
+            flush=True,
+        )

@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections.abc import Set
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from hrnet_ray.config import Experiment
@@ -14,6 +16,7 @@ from hrnet_ray.inference.plots import poses_on_crops
 from hrnet_ray.learning.checkpoint import Progress
 from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.scores import Scores, coco_results, score
+from hrnet_ray.runtime.ledger import Row
 from hrnet_ray.runtime.recipes import spec_of
 
 WORST = 0.0  # of any metric that is searched for
@@ -29,16 +32,22 @@ class Judge:
         """The newest score, for the search; a score that is no number counts as the worst."""
         self.truth = rows.labels_of(read_table(manifest, "val", columns=list(rows.LABELS)))
         self.shown = rows.decode_exact(
-            read_head(manifest, "val", SHOWN),
+            rows.checked(read_head(manifest, "val", SHOWN)),
             input_hw=experiment.data.input_hw,
             padding=experiment.data.padding,
         )
 
     def judge(
-        self, found: Predictions, model: nn.Module, *, epoch: int, done: Progress
+        self,
+        found: Predictions,
+        model: nn.Module,
+        *,
+        epoch: int,
+        done: Progress,
+        rotten: Set[Row] = frozenset(),
     ) -> tuple[Progress, dict[str, float]]:
         """Score an epoch; where it is the best so far, keep its model and predictions."""
-        scores = score(found, self.truth, self.manifest.skeleton)
+        scores = score(found, self._readable(rotten), self.manifest.skeleton)
         self.last = scores.value if math.isfinite(scores.value) else WORST
         self._draw(found, epoch)
         if not scores.value <= done.best:  # the first one is the best even when it is NaN
@@ -49,6 +58,12 @@ class Judge:
         figures |= {f"val/{kind}.{name}": value for name, value in scores.per_keypoint.items()}
         return done, figures | {f"val/best.{scores.main}": done.best}
 
+    def _readable(self, rotten: Set[Row]) -> rows.Arrays:
+        """The truth without the rows that nobody could read; the run names and counts them."""
+        lost = [id for split, id in rotten if split == "val"]
+        readable = ~np.isin(self.truth["id"], lost)
+        return {name: column[readable] for name, column in self.truth.items()}
+
     def _keep(self, found: Predictions, model: nn.Module, scores: Scores) -> None:
         spec = spec_of(self.experiment, self.manifest, scores.summary)
         save_model(self.run_folder / "model", model, spec)
@@ -58,13 +73,14 @@ class Judge:
 
     def _draw(self, found: Predictions, epoch: int) -> None:
         place = {row: at for at, row in enumerate(found.ids.tolist())}
-        order = [place[row] for row in self.shown["id"].tolist()]
+        shown = {name: column[self.shown["readable"]] for name, column in self.shown.items()}
+        order = [place[row] for row in shown["id"].tolist()]
         picture = poses_on_crops(
-            list(self.shown["crop"]),
-            self.shown["crop_from_image"],
+            list(shown["crop"]),
+            shown["crop_from_image"],
             found.image_xy.numpy()[order],
-            self.shown["image_xy"],
-            self.shown["visible"],
+            shown["image_xy"],
+            shown["visible"],
             self.manifest.skeleton,
         )
         pictures.write(fixed16(self.run_folder, epoch), picture)

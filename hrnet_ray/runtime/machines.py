@@ -19,6 +19,8 @@ from hrnet_ray.errors import ClusterError
 
 DATA_CPUS = 1.0
 """Kept free of workers, for reading and decoding."""
+BLOCK_BYTES = 32 * 2**20
+"""Of a table in the object store: about 64 canvases, what a node fetches from another at once."""
 LEAST_CPUS = 0.25
 """Less than this of a CPU is no training."""
 DRIVER_CPUS = 0.01
@@ -95,6 +97,7 @@ def configure_data() -> None:
     # Ray 2.60's new Parquet reader starts 32 actors for each execution: 3-5 s an epoch.
     context.use_datasource_v2 = False
     context.execution_options.preserve_order = True  # the same rows in the same order, every time
+    context.target_max_block_size = BLOCK_BYTES
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 

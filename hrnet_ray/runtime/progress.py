@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hrnet_ray.errors import shortened
 from hrnet_ray.runtime.records import read_epochs
 
 BEAT_S = 1.0
@@ -102,6 +103,8 @@ class Watch:
             epochs = read_epochs(folder)
             for entry in epochs[self._told.get(folder, 0) :]:
                 self._on_epoch(folder, entry)
+                if entry.get("skipped"):
+                    self._say(f"{name}skipped for good: {shortened(entry['skipped'])}")
                 self._say(f"{name}{self._sentence(entry)}")
             self._told[folder] = len(epochs)
             self._between(name, folder)

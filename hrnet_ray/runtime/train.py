@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.data import Dataset
 from ray.exceptions import RayError
 from ray.train import (
     CheckpointConfig,
@@ -24,10 +23,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from hrnet_ray.config import Cluster, Experiment, flatten
 from hrnet_ray.data.manifest import Manifest, read_manifest
+from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
 from hrnet_ray.inference import plots
 from hrnet_ray.runtime.hosts import KEPT, TrainHost
-from hrnet_ray.runtime.ingest import Shares, datasets
+from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.judge import fixed16
 from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
@@ -78,7 +78,7 @@ def fit(experiment: Experiment, cluster: Cluster) -> Outcome:
             epochs=experiment.optim.epochs,
             on_epoch=lambda folder, entry: track_epoch(run, folder, entry),
         ):
-            data = datasets(manifest, experiment.data)
+            data = load(manifest, experiment.data)
             train_once(experiment, cluster, share, manifest, folder, data)
         outcome = conclude(folder, experiment)
     except BaseException as error:
@@ -103,7 +103,7 @@ def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
             f"--optim.batch-size {experiment.optim.batch_size}",
             f"give a multiple of {cluster.workers}",
         )
-    if manifest.splits["train"].rows < cluster.workers:
+    if manifest.splits["train"].rows < LEAST_ROWS * cluster.workers:
         raise UsageError(
             f"{manifest.splits['train'].rows} training rows are too few",
             f"--cluster.workers {cluster.workers}",
@@ -125,7 +125,7 @@ def train_once(
     share: Share,
     manifest: Manifest,
     folder: Path,
-    data: dict[str, Dataset],
+    data: dict[str, Stored],
     *,
     callbacks: Sequence[UserCallback] = (),
 ) -> None:
@@ -133,8 +133,10 @@ def train_once(
     job = Job(
         experiment=experiment,
         manifest=manifest,
+        data=data,
         run_folder=folder,
         threads=share.threads,
+        write_order=cluster.write_order,
         host=TrainHost(),
     )
     resources: dict[str, float] = {"CPU": share.cpus}
@@ -164,8 +166,6 @@ def train_once(
                 }
             },
         ),
-        datasets=dict(data),
-        dataset_config=Shares(),
     )
     try:
         trainer.fit()

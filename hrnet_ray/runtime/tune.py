@@ -9,7 +9,6 @@ from typing import Any
 import optuna
 import ray
 from ray import tune
-from ray.data import Dataset
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
@@ -18,7 +17,7 @@ from hrnet_ray.config import Cluster, Experiment, flatten, override
 from hrnet_ray.data.manifest import read_manifest
 from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.hosts import TrialHost
-from hrnet_ray.runtime.ingest import datasets
+from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.run_folder import open_run_folder
@@ -83,7 +82,7 @@ def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> S
     )
     try:
         with Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch):
-            data = datasets(manifest, base.data)
+            data = load(manifest, base.data)
             results = _tuner(plan, space, search, at_once, data).fit()
         study = conclude_study(plan, list(space), results)
     except BaseException as error:
@@ -104,7 +103,7 @@ def check_space(base: Experiment, space: Space) -> None:
     override(base, {name: flatten(base).get(name) for name in space})
 
 
-def run_trial(drawn: dict[str, Any], *, plan: Plan, data: dict[str, Dataset]) -> None:
+def run_trial(drawn: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) -> None:
     """One Tune trial: a Ray Train run of its own, or, with one worker, in this very process."""
     label = Path(tune.get_context().get_trial_dir()).name
     experiment = override(plan.base, drawn | {"name": f"{plan.base.name}/trials/{label}"})
@@ -127,15 +126,17 @@ def run_trial(drawn: dict[str, Any], *, plan: Plan, data: dict[str, Dataset]) ->
     job = Job(
         experiment=experiment,
         manifest=plan.manifest,
+        data=data,
         run_folder=folder,
         threads=plan.share.threads,
-        host=TrialHost(folder, data),
+        write_order=plan.cluster.write_order,
+        host=TrialHost(folder),
     )
     train_worker({"job": job})
 
 
 def _tuner(
-    plan: Plan, space: Space, search: Search, at_once: int, data: dict[str, Dataset]
+    plan: Plan, space: Space, search: Search, at_once: int, data: dict[str, Stored]
 ) -> tune.Tuner:
     nested = plan.cluster.workers > 1
     needs = {"CPU": DRIVER_CPUS if nested else plan.share.cpus}

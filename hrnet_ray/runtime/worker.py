@@ -1,13 +1,12 @@
 """What one training worker does, in order. Ray Train calls `train_worker` once per GPU."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from ray.data import DataIterator
 
 from hrnet_ray.config import Experiment
 from hrnet_ray.data.manifest import Manifest
@@ -15,10 +14,18 @@ from hrnet_ray.learning import checkpoint
 from hrnet_ray.learning.batch import PoseBatch, augmented
 from hrnet_ray.learning.loop import Predictions, predict, train_epoch
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
-from hrnet_ray.learning.workers import gather_predictions, mean_of_all, share_buffers, world_size
+from hrnet_ray.learning.workers import (
+    gather_predictions,
+    mean_of_all,
+    of_everybody,
+    share_buffers,
+    world_size,
+)
+from hrnet_ray.runtime.feed import Feed
 from hrnet_ray.runtime.hosts import Host
-from hrnet_ray.runtime.ingest import canvas_batches, crop_batches
+from hrnet_ray.runtime.ingest import Stored
 from hrnet_ray.runtime.judge import Judge
+from hrnet_ray.runtime.ledger import Ledger
 from hrnet_ray.runtime.progress import Pulse
 from hrnet_ray.runtime.recipes import build_model, decoding_of, recipe_of, target_of, uses_bf16
 
@@ -29,8 +36,10 @@ class Job:
 
     experiment: Experiment
     manifest: Manifest
+    data: Mapping[str, Stored]
     run_folder: Path
     threads: int
+    write_order: bool
     host: Host
 
 
@@ -44,16 +53,21 @@ def train_worker(config: dict[str, Job]) -> None:
     replica = Replica(job)
     first = host.rank() == 0
     judge = Judge(job.experiment, job.manifest, job.run_folder) if first else None
-    train_rows, val_rows = host.rows("train"), host.rows("val")
+    ledger = Ledger(job.manifest, job.run_folder, write_order=job.write_order, active=first)
     pulse = Pulse(job.run_folder, epochs=epochs, active=first)
     done = replica.resume()
 
     for epoch in range(done.epoch + 1, epochs):
-        metrics = replica.learn(train_rows, epoch, pulse)
+        metrics = replica.learn(epoch, pulse)
+        ledger.order(of_everybody(replica.feed.met), epoch=epoch)
         if _validates(job.experiment, epoch):
-            found = replica.predict(val_rows)
+            found = replica.predict()
+            rotten = set().union(*of_everybody(replica.feed.rotten))
+            metrics["data/skipped"], metrics["skipped"] = ledger.skipped(rotten)
             if judge:
-                done, figures = judge.judge(found, replica.bare, epoch=epoch, done=done)
+                done, figures = judge.judge(
+                    found, replica.bare, epoch=epoch, done=done, rotten=rotten
+                )
                 metrics |= figures
         if judge:
             metrics |= {"objective": judge.last, "epochs_done": epoch + 1}
@@ -73,8 +87,15 @@ class Replica:
         self.bare = build_model(self.experiment, self.manifest)
         self.model = job.host.wrap(self.bare)
         self.bf16 = uses_bf16(self.experiment, self.device)
-        self.share = self.experiment.optim.batch_size // world_size()
-        self.rows_each = self.manifest.splits["train"].rows // world_size()
+        self.feed = Feed(
+            job.data,
+            self.experiment.data,
+            canvas_px=self.manifest.canvas_px,
+            device=self.device,
+            rank=job.host.rank(),
+            workers=world_size(),
+            threads=job.threads,
+        )
         self.optimizer, self.scheduler = self._optimizer()
 
     def resume(self) -> checkpoint.Progress:
@@ -93,13 +114,13 @@ class Replica:
             folder, self.model, self.optimizer, self.scheduler, done
         )
 
-    def learn(self, rows: DataIterator, epoch: int, pulse: Pulse) -> dict[str, Any]:
+    def learn(self, epoch: int, pulse: Pulse) -> dict[str, Any]:
         """One epoch over this worker's share; the figures are everybody's."""
-        pulse.start(epoch, crops=self.rows_each)
+        pulse.start(epoch, crops=self.feed.train.rows // world_size())
         rate = self.optimizer.param_groups[0]["lr"]
         loss = train_epoch(
             self.model,
-            self._batches(rows, epoch),
+            self._batches(epoch),
             self.optimizer,
             self.scheduler,
             target=target_of(self.experiment),
@@ -111,29 +132,24 @@ class Replica:
             "train/loss": mean_of_all(loss),
             "train/lr": rate,
             "perf/pictures_per_s": pulse.rate() * world_size(),
+            "perf/data_wait_share": self.feed.waited / max(1e-9, pulse.elapsed()),
         }
 
-    def predict(self, rows: DataIterator) -> Predictions:
+    def predict(self) -> Predictions:
         """Everybody's predictions, without DDP's wrapper: shares of validation are uneven."""
         share_buffers(self.bare)
         mine = predict(
             self.bare,
-            crop_batches(rows, size=self.experiment.evaluation.batch_size, device=self.device),
+            self.feed.validation(size=self.experiment.evaluation.batch_size),
             decoding=decoding_of(self.experiment, self.manifest),
             bf16=self.bf16,
         )
         return gather_predictions(mine)
 
-    def _batches(self, rows: DataIterator, epoch: int) -> Iterator[PoseBatch]:
+    def _batches(self, epoch: int) -> Iterator[PoseBatch]:
         recipe = recipe_of(self.experiment, self.manifest)
-        for batch in canvas_batches(
-            rows,
-            size=self.share,
-            seed=self.experiment.seed,
-            epoch=epoch,
-            canvas_px=self.manifest.canvas_px,
-            device=self.device,
-        ):
+        size, seed = self.experiment.optim.batch_size, self.experiment.seed
+        for batch in self.feed.training(size=size, seed=seed, epoch=epoch):
             yield augmented(batch, recipe, epoch=epoch)
 
     def _optimizer(
@@ -149,7 +165,7 @@ class Replica:
             milestones=optim.milestones,
             epochs=optim.epochs,
             warmup_steps=optim.warmup_steps,
-            steps_per_epoch=-(-self.rows_each // self.share),
+            steps_per_epoch=self.feed.steps(size=optim.batch_size),
         )
         return optimizer, scheduler
 

@@ -10,8 +10,8 @@ from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.workers import (
     gather_predictions,
     mean_of_all,
+    of_everybody,
     share_buffers,
-    sum_of_all,
     world_size,
 )
 
@@ -39,7 +39,7 @@ def work(rank: int, folder: Path) -> None:
         "gathered": vars(gather_predictions(mine)),
         "mean": mean_of_all(loss),
         "loss": loss,
-        "sum": sum_of_all(2**40 + rank),
+        "everybody": of_everybody(2**40 + rank),
         "running_mean": norm.running_mean,
         "tracked": norm.num_batches_tracked,
     }
@@ -58,7 +58,7 @@ def test_two_workers_know_what_one_alone_would(tmp_path: Path):
         assert all(torch.equal(known["gathered"][name], alone[name]) for name in alone)
         assert known["mean"] == 0.5
         assert known["loss"] == rank  # the worker's own number is left alone
-        assert known["sum"] == 2 * 2**40 + 1
+        assert known["everybody"] == [2**40, 2**40 + 1]
         assert known["running_mean"].tolist() == [1.0, 1.0]
         assert known["tracked"] == 10
 
@@ -73,5 +73,5 @@ def test_a_worker_alone_needs_no_process_group():
     assert world_size() == 1
     assert gather_predictions(mine) is mine
     assert mean_of_all(torch.tensor(2.5)) == 2.5
-    assert sum_of_all(12) == 12
+    assert of_everybody(12) == [12]
     assert norm.running_mean.tolist() == [3.0, 4.0]

@@ -1,76 +1,194 @@
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import ray
 import torch
 
+from hrnet_ray.config import DataConfig
 from hrnet_ray.data.manifest import read_table
 from hrnet_ray.data.rows import decode_exact, decode_rows
-from hrnet_ray.runtime.ingest import Shares, canvas_batches, crop_batches, datasets
+from hrnet_ray.runtime import ingest
+from hrnet_ray.runtime.feed import Feed, ahead
+from hrnet_ray.runtime.ingest import load
 from hrnet_ray.runtime.machines import configure_data
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def cached(ray_session, tigers):
-    from hrnet_ray.config import DataConfig
-
+@pytest.fixture(scope="module", params=["decoded", "encoded"])
+def stored(request, ray_session, tigers):
     configure_data()
-    return datasets(tigers, DataConfig(root=str(tigers.root), input_hw=(32, 64)))
+    data = DataConfig(root=str(tigers.root), input_hw=(32, 64))
+    return data, load(tigers, data, decoded=request.param == "decoded")
 
 
-def _ids(rows, *, seed: int, epoch: int) -> list[int]:
-    batches = canvas_batches(rows, size=4, seed=seed, epoch=epoch, canvas_px=96, device=CPU)
-    return [row for batch in batches for row in batch.ids.tolist()]
+def feed(stored, *, rank: int = 0, workers: int = 1) -> Feed:
+    data, splits = stored
+    return Feed(splits, data, canvas_px=96, device=CPU, rank=rank, workers=workers, threads=2)
 
 
-def test_ray_data_gives_exactly_what_the_pure_functions_give(cached, tigers):
+def orders(stored, *, workers: int, epoch: int, size: int = 4) -> list[list[int]]:
+    """The ids of each batch of an epoch, all workers together."""
+    met = []
+    for rank in range(workers):
+        worker = feed(stored, rank=rank, workers=workers)
+        list(worker.training(size=size, seed=0, epoch=epoch))
+        met.append(worker.met)
+    return [sum(parts, []) for parts in zip(*met, strict=True)]
+
+
+def test_a_feed_gives_what_the_pure_functions_give(stored, tigers):
     table = read_table(tigers, "train")
     wanted = decode_rows(table, canvas_px=96)
+    place = {row: at for at, row in enumerate(wanted["id"].tolist())}
 
-    (batch,) = cached["train"].iterator().iter_batches(batch_size=None, batch_format="numpy")
+    batches = list(feed(stored).training(size=5, seed=0, epoch=0))
 
-    for name in ("id", "canvas", "image_xy", "visible", "canvas_from_image", "box_xywh"):
-        np.testing.assert_array_equal(batch[name], wanted[name])
+    for batch in batches:
+        of = [place[row] for row in batch.ids.tolist()]
+        np.testing.assert_array_equal(batch.canvases, wanted["canvas"][of])
+        np.testing.assert_array_equal(batch.visible, wanted["visible"][of])
+        for mine, name in ((batch.image_xy, "image_xy"), (batch.box_xywh, "box_xywh")):
+            np.testing.assert_array_equal(mine, wanted[name][of].astype(np.float32))
+    assert sum(len(batch.ids) for batch in batches) == table.num_rows
 
 
-def test_validation_crops_are_the_exact_ones(cached, tigers):
+def test_validation_crops_are_the_exact_ones(stored, tigers):
     wanted = decode_exact(read_table(tigers, "val"), input_hw=(32, 64), padding=1.25)
 
-    batches = list(crop_batches(cached["val"].iterator(), size=3, device=CPU))
+    batches = list(feed(stored).validation(size=3))
 
+    np.testing.assert_array_equal(torch.cat([b.ids for b in batches]), wanted["id"])
     np.testing.assert_array_equal(torch.cat([b.crops for b in batches]), wanted["crop"])
 
 
-def test_an_epoch_has_the_same_order_each_time_and_another_has_another(cached):
-    rows = cached["train"].iterator()
+def test_an_epoch_has_the_same_order_each_time_and_another_has_another(stored):
+    first = orders(stored, workers=1, epoch=1)
 
-    first = _ids(rows, seed=0, epoch=1)
-
-    assert _ids(rows, seed=0, epoch=1) == first
-    assert _ids(rows, seed=0, epoch=2) != first
-    assert _ids(rows, seed=1, epoch=1) != first
-    assert sorted(_ids(rows, seed=0, epoch=2)) == sorted(first)
+    assert orders(stored, workers=1, epoch=1) == first
+    assert orders(stored, workers=1, epoch=2) != first
+    assert sorted(sum(orders(stored, workers=1, epoch=2), [])) == sorted(sum(first, []))
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_no_validation_row_is_lost_and_every_worker_trains_as_many(cached, tigers, workers):
-    from concurrent.futures import ThreadPoolExecutor
+def test_more_workers_learn_from_the_same_batches(stored, tigers, workers):
+    alone = orders(stored, workers=1, epoch=1, size=6)
 
-    shares = Shares().configure(cached, workers, None, None)
+    together = orders(stored, workers=workers, epoch=1, size=6)
 
-    def read(share):
-        return [
-            [row for b in share[name].iter_batches(batch_format="numpy") for row in b["id"]]
-            for name in ("train", "val")
-        ]
+    assert together == alone[: len(together)]
+    left_out = sum(map(len, alone)) - sum(map(len, together))
+    assert left_out in (0, tigers.splits["train"].rows % 6)
 
-    with ThreadPoolExecutor(workers) as pool:  # workers read at the same time, as in a training
-        read_by_all = list(pool.map(read, shares))
 
-    train, val = zip(*read_by_all, strict=True)
-    rows = read_table(tigers, "val", columns=["id"])["id"].to_pylist()
-    assert sorted(row for part in val for row in part) == sorted(rows)
-    each = tigers.splits["train"].rows // workers
-    assert [len(part) for part in train] == [each] * workers
-    assert len({row for part in train for row in part}) == each * workers  # no row twice
+def test_uneven_shares_weigh_as_one_batch(stored):
+    workers = [feed(stored, rank=rank, workers=2) for rank in range(2)]
+    batches = [list(worker.training(size=5, seed=0, epoch=0)) for worker in workers]
+
+    for one, other in zip(*batches, strict=True):
+        rows = len(one.ids) + len(other.ids)
+        assert one.weight / 2 == pytest.approx(len(one.ids) / rows)
+        assert other.weight / 2 == pytest.approx(len(other.ids) / rows)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_every_validation_row_is_seen_exactly_once(stored, tigers, workers):
+    seen = [
+        row
+        for rank in range(workers)
+        for batch in feed(stored, rank=rank, workers=workers).validation(size=2)
+        for row in batch.ids.tolist()
+    ]
+
+    assert sorted(seen) == sorted(read_table(tigers, "val", columns=["id"])["id"].to_pylist())
+
+
+def test_the_object_store_holds_pictures_and_never_heatmaps_or_floats_of_them(stored):
+    _, splits = stored
+    for split in splits.values():
+        for block in ray.get(split.blocks):
+            fields = {field.name: field.type for field in block.schema}
+            large = {name for name in fields if block[name].nbytes > 1000 * block.num_rows}
+            assert large <= {"canvas", "crop", "picture"}
+            assert not any(name.startswith("heat") for name in fields)
+
+
+@pytest.mark.parametrize("decoded", [True, False])
+def test_rows_that_rot_after_prepare_are_skipped_and_told(tigers, tmp_path, decoded):
+    rotten = spoil(tigers, tmp_path, rows={"train": [0, 3, 4], "val": [1]})
+    data = DataConfig(root=str(tmp_path), input_hw=(32, 64))
+    worker = feed((data, load(rotten, data, decoded=decoded)))
+
+    batches = list(worker.training(size=4, seed=0, epoch=0))
+    crops = list(worker.validation(size=2))
+
+    ids = {name: read_table(tigers, name, columns=["id"])["id"].to_pylist() for name in rotten.splits}
+    lost = {("train", ids["train"][at]) for at in (0, 3, 4)} | {("val", ids["val"][1])}
+    assert worker.rotten == lost
+    met = [row for step in worker.met for row in step]
+    assert sorted(met) == sorted(row for row in ids["train"] if ("train", row) not in lost)
+    assert sum(len(batch.ids) for batch in crops) == len(ids["val"]) - 1
+    for batch in batches:  # a rotten row shows another one's pixels, and teaches nothing
+        hidden = [("train", row) in lost for row in batch.ids.tolist()]
+        assert not batch.visible[hidden].any()
+        assert all(canvas.any() for canvas in batch.canvases) or all(hidden)
+
+
+def spoil(manifest, root, *, rows):
+    """A copy of a data set whose `rows` hold other pictures than were prepared."""
+    from dataclasses import replace
+
+    for name, split in manifest.splits.items():
+        (root / name).mkdir()
+        start = 0
+        for shard in split.shards:
+            table = pq.read_table(manifest.root / shard.file)
+            pictures = table["picture"].to_pylist()
+            here = [at - start for at in rows[name] if start <= at < start + shard.rows]
+            for nth, at in enumerate(here):
+                # Another row's whole picture, a cut one, none: all of them are noticed.
+                pictures[at] = (pictures[at - 1], pictures[at][:-20], b"")[nth % 3]
+            place = table.schema.get_field_index("picture")
+            table = table.set_column(place, "picture", pa.array(pictures, pa.binary()))
+            pq.write_table(table, root / shard.file)
+            start += shard.rows
+    return replace(manifest, root=root)
+
+
+def test_what_does_not_fit_is_not_decoded_in_advance_and_that_is_said(tigers, capsys, monkeypatch):
+    monkeypatch.setattr(ingest, "CACHE_SHARE", 1e-6)
+    data = DataConfig(root=str(tigers.root), input_hw=(32, 64))
+
+    assert not load(tigers, data)["train"].decoded
+
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("data: decoded it would take 0.0 GB")
+
+
+def test_a_fault_in_the_thread_that_makes_batches_is_raised_where_they_are_used():
+    def broken():
+        yield 1
+        raise RuntimeError("no more")
+
+    items = ahead(broken())
+
+    assert next(items) == 1
+    with pytest.raises(RuntimeError, match="no more"):
+        next(items)
+
+
+def test_a_reader_that_stops_early_stops_the_thread():
+    made = []
+
+    def numbers():
+        for number in range(1000):
+            made.append(number)
+            yield number
+
+    items = ahead(numbers())
+    next(items)
+    items.close()
+
+    assert len(made) < 10

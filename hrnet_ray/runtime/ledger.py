@@ -1,0 +1,59 @@
+"""What a run says of its rows: which it met in which order, and which it had to skip."""
+
+import csv
+from collections.abc import Sequence, Set
+from pathlib import Path
+
+from hrnet_ray.data.manifest import Manifest, read_table
+
+Row = tuple[str, int]
+"""A split, and the id of one of its rows."""
+
+
+class Ledger:
+    """Keeps `data/skipped.csv` of a run folder, and `data/order/` where that is asked for."""
+
+    def __init__(
+        self, manifest: Manifest, run_folder: Path, *, write_order: bool, active: bool
+    ) -> None:
+        self._manifest, self._folder = manifest, run_folder / "data"
+        self._write_order, self._active = write_order, active
+        self._skipped = self._folder / "skipped.csv"
+        self._named = self._already_named()
+
+    def order(self, met: Sequence[list[list[int]]], *, epoch: int) -> None:
+        """Note what every worker met (by rank, then by step): a line for each step of all."""
+        if not (self._write_order and self._active):
+            return
+        steps = (
+            " ".join(str(id) for part in parts for id in part) for parts in zip(*met, strict=True)
+        )
+        path = self._folder / "order" / f"epoch_{epoch:04d}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{step}\n" for step in steps), encoding="utf-8")
+
+    def skipped(self, rotten: Set[Row]) -> tuple[int, list[str]]:
+        """Count the rows that all workers together could not read; name those that are new."""
+        new = sorted(rotten - self._named) if self._active else []
+        if not new:
+            return len(rotten), []
+        images = {split: self._images(split) for split in {split for split, _ in new}}
+        self._folder.mkdir(exist_ok=True)
+        with self._skipped.open("a", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            if not self._named:
+                table.writerow(["split", "id", "image", "reason"])
+            for split, id in new:
+                table.writerow([split, id, images[split][id], "changed since it was prepared"])
+        self._named |= set(new)
+        return len(rotten), [f"{split} {images[split][id]} #{id}" for split, id in new]
+
+    def _images(self, split: str) -> dict[int, str]:
+        table = read_table(self._manifest, split, columns=["id", "image"])
+        return dict(zip(table["id"].to_pylist(), table["image"].to_pylist(), strict=True))
+
+    def _already_named(self) -> set[Row]:
+        if not self._skipped.is_file():
+            return set()
+        with self._skipped.open(newline="", encoding="utf-8") as file:
+            return {(row["split"], int(row["id"])) for row in csv.DictReader(file)}
