@@ -15,7 +15,9 @@ from typing import NamedTuple
 MAX_PIXELS = 2**26
 """8192 x 8192; OpenCV is told the same when it is imported."""
 MAX_SCANS = 100
-"""A progressive JPEG has about ten; each one more has to be decoded over the whole picture."""
+"""A progressive JPEG has about ten. Each, however short, leads over the whole picture."""
+MAX_SCANNED_PIXELS = 2**31
+"""So a large picture may have fewer: 32 where it has `MAX_PIXELS`, which take two seconds."""
 
 SizeHw = tuple[int, int]
 
@@ -44,10 +46,10 @@ class _Kind(NamedTuple):
     start: re.Pattern[bytes]
     size_hw: Callable[[bytes], SizeHw]
     """Raises struct.error where the header ends too early; (0, 0) where it makes no sense."""
-    fault: Callable[[bytes], Reason | None]
-    """What can be told without decoding. Where this finds nothing, the decoder may."""
+    fault: Callable[[bytes, int], Reason | None]
+    """What the file and its pixels tell without decoding. Where it finds nothing, a decoder may."""
     most: float
-    """Pixels that one byte can hold, however plain the picture is."""
+    """Pixels that a byte can hold, however plain the picture is."""
 
 
 def size_hw(data: bytes) -> SizeHw | None:
@@ -66,13 +68,21 @@ def fault(data: bytes) -> Refused | None:
         return Refused(Reason.EMPTY, "0 bytes")
     kind = _kind(data)
     if kind is None:
-        return Refused(Reason.NO_PICTURE, f"{len(data):,} bytes that start {data[:8]!r}")
+        return Refused(
+            Reason.NO_PICTURE, f"{len(data):,} bytes that start {data[:8]!r}; {_KNOWN} are read"
+        )
     try:
         height, width = kind.size_hw(data)
+        reason = _reason(kind, data, height * width)
     except struct.error:
         return Refused(Reason.CUT_OFF, f"a {kind.name} whose header ends at {len(data):,} bytes")
-    reason = _reason(kind, data, height * width)
-    return Refused(reason, described(data)) if reason else None
+    return Refused(reason, described(data) + _LIMITS.get(reason, "")) if reason else None
+
+
+_LIMITS = {
+    Reason.TOO_LARGE: f"; {MAX_PIXELS:,} pixels are decoded at most",
+    Reason.TOO_MANY_SCANS: f"; {MAX_SCANS} scans are decoded at most, and fewer of large pictures",
+}
 
 
 def _reason(kind: _Kind, data: bytes, pixels: int) -> Reason | None:
@@ -80,10 +90,24 @@ def _reason(kind: _Kind, data: bytes, pixels: int) -> Reason | None:
         return Reason.DAMAGED
     if pixels > MAX_PIXELS:
         return Reason.TOO_LARGE
-    reason = kind.fault(data)
-    if reason is None and pixels > kind.most * len(data):
+    reason = kind.fault(data, pixels)
+    if reason is None and pixels > kind.most * len(data):  # a size that memory would be taken for
         return Reason.DAMAGED
     return reason
+
+
+def as_stored(data: bytes) -> bytes:
+    """The same picture, if need be without the wish to be shown turned.
+
+    Of all kinds, a TIFF alone is turned by OpenCV even when told not to.
+    """
+    if _kind(data) is not _TIFF:
+        return data
+    upright = bytearray(data)
+    for tag, form, at in _tiff_tags(data):
+        if tag == _ORIENTATION:
+            struct.pack_into(form, upright, at, 1)
+    return bytes(upright)
 
 
 def described(data: bytes) -> str:
@@ -130,9 +154,9 @@ def _jpeg_size_hw(data: bytes) -> SizeHw:
     raise struct.error("no frame")
 
 
-def _jpeg_fault(data: bytes) -> Reason | None:
+def _jpeg_fault(data: bytes, pixels: int) -> Reason | None:
     """A missing end, or too many scans. Data may follow the end: some cameras write there."""
-    scans = 0
+    scans_left = min(MAX_SCANS, MAX_SCANNED_PIXELS // pixels)
     in_one_scan = b""  # the count of components of a frame that may come in one scan
     for marker, at in _jpeg_markers(data):
         if marker in _SEQUENTIAL:
@@ -140,9 +164,9 @@ def _jpeg_fault(data: bytes) -> Reason | None:
         elif marker == _END:
             return None
         elif marker == _SCAN:
-            scans += 1
-            if scans > MAX_SCANS:
+            if not scans_left:
                 return Reason.TOO_MANY_SCANS
+            scans_left -= 1
             if data[at + 2 : at + 3] == in_one_scan:  # decoders refuse a second one
                 end = bytes((0xFF, _END))
                 whole = data.endswith(end) or data.find(end, at) > 0
@@ -158,7 +182,7 @@ def _png_size_hw(data: bytes) -> SizeHw:
     return (height, width) if name == b"IHDR" else (0, 0)
 
 
-def _png_fault(data: bytes) -> Reason | None:
+def _png_fault(data: bytes, pixels: int) -> Reason | None:
     """Chunks that do not lead to the last one."""
     at = 8
     while at + 12 <= len(data):
@@ -171,16 +195,29 @@ def _png_fault(data: bytes) -> Reason | None:
     return None if at <= len(data) else Reason.CUT_OFF
 
 
+_OS2_HEADER = 12
+
+
 def _bmp_size_hw(data: bytes) -> SizeHw:
-    if struct.unpack_from("<I", data, 14) == (12,):  # OS/2
-        width, height = struct.unpack_from("<HH", data, 18)
-    else:
-        width, height = struct.unpack_from("<ii", data, 18)
+    short = struct.unpack_from("<I", data, 14) == (_OS2_HEADER,)
+    width, height = struct.unpack_from("<HH" if short else "<ii", data, 18)
     return abs(height), abs(width)  # a height below 0 says that the top row comes first
 
 
+def _bmp_fault(data: bytes, pixels: int) -> Reason | None:
+    """Fewer bytes than rows of pixels take that are not packed."""
+    start, header = struct.unpack_from("<II", data, 10)
+    if header == _OS2_HEADER:
+        bits, packed = struct.unpack_from("<H", data, 24)[0], 0
+    else:
+        bits, packed = struct.unpack_from("<HI", data, 28)
+    height, width = _bmp_size_hw(data)
+    row_bytes = (width * bits + 31) // 32 * 4
+    return Reason.CUT_OFF if not packed and start + height * row_bytes > len(data) else None
+
+
 def _webp_size_hw(data: bytes) -> SizeHw:
-    name = data[12:16]
+    name = struct.unpack_from("4s", data, 12)[0]
     if name == b"VP8L":  # 14 bits each, after a byte that is always 0x2f
         bits = struct.unpack_from("<I", data, 21)[0]
         return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
@@ -193,7 +230,7 @@ def _webp_size_hw(data: bytes) -> SizeHw:
     return 0, 0
 
 
-def _webp_fault(data: bytes) -> Reason | None:
+def _webp_fault(data: bytes, pixels: int) -> Reason | None:
     length = struct.unpack_from("<I", data, 4)[0]
     return Reason.CUT_OFF if 8 + length > len(data) else None
 
@@ -207,7 +244,7 @@ def _tiff_tags(data: bytes) -> Iterator[tuple[int, str, int]]:
     first = struct.unpack_from(order + "I", data, 4)[0]
     count = struct.unpack_from(order + "H", data, first)[0]
     for at in range(first + 2, first + 2 + 12 * count, 12):
-        tag, kind = struct.unpack_from(order + "HH", data, at)
+        tag, kind = struct.unpack_from(order + "HH8x", data, at)
         yield tag, order + ("H" if kind == 3 else "I"), at + 8
 
 
@@ -219,14 +256,16 @@ def _tiff_size_hw(data: bytes) -> SizeHw:
     return sizes[_HEIGHT], sizes[_WIDTH]
 
 
-def _nothing(data: bytes) -> None:
+def _nothing(data: bytes, pixels: int) -> None:
     """The decoder finds out."""
 
 
+_TIFF = _Kind("TIFF", re.compile(rb"II\*\0|MM\0\*"), _tiff_size_hw, _nothing, math.inf)
 _KINDS = (
     _Kind("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg_size_hw, _jpeg_fault, 1024),
     _Kind("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png_size_hw, _png_fault, 8 * 1032),
     _Kind("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _webp_size_hw, _webp_fault, math.inf),
-    _Kind("TIFF", re.compile(rb"II\*\0|MM\0\*"), _tiff_size_hw, _nothing, math.inf),
-    _Kind("BMP", re.compile(rb"BM"), _bmp_size_hw, _nothing, math.inf),
+    _TIFF,
+    _Kind("BMP", re.compile(rb"BM"), _bmp_size_hw, _bmp_fault, math.inf),
 )
+_KNOWN = ", ".join(kind.name for kind in _KINDS)

@@ -35,7 +35,7 @@ def open_picture(data: bytes) -> np.ndarray | Refused:
 
 def _decoded(data: bytes) -> np.ndarray | None:
     try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), _READ_FLAGS)
+        return cv2.imdecode(np.frombuffer(headers.as_stored(data), np.uint8), _READ_FLAGS)
     except cv2.error:
         return None
 
