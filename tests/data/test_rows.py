@@ -109,14 +109,14 @@ def test_a_canvas_smaller_than_what_is_stored_is_reduced_again(box: tuple, dot_x
     assert found["canvas_from_image"][0, 0, 0] == pytest.approx(shrink, rel=0.01)
 
 
-def test_a_region_covers_the_padded_box_by_a_third_more_and_fits_the_canvas():
+def test_a_region_covers_the_padded_box_by_two_fifths_more_and_fits_the_canvas():
     region, region_from_image = cut_region(
-        noise(size_hw=BIG_HW), (200.0, 150.0, 160.0, 120.0), canvas_px=65
+        noise(size_hw=BIG_HW), (200.0, 150.0, 160.0, 120.0), canvas_px=70
     )
 
-    # 160 * 1.25 * 1.3 = 260 px about (280, 210), at a quarter.
-    assert region.shape == (65, 65, 3)
-    assert region_from_image.tolist() == [[0.25, 0, -37.875], [0, 0.25, -20.375], [0, 0, 1]]
+    # 160 * 1.25 * 1.4 = 280 px about (280, 210), at a quarter.
+    assert region.shape == (70, 70, 3)
+    assert region_from_image.tolist() == [[0.25, 0, -35.375], [0, 0.25, -17.875], [0, 0, 1]]
 
 
 def test_a_small_region_is_cut_but_never_enlarged():
@@ -124,9 +124,9 @@ def test_a_small_region_is_cut_but_never_enlarged():
 
     region, region_from_image = cut_region(picture, (300.0, 200.0, 8.0, 16.0), canvas_px=416)
 
-    # 16 * 1.25 * 1.3 = 26 px about (304, 208).
-    assert (region == picture[195:221, 291:317]).all()
-    assert region_from_image.tolist() == [[1, 0, -291], [0, 1, -195], [0, 0, 1]]
+    # 16 * 1.25 * 1.4 = 28 px about (304, 208).
+    assert (region == picture[194:222, 290:318]).all()
+    assert region_from_image.tolist() == [[1, 0, -290], [0, 1, -194], [0, 0, 1]]
 
 
 def test_a_picture_that_fits_is_stored_byte_for_byte():
