@@ -16,8 +16,8 @@ MAX_PIXELS = 2**26
 """8192 x 8192; OpenCV is told the same when it is imported."""
 MAX_SCANS = 100
 """A progressive JPEG has about ten. Each, however short, leads over the whole picture."""
-MAX_SCANNED_PIXELS = 2**31
-"""So a large picture may have fewer: 32 where it has `MAX_PIXELS`, which take two seconds."""
+MAX_SCANNED_PIXELS = 2**30
+"""So a large picture may have fewer: 16 where it has `MAX_PIXELS`. They take about a second."""
 
 SizeHw = tuple[int, int]
 
