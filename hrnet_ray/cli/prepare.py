@@ -14,8 +14,9 @@ from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.labels import Labels, check_file, check_folder
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.mpii import read_mpii
-from hrnet_ray.data.prepare import Source, prepare, shared_pictures, split_by_picture
+from hrnet_ray.data.prepare import prepare
 from hrnet_ray.data.shards import Progress
+from hrnet_ray.data.sources import Source, shared_pictures, split_by_picture
 from hrnet_ray.errors import UsageError
 
 

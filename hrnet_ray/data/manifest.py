@@ -1,24 +1,38 @@
-"""What a prepared data set is: its manifest, and how its shards are read and vouched for."""
+"""What a prepared data set is: its manifest, and how its rows are read without Ray.
+
+OUT/train/00000.parquet ...   regions (or untouched files), for training
+OUT/val/00000.parquet ...     untouched files, for exact evaluation
+OUT/manifest.json             skeleton, counts, sha256 of each shard, digest of the whole
+OUT/skipped.csv               what was read and not used, and why
+"""
 
 import csv
 import hashlib
+import io
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import FileType
 
 from hrnet_ray.data.labels import Skipped
-from hrnet_ray.errors import DataError, shortened
+from hrnet_ray.data.storage import Folder, Place, one_line, open_folder, storage_error
+from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
 
-FORMAT = 1
+FORMAT = 2
 
 Kind = Literal["region", "exact"]
 """What a row holds: the region around its instance, or the untouched file."""
+
+_SHARD = re.compile(r"[\w-]+/\d{5,}\.parquet")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +41,14 @@ class Shard:
 
     file: str
     rows: int
+    bytes: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not _SHARD.fullmatch(self.file) or not _SHA256.fullmatch(self.sha256):
+            raise ValueError(f"no shard: {self.file!r:.80}")
+        if not all(type(count) is int and count > 0 for count in (self.rows, self.bytes)):
+            raise ValueError(f"{self.file}: {self.rows!r:.20} rows in {self.bytes!r:.20} bytes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +64,26 @@ class Split:
     shards: list[Shard]
     notes: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        if self.rows != sum(shard.rows for shard in self.shards):
+            raise ValueError(f"{self.rows!r:.20} rows, and other counts in its shards")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
     """What a prepared data set is. `digest` is its version."""
 
-    root: Path
+    root: Place
+    """A folder of this machine, or the URI of one elsewhere."""
     name: str
     skeleton: Skeleton
     canvas_px: int
     splits: dict[str, Split]
+
+    @cached_property
+    def folder(self) -> Folder:
+        """Where it lies, to be read."""
+        return open_folder(self.root, "--data.root")
 
     @property
     def digest(self) -> str:
@@ -61,8 +92,8 @@ class Manifest:
         parts += [f"{name}:{split.digest}" for name, split in sorted(self.splits.items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
-    def files(self, split: str) -> list[str]:
-        """Absolute paths of a split's shards.
+    def shards(self, split: str) -> list[Shard]:
+        """The shards of a split, in the order of its rows.
 
         Raises:
             DataError: there is no such split.
@@ -73,16 +104,25 @@ class Manifest:
                 f"{self.root} has {', '.join(self.splits)}",
                 f"prepare it with a {split} annotation file",
             )
-        return [str(self.root / shard.file) for shard in self.splits[split].shards]
+        return self.splits[split].shards
+
+    def files(self, split: str) -> list[str]:
+        """Absolute paths or URIs of a split's shards, for pyarrow and for Ray.
+
+        Raises:
+            DataError: there is no such split.
+        """
+        return [self.folder.uri(shard.file) for shard in self.shards(split)]
 
 
 def write_manifest(manifest: Manifest, skipped: Iterable[tuple[str, Skipped]]) -> None:
     """Write `manifest.json` and `skipped.csv`; the manifest comes last, so it vouches for all."""
-    with (manifest.root / "skipped.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["split", "item", "reason", "detail"])
-        for split, thing in skipped:
-            table.writerow([split, *map(_cell, (thing.item, thing.reason, thing.detail))])
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["split", "item", "reason", "detail"])
+    for split, thing in skipped:
+        table.writerow([split, *map(_cell, (thing.item, thing.reason, thing.detail))])
+    manifest.folder.write_bytes("skipped.csv", text.getvalue().encode())
     document = {
         "format": FORMAT,
         "name": manifest.name,
@@ -91,7 +131,7 @@ def write_manifest(manifest: Manifest, skipped: Iterable[tuple[str, Skipped]]) -
         "skeleton": to_dict(manifest.skeleton),
         "splits": {name: asdict(split) for name, split in manifest.splits.items()},
     }
-    (manifest.root / "manifest.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
+    manifest.folder.write_bytes("manifest.json", json.dumps(document, indent=2).encode())
 
 
 def _cell(text: str) -> str:
@@ -99,38 +139,48 @@ def _cell(text: str) -> str:
     return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def read_manifest(root: str | Path) -> Manifest:
-    """Read what `hrnet-ray prepare` wrote.
+def read_manifest(root: Place) -> Manifest:
+    """Read what `hrnet-ray prepare` wrote, from a local folder or a URI.
 
     Raises:
         DataError: `root` holds no prepared data set.
+        ClusterError: the storage does not answer.
     """
-    root = Path(root).absolute()
-    path = root / "manifest.json"
-    if not path.is_file():
-        is_what = "is a file" if root.is_file() else "has no manifest.json"
-        raise DataError(
-            f"no prepared data set: {root.name} {is_what}" if root.exists() else "no such folder",
-            f"--data.root {root}",
-            "write it with `hrnet-ray prepare coco|mpii|synthetic --out DIR`",
-        )
+    folder = open_folder(root, "--data.root")
+    where = folder.uri("manifest.json")
+    if folder.size("manifest.json") is None:
+        raise _not_prepared(folder)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(folder.read_bytes("manifest.json"))
         if document["format"] != FORMAT:
             raise ValueError(f"format {document['format']}, this program writes {FORMAT}")
         return Manifest(
-            root=root,
+            root=folder.root,
             name=document["name"],
-            skeleton=from_dict(document["skeleton"], where=str(path)),
+            skeleton=from_dict(document["skeleton"], where=where),
             canvas_px=int(document["canvas_px"]),
             splits={name: _split(split) for name, split in document["splits"].items()},
         )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise storage_error(where, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             "a manifest that cannot be read",
-            f"{path}: {type(error).__name__}: {error}",
+            f"{where}: {type(error).__name__}: {error}",
             "prepare the data set again",
         ) from error
+
+
+def _not_prepared(folder: Folder) -> DataError:
+    name, found = folder.path.rpartition("/")[2], folder.type()
+    is_what = "is a file" if found == FileType.File else "has no manifest.json"
+    return DataError(
+        "no such folder"
+        if found == FileType.NotFound
+        else f"no prepared data set: {name} {is_what}",
+        f"--data.root {folder.root}",
+        "write it with `hrnet-ray prepare coco|mpii|synthetic --out DIR`",
+    )
 
 
 def _split(document: dict[str, Any]) -> Split:
@@ -138,47 +188,57 @@ def _split(document: dict[str, Any]) -> Split:
     return Split(**{**document, "shards": shards})
 
 
-def verify(manifest: Manifest) -> None:
-    """Compare every shard with the manifest's sha256.
+@contextmanager
+def open_shard(manifest: Manifest, shard: Shard) -> Iterator[pq.ParquetFile]:
+    """Open a shard; errors while it is read from are told as what they are.
 
     Raises:
-        DataError: shards are missing or changed (all are named).
+        DataError: it is missing or damaged.
     """
-    wrong = []
-    for split in manifest.splits.values():
-        for shard in split.shards:
-            path = manifest.root / shard.file
-            if not path.is_file():
-                wrong.append(f"{shard.file} (missing)")
-            elif file_sha256(path) != shard.sha256:
-                wrong.append(f"{shard.file} (changed)")
-    if wrong:
+    try:
+        with manifest.folder.open(shard.file) as file:
+            yield pq.ParquetFile(file)
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
-            f"{len(wrong):,} shards are not as they were written",
-            f"{manifest.root}: {shortened(wrong)}",
-            "copy them again, or prepare the data set again",
-        )
+            "a shard that cannot be read",
+            f"{manifest.folder.uri(shard.file)}: {one_line(error)}",
+            "copy it again, or prepare the data set again",
+        ) from error
+
+
+def file_sha256(folder: Folder, name: str) -> str:
+    """Hash a file as it is read. OSError where that cannot be."""
+    told = hashlib.sha256()
+    with folder.open(name) as file:
+        while part := file.read(2**20):
+            told.update(part)
+    return told.hexdigest()
 
 
 def read_table(manifest: Manifest, split: str, *, columns: list[str] | None = None) -> pa.Table:
-    """All rows of a split (or some columns) in memory, without Ray."""
-    return pa.concat_tables(
-        [pq.read_table(path, columns=columns) for path in manifest.files(split)]
-    )
+    """All rows of a split (or some columns) in memory, without Ray.
+
+    Raises:
+        DataError: there is no such split, or a shard is missing or damaged.
+    """
+    parts = []
+    for shard in manifest.shards(split):
+        with open_shard(manifest, shard) as file:
+            parts.append(file.read(columns=columns))
+    return pa.concat_tables(parts)
 
 
 def read_head(manifest: Manifest, split: str, count: int) -> pa.Table:
-    """The first `count` rows of a split."""
+    """The first `count` rows of a split.
+
+    Raises:
+        DataError: there is no such split, or a shard is missing or damaged.
+    """
     parts, missing = [], count
-    for path in manifest.files(split):
-        with pq.ParquetFile(path) as file:
+    for shard in manifest.shards(split):
+        with open_shard(manifest, shard) as file:
             parts.append(next(file.iter_batches(missing)))
         missing -= parts[-1].num_rows
         if missing <= 0:
             break
     return pa.Table.from_batches(parts)
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,110 +1,220 @@
-"""Labels and pictures in, a prepared data set out."""
+"""Labels and pictures in, a prepared data set out.
 
-import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+Each split is parted into shards; who makes them is not known here: threads of this process
+(`make_here`), or the tasks of a cluster (hrnet_ray/runtime/prepare.py).
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hrnet_ray.data import rows
-from hrnet_ray.data.labels import Labels, make_folder
-from hrnet_ray.data.manifest import Kind, Manifest, write_manifest
-from hrnet_ray.data.shards import Progress, check_pictures, write_split
-from hrnet_ray.errors import DataError
-from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.data.journal import Journal, key_of
+from hrnet_ray.data.labels import Labels, Skipped
+from hrnet_ray.data.manifest import Kind, Manifest, Shard, Split, write_manifest
+from hrnet_ray.data.shards import (
+    MOST_ROWS,
+    SHARD_NAME,
+    SHARD_ROWS,
+    Progress,
+    ShardReport,
+    ShardTask,
+    Tell,
+    write_shard,
+)
+from hrnet_ray.data.sources import (
+    Source,
+    are_broken,
+    check_pictures,
+    missing_pictures,
+    nothing_left,
+    shared_skeleton,
+)
+from hrnet_ray.data.storage import PART, Folder, Place, Stamp, open_folder
+from hrnet_ray.errors import ClusterError, DataError, UsageError
 
 KINDS: dict[str, Kind] = {"train": "region", "val": "exact", "test": "exact"}
 
+Make = Callable[[Sequence[ShardTask], Tell], Iterable[ShardReport]]
+"""Makes shards, and hands out their reports in any order, as they come."""
 
-@dataclass(frozen=True)
-class Source:
-    """Where one split comes from."""
 
-    labels: Labels
-    images: Path
+def make_here(tasks: Sequence[ShardTask], tell: Tell) -> Iterator[ShardReport]:
+    """Make shards in this process, one after the other, each by all cores."""
+    for task in tasks:
+        yield write_shard(task, threads=os.cpu_count() or 1, tell=tell)
 
 
 def prepare(
     sources: Mapping[str, Source],
     *,
-    out: Path,
+    out: Place,
     name: str,
     canvas_px: int = rows.CANVAS_PX,
+    shard_rows: int = SHARD_ROWS,
+    exact: bool = False,
     skip_missing: bool = False,
     skip_broken: bool = False,
+    make: Make = make_here,
     progress: Callable[[str], Progress] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write `train` as regions and `val` as untouched files, then the manifest.
 
+    Shards that an earlier, stopped time finished stay. With `exact`, `train` holds untouched files
+    too. The version of the data does not depend on `shard_rows`, `make` or `out`.
+
     Raises:
         DataError: pictures are missing or broken, or the splits are of different skeletons.
+        ClusterError: a storage does not work.
     """
-    if out.is_file():
+    if not 1 <= shard_rows <= MOST_ROWS:
+        raise UsageError(
+            "a shard of no size", f"--shard-rows {shard_rows:,}", f"1 to {MOST_ROWS:,} rows"
+        )
+    folder = open_folder(out, "--out")
+    if folder.is_local and Path(folder.path).is_file():
         raise DataError("a file where a folder is wanted", f"--out {out}", "give a folder")
-    skeleton = _shared_skeleton(sources)
-    for source in sources.values():  # before anything that is there already is touched
-        check_pictures(source.labels, images=source.images, skip_missing=skip_missing)
-    make_folder(out, "--out")
-    (out / "manifest.json").unlink(missing_ok=True)  # until the new one vouches, nothing does
+    skeleton = shared_skeleton(sources)
+    # Before anything that is there already is touched:
+    stamps = {
+        split: check_pictures(source, skip_missing=skip_missing)
+        for split, source in sources.items()
+    }
+    folder.make("--out")
+    folder.delete("manifest.json")  # until the new one vouches, nothing does
+    making = _Making(folder, make, progress, say)
     splits, skipped = {}, []
     for split, source in sources.items():
-        splits[split], left_out = write_split(
-            source.labels,
-            images=source.images,
-            out=out,
-            split=split,
-            kind=KINDS[split],
-            canvas_px=canvas_px,
-            skip_missing=skip_missing,
-            skip_broken=skip_broken,
-            progress=progress(split) if progress else None,
-        )
+        kind: Kind = "exact" if exact else KINDS[split]
+        planned = plan(source, stamps[split], folder, split, kind, canvas_px, shard_rows)
+        reports = making.of(split, planned)
+        broken = [thing for report in reports for thing in report.skipped]
+        if broken and not skip_broken:
+            raise are_broken(broken, source)
+        missing = missing_pictures(source, stamps[split])
+        left_out = [*source.labels.skipped, *missing, *broken]
+        splits[split] = _split(source.labels, kind, reports, left_out)
         skipped += [(split, thing) for thing in left_out]
     manifest = Manifest(
-        root=out.absolute(), name=name, skeleton=skeleton, canvas_px=canvas_px, splits=splits
+        root=folder.root, name=name, skeleton=skeleton, canvas_px=canvas_px, splits=splits
     )
     write_manifest(manifest, skipped)
     return manifest
 
 
-def _shared_skeleton(sources: Mapping[str, Source]) -> Skeleton:
-    skeleton = sources["train"].labels.skeleton
-    for split, source in sources.items():
-        if source.labels.skeleton.keypoints != skeleton.keypoints:
-            raise DataError(
-                "the splits have different keypoints",
-                f"{split}: {', '.join(source.labels.skeleton.keypoints)}",
-                f"they must all be {', '.join(skeleton.keypoints)}",
-            )
-    return skeleton
+def plan(
+    source: Source,
+    stamps: Mapping[str, Stamp],
+    out: Folder,
+    split: str,
+    kind: Kind,
+    canvas_px: int,
+    shard_rows: int,
+) -> list[tuple[ShardTask, str]]:
+    """The shards of a split in the order of the annotations, each with its key.
 
-
-def split_by_picture(labels: Labels, *, val_share: float, seed: int = 0) -> tuple[Labels, Labels]:
-    """Part one file in two; all instances of a picture go to the same side.
-
-    Raises:
-        DataError: there are too few pictures to have both.
+    The `i`-th is of the instances from `i * shard_rows` on; those without a picture are left out.
     """
-    images = sorted({instance.image for instance in labels.instances})
-    random.Random(seed).shuffle(images)
-    count = max(1, round(len(images) * val_share))
-    if len(images) < 2 or count >= len(images):
-        raise DataError(
-            f"{len(images)} pictures cannot be parted into training and validation",
-            str(labels.source),
-            "add pictures, or name both files: --annotations and --val-annotations",
+    images = open_folder(source.images, "--images")
+    instances = source.labels.instances
+    planned = []
+    for first in range(0, len(instances), shard_rows):
+        task = ShardTask(
+            file=f"{split}/{SHARD_NAME.format(first // shard_rows)}",
+            instances=[i for i in instances[first : first + shard_rows] if i.image in stamps],
+            images=images,
+            out=out,
+            kind=kind,
+            canvas_px=canvas_px,
+            skeleton=source.labels.skeleton,
         )
-    val = set(images[:count])
-    # What the reader skipped belongs to no side; it is counted with training.
-    return (
-        replace(labels, instances=[i for i in labels.instances if i.image not in val]),
-        replace(labels, instances=[i for i in labels.instances if i.image in val], skipped=[]),
+        planned.append((task, key_of(task, stamps)))
+    return planned
+
+
+class _Making:
+    """Makes the shards that are not there yet."""
+
+    def __init__(
+        self,
+        out: Folder,
+        make: Make,
+        progress: Callable[[str], Progress] | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self.out, self.make, self.progress, self.say = out, make, progress, say
+        self.journal = Journal(out)
+        self.journal.start()
+
+    def of(self, split: str, planned: list[tuple[ShardTask, str]]) -> list[ShardReport]:
+        """Reports of all planned shards, in their order."""
+        keys = {task.file: key for task, key in planned}
+        found = {task.file: self.journal.find(task.file, key) for task, key in planned}
+        done = {file: report for file, report in found.items() if report}
+        self._clean(split, done)
+        if done:
+            self.say(f"{split}: {len(done):,} of {len(planned):,} shards are there already")
+        todo = [task for task, _ in planned if task.file not in done]
+        for task in todo:
+            self.journal.forget(task.file)
+        for report in self.make(todo, self._teller(split, todo)):
+            if report.rows and self.out.size(report.file) != report.bytes:
+                raise _not_shared(self.out, report)
+            self.journal.keep(report, keys[report.file])
+            done[report.file] = report
+        return [done[task.file] for task, _ in planned]
+
+    def _clean(self, split: str, done: Mapping[str, ShardReport]) -> None:
+        """Remove the shards of another plan. Other files stay."""
+        self.out.make("--out", split)
+        for old in self.out.list(split):
+            shard, file = old.split(".")[0], f"{split}/{old}"
+            ours = len(shard) >= 5 and shard.isdigit() and old.endswith((".parquet", PART))
+            if ours and file not in done:
+                self.out.delete(file)
+
+    def _teller(self, split: str, todo: Sequence[ShardTask]) -> Tell:
+        total, done = sum(len(task.instances) for task in todo), 0
+        progress = self.progress(split) if self.progress else None
+
+        def tell(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress(done, total)
+
+        return tell
+
+
+def _not_shared(out: Folder, report: ShardReport) -> ClusterError:
+    return ClusterError(
+        "a shard that was written, but is not here",
+        f"{out.uri(report.file)}: {report.bytes:,} bytes were written by a task on the cluster",
+        "give --out a folder that all machines share, or a URI such as s3://bucket/folder",
     )
 
 
-def shared_pictures(train: Source, val: Source) -> list[str]:
-    """Names of files that are in both splits: a score on them says little."""
-    if train.images.resolve() != val.images.resolve():
-        return []
-    return sorted(
-        {i.image for i in train.labels.instances} & {i.image for i in val.labels.instances}
+def _split(
+    labels: Labels, kind: Kind, reports: Sequence[ShardReport], left_out: list[Skipped]
+) -> Split:
+    written = sum(report.rows for report in reports)
+    if not written:
+        raise nothing_left(labels, left_out)
+    assert labels.read == written + len(left_out), "an instance was lost on the way to its shard"
+    digests = "".join(digest for report in reports for digest in report.row_digests)
+    return Split(
+        kind=kind,
+        source=labels.source.name,
+        read=labels.read,
+        rows=written,
+        skipped=len(left_out),
+        digest=hashlib.sha256(digests.encode()).hexdigest(),
+        shards=[
+            Shard(file=report.file, rows=report.rows, bytes=report.bytes, sha256=report.sha256)
+            for report in reports
+            if report.rows
+        ],
+        notes=labels.notes,
     )

@@ -1,202 +1,132 @@
-"""Instances to Parquet shards, and the manifest that says what is in them.
+"""The unit of work of `prepare`: some instances in, one Parquet file out.
 
-OUT/train/00000.parquet ...   regions, for training
-OUT/val/00000.parquet ...     untouched files, for exact evaluation
-OUT/manifest.json             skeleton, counts, sha256 of each shard, digest of the whole
-OUT/skipped.csv               what was read and not used, and why
+A shard is a pure function of its task, so it does not matter who makes it, when, or beside what.
 """
 
 import hashlib
 import json
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from pathlib import Path
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import groupby, islice
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hrnet_ray.data import pictures, rows
-from hrnet_ray.data.labels import (
-    Instance,
-    Labels,
-    Skipped,
-    check_folder,
-    make_folder,
-    picture_path,
-)
-from hrnet_ray.data.manifest import Kind, Shard, Split, file_sha256
-from hrnet_ray.errors import DataError, shortened
+from hrnet_ray.data.labels import Instance, Reason, Skipped
+from hrnet_ray.data.manifest import Kind
+from hrnet_ray.data.storage import Folder, one_line
 from hrnet_ray.skeletons import Skeleton, to_dict
 
 SHARD_ROWS = 256
+MOST_ROWS = 2**16
+"""Of one shard: a footer that claims more is not ours."""
 ROW_GROUP_ROWS = 64
-SHARD_NAMES = "[0-9]" * 5 + ".parquet"
+SHARD_NAME = "{:05d}.parquet"
 
 Progress = Callable[[int, int], None]
 """Called with how many are done, of how many."""
+Tell = Callable[[int], None]
+"""Called with how many instances more are done."""
 
 
-def write_split(
-    labels: Labels,
-    *,
-    images: Path,
-    out: Path,
-    split: str,
-    kind: Kind,
-    canvas_px: int = rows.CANVAS_PX,
-    skip_missing: bool = False,
-    skip_broken: bool = False,
-    progress: Progress | None = None,
-) -> tuple[Split, list[Skipped]]:
-    """Write the shards of one split, and say what was left out.
+@dataclass(frozen=True, kw_only=True)
+class ShardTask:
+    """All that it takes to make one shard."""
 
-    Raises:
-        DataError: pictures are missing or broken, unless they may be skipped; or nothing is left.
-    """
-    check_pictures(labels, images=images, skip_missing=skip_missing)
-    present, missing = _sorted_out(labels.instances, images)
-    broken: list[Skipped] = []
-    made = _rows(present, images, kind, canvas_px, broken, progress)
-    shards, digest = _write_shards(made, _emptied(out / split), labels.skeleton)
-    if broken and not skip_broken:
-        raise _are_broken(broken, images)
-    skipped = [*labels.skipped, *missing, *broken]
-    written = sum(shard.rows for shard in shards)
-    if not written:
-        raise _nothing_left(skipped, labels)
-    assert labels.read == written + len(skipped), "an instance was lost on the way to its shard"
-    made_split = Split(
-        kind=kind,
-        source=labels.source.name,
-        read=labels.read,
-        rows=written,
-        skipped=len(skipped),
-        digest=digest,
-        shards=shards,
-        notes=labels.notes,
-    )
-    return made_split, skipped
+    file: str
+    """Below `out`."""
+    instances: list[Instance]
+    images: Folder
+    out: Folder
+    kind: Kind
+    canvas_px: int
+    skeleton: Skeleton
 
 
-def check_pictures(labels: Labels, *, images: Path, skip_missing: bool = False) -> None:
-    """Refuse labels whose pictures are not there, unless these may be skipped.
+@dataclass(frozen=True, kw_only=True)
+class ShardReport:
+    """What was made. A shard in which nothing was left has no file, and a size of 0."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+    row_digests: list[str]
+    """sha256 of each row's labels, and of its picture file as it was found."""
+    skipped: list[Skipped]
+
+
+def write_shard(task: ShardTask, *, threads: int = 1, tell: Tell | None = None) -> ShardReport:
+    """Make one shard and put it in its place.
 
     Raises:
-        DataError: the folder or some pictures are missing; the first few are named.
+        DataError: a name leads out of the folder of pictures.
+        ClusterError: a storage does not work.
     """
-    check_folder(images, "--images")
-    _, missing = _sorted_out(labels.instances, images)
-    if missing and not skip_missing:
-        raise _are_missing(missing, labels, images)
-
-
-def _are_missing(missing: list[Skipped], labels: Labels, images: Path) -> DataError:
-    names = sorted({skipped.item for skipped in missing})
-    named = {instance.image for instance in labels.instances}
-    return DataError(
-        f"{len(names):,} of {len(named):,} pictures are not there",
-        f"{labels.source.name}: {shortened(names)} (below {images})",
-        "check --images, or add --skip-missing to leave them out (listed in skipped.csv)",
+    digests: list[str] = []
+    skipped: list[Skipped] = []
+    sink = pa.BufferOutputStream()
+    made = _rows(task, threads, skipped, tell or (lambda _: None))
+    shape = rows.schema(len(task.skeleton)).with_metadata(
+        {"skeleton": json.dumps(to_dict(task.skeleton))}
+    )
+    # Pictures are compressed already; a column of JPEGs gains nothing from another pass.
+    with pq.ParquetWriter(sink, shape, compression="none") as writer:
+        while batch := list(islice(made, ROW_GROUP_ROWS)):
+            digests += map(_row_digest, batch)
+            writer.write_table(pa.Table.from_pylist(batch, schema=shape))
+    data = sink.getvalue()
+    if digests:
+        task.out.write_bytes(task.file, data)
+    return ShardReport(
+        file=task.file,
+        rows=len(digests),
+        bytes=data.size if digests else 0,
+        sha256=hashlib.sha256(data).hexdigest(),
+        row_digests=digests,
+        skipped=skipped,
     )
 
 
-def _are_broken(broken: list[Skipped], images: Path) -> DataError:
-    names = sorted({f"{skipped.item} ({skipped.detail})" for skipped in broken})
-    return DataError(
-        f"{len(names):,} pictures cannot be read",
-        f"below {images}: {shortened(names)}",
-        "replace them, or add --skip-broken to leave them out (listed in skipped.csv)",
-    )
-
-
-def _nothing_left(skipped: list[Skipped], labels: Labels) -> DataError:
-    reasons = Counter(thing.reason for thing in skipped).most_common()
-    return DataError(
-        "nothing to learn or score",
-        f"{labels.source}: {labels.read:,} instances read, none can be used "
-        f"({', '.join(f'{count:,} {reason}' for reason, count in reasons) or 'it is empty'})",
-        "give a file with labelled keypoints, and the folder with its pictures",
-    )
-
-
-def _emptied(folder: Path) -> Path:
-    """The folder of a split, without the shards of an earlier time. Other files stay."""
-    make_folder(folder, "--out")
-    for old in folder.glob(SHARD_NAMES):
-        old.unlink()
-    return folder
-
-
-def _sorted_out(
-    instances: Iterable[Instance], images: Path
-) -> tuple[list[Instance], list[Skipped]]:
-    """Part the instances whose picture is there from those whose is not."""
-    there: dict[str, bool] = {}
-    present, missing = [], []
-    for instance in instances:
-        if instance.image not in there:
-            there[instance.image] = os.path.isfile(picture_path(images, instance.image))
-        if there[instance.image]:
-            present.append(instance)
-        else:
-            missing.append(Skipped(instance.image, "missing picture", f"instance {instance.id}"))
-    return present, missing
+def _row_digest(row: dict[str, Any]) -> str:
+    """Of what was read, not of what an encoder made of it: another OpenCV, the same version."""
+    labels = {key: value for key, value in row.items() if key not in ("picture", "stored_sha256")}
+    return hashlib.sha256(json.dumps(labels, sort_keys=True).encode()).hexdigest()
 
 
 def _rows(
-    instances: list[Instance],
-    images: Path,
-    kind: Kind,
-    canvas_px: int,
-    broken: list[Skipped],
-    progress: Progress | None,
+    task: ShardTask, threads: int, skipped: list[Skipped], tell: Tell
 ) -> Iterator[dict[str, Any]]:
-    """Rows in the order of the annotations, made by all cores (OpenCV lets go of the GIL)."""
-
-    def make(instance: Instance) -> dict[str, Any] | Skipped:
-        try:
-            data = picture_path(images, instance.image).read_bytes()
-        except OSError as error:  # no right to read it, or gone since
-            return Skipped(instance.image, "broken picture", str(error.strerror))
-        picture = pictures.decode(data)
-        if picture is None:
-            return Skipped(instance.image, "broken picture", pictures.why_not(data))
-        if kind == "exact":
-            return rows.exact_row(instance, data)
-        return rows.region_row(instance, data, picture, canvas_px=canvas_px)
-
-    threads = os.cpu_count() or 1
-    done = 0
-    with ThreadPoolExecutor(threads) as pool:
-        waiting = iter(instances)
-        while window := list(islice(waiting, 16 * threads)):  # bounds what waits in memory
-            for made in pool.map(make, window):
-                done += 1
-                if progress:
-                    progress(done, len(instances))
-                if isinstance(made, Skipped):
-                    broken.append(made)
-                else:
-                    yield made
+    """Rows in the order of the annotations. OpenCV lets go of the GIL, so threads help."""
+    same = (list(group) for _, group in groupby(task.instances, lambda found: found.image))
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+        run = pool.map if pool else map
+        while window := list(islice(same, 8 * threads)):  # bounds what waits in memory
+            for made in run(lambda group: _rows_of_picture(task, group), window):
+                for each in made:
+                    tell(1)
+                    if isinstance(each, Skipped):
+                        skipped.append(each)
+                    else:
+                        yield each
 
 
-def _write_shards(
-    made: Iterator[dict[str, Any]], folder: Path, skeleton: Skeleton
-) -> tuple[list[Shard], str]:
-    shape = rows.schema(len(skeleton)).with_metadata({"skeleton": json.dumps(to_dict(skeleton))})
-    digest, shards = hashlib.sha256(), []
-    while batch := list(islice(made, SHARD_ROWS)):
-        for row in batch:
-            labels = {key: value for key, value in row.items() if key != "picture"}
-            digest.update(json.dumps(labels, sort_keys=True).encode())
-        path = folder / f"{len(shards):05d}.parquet"
-        table = pa.Table.from_pylist(batch, schema=shape)
-        # Pictures are compressed already; a column of JPEGs gains nothing from another pass.
-        pq.write_table(table, path, compression="none", row_group_size=ROW_GROUP_ROWS)
-        name = f"{folder.name}/{path.name}"
-        shards.append(Shard(file=name, rows=len(batch), sha256=file_sha256(path)))
-    return shards, digest.hexdigest()
+def _rows_of_picture(task: ShardTask, instances: list[Instance]) -> list[dict[str, Any] | Skipped]:
+    """The rows of neighbours in one picture, which is read and decoded once."""
+    name = instances[0].image
+    try:
+        data = task.images.read_picture(name)
+    except OSError as error:  # no right to read it, or gone since
+        return [Skipped(name, Reason.BROKEN_PICTURE, one_line(error))] * len(instances)
+    picture = pictures.open_picture(data)
+    if isinstance(picture, pictures.Refused):
+        return [Skipped(name, picture.reason, picture.detail)] * len(instances)
+    if task.kind == "exact":
+        return [rows.exact_row(instance, data) for instance in instances]
+    return [
+        rows.region_row(instance, data, picture, canvas_px=task.canvas_px) for instance in instances
+    ]

@@ -10,7 +10,8 @@ import pytest
 
 from hrnet_ray.cli.prepare import Coco, Synthetic, counter, run
 from hrnet_ray.data import pictures
-from hrnet_ray.data.manifest import read_manifest, read_table, verify
+from hrnet_ray.data.manifest import read_manifest, read_table
+from hrnet_ray.data.vouch import verify
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
 
 PICTURES = 10

@@ -8,9 +8,11 @@ import pytest
 from hrnet_ray.data import pictures, rows
 from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.labels import Labels, Skipped
-from hrnet_ray.data.manifest import read_manifest, read_table, verify
+from hrnet_ray.data.manifest import read_manifest, read_table
 from hrnet_ray.data.mpii import read_mpii
-from hrnet_ray.data.prepare import Source, prepare, shared_pictures, split_by_picture
+from hrnet_ray.data.prepare import prepare
+from hrnet_ray.data.sources import Source, shared_pictures, split_by_picture
+from hrnet_ray.data.vouch import verify
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import ATRW
 

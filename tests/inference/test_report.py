@@ -16,7 +16,8 @@ from hrnet_ray.data import pictures
 from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.drawing import LEFT, RIGHT
 from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.data.prepare import Source, prepare
+from hrnet_ray.data.prepare import prepare
+from hrnet_ray.data.sources import Source
 from hrnet_ray.data.synthetic import write_tigers
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.report import (

@@ -1,0 +1,250 @@
+"""Folders on this machine or on any file system that pyarrow knows (s3://, gs://, hdfs://).
+
+What is written appears whole or not at all: locally under another name first, then renamed; an
+object store shows an object when all of it has arrived.
+"""
+
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import parse_qs, urlsplit
+
+import pyarrow as pa
+from pyarrow import fs
+
+from hrnet_ray.data.labels import check_folder, make_folder, picture_path
+from hrnet_ray.errors import ClusterError, DataError, UsageError, shortened
+
+Place = str | Path
+"""A local path, or a URI such as s3://bucket/atrw."""
+Stamp = tuple[int, int]
+"""Size in bytes and time of the last change in ns: another stamp, another file."""
+
+SECRETS = ("access_key", "secret_key", "session_token")
+PART = ".part"  # ends the name of what is not whole yet
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, and the file system that has it. Names below it are written with `/`."""
+
+    files: fs.FileSystem
+    path: str
+    """As `files` wants it."""
+    query: str | None = None
+    """What a URI says behind its `?`; None for a folder of this machine."""
+    scheme: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        return self.query is None
+
+    @property
+    def root(self) -> Place:
+        """What opens this folder again; it never holds a secret."""
+        return Path(self.path) if self.is_local else self.uri("")
+
+    def uri(self, name: str) -> str:
+        """The absolute path or the URI of a file below, for pyarrow and for Ray."""
+        if self.is_local:
+            return f"{self.path}/{name}"
+        return f"{self.scheme}://{self._at(name)}" + (f"?{self.query}" if self.query else "")
+
+    def _at(self, name: str) -> str:
+        return f"{self.path}/{name}" if name else self.path
+
+    def make(self, flag: str, name: str = "") -> None:
+        """Make the folder, or one below it. An object store needs none.
+
+        Raises:
+            DataError: it cannot be made.
+        """
+        if self.is_local:
+            make_folder(Path(self._at(name)), flag)
+
+    def check(self, flag: str) -> None:
+        """Refuse a folder that is not there.
+
+        Raises:
+            DataError: it is not there, or is a file.
+            ClusterError: the storage does not answer.
+        """
+        if self.is_local:
+            check_folder(Path(self.path), flag)
+            return
+        found = self.type()
+        if found != fs.FileType.Directory:
+            is_what = "is a file" if found == fs.FileType.File else "is not there, or empty"
+            raise DataError(f"the folder {is_what}", f"{flag} {self.root}", "check the address")
+
+    def type(self) -> fs.FileType:
+        """Whether it is a folder, a file, or not there."""
+        return self._info("").type
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None where there is none."""
+        found = self._info(name)
+        return found.size if found.type == fs.FileType.File else None
+
+    def _info(self, name: str) -> fs.FileInfo:
+        try:
+            return self.files.get_file_info(self._at(name))
+        except NotADirectoryError:  # below a file
+            return fs.FileInfo(self._at(name), fs.FileType.NotFound)
+        except OSError as error:
+            raise storage_error(self.uri(name), error) from error
+
+    def list(self, name: str = "") -> list[str]:
+        """Names of the files that lie directly in a folder below, sorted; none where it is not."""
+        chosen = fs.FileSelector(self._at(name), allow_not_found=True)
+        try:
+            found = self.files.get_file_info(chosen)
+        except NotADirectoryError:
+            return []
+        except OSError as error:
+            raise storage_error(self.uri(name), error) from error
+        return sorted(info.base_name for info in found if info.type == fs.FileType.File)
+
+    def open(self, name: str) -> pa.NativeFile:
+        """Open a file to read it anywhere in it. OSError where that cannot be."""
+        return self.files.open_input_file(self._at(name))
+
+    def read_bytes(self, name: str) -> bytes:
+        """A whole file. OSError where that cannot be."""
+        with self.files.open_input_stream(self._at(name)) as file:
+            return file.read()
+
+    def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write a whole file, in place of an older one.
+
+        Raises:
+            ClusterError: the disk is full, the storage does not take it.
+        """
+        part = f"{self._at(name)}.{uuid.uuid4().hex}{PART}" if self.is_local else self._at(name)
+        try:
+            with self.files.open_output_stream(part) as file:
+                file.write(data)
+            if self.is_local:
+                os.replace(part, self._at(name))
+        except OSError as error:
+            if self.is_local:
+                Path(part).unlink(missing_ok=True)
+            raise storage_error(self.uri(name), error) from error
+
+    def delete(self, name: str) -> None:
+        """Delete a file, if it is there."""
+        try:
+            self.files.delete_file(self._at(name))
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise storage_error(self.uri(name), error) from error
+
+    def stamps(self, names: set[str]) -> dict[str, Stamp]:
+        """Size and time of the pictures that are there; those that are not are left out.
+
+        Raises:
+            DataError: a name leads out of the folder.
+            ClusterError: the storage does not answer.
+        """
+        if self.is_local:
+            found = {name: _stamp(picture_path(Path(self.path), name)) for name in sorted(names)}
+            return {name: stamp for name, stamp in found.items() if stamp}
+        wanted = {self._below(name): name for name in sorted(names)}
+        try:  # a thousand names a request; asking for each would be a request each
+            listed = self.files.get_file_info(fs.FileSelector(self.path, recursive=True))
+        except OSError as error:
+            raise storage_error(str(self.root), error) from error
+        return {
+            wanted[info.path]: (info.size, info.mtime_ns or 0)
+            for info in listed
+            if info.type == fs.FileType.File and info.path in wanted
+        }
+
+    def read_picture(self, name: str) -> bytes:
+        """The bytes of a picture that an annotation names.
+
+        Raises:
+            DataError: the name leads out of the folder.
+            ClusterError: the storage does not answer.
+            OSError: there is no such file, or no right to read it.
+        """
+        if self.is_local:
+            return picture_path(Path(self.path), name).read_bytes()
+        try:
+            with self.files.open_input_stream(self._below(name)) as file:
+                return file.read()
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:  # not the picture's fault: it must not be skipped
+            raise storage_error(f"{self.root}: {name}", error) from error
+
+    def _below(self, name: str) -> str:
+        """The path of a picture; what an object's name can be, a folder's rules must allow."""
+        path = PurePosixPath(name)
+        odd = path.is_absolute() or ".." in path.parts or not path.parts
+        if odd or "\0" in name or "://" in name:
+            raise DataError(
+                "an annotation that names a file outside the folder of pictures",
+                f"{name[:80]!r} below {self.root}",
+                "correct file_name in the annotations; only files below --images are opened",
+            )
+        return self._at(str(path))
+
+
+def open_folder(where: Place, flag: str) -> Folder:
+    """The folder that a path or a URI names. Nothing is asked of it yet.
+
+    Raises:
+        UsageError: a URI that nobody understands, or that holds a password.
+    """
+    if not is_uri(where):
+        return Folder(fs.LocalFileSystem(), str(Path(where).absolute()))
+    text = str(where)
+    parts = urlsplit(text)
+    known = shortened([name for name in SECRETS if name in parse_qs(parts.query)])
+    if "@" in parts.netloc or known:
+        raise UsageError(
+            "a password in a URI, which ends up in logs",
+            f"{flag} {parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}",
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machines a role",
+        )
+    try:
+        files, path = fs.FileSystem.from_uri(text)
+    except (pa.ArrowException, OSError) as error:
+        raise UsageError(
+            "a URI that cannot be used",
+            f"{flag} {text}: {one_line(error)}",
+            "such as s3://bucket/folder, or a local path",
+        ) from error
+    if isinstance(files, fs.LocalFileSystem):
+        return Folder(files, path.rstrip("/"))
+    return Folder(files, path.rstrip("/"), parts.query, parts.scheme)
+
+
+def is_uri(where: Place) -> bool:
+    """Tell s3://bucket from a local path."""
+    return isinstance(where, str) and "://" in where
+
+
+def storage_error(where: str, error: OSError) -> ClusterError:
+    """Say what a disk or an object store refused."""
+    return ClusterError(
+        "a storage that does not work",
+        f"{where}: {one_line(error)}",
+        "check its address, its space and your rights there, then repeat the command",
+    )
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error, in one line that fits a terminal."""
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return " ".join(str(said).split())[:200]
+
+
+def _stamp(path: Path) -> Stamp | None:
+    if not os.path.isfile(path):  # False, not an error, for names that no file can have
+        return None
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns

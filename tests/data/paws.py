@@ -1,0 +1,51 @@
+"""Labelled paws in grey pictures, and the data set that they become."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from hrnet_ray.data.labels import Instance, Labels, Skipped
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.data.prepare import prepare
+from hrnet_ray.data.sources import Source
+from hrnet_ray.skeletons import Skeleton
+
+PAW = Skeleton(name="paw", keypoints=("left_toe", "right_toe"), bones=(("left_toe", "right_toe"),))
+
+
+def instance(id: int, image: str | None = None, *, x: float = 5.0) -> Instance:
+    return Instance(
+        id=id,
+        image_id=id,
+        image=image or f"{id}.png",
+        category_id=1,
+        box_xywh=(2.0, 2.0, 30.0, 20.0),
+        area=600.0,
+        head_size=math.nan,
+        image_xy=np.array([[x, 6.0], [7.0, 8.0]]),
+        visible=np.array([True, True]),
+    )
+
+
+def labels(*instances: Instance, skipped: tuple[Skipped, ...] = ()) -> Labels:
+    return Labels(
+        source=Path("/data/paws.json"),
+        skeleton=PAW,
+        instances=list(instances),
+        skipped=list(skipped),
+    )
+
+
+def some(count: int) -> Labels:
+    return labels(*(instance(id) for id in range(count)))
+
+
+def written(images: Path, found: Labels, **changes) -> Manifest:
+    out = changes.pop("out", images.parent / "out")
+    usual = {"name": "paws", "canvas_px": 16}
+    return prepare({"train": Source(found, images)}, out=out, **{**usual, **changes})
+
+
+def ids(table) -> list[int]:
+    return table["id"].to_pylist()

@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hrnet_ray.data import pictures
+from hrnet_ray.data.labels import Skipped
+from hrnet_ray.errors import DataError
+from tests.data.paws import instance, labels, written
+
+
+def test_missing_pictures_are_named_and_each_once(images: Path):
+    found = labels(
+        instance(0), instance(7), instance(8, "7.png"), *(instance(at) for at in (9, 10, 11))
+    )
+
+    with pytest.raises(DataError) as error:
+        written(images, found)
+
+    assert str(error.value) == (
+        "4 of 5 pictures are not there\n"
+        f"  paws.json: 10.png, 11.png, 7.png and 1 more (below {images})\n"
+        "  fix: check --images, or add --skip-missing to leave them out (listed in skipped.csv)"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.png", "a/../../secret.png", "/etc/hostname", "out.png", "0.png\0", "a\0b"]
+)
+def test_a_name_that_leaves_the_folder_is_refused(images: Path, name: str):
+    pictures.write(images.parent / "secret.png", np.zeros((4, 6, 3), np.uint8))
+    (images / "out.png").symlink_to(images.parent / "secret.png")
+
+    with pytest.raises(DataError) as error:
+        written(images, labels(instance(0), instance(1, name)), skip_missing=True)
+
+    assert error.value.what == "an annotation that names a file outside the folder of pictures"
+    assert error.value.where == f"{name!r} below {images}"
+
+
+def test_names_of_subfolders_and_links_within_the_folder_are_followed(images: Path):
+    pictures.write(images / "day 1" / "a.png", np.zeros((24, 36, 3), np.uint8))
+    (images / "b.png").symlink_to(images / "0.png")
+
+    manifest = written(
+        images, labels(instance(0, "day 1/a.png"), instance(1, "b.png"), instance(2, "./2.png"))
+    )
+
+    assert manifest.splits["train"].rows == 3
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".png", "0.png/1.png", "sub"])
+def test_a_name_that_no_file_can_have_is_missing(images: Path, name: str):
+    (images / "sub").mkdir()
+
+    manifest = written(images, labels(instance(0), instance(1, name)), skip_missing=True)
+
+    (line,) = (manifest.root / "skipped.csv").read_text().splitlines()[1:]
+    assert line == f"train,{name},missing picture,instance 1"
+
+
+def test_a_link_that_leads_to_itself_is_an_error_or_missing_but_no_crash(images: Path):
+    (images / "loop.png").symlink_to(images / "loop.png")
+
+    with pytest.raises(DataError, match=r"loop\.png"):
+        written(images, labels(instance(0), instance(1, "loop.png")))
+
+
+def test_nothing_left_is_no_data_set(images: Path):
+    found = labels(instance(7), skipped=(Skipped("a", "crowd"), Skipped("b", "crowd")))
+
+    with pytest.raises(DataError) as error:
+        written(images, found, skip_missing=True)
+
+    assert str(error.value) == (
+        "nothing to learn or score\n"
+        "  /data/paws.json: 3 instances read, none can be used (2 crowd, 1 missing picture)\n"
+        "  fix: give a file with labelled keypoints, and the folder with its pictures"
+    )
