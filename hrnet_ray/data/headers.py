@@ -251,7 +251,7 @@ def _tiff_tags(data: bytes) -> Iterator[tuple[int, str, int]]:
 def _tiff_size_hw(data: bytes) -> SizeHw:
     sizes = {_HEIGHT: 0, _WIDTH: 0}
     for tag, form, at in _tiff_tags(data):
-        if tag in sizes:
+        if not sizes.get(tag, 1):  # the first of its kind is the one that counts
             sizes[tag] = struct.unpack_from(form, data, at)[0]
     return sizes[_HEIGHT], sizes[_WIDTH]
 

@@ -52,7 +52,7 @@ def read(path: Path) -> np.ndarray:
     """Decode one picture file.
 
     Raises:
-        DataError: it is missing, or no whole picture.
+        DataError: it is missing, or `open_picture` refuses it.
     """
     try:
         data = path.read_bytes()
@@ -60,9 +60,13 @@ def read(path: Path) -> np.ndarray:
         raise DataError(
             "a picture that cannot be opened", f"{path}: {error.strerror}", "check the path"
         ) from error
-    picture = decode(data)
-    if picture is None:
-        raise DataError(f"a picture that is not whole ({why_not(data)})", str(path), "replace it")
+    picture = open_picture(data)
+    if isinstance(picture, Refused):
+        raise DataError(
+            f"a picture that cannot be read: {picture.reason}",
+            f"{path}: {picture.detail}",
+            "replace it",
+        )
     return picture
 
 
@@ -86,14 +90,9 @@ def write(path: Path, picture: np.ndarray) -> None:
 
 
 def why_not(data: bytes) -> str:
-    """Say in a few words why `decode` refused these bytes."""
-    if not data:
-        return "0 bytes"
-    if data[:2] == b"\xff\xd8":
-        return f"a JPEG of {len(data):,} bytes that is cut off, damaged or too large"
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
-        return f"a PNG of {len(data):,} bytes that is cut off, damaged or too large"
-    return f"{len(data):,} bytes that start {data[:8]!r}"
+    """`refusal` in one text."""
+    refused = refusal(data)
+    return f"{refused.reason}: {refused.detail}"
 
 
 def resized(picture: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

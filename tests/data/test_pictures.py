@@ -1,42 +1,24 @@
+import io
 import os
-import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from hrnet_ray.data import pictures
+from hrnet_ray.data.pictures import Reason, Refused
 from hrnet_ray.errors import DataError
+from tests.data.hostile import black_png, with_orientation
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
 
 def noise(*, size_hw: tuple[int, int] = (30, 40)) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (*size_hw, 3), dtype=np.uint8)
-
-
-def turned(jpeg: bytes) -> bytes:
-    """The same JPEG, whose EXIF says that it wants to be shown turned by a quarter."""
-    tag = struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # orientation, one SHORT, value 6
-    exif = b"Exif\0\0" + b"MM\0*" + struct.pack(">IH", 8, 1) + tag + struct.pack(">I", 0)
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
-
-
-def black_png(side: int) -> bytes:
-    """A PNG of one bit a pixel: kilobytes that take hundreds of megabytes to decode."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    lines = zlib.compress(bytes(side * (1 + (side + 7) // 8)), 1)
-    head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
 
 
 def test_a_written_png_is_read_back_pixel_by_pixel_in_rgb(tmp_path: Path):
@@ -60,7 +42,7 @@ def test_a_red_jpeg_stays_red():
 
 
 def test_the_way_a_camera_was_held_is_ignored():
-    data = turned(pictures.encode_jpeg(noise()))
+    data = with_orientation(pictures.encode_jpeg(noise()))
 
     decoded = pictures.decode(data)
 
@@ -113,18 +95,73 @@ def test_a_small_file_that_would_fill_the_memory_is_none():
     assert told.stdout.split() == [b"True", b"False"]
 
 
+def whole() -> bytes:
+    return pictures.encode_jpeg(noise())
+
+
 @pytest.mark.parametrize(
-    ("data", "reason"),
+    ("data", "reason", "detail"),
     [
-        (b"", "0 bytes"),
-        (b"\xff\xd8" + bytes(1198), "a JPEG of 1,200 bytes that is cut off, damaged or too large"),
-        (b"\x89PNG\r\n\x1a\n", "a PNG of 8 bytes that is cut off, damaged or too large"),
-        (b"<html><body>404", "15 bytes that start b'<html><b'"),
+        (b"", Reason.EMPTY, "0 bytes"),
+        (
+            b"<html><body>404",
+            Reason.NO_PICTURE,
+            "15 bytes that start b'<html><b'; JPEG, PNG, WebP, TIFF, BMP are read",
+        ),
+        (whole()[:10], Reason.CUT_OFF, "a JPEG whose header ends at 10 bytes"),
+        (
+            whole()[:-2],
+            Reason.CUT_OFF,
+            f"a JPEG of 40 x 30 pixels in {len(whole()) - 2:,} bytes",
+        ),
+        (
+            whole()[:-200],
+            Reason.CUT_OFF,
+            f"a JPEG of 40 x 30 pixels in {len(whole()) - 200:,} bytes",
+        ),
+        (
+            whole().replace(b"\xff\xdb", b"\xff\xfe"),  # its tables become comments
+            Reason.DAMAGED,
+            f"a JPEG of 40 x 30 pixels in {len(whole()):,} bytes",
+        ),
+        (
+            black_png(8200),
+            Reason.TOO_LARGE,
+            f"a PNG of 8,200 x 8,200 pixels in {len(black_png(8200)):,} bytes; "
+            "67,108,864 pixels are decoded at most",
+        ),
     ],
+    ids=["empty", "page", "10 bytes", "no end", "cut", "no tables", "large"],
 )
-def test_bytes_that_are_no_picture_are_described(data: bytes, reason: str):
+def test_bytes_that_are_no_whole_picture_are_refused_for_a_reason(
+    data: bytes, reason: Reason, detail: str
+):
     assert pictures.decode(data) is None
-    assert pictures.why_not(data) == reason
+    assert pictures.refusal(data) == Refused(reason, detail)
+    assert pictures.open_picture(data) == Refused(reason, detail)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_not_turned_either(orientation: int):
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noise()).save(file, "TIFF", exif=exif)
+
+    opened = pictures.open_picture(file.getvalue())
+
+    assert isinstance(opened, np.ndarray)
+    assert (opened == noise()).all()
+
+
+def test_a_jpeg_for_the_press_is_opened_in_its_colours():
+    red, file = np.full((16, 24, 3), RED, np.uint8), io.BytesIO()
+    Image.fromarray(red).convert("CMYK").save(file, "JPEG", quality=95)
+
+    opened = pictures.open_picture(file.getvalue())
+
+    assert isinstance(opened, np.ndarray)
+    assert opened.shape == red.shape
+    assert np.abs(opened.astype(int) - red).max() <= 2
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
@@ -143,7 +180,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
         "  fix: check the path"
     )
     assert folder.value.where == f"{tmp_path}: Is a directory"
-    assert page.value.what == "a picture that is not whole (6 bytes that start b'<html>')"
+    assert str(page.value) == (
+        "a picture that cannot be read: not a picture\n"
+        f"  {tmp_path}/page.jpg: 6 bytes that start b'<html>'; "
+        "JPEG, PNG, WebP, TIFF, BMP are read\n"
+        "  fix: replace it"
+    )
 
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path):
