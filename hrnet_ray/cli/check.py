@@ -6,7 +6,8 @@ from pathlib import Path
 import tyro
 
 from hrnet_ray.config import AugmentConfig, DataConfig, HeatmapConfig
-from hrnet_ray.data.manifest import Manifest, read_manifest, verify
+from hrnet_ray.data.manifest import Manifest, read_manifest
+from hrnet_ray.data.vouch import verify
 from hrnet_ray.inference.report import write_report
 from hrnet_ray.inference.report_counts import FEW_KEYPOINTS, Counts, SplitCounts, count
 from hrnet_ray.learning.batch import Recipe
