@@ -15,6 +15,7 @@ from torch import Tensor
 
 from hrnet_ray.pose.augment import (
     Augmentation,
+    Warps,
     draw_warps,
     jitter_colour,
     mirror_points,
@@ -104,10 +105,25 @@ def augmented(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
 
 def warped_only(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
     """The geometry of `augmented`, with crops as a person would see them (0..1)."""
+    warps = warps_of(batch, recipe, epoch=epoch)
+    to_crop = warps.crop_from_image(crop_hw=recipe.input_hw)
+    crop_from_canvas = to_crop @ invert(batch.canvas_from_image)
+    crop_xy, visible = mirror_points(
+        move(to_crop, batch.image_xy),
+        batch.visible,
+        mirrored=warps.mirrored,
+        flip_order=recipe.skeleton.flip_order,
+    )
+    crops = warp_canvases(batch.canvases, crop_from_canvas, crop_hw=recipe.input_hw)
+    return PoseBatch(crops, crop_xy, visible, batch.weight)
+
+
+def warps_of(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> Warps:
+    """Draw what this epoch does to each row; the same for every worker that asks."""
     center_xy, scale_wh = box_to_center_scale(
         batch.box_xywh, input_hw=recipe.input_hw, padding=recipe.padding
     )
-    warps = draw_warps(
+    return draw_warps(
         batch.ids,
         seed=recipe.seed,
         epoch=epoch,
@@ -119,16 +135,6 @@ def warped_only(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
         augmentation=recipe.augmentation,
         input_hw=recipe.input_hw,
     )
-    to_crop = warps.crop_from_image(crop_hw=recipe.input_hw)
-    crop_from_canvas = to_crop @ invert(batch.canvas_from_image)
-    crop_xy, visible = mirror_points(
-        move(to_crop, batch.image_xy),
-        batch.visible,
-        mirrored=warps.mirrored,
-        flip_order=recipe.skeleton.flip_order,
-    )
-    crops = warp_canvases(batch.canvases, crop_from_canvas, crop_hw=recipe.input_hw)
-    return PoseBatch(crops, crop_xy, visible, batch.weight)
 
 
 def model_input(crops: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
