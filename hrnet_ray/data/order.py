@@ -26,7 +26,7 @@ def epoch_order(
     each = window // run
     windows = [
         chance.permutation(
-            np.concatenate([_run(at, run, rows) for at in runs[first : first + each]])
+            np.concatenate([_run(at, run, rows) for at in runs[first : first + each].tolist()])
         )
         for first in range(0, len(runs), each)
     ]

@@ -104,7 +104,7 @@ class Watch:
             for entry in epochs[self._told.get(folder, 0) :]:
                 self._on_epoch(folder, entry)
                 if entry.get("skipped"):
-                    self._say(f"{name}skipped for good: {shortened(entry['skipped'])}")
+                    self._say(f"{name}skipped: {shortened(entry['skipped'])}")
                 self._say(f"{name}{self._sentence(entry)}")
             self._told[folder] = len(epochs)
             self._between(name, folder)

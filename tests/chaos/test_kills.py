@@ -32,6 +32,7 @@ def _our_workers() -> list[psutil.Process]:
 
 def test_a_run_whose_worker_is_killed_ends_with_the_same_figures(ray_session, tiny, here):
     longer = replace(tiny, optim=replace(tiny.optim, epochs=EPOCHS))
+    here = replace(here, write_order=True)
     calm = fit(replace(longer, name="calm"), here)
     folder = Path(here.storage).absolute() / "tigers" / "hurt"
     killed: list[int] = []
@@ -52,3 +53,7 @@ def test_a_run_whose_worker_is_killed_ends_with_the_same_figures(ray_session, ti
     for before, after in zip(read_epochs(calm.folder), read_epochs(hurt.folder), strict=True):
         for name in ("train/loss", "val/OKS_AP", "val/EPE_px"):
             assert after[name] == before[name], (name, after["epoch"])  # bit for bit
+    met = [sorted((run.folder / "data" / "order").iterdir()) for run in (calm, hurt)]
+    assert [path.name for path in met[0]] == [f"epoch_{epoch:04d}.txt" for epoch in range(EPOCHS)]
+    for before, after in zip(*met, strict=True):
+        assert after.read_bytes() == before.read_bytes()

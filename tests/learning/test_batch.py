@@ -61,7 +61,8 @@ def _drawn(canvas_xy: Tensor) -> Tensor:
 
 
 def chosen(batch: CanvasBatch, places: list[int]) -> CanvasBatch:
-    return CanvasBatch(**{name: column[places] for name, column in vars(batch).items()})
+    columns = {name: column[places] for name, column in vars(batch).items() if name != "weight"}
+    return CanvasBatch(**columns)
 
 
 def middles(crops: Tensor) -> Tensor:

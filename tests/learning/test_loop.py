@@ -163,7 +163,8 @@ def test_an_epoch_reports_the_mean_of_its_batches_and_counts_their_crops():
     model, optimizer, scheduler = tiny_net(lr=0.0)
     whole = batch_to_learn()
     parts = [
-        PoseBatch(*(column[rows] for column in vars(whole).values())) for rows in ([0, 1, 2], [3])
+        PoseBatch(whole.crops[rows], whole.crop_xy[rows], whole.visible[rows])
+        for rows in ([0, 1, 2], [3])
     ]
     counted: list[int] = []
 

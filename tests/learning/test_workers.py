@@ -71,7 +71,7 @@ def test_a_worker_alone_needs_no_process_group():
 
     mine = predictions(2, 7)
     assert world_size() == 1
-    assert gather_predictions(mine) is mine
+    assert all(torch.equal(v, vars(mine)[k]) for k, v in vars(gather_predictions(mine)).items())
     assert mean_of_all(torch.tensor(2.5)) == 2.5
     assert of_everybody(12) == [12]
     assert norm.running_mean.tolist() == [3.0, 4.0]

@@ -44,7 +44,7 @@ def test_a_feed_gives_what_the_pure_functions_give(stored, tigers):
     wanted = decode_rows(table, canvas_px=96)
     place = {row: at for at, row in enumerate(wanted["id"].tolist())}
 
-    batches = list(feed(stored).training(size=5, seed=0, epoch=0))
+    batches = list(feed(stored).training(size=4, seed=0, epoch=0))
 
     for batch in batches:
         of = [place[row] for row in batch.ids.tolist()]
@@ -148,8 +148,8 @@ def spoil(manifest, root, *, rows):
             pictures = table["picture"].to_pylist()
             here = [at - start for at in rows[name] if start <= at < start + shard.rows]
             for nth, at in enumerate(here):
-                # Another row's whole picture, a cut one, none: all of them are noticed.
-                pictures[at] = (pictures[at - 1], pictures[at][:-20], b"")[nth % 3]
+                # A cut picture, another row's whole one, none: all of them are noticed.
+                pictures[at] = (pictures[at][:-20], pictures[at - 1], b"")[nth % 3]
             place = table.schema.get_field_index("picture")
             table = table.set_column(place, "picture", pa.array(pictures, pa.binary()))
             pq.write_table(table, root / shard.file)

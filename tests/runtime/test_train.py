@@ -1,10 +1,14 @@
 import json
+import shutil
 import time
 from dataclasses import replace
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from hrnet_ray.data.manifest import read_table
 from hrnet_ray.data.pictures import read
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.model_folder import load_model
@@ -54,6 +58,43 @@ def _mlflow_tells_the_same(tmp_path, tigers, epochs):
     assert run.inputs.dataset_inputs[0].dataset.digest == tigers.digest[:36]
     names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
     assert {"images", "model", "plots", "resolved.json", "metrics.jsonl"} <= names
+
+
+def test_the_order_of_rows_is_written_and_does_not_know_how_many_workers_there_are(
+    tiny, here, tigers
+):
+    met = []
+    for workers in (1, 2):
+        run = fit(
+            replace(tiny, name=f"order{workers}"), replace(here, workers=workers, write_order=True)
+        )
+        met.append([path.read_text() for path in sorted((run.folder / "data/order").iterdir())])
+
+    assert met[0] == met[1]
+    assert met[0][0] != met[0][1]
+    ids = sorted(read_table(tigers, "train", columns=["id"])["id"].to_pylist())
+    assert all(sorted(map(int, epoch.split())) == ids for epoch in met[0])
+
+
+def test_a_row_that_rots_is_named_once_counted_and_not_fatal(tiny, here, tigers, tmp_path, capsys):
+    root = tmp_path / "rotten"
+    shutil.copytree(tigers.root, root)
+    path = root / tigers.splits["train"].shards[0].file
+    table = pq.read_table(path)
+    pictures = [b"", *table["picture"].to_pylist()[1:]]
+    place = table.schema.get_field_index("picture")
+    pq.write_table(table.set_column(place, "picture", pa.array(pictures, pa.binary())), path)
+    spoilt = replace(tiny, data=replace(tiny.data, root=str(root)))
+
+    run = fit(spoilt, replace(here, workers=1))
+
+    assert [entry["data/skipped"] for entry in read_epochs(run.folder)] == [1, 1]
+    name, row = table["image"][0].as_py(), table["id"][0].as_py()
+    said = capsys.readouterr().out
+    assert said.count(f"skipped: train {name} #{row}") == 1
+    listed = (run.folder / "data" / "skipped.csv").read_text()
+    assert f"train,{row},{name},changed since it was prepared" in listed
+    assert len(listed.splitlines()) == 2
 
 
 def test_a_gpu_that_is_not_there_is_refused_in_seconds(tiny, here):
