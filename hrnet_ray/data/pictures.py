@@ -89,12 +89,6 @@ def write(path: Path, picture: np.ndarray) -> None:
         )
 
 
-def why_not(data: bytes) -> str:
-    """`refusal` in one text."""
-    refused = refusal(data)
-    return f"{refused.reason}: {refused.detail}"
-
-
 def resized(picture: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Scale a picture to `size_hw`, smoothly down or up.
 
