@@ -36,7 +36,7 @@ def open_picture(data: bytes) -> np.ndarray | Refused:
 def _decoded(data: bytes) -> np.ndarray | None:
     try:
         return cv2.imdecode(np.frombuffer(headers.as_stored(data), np.uint8), _READ_FLAGS)
-    except cv2.error:
+    except cv2.error:  # some damages are raised, and some answered with None
         return None
 
 
