@@ -1,85 +1,126 @@
 """`hrnet-ray check`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
+from hrnet_ray.cli.prepare import counter
 from hrnet_ray.config import AugmentConfig, DataConfig, HeatmapConfig
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.data.vouch import verify
+from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.report import write_report
-from hrnet_ray.inference.report_counts import FEW_KEYPOINTS, Counts, SplitCounts, count
+from hrnet_ray.inference.report_counts import Counts, count
+from hrnet_ray.inference.report_findings import Kind, Spot, one_line
 from hrnet_ray.learning.batch import Recipe
 from hrnet_ray.pose.augment import Augmentation
+
+GRAVE = (Kind.UNREADABLE, Kind.IN_BOTH, Kind.TWINS, Kind.NEVER)
+"""Facts, not looks: with `--strict` they are an error."""
 
 
 @dataclass(frozen=True)
 class Args:
     """Compare a prepared data set with its checksums, and write a page that shows what is in it."""
 
-    data: tyro.conf.Positional[Path]
-    """Folder that `hrnet-ray prepare` wrote."""
+    data: tyro.conf.Positional[str]
+    """Folder that `hrnet-ray prepare` wrote, or its URI."""
     out: Path | None = None
-    """Folder for check.html, counts.csv and two sheets of pictures; by default DATA/check."""
+    """Folder for check.html, its tables and its sheets of pictures; by default DATA/check."""
     input_hw: tuple[int, int] = (256, 256)
     """Height and width of the crops that are shown, as in `data.input_hw` of a run."""
     sigma: float = 2.0
     """Width of the heatmaps that are shown, as in `heatmap.sigma` of a run."""
     seed: int = 0
     """Whose first epoch is shown, as in `seed` of a run."""
+    strict: bool = False
+    """End with exit code 3 where pictures cannot be read or are in two splits, instances are
+    labelled twice, or a keypoint is never visible."""
 
 
 def run(args: Args) -> None:
-    """Verify, count, draw; print the sums and where the page is."""
+    """Verify, count, draw; print the sums, what deserves a look, and where the page is."""
     manifest = read_manifest(args.data)
+    out = _out(args, manifest)
     recipe, heatmap = _recipe(args, manifest), HeatmapConfig(sigma=args.sigma)
     verify(manifest)
-    counts = count(manifest)
+    counts = count(manifest, progress=lambda split: counter(f"opened {split}"))
     print(as_table(manifest, counts))
     page = write_report(
-        manifest,
-        args.out or args.data / "check",
-        recipe=recipe,
-        sigma=heatmap.sigma,
-        rounded=heatmap.rounded,
-        counts=counts,
+        manifest, out, recipe=recipe, sigma=heatmap.sigma, rounded=heatmap.rounded, counts=counts
     )
-    print(f"page: {page}")
+    print(closing(counts, page))
+    if args.strict:
+        refuse_grave(counts, page)
+
+
+def _out(args: Args, manifest: Manifest) -> Path:
+    if args.out:
+        return args.out
+    if not isinstance(manifest.root, Path):
+        raise UsageError(
+            "a report needs a folder of this machine",
+            f"{manifest.root} is elsewhere",
+            "add --out DIR",
+        )
+    return Path(args.data) / "check"
 
 
 def as_table(manifest: Manifest, counts: Counts) -> str:
-    """The sums of each split, and what deserves a look."""
+    """The sums of each split, and what deserves a look in it, with a first example."""
     lines = [
-        f"{manifest.name}: {len(manifest.skeleton)} keypoints, version {manifest.digest[:12]}, "
-        "all shards as they were written",
+        f"{one_line(manifest.name)}: {len(manifest.skeleton)} keypoints, "
+        f"version {manifest.digest[:12]}, all shards as they were written"
     ]
     for name, split in counts.splits.items():
-        skipped = sum(split.skipped.values())
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in split.skipped.items())
+        reasons = ", ".join(f"{number:,} {reason}" for reason, number in split.reasons.items())
         lines.append(
-            f"  {name:<6}{split.read:>8,} read = {split.used:,} used + {skipped:,} skipped"
-            + (f" ({reasons})" if reasons else "")
+            f"  {name:<6}{split.read:>8,} read = {split.used:,} used + "
+            f"{len(split.skipped):,} skipped" + (f" ({reasons})" if reasons else "")
         )
-    for name, split in counts.splits.items():
-        lines += [f"  look: {name}, {said}" for said in _looks(split)]
-    if counts.in_both.count:
-        lines.append(f"  look: pictures in more than one split: {counts.in_both.count:,}")
-    return "\n".join(lines)
+    for kind in counts.worth_a_look():
+        for name, split in counts.splits.items():
+            if spots := split.findings[kind]:
+                lines.append(f"  look: {name}, {_look(kind, spots)}")
+    lines += [f"  look: {doubt}" for doubt in counts.doubts]
+    return "\n".join(map(one_line, lines))
 
 
-def _looks(split: SplitCounts) -> list[str]:
-    suspects = {
-        "stored pictures that cannot be read": split.unreadable,
-        "points outside the picture": split.outside_picture,
-        "points outside their box": split.outside_box,
-        f"poses with {FEW_KEYPOINTS} visible keypoints or fewer": split.few_keypoints,
-    }
-    return [f"{what}: {found.count:,}" for what, found in suspects.items() if found.count]
+def _look(kind: Kind, spots: Sequence[Spot]) -> str:
+    first = spots[0]
+    return f"{kind}: {len(spots):,} ({first.name}{': ' if first.detail else ''}{first.detail})"
+
+
+def closing(counts: Counts, page: Path) -> str:
+    """One line: how much there is to look at, and where."""
+    kinds = counts.worth_a_look()
+    if not kinds and not counts.doubts:
+        return f"nothing unusual; page: {page}"
+    gravest = [f"{kind}: {number:,}" for kind, number in list(kinds.items())[:2]]
+    more = len(kinds) - len(gravest) + len(counts.doubts)
+    rest = [f"{more} more kind{'s' if more > 1 else ''} of things"] if more else []
+    return f"worth a look: {'; '.join([*gravest, *rest])}; page: {page}"
+
+
+def refuse_grave(counts: Counts, page: Path) -> None:
+    """Raise where there is what no data set should have.
+
+    Raises:
+        DataError: there is; it is named.
+    """
+    found = counts.worth_a_look()
+    if grave := [f"{kind}: {found[kind]:,}" for kind in GRAVE if kind in found]:
+        raise DataError(
+            "--strict: " + "; ".join(grave),
+            f"named in {page.with_name('suspects.csv')}",
+            "correct the annotations and prepare them again, or leave out --strict",
+        )
 
 
 def _recipe(args: Args, manifest: Manifest) -> Recipe:
-    data = DataConfig(root=str(args.data), input_hw=args.input_hw)
+    data = DataConfig(root=args.data, input_hw=args.input_hw)
     return Recipe(
         skeleton=manifest.skeleton,
         input_hw=data.input_hw,

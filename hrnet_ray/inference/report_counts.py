@@ -3,62 +3,55 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import Image, UnidentifiedImageError
 
 from hrnet_ray.data.manifest import Manifest, read_table
 from hrnet_ray.data.rows import LABELS, Arrays, labels_of
-from hrnet_ray.data.shards import ROW_GROUP_ROWS
 from hrnet_ray.errors import DataError
+from hrnet_ray.inference.report_copies import Progress, Stored, copies, lookalikes, open_stored
+from hrnet_ray.inference.report_findings import Findings, Kind, Spot, of_labels, pose_name
+from hrnet_ray.inference.report_sides import Sides, doubts, exchanged, learn_sides
 
-FEW_KEYPOINTS = 3
-"""A pose with so many visible keypoints, or fewer, teaches little and scores by luck."""
-SLACK_PX = 1.0
-"""Published boxes end one pixel early; a point must be further out than this to count."""
-EXAMPLES = 12
-"""So many of the things that deserve a look are named."""
-
-NO_SIZE = (np.nan, np.nan)
 BOX_EDGES_PX = np.array([0, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, np.inf])
 ASPECT_EDGES = np.array([0, 0.25, 0.4, 0.6, 0.8, 1.25, 1.67, 2.5, 4, np.inf])
 
 
-@dataclass(frozen=True)
-class Suspects:
-    """Things that deserve a look: how many, and the first of them by name."""
+class SkippedItem(NamedTuple):
+    """One line of skipped.csv."""
 
-    count: int
-    examples: list[str]
+    item: str
+    reason: str
+    detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitCounts:
-    """One split: `read == used + sum(skipped.values())`."""
+    """One split: `read == used + len(skipped)`."""
 
     read: int
     used: int
-    skipped: dict[str, int]
-    """How many were left out, by reason."""
+    skipped: list[SkippedItem]
     notes: list[str]
     pictures: int
     shown: dict[str, int]
     """In how many poses each keypoint is visible."""
+    per_pose: dict[str, int]
+    """How many poses have so many visible keypoints."""
     box_px: dict[str, int]
     """Longer sides of the boxes, in pixels of the original picture."""
     aspect: dict[str, int]
     """Width / height of the boxes."""
-    few_keypoints: Suspects
-    outside_box: Suspects
-    outside_picture: Suspects
-    """Of a training row only the region around its box is kept; it counts as the picture."""
-    unreadable: Suspects
+    findings: Findings
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How many were left out, by reason, the most frequent first."""
+        return dict(Counter(thing.reason for thing in self.skipped).most_common())
 
     @property
     def points(self) -> int:
@@ -66,112 +59,129 @@ class SplitCounts:
         return sum(self.shown.values())
 
 
+@dataclass(frozen=True, kw_only=True)
+class PairCounts:
+    """A left and a right keypoint, all splits together."""
+
+    name: str
+    whole: int
+    """Poses that show both."""
+    told: int | None
+    """Poses whose other keypoints tell clearly which of the two is which; None: not judged."""
+    exchanged: int
+    """Of these, the ones that seem to be labelled the other way round."""
+
+
 @dataclass(frozen=True)
 class Counts:
-    """All splits, and the pictures that stand in more than one of them."""
+    """All splits, what deserves a look in them, and how left and right lie."""
 
     splits: dict[str, SplitCounts]
-    in_both: Suspects
-    """By content: a renamed copy counts, two pictures of one name do not."""
+    pairs: list[PairCounts]
+    doubts: list[str]
+    """What speaks against the skeleton, not against single poses."""
+
+    def worth_a_look(self) -> dict[Kind, int]:
+        """How many of each kind there are in all splits, the gravest kind first."""
+        sums = {kind: sum(len(s.findings[kind]) for s in self.splits.values()) for kind in Kind}
+        return {kind: number for kind, number in sums.items() if number}
 
 
-def count(manifest: Manifest) -> Counts:
-    """Read all labels, and the size of every stored picture.
+def count(manifest: Manifest, *, progress: Callable[[str], Progress] | None = None) -> Counts:
+    """Read all labels, and open every stored picture once.
+
+    Memory grows by the labels (about 1 kB a row), never by the pictures.
 
     Raises:
         DataError: a split without rows, or shards and skipped.csv that do not add up.
     """
-    skipped = _skipped_reasons(manifest.root / "skipped.csv")
-    splits, pictures = {}, {}
-    for name, split in manifest.splits.items():
-        if not split.rows:
-            raise DataError(
-                f"no instance in {name}: {split.read:,} read, {split.skipped:,} skipped",
-                str(manifest.root / "skipped.csv"),
-                "its third column says why; correct the annotations and prepare them again",
-            )
-        table = read_table(manifest, name, columns=[*LABELS, "image", "sha256"])
-        labels = labels_of(table) | {"image": np.array(table["image"].to_pylist())}
-        splits[name] = _count_split(manifest, name, labels, skipped.get(name, {}))
-        pictures[name] = dict(zip(table["sha256"].to_pylist(), labels["image"], strict=True))
-    return Counts(splits, _in_both(list(pictures.values())))
+    skipped = _skipped(manifest)
+    labels = {name: _labels(manifest, name, skipped.get(name, [])) for name in manifest.splits}
+    stored = {
+        name: open_stored(manifest, name, progress(name) if progress else None) for name in labels
+    }
+    learnt_from = labels.get("train") or next(iter(labels.values()))
+    xy, visible = learnt_from["image_xy"], learnt_from["visible"]
+    sides = learn_sides(xy, visible, manifest.skeleton)
+    judged = {
+        name: exchanged(sides, part["image_xy"], part["visible"]) for name, part in labels.items()
+    }
+    same, alike = copies(labels), lookalikes(labels, stored)
+    splits = {}
+    for name, part in labels.items():
+        of_sides = {Kind.EXCHANGED: _exchanged(part, *judged[name], sides)}
+        others = same[name] | alike[name] | of_sides
+        splits[name] = _count_split(
+            manifest, name, part, skipped.get(name, []), stored[name], others
+        )
+    return Counts(
+        splits, _pair_counts(labels, judged, sides), doubts(xy, visible, manifest.skeleton)
+    )
 
 
-def _count_split(
-    manifest: Manifest, name: str, labels: Arrays, skipped: dict[str, int]
-) -> SplitCounts:
-    split, keypoints = manifest.splits[name], manifest.skeleton.keypoints
-    used = len(labels["id"])
-    if split.read != used + sum(skipped.values()):
+def _labels(manifest: Manifest, name: str, skipped: list[SkippedItem]) -> Arrays:
+    split = manifest.splits[name]
+    if not split.rows:
         raise DataError(
-            f"{name}: {split.read:,} read, but {used:,} used + {sum(skipped.values()):,} skipped",
+            f"no instance in {name}: {split.read:,} read, {split.skipped:,} skipped",
+            _skipped_at(manifest),
+            "its third column says why; correct the annotations and prepare them again",
+        )
+    table = read_table(manifest, name, columns=[*LABELS, "image", "sha256"])
+    if split.read != table.num_rows + len(skipped):
+        raise DataError(
+            f"{name}: {split.read:,} read, but {table.num_rows:,} used + {len(skipped):,} skipped",
             f"{manifest.root}: manifest.json, {name}/ and skipped.csv are not of one making",
             "prepare the data set again",
         )
+    texts = {column: np.array(table[column].to_pylist(), object) for column in ("image", "sha256")}
+    return labels_of(table) | texts
+
+
+def _skipped_at(manifest: Manifest) -> str:
+    return manifest.folder.uri("skipped.csv")
+
+
+def _skipped(manifest: Manifest) -> dict[str, list[SkippedItem]]:
+    found: dict[str, list[SkippedItem]] = {}
+    try:
+        text = manifest.folder.read_bytes("skipped.csv").decode()
+        for line in csv.DictReader(io.StringIO(text, newline="")):
+            item = SkippedItem(line["item"], line["reason"], line["detail"])
+            found.setdefault(line["split"], []).append(item)
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise DataError(
+            "a list of skipped instances that cannot be read",
+            f"{_skipped_at(manifest)}: {type(error).__name__}: {error}",
+            "copy it again, or prepare the data set again",
+        ) from error
+    return found
+
+
+def _count_split(
+    manifest: Manifest,
+    name: str,
+    labels: Arrays,
+    skipped: list[SkippedItem],
+    stored: Stored,
+    others: Findings,
+) -> SplitCounts:
+    split, keypoints = manifest.splits[name], manifest.skeleton.keypoints
     visible, box_xywh = labels["visible"], labels["box_xywh"]
-    stored_xywh = np.concatenate(list(_stored_regions(manifest, name)))
+    per_pose = np.bincount(visible.sum(1), minlength=len(keypoints) + 1)
+    findings = of_labels(name, labels, stored.xywh, keypoints) | others
     return SplitCounts(
         read=split.read,
-        used=used,
+        used=len(visible),
         skipped=skipped,
         notes=split.notes,
         pictures=len(set(labels["image"])),
         shown=dict(zip(keypoints, visible.sum(0).tolist(), strict=True)),
+        per_pose={str(n): many for n, many in enumerate(per_pose.tolist())},
         box_px=_histogram(box_xywh[:, 2:].max(1), BOX_EDGES_PX),
         aspect=_histogram(box_xywh[:, 2] / box_xywh[:, 3], ASPECT_EDGES),
-        few_keypoints=_poses(labels, visible.sum(1) <= FEW_KEYPOINTS),
-        outside_box=_points(labels, visible & _outside(labels["image_xy"], box_xywh), keypoints),
-        outside_picture=_points(
-            labels, visible & _outside(labels["image_xy"], stored_xywh), keypoints
-        ),
-        unreadable=_poses(labels, np.isnan(stored_xywh[:, 0])),
+        findings={kind: findings[kind] for kind in Kind},
     )
-
-
-def _skipped_reasons(path: Path) -> dict[str, dict[str, int]]:
-    found: dict[str, Counter[str]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            found.setdefault(line["split"], Counter())[line["reason"]] += 1
-    return {split: dict(reasons.most_common()) for split, reasons in found.items()}
-
-
-def _outside(xy: np.ndarray, xywh: np.ndarray) -> np.ndarray:
-    """Which points [N, K, 2] lie outside their rectangle [N, 4]; none does where it is NaN."""
-    low = xywh[:, None, :2] - SLACK_PX
-    high = xywh[:, None, :2] + xywh[:, None, 2:] + SLACK_PX
-    return np.any((xy < low) | (xy > high), axis=-1)
-
-
-def _stored_regions(manifest: Manifest, split: str) -> Iterator[np.ndarray]:
-    """Which part of its picture each row keeps: (x, y, w, h), NaN for bytes that are no picture.
-
-    As with boxes, x + w is the last pixel, not the one after it.
-    """
-    for path in manifest.files(split):
-        columns = ["picture", "stored_from_image"]
-        for batch in pq.ParquetFile(path).iter_batches(ROW_GROUP_ROWS, columns=columns):
-            sizes_hw = [stored_hw(data.as_py()) or NO_SIZE for data in batch["picture"]]
-            stored_wh = np.array(sizes_hw)[:, ::-1]
-            matrix = _matrices(batch["stored_from_image"])
-            scale_xy, shift_xy = matrix[:, (0, 1), (0, 1)], matrix[:, :2, 2]
-            # Edges lie half a pixel outside of the first and the last pixel's middle.
-            first_xy = (-0.5 - shift_xy) / scale_xy + 0.5
-            last_xy = (stored_wh - 0.5 - shift_xy) / scale_xy - 0.5
-            yield np.concatenate([first_xy, last_xy - first_xy], 1)
-
-
-def _matrices(column: pa.Array) -> np.ndarray:
-    return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, 3, 3)
-
-
-def stored_hw(data: bytes) -> tuple[int, int] | None:
-    """Rows and columns of a picture, from its header alone; None for bytes that are none."""
-    try:
-        with Image.open(io.BytesIO(data)) as picture:
-            return picture.height, picture.width
-    except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
-        return None
 
 
 def _histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, int]:
@@ -186,59 +196,34 @@ def _span(low: float, high: float) -> str:
     return f"under {high:g}" if low == 0 else f"{low:g} to {high:g}"
 
 
-def _poses(labels: Arrays, suspect: np.ndarray) -> Suspects:
-    where = np.flatnonzero(suspect).tolist()
-    return Suspects(len(where), [_pose_name(labels, at) for at in where[:EXAMPLES]])
+def _exchanged(labels: Arrays, found: np.ndarray, odds: np.ndarray, sides: Sides) -> list[Spot]:
+    """The surest first."""
+    spots = []
+    whole = np.all(labels["visible"][:, sides.pairs], axis=-1)
+    rows = np.flatnonzero(found.any(1))
+    surest = np.where(found, odds, 0)[rows].min(1)
+    for row in rows[np.argsort(surest, kind="stable")].tolist():
+        pairs = np.flatnonzero(found[row])
+        keypoints = tuple(sides.pairs[pairs].ravel().tolist())
+        all_of_them = len(pairs) > 1 and len(pairs) == whole[row].sum()
+        names = "all pairs" if all_of_them else ", ".join(sides.name(pair) for pair in pairs)
+        spots.append(Spot(row, pose_name(labels, row), names, keypoints))
+    return spots
 
 
-def _points(labels: Arrays, suspect: np.ndarray, keypoints: Sequence[str]) -> Suspects:
-    where = np.argwhere(suspect).tolist()
-    named = [f"{_pose_name(labels, at)}: {keypoints[k]}" for at, k in where[:EXAMPLES]]
-    return Suspects(len(where), named)
-
-
-def _pose_name(labels: Arrays, at: int) -> str:
-    """The file and the id by which a person finds an instance again."""
-    return f"{labels['image'][at]} #{labels['id'][at]}"
-
-
-def _in_both(splits: Sequence[dict[str, str]]) -> Suspects:
-    """Find sha256s that stand in several splits, each of which names its pictures by them."""
-    times = Counter(sha256 for pictures in splits for sha256 in pictures)
-    names = {sha256: name for pictures in splits for sha256, name in pictures.items()}
-    doubled = sorted(str(names[sha256]) for sha256, n in times.items() if n > 1)
-    return Suspects(len(doubled), doubled[:EXAMPLES])
-
-
-def write_csv(counts: Counts, path: Path) -> None:
-    """All figures, one a line: split, what, which, count."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["split", "what", "which", "count"])
-        for name, split in counts.splits.items():
-            for what, which, number in _figures(split):
-                table.writerow([_cell(name), what, _cell(which), number])
-        table.writerow(["all", "pictures", "in more than one split", counts.in_both.count])
-
-
-def _figures(split: SplitCounts) -> Iterator[tuple[str, str, int]]:
-    yield "instances", "read", split.read
-    yield "instances", "used", split.used
-    for reason, number in split.skipped.items():
-        yield "skipped", reason, number
-    yield "pictures", "used", split.pictures
-    yield "pictures", "unreadable", split.unreadable.count
-    yield "instances", f"{FEW_KEYPOINTS} keypoints or fewer", split.few_keypoints.count
-    yield "points", "visible", split.points
-    yield "points", "outside their box", split.outside_box.count
-    yield "points", "outside the picture", split.outside_picture.count
-    for what, table in (("visible", split.shown), ("box px", split.box_px)):
-        for which, number in table.items():
-            yield what, which, number
-    for which, number in split.aspect.items():
-        yield "box width / height", which, number
-
-
-def _cell(text: str) -> str:
-    """A spreadsheet would run a cell that starts like a formula."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+def _pair_counts(
+    labels: dict[str, Arrays], judged: dict[str, tuple[np.ndarray, np.ndarray]], sides: Sides
+) -> list[PairCounts]:
+    visible = np.concatenate([part["visible"] for part in labels.values()])
+    whole = np.all(visible[:, sides.pairs], axis=-1).sum(0)
+    found = np.concatenate([found for found, _ in judged.values()])
+    told = sides.told(np.concatenate([odds for _, odds in judged.values()])).sum(0)
+    return [
+        PairCounts(
+            name=sides.name(pair),
+            whole=int(whole[pair]),
+            told=int(told[pair]) if sides.learnt[pair] else None,
+            exchanged=int(found[:, pair].sum()),
+        )
+        for pair in range(len(sides.pairs))
+    ]

@@ -1,143 +1,189 @@
 """The data report as one HTML page: no script, nothing from elsewhere, every text escaped."""
 
-from base64 import b64encode
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
-from hrnet_ray.data.drawing import side_colour
+from hrnet_ray.data import pictures
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.inference.report_counts import FEW_KEYPOINTS, Counts, SplitCounts, Suspects
+from hrnet_ray.inference.report_counts import Counts, PairCounts, SkippedItem, SplitCounts
+from hrnet_ray.inference.report_findings import Kind, Spot
+from hrnet_ray.inference.report_html import Html, bars, dot, figure, joined, legend, table, tag
+from hrnet_ray.inference.report_sheets import Tile
+from hrnet_ray.inference.report_sides import FEWEST_POSES
 from hrnet_ray.learning.batch import Recipe
 
 TEMPLATE = Path(__file__).with_name("report.html")
+EXAMPLES = 12
+"""So many of a kind are named on the page; the tables beside it name all."""
 
-
-class Html(str):
-    """Text that is markup already. All other text is escaped where it enters a tag."""
-
-
-def tag(name: str, *inside: str, **attributes: str) -> Html:
-    """An element with its children; `class_` stands for the attribute `class`."""
-    given = "".join(f' {key.rstrip("_")}="{escape(value)}"' for key, value in attributes.items())
-    return Html(f"<{name}{given}>{_joined(*inside)}</{name}>")
-
-
-def _joined(*parts: str) -> Html:
-    return Html("".join(part if isinstance(part, Html) else escape(part) for part in parts))
+MEANINGS = {
+    Kind.UNREADABLE: "Training skips them. Prepare the data set again from whole files.",
+    Kind.IN_BOTH: "By their bytes. Scores on them say little: keep them in one split.",
+    Kind.TWINS: "Two poses of one picture, point on point. Delete one of the annotations.",
+    Kind.EXCHANGED: "Told by what the other poses agree on; legs do cross. See the sheet below.",
+    Kind.COPIES: "By their bytes. They count double.",
+    Kind.LIKE_OTHER: "A look, not a verdict: the next frame of a film, a copy in another size.",
+    Kind.ALIKE: "The same within a split: harmless, but not as many pictures as it seems.",
+    Kind.NEVER: "Nothing to learn, nothing to score.",
+    Kind.OUTSIDE_PICTURE: "A slip of the pen, or a pose that ends beyond the frame.",
+    Kind.OUTSIDE_BOX: "Some are usual. Many, or far ones, make crops that miss a limb.",
+    Kind.FEW: "They teach little and score by luck.",
+}
 
 
 def page(
     manifest: Manifest,
     counts: Counts,
-    sheets: Mapping[str, bytes],
+    sheets: Mapping[str, Sequence[Tile]],
     recipe: Recipe,
     sigma: float,
 ) -> str:
-    """The whole page; `sheets` are JPEGs for `samples.png` and `samples_augmented.png`."""
-    body = _joined(
+    """The whole page; `sheets` are the tiles of samples, samples_augmented and suspects."""
+    body = joined(
         _header(manifest),
-        _sums(counts),
+        tag("div", *(_sum(*item) for item in counts.splits.items()), class_="cards sums"),
+        _skipped(counts),
         tag("h2", "Worth a look"),
         _findings(counts),
+        _suspects(sheets["suspects"]),
         tag("h2", "As stored"),
-        tag(
-            "p",
-            "Training instances at equal distances through the set: pose, box, and what ",
-            "else is kept of the picture.",
-            class_="soft",
+        _soft(
+            "Training instances at equal distances through the set: pose, box, and what else is "
+            "kept of the picture."
         ),
-        _sides(),
-        _picture(sheets["samples.png"], "training instances with their poses"),
+        legend(),
+        _grid(sheets["samples"]),
         tag("h2", "As the model meets them"),
-        tag("p", _how(recipe, sigma), class_="soft"),
-        _sides(),
-        _picture(sheets["samples_augmented.png"], "the same instances augmented, with heatmaps"),
+        _soft(_how(recipe, sigma)),
+        legend(),
+        _grid(sheets["samples_augmented"], wide=True),
         tag("h2", "Keypoints"),
-        tag("p", "Share of the poses in which each is visible.", class_="soft"),
         _keypoints(counts),
+        tag("h2", "Left and right"),
+        _sides(counts),
         tag("h2", "Boxes"),
         _boxes(counts),
     )
-    title = escape(f"{manifest.name} - data report")
+    title = joined(f"{manifest.name} - data report")
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(title=title, body=body)
+
+
+def _soft(text: str) -> Html:
+    return tag("p", text, class_="soft")
+
+
+def _link(file: str) -> Html:
+    return tag("a", file, href=file)
 
 
 def _header(manifest: Manifest) -> Html:
     skeleton = manifest.skeleton
     facts = f"{len(skeleton)} keypoints ({skeleton.name}), {manifest.canvas_px} px canvases, "
     version = tag("code", manifest.digest[:12], title=manifest.digest)
-    return _joined(tag("h1", manifest.name), tag("p", facts, "version ", version, class_="soft"))
-
-
-def _sums(counts: Counts) -> Html:
-    return tag("div", *(_sum(*item) for item in counts.splits.items()), class_="sums")
+    files = joined(
+        ". All figures: ", _link("counts.csv"), ", all suspects: ", _link("suspects.csv"), "."
+    )
+    heads = (tag("h1", manifest.name), tag("p", facts, "version ", version, files, class_="soft"))
+    return joined(*heads)
 
 
 def _sum(name: str, split: SplitCounts) -> Html:
-    skipped = sum(split.skipped.values())
-    lines = [f"{number:,} skipped: {reason}" for reason, number in split.skipped.items()]
-    lines.append(f"{split.pictures:,} pictures, {split.points / split.used:.1f} keypoints a pose")
+    skipped = len(split.skipped)
+    lines = [
+        f"{split.pictures:,} pictures, {split.points / split.used:.1f} keypoints a pose",
+        *split.notes,
+    ]
+    sums = f"{split.read:,} read = {split.used:,} used + {skipped:,} skipped"
     return tag(
         "div",
         tag("div", name, class_="name"),
-        tag(
-            "div", f"{split.read:,} read = {split.used:,} used + {skipped:,} skipped", class_="sum"
-        ),
-        tag("ul", *(tag("li", line) for line in [*lines, *split.notes])),
+        tag("div", sums, class_="sum"),
+        tag("ul", *(tag("li", line) for line in lines)),
         class_="card",
     )
 
 
+def _skipped(counts: Counts) -> Html:
+    """How many were left out for which reason, and the first of them by name."""
+    splits = counts.splits
+    reasons = list(dict.fromkeys(reason for split in splits.values() for reason in split.reasons))
+    if not reasons:
+        return joined()
+    lines = [
+        [
+            tag("td", reason, class_="what"),
+            *(tag("td", f"{s.reasons.get(reason, 0):,}", class_="number") for s in splits.values()),
+        ]
+        for reason in reasons
+    ]
+    named = [
+        _named(f"{name}: {reason}", [_said(t) for t in split.skipped if t.reason == reason])
+        for name, split in splits.items()
+        for reason in split.reasons
+    ]
+    return joined(
+        tag("h2", "Left out"),
+        tag("p", "Read, and not used. All by name: ", _link("skipped.csv"), ".", class_="soft"),
+        tag("div", table(["reason", *splits], lines), *named, class_="card findings"),
+    )
+
+
+def _said(thing: SkippedItem) -> str:
+    return f"{thing.item}: {thing.detail}" if thing.detail else thing.item
+
+
 def _findings(counts: Counts) -> Html:
     """A table of how many, and below it the first ones by name."""
-    found = {name: _suspects(split, counts.in_both) for name, split in counts.splits.items()}
-    lines = [tag("tr", tag("th", ""), *(tag("th", name) for name in found))]
-    for what in next(iter(found.values())):
-        cells = [_how_many(suspects[what]) for suspects in found.values()]
-        lines.append(tag("tr", tag("td", what), *cells))
-    named = [
-        _named(f"{name}: {what[0].lower()}{what[1:]}", suspect)
-        for name, suspects in found.items()
-        for what, suspect in suspects.items()
-        if suspect.count
+    lines = [
+        [
+            tag("td", _capital(kind), tag("div", MEANINGS[kind], class_="soft"), class_="kind"),
+            *(_how_many(split.findings[kind]) for split in counts.splits.values()),
+        ]
+        for kind in Kind
     ]
-    return tag("div", tag("table", *lines), *named, class_="card findings")
+    named = [
+        _named(f"{name}: {kind}", [_spot(spot) for spot in split.findings[kind]])
+        for kind in Kind
+        for name, split in counts.splits.items()
+        if split.findings[kind]
+    ]
+    return tag("div", table(["", *counts.splits], lines), *named, class_="card findings")
 
 
-def _suspects(split: SplitCounts, in_both: Suspects) -> dict[str, Suspects]:
-    never = [name for name, shown in split.shown.items() if not shown]
-    return {
-        "Pictures that are in another split, too (scores on them say little)": in_both,
-        "Stored pictures that cannot be read": split.unreadable,
-        "Keypoints that are never visible": Suspects(len(never), never),
-        f"Poses with {FEW_KEYPOINTS} visible keypoints or fewer": split.few_keypoints,
-        "Points outside their box": split.outside_box,
-        "Points outside the picture, or too far from the box to be stored": split.outside_picture,
-    }
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
-def _how_many(suspects: Suspects) -> Html:
-    kind = "look" if suspects.count else "good"
-    return tag("td", f"{suspects.count:,}" if suspects.count else "none", class_=kind)
+def _spot(spot: Spot) -> str:
+    return f"{spot.name}: {spot.detail}" if spot.detail else spot.name
 
 
-def _named(title: str, suspects: Suspects) -> Html:
-    more = suspects.count - len(suspects.examples)
-    names = [*suspects.examples, *([f"and {more:,} more"] if more else [])]
-    return tag("details", tag("summary", title), tag("ul", *(tag("li", name) for name in names)))
+def _how_many(spots: Sequence[Spot]) -> Html:
+    said = f"{len(spots):,}" if spots else "none"
+    return tag("td", said, class_="number look" if spots else "number good")
 
 
-def _sides() -> Html:
-    sides = {"left_": "left", "right_": "right", "": "middle"}
-    dots = [tag("span", _dot(f"{side}point"), name) for side, name in sides.items()]
-    return tag("p", *dots, class_="soft legend")
+def _named(title: str, names: Sequence[str]) -> Html:
+    more = len(names) - EXAMPLES
+    shown = [*names[:EXAMPLES], *([f"and {more:,} more"] if more > 0 else [])]
+    return tag("details", tag("summary", title), tag("ul", *(tag("li", name) for name in shown)))
 
 
-def _dot(keypoint: str) -> Html:
-    red, green, blue = side_colour(keypoint)
-    return tag("span", class_="dot", style=f"background: rgb({red}, {green}, {blue})")
+def _suspects(tiles: Sequence[Tile]) -> Html:
+    if not tiles:
+        return joined()
+    return joined(
+        tag("h3", "Some of them"),
+        _soft("Points in question have a ring. Two pictures on one tile are alike."),
+        legend(),
+        _grid(tiles),
+    )
+
+
+def _grid(tiles: Sequence[Tile], *, wide: bool = False) -> Html:
+    figures = [figure(pictures.encode_jpeg(t.picture, quality=88), t.caption) for t in tiles]
+    return tag("div", *figures, class_="grid wide" if wide else "grid")
 
 
 def _how(recipe: Recipe, sigma: float) -> str:
@@ -151,52 +197,57 @@ def _how(recipe: Recipe, sigma: float) -> str:
     )
 
 
-def _picture(jpeg: bytes, alt: str) -> Html:
-    source = f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
-    return Html(f'<img src="{source}" alt="{escape(alt)}">')
-
-
 def _keypoints(counts: Counts) -> Html:
+    used = {name: split.used for name, split in counts.splits.items()}
     shown = {name: split.shown for name, split in counts.splits.items()}
-    return tag("div", _bars(counts, shown, "keypoint", dots=True), class_="card")
+    per_pose = {name: split.per_pose for name, split in counts.splits.items()}
+    cards = (
+        ("In how many poses each is visible", bars("keypoint", shown, used, dots=True)),
+        ("Visible keypoints a pose", bars("keypoints", per_pose, used)),
+    )
+    return _cards(cards)
 
 
 def _boxes(counts: Counts) -> Html:
+    used = {name: split.used for name, split in counts.splits.items()}
     sides = {name: split.box_px for name, split in counts.splits.items()}
     aspects = {name: split.aspect for name, split in counts.splits.items()}
-    cards = (("Longer side, in pixels of the picture", sides, "pixels"),)
-    cards += (("Width / height", aspects, "ratio"),)
-    return tag(
-        "div",
-        *(
-            tag("div", tag("h3", title), _bars(counts, tables, first), class_="card")
-            for title, tables, first in cards
-        ),
-        class_="pair",
+    cards = (
+        ("Longer side, in pixels of the picture", bars("pixels", sides, used)),
+        ("Width / height", bars("ratio", aspects, used)),
     )
+    return _cards(cards)
 
 
-def _bars(
-    counts: Counts, tables: Mapping[str, Mapping[str, int]], first: str, *, dots: bool = False
-) -> Html:
-    """A table with a bar and a count for each split; a full bar is all of the split's poses."""
-    heads = [tag("th", name, colspan="2") for name in tables]
-    lines = [tag("tr", tag("th", first), *heads)]
-    for which in _without_empty_ends(tables):
-        cells = [tag("td", *([_dot(which)] if dots else []), which)]
-        for name, table in tables.items():
-            share = table[which] / counts.splits[name].used
-            kind = name if name in ("train", "val") else "other"
-            bar = tag("div", class_=f"bar {kind}", style=f"width: {share:.1%}")
-            cells += [
-                tag("td", bar, class_="wide"),
-                tag("td", f"{table[which]:,}", class_="number"),
-            ]
-        lines.append(tag("tr", *cells))
-    return tag("table", *lines)
+def _cards(cards: Sequence[tuple[str, Html]]) -> Html:
+    filled = (tag("div", tag("h3", title), inside, class_="card") for title, inside in cards)
+    return tag("div", *filled, class_="cards pair")
 
 
-def _without_empty_ends(tables: Mapping[str, Mapping[str, int]]) -> list[str]:
-    rows = list(next(iter(tables.values())))
-    filled = [at for at, which in enumerate(rows) if any(t[which] for t in tables.values())]
-    return rows[filled[0] : filled[-1] + 1]
+def _sides(counts: Counts) -> Html:
+    """How well each pair's sides can be told, and what speaks against the skeleton."""
+    if not counts.pairs:
+        return _soft("This skeleton has no left and no right.")
+    about = _soft(
+        "A pair is told when the rest of the pose leaves no doubt which of the two is the left "
+        "one, going by all training poses: whatever way they face, turned or mirrored. Only then "
+        "can an exchange be noticed; paws that step freely cannot be told by their place alone."
+    )
+    heads = ["pair", "shown whole", "told", "", "look exchanged"]
+    lines = [_pair(pair) for pair in counts.pairs]
+    warnings = [tag("p", _capital(doubt), ".", class_="look") for doubt in counts.doubts]
+    return joined(about, tag("div", *warnings, table(heads, lines), class_="card"))
+
+
+def _pair(pair: PairCounts) -> list[Html]:
+    left, _, right = pair.name.partition(" / ")
+    names = tag("td", dot(left), left, " / ", dot(right), right, class_="what")
+    whole = tag("td", f"{pair.whole:,}", class_="number")
+    if pair.told is None:
+        why = f"shown in fewer than {FEWEST_POSES} training poses: not judged"
+        return [names, whole, tag("td", why, class_="soft", colspan="3")]
+    share = pair.told / max(1, pair.whole)
+    bar = tag("td", tag("div", class_="bar train", style=f"width: {share:.1%}"), class_="wide")
+    kind = "number look" if pair.exchanged else "number good"
+    found = tag("td", f"{pair.exchanged:,}" if pair.exchanged else "none", class_=kind)
+    return [names, whole, bar, tag("td", f"{share:.0%}", class_="number"), found]

@@ -1,0 +1,82 @@
+"""HTML from text: every text is escaped where it enters an element."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from hrnet_ray.data.drawing import side_colour
+from hrnet_ray.inference.report_findings import one_line
+
+
+class Html(str):
+    """Text that is markup already. All other text is escaped where it enters a tag."""
+
+
+def tag(name: str, *inside: str, **attributes: str) -> Html:
+    """An element with its children; `class_` stands for the attribute `class`."""
+    given = "".join(
+        f' {key.rstrip("_")}="{_escaped(value)}"' for key, value in attributes.items() if value
+    )
+    return Html(f"<{name}{given}>{joined(*inside)}</{name}>")
+
+
+def joined(*parts: str) -> Html:
+    """Elements and texts one after the other."""
+    return Html("".join(part if isinstance(part, Html) else _escaped(part) for part in parts))
+
+
+def _escaped(text: str) -> str:
+    return escape(one_line(text))
+
+
+def table(heads: Sequence[str], lines: Sequence[Sequence[Html]]) -> Html:
+    """A table whose cells are `td` elements already; on a narrow screen it scrolls by itself."""
+    rows = [tag("tr", *(tag("th", head) for head in heads))] if any(heads) else []
+    rows += [tag("tr", *line) for line in lines]
+    return tag("div", tag("table", *rows), class_="scrolls")
+
+
+def bars(
+    first: str,
+    tables: Mapping[str, Mapping[str, int]],
+    wholes: Mapping[str, int],
+    *,
+    dots: bool = False,
+) -> Html:
+    """A table with a bar and a count for each split; a full bar is the split's whole."""
+    lines = []
+    for which in _without_empty_ends(tables):
+        cells = [tag("td", *([dot(which)] if dots else []), which, class_="what")]
+        for name, counted in tables.items():
+            width = f"width: {counted[which] / max(1, wholes[name]):.1%}"
+            bar = tag("div", class_=f"bar {name if name == 'train' else 'val'}", style=width)
+            cells.append(tag("td", bar, class_="wide"))
+            cells.append(tag("td", f"{counted[which]:,}", class_="number"))
+        lines.append(cells)
+    return table([first, *(head for name in tables for head in (name, ""))], lines)
+
+
+def _without_empty_ends(tables: Mapping[str, Mapping[str, int]]) -> list[str]:
+    rows = list(next(iter(tables.values())))
+    filled = [at for at, which in enumerate(rows) if any(t[which] for t in tables.values())]
+    return rows[filled[0] : filled[-1] + 1] if filled else []
+
+
+def figure(jpeg: bytes, caption: str) -> Html:
+    """A picture that is part of the page, and the line below it."""
+    source = f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
+    img = Html(f'<img src="{source}" alt="{_escaped(caption)}">')
+    return tag("figure", img, tag("figcaption", caption))
+
+
+def dot(keypoint: str) -> Html:
+    """A dot in the colour of a keypoint's side."""
+    red, green, blue = side_colour(keypoint)
+    return tag("span", class_="dot", style=f"background: rgb({red}, {green}, {blue})")
+
+
+def legend() -> Html:
+    """Which colour is which side."""
+    sides = {"left_": "left of the body", "right_": "right of the body", "": "middle"}
+    dots = [tag("span", dot(f"{side}point"), name) for side, name in sides.items()]
+    return tag("p", *dots, class_="soft legend")

@@ -1,0 +1,253 @@
+"""Left and right: pairs of keypoints that look exchanged, told by what the other poses agree on.
+
+No rule says what is right: people face the camera or not, tigers walk both ways. But let d_p lead
+from the right to the left keypoint of pair p. To exchange the two is to turn d_p around, and two
+measures of a pose turn with it, which no turn, zoom or mirror image of the whole pose changes:
+
+- along another pair, d_p . d_q. Bones from p to q are longer crosswise than straight by just that:
+  |l_p - r_q|^2 + |r_p - l_q|^2 = |l_p - l_q|^2 + |r_p - r_q|^2 + 2 d_p . d_q
+- across the body, u x d_p, with u from another place on the middle line to the pair's own.
+  Exchanging all pairs at once turns these around, and these only.
+
+A logistic regression without a constant finds which sum of these is positive in nearly all poses.
+Poses in which it is clearly negative are suspects, not convicts: legs do cross.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from hrnet_ray.data.drawing import LEFT, side_colour
+from hrnet_ray.skeletons import Skeleton
+
+SURE = 4.0
+"""Log-odds for or against a pair's sides, about 50 to 1, from which they count as told."""
+FEWEST_POSES = 50
+"""A pair that is whole in fewer poses is not judged."""
+MOST_POSES = 20_000
+"""So many poses, at equal distances, are enough to learn from."""
+SHORT = 0.1
+"""Of a pose's spread: from here downwards the direction of a vector means less and less."""
+RIDGE = 1.0
+ROUNDS = 12
+TRIMS = 4
+OUTLIER = 2.0
+"""Poses that speak so clearly against the others are left out when these are asked again."""
+BLOCK = 4096
+
+CROSSED = -0.3
+"""Correlation of two pairs that a bone joins, from which downwards they look crosswise."""
+UNLIKE = 1.6
+"""How much farther out one side of a pair may lie, over all poses, than the other."""
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What the poses of a data set agree on, for P pairs: weights of the measures."""
+
+    skeleton: Skeleton
+    weights: np.ndarray
+    """float64 [P, F]; zeros for a pair that is whole in too few poses."""
+    all_weights: np.ndarray
+    """float64 [P]; for the question whether all pairs of a pose are exchanged."""
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """int64 [P, 2]: left and right keypoint."""
+        return pairs_of(self.skeleton)
+
+    @property
+    def learnt(self) -> np.ndarray:
+        """Pairs that can be judged, bool [P]."""
+        return np.any(self.weights, axis=1)
+
+    def told(self, odds: np.ndarray) -> np.ndarray:
+        """Whether log-odds from `exchanged` say clearly which side is which, bool [N, P]."""
+        return np.nan_to_num(np.abs(odds)) > SURE
+
+    def name(self, pair: int | np.integer) -> str:
+        """`left_knee / right_knee`."""
+        return " / ".join(self.skeleton.keypoints[k] for k in self.pairs[pair])
+
+
+def pairs_of(skeleton: Skeleton) -> np.ndarray:
+    """Left and right keypoint of each pair, int64 [P, 2]."""
+    pairs = [
+        (k, other)
+        for k, other in enumerate(skeleton.flip_order)
+        if other != k and side_colour(skeleton.keypoints[k]) == LEFT
+    ]
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def learn_sides(image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> Sides:
+    """Ask N poses, float64 [N, K, 2] and bool [N, K], how their pairs lie to each other."""
+    some = np.unique(np.linspace(0, len(visible) - 1, min(len(visible), MOST_POSES)).astype(int))
+    pairs = pairs_of(skeleton)
+    measures, whole = _measures(image_xy[some], visible[some], skeleton)
+    weights = np.zeros(measures.shape[1:])
+    for pair in range(len(pairs)):
+        if whole[:, pair].sum() >= FEWEST_POSES:
+            weights[pair] = _agreed(measures[whole[:, pair], pair])
+    enough = len(some) >= FEWEST_POSES and len(pairs) > 1
+    all_weights = _agreed(_across_all(measures)) if enough else np.zeros(len(pairs))
+    return Sides(skeleton, weights, all_weights)
+
+
+def exchanged(
+    sides: Sides, image_xy: np.ndarray, visible: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find pairs that look exchanged in N poses.
+
+    Returns:
+        Which pairs, bool [N, P], and the log-odds for each pair as labelled, float64 [N, P]; NaN
+        where a pair is not whole, or was not learnt.
+    """
+    if not len(visible):
+        return np.zeros((0, len(sides.pairs)), bool), np.zeros((0, len(sides.pairs)))
+    found, odds = zip(*_blocks(sides, image_xy, visible), strict=True)
+    return np.concatenate(found), np.concatenate(odds)
+
+
+def _blocks(
+    sides: Sides, image_xy: np.ndarray, visible: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(visible), BLOCK):
+        part = slice(start, start + BLOCK)
+        yield _exchanged(sides, image_xy[part].copy(), visible[part])
+
+
+def _exchanged(
+    sides: Sides, image_xy: np.ndarray, visible: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Put the worst pair of each pose right, then ask again: a wrong hip accuses the knee, too."""
+    measures, whole = _measures(image_xy, visible, sides.skeleton)
+    first = odds = _odds(sides, measures, whole)
+    turned = _across_all(measures) @ sides.all_weights < -SURE
+    found = whole & turned[:, None]
+    flip_order = np.array(sides.skeleton.flip_order)
+    image_xy[turned] = image_xy[turned][:, flip_order]
+    if turned.any():
+        odds = _odds(sides, *_measures(image_xy, visible, sides.skeleton))
+    for _ in range(len(sides.pairs) // 2):  # the smaller half: which one is wrong none can tell
+        worst = np.where(np.isnan(odds) | found, np.inf, odds).argmin(1)
+        rows = np.flatnonzero(odds[np.arange(len(odds)), worst] < -SURE)
+        rows = rows[~found[rows, worst[rows]]]
+        if not len(rows):
+            break
+        found[rows, worst[rows]] = True
+        left_right = sides.pairs[worst[rows]]
+        image_xy[rows[:, None], left_right] = image_xy[rows[:, None], left_right[:, ::-1]]
+        odds = _odds(sides, *_measures(image_xy, visible, sides.skeleton))
+    return found, first
+
+
+def _odds(sides: Sides, measures: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    odds = np.einsum("npf,pf->np", measures, sides.weights)
+    return np.where(whole & sides.learnt, odds, np.nan)
+
+
+def _measures(
+    image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton
+) -> tuple[np.ndarray, np.ndarray]:
+    """What turns around when a pair is exchanged, [N, P, F], 0 where unseen; whole pairs [N, P]."""
+    pairs = pairs_of(skeleton)
+    middle = [k for k, other in enumerate(skeleton.flip_order) if other == k]
+    xy = _in_spreads(image_xy, visible)
+    left_xy, right_xy = xy[:, pairs[:, 0]], xy[:, pairs[:, 1]]
+    whole = np.all(visible[:, pairs], axis=-1)
+    d = np.where(whole[..., None], left_xy - right_xy, 0)
+    line_xy = np.concatenate([(left_xy + right_xy) / 2, xy[:, middle]], 1)
+    seen = np.concatenate([whole, visible[:, middle]], 1)
+    along = np.einsum("npc,nqc->npq", d, _direction(d))
+    u = _direction(line_xy[:, : len(pairs), None] - line_xy[:, None])
+    across = u[..., 0] * d[:, :, None, 1] - u[..., 1] * d[:, :, None, 0]
+    across = np.where(whole[:, :, None] & seen[:, None], across, 0)
+    own = np.arange(len(pairs))
+    along[:, own, own] = across[:, own, own] = 0  # with itself: says nothing
+    return np.concatenate([along, across], 2), whole
+
+
+def _across_all(measures: np.ndarray) -> np.ndarray:
+    """What turns around when all pairs are exchanged, [N, P]: across the body; along does not."""
+    return measures[..., measures.shape[1] :].sum(-1)
+
+
+def _in_spreads(image_xy: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Points from their pose's middle, in units of its spread; unlike a box, that is no guess."""
+    shown = visible[..., None]
+    count = np.maximum(visible.sum(1), 1)[:, None, None]
+    from_middle = image_xy - (image_xy * shown).sum(1, keepdims=True) / count
+    spread = np.sqrt((from_middle**2 * shown).sum((1, 2), keepdims=True) / count)
+    return from_middle / np.maximum(spread, 1e-6)
+
+
+def _direction(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.sqrt((vectors**2).sum(-1, keepdims=True) + SHORT**2)
+
+
+def _agreed(measures: np.ndarray) -> np.ndarray:
+    """Weights [F] with which the sum of measures [N, F] is positive wherever that can be had."""
+    scale = np.sqrt((measures**2).mean(0))
+    scaled = measures / np.where(scale > 0, scale, 1)
+    asked = np.ones(len(scaled), bool)
+    weights = np.zeros(scaled.shape[1])
+    for _ in range(TRIMS):
+        weights = _logistic(scaled[asked])
+        asked = scaled @ weights > -OUTLIER
+    return weights / np.where(scale > 0, scale, 1)
+
+
+def _logistic(measures: np.ndarray) -> np.ndarray:
+    """Newton's steps to the weights under which all N being positive is most likely."""
+    weights = np.zeros(measures.shape[1])
+    for _ in range(ROUNDS):
+        wrong = 1 / (1 + np.exp(np.clip(measures @ weights, -30, 30)))
+        slope = measures.T @ wrong - RIDGE * weights
+        curve = (measures * (wrong * (1 - wrong))[:, None]).T @ measures
+        weights += np.linalg.solve(curve + RIDGE * np.eye(len(weights)), slope).clip(-5, 5)
+    return weights
+
+
+def doubts(image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> list[str]:
+    """What speaks against the skeleton itself: pairs that lie crosswise or unlike in all poses."""
+    pairs = pairs_of(skeleton)
+    whole = np.all(visible[:, pairs], axis=-1)
+    xy = _in_spreads(image_xy, visible)
+    d = np.where(whole[..., None], xy[:, pairs[:, 0]] - xy[:, pairs[:, 1]], 0)
+    dots = np.einsum("npc,nqc->npq", d, d)
+    both = (whole[:, :, None] & whole[:, None]).sum(0)
+    agree = dots.sum(0) / np.maximum(np.abs(dots).sum(0), 1e-9)
+    said = [
+        f"{_pair(skeleton, p)} lie crosswise to {_pair(skeleton, q)}: the names of one pair may "
+        "be exchanged throughout"
+        for p, q in _joined(skeleton, pairs)
+        if both[p, q] >= FEWEST_POSES and agree[p, q] < CROSSED
+    ]
+    out = np.linalg.norm(xy[:, pairs], axis=-1)  # [N, P, 2]
+    for p in np.flatnonzero(whole.sum(0) >= FEWEST_POSES):
+        left, right = np.median(out[whole[:, p], p], axis=0)
+        if not 1 / UNLIKE < left / max(right, 1e-9) < UNLIKE:
+            near, far = pairs[p] if left < right else pairs[p, ::-1]
+            said.append(
+                f"{skeleton.keypoints[far]} lies much farther out than "
+                f"{skeleton.keypoints[near]}: they may be no pair"
+            )
+    return said
+
+
+def _pair(skeleton: Skeleton, pair: int) -> str:
+    left, right = pairs_of(skeleton)[pair]
+    return f"{skeleton.keypoints[left]} and {skeleton.keypoints[right]}"
+
+
+def _joined(skeleton: Skeleton, pairs: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs that a bone of either side joins, each two of them once."""
+    place = {name: index for index, name in enumerate(skeleton.keypoints)}
+    home = {int(k): pair for pair, both in enumerate(pairs) for k in both}
+    ends = ((home.get(place[a]), home.get(place[b])) for a, b in skeleton.bones)
+    return sorted(
+        {(min(p, q), max(p, q)) for p, q in ends if p is not None and q is not None and p != q}
+    )
