@@ -40,7 +40,7 @@ class Defects:
         self.count(Defect.VISIBLE_AT_ZERO, (~placed & (flags > 0)).any())
         self.count(Defect.HIDDEN_WITH_PLACE, (placed & (flags <= 0)).any())
         self.count(Defect.OTHER_VISIBILITY, (~np.isin(flags, (0, 1, 2))).any())
-        self.count(Defect.WRONG_COUNT, told is not None and told != (flags > 0).sum())
+        self.count(Defect.WRONG_COUNT, told is not None and told != int((flags > 0).sum()))
 
     def count_outside(
         self, points: np.ndarray, box_xywh: np.ndarray, picture_wh: tuple[float, float]

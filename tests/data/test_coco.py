@@ -1,16 +1,10 @@
-import copy
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
 
-from hrnet_ray.data import rows
 from hrnet_ray.data.coco import image_names, read_coco
 from hrnet_ray.data.labels import Labels
 from hrnet_ray.errors import DataError
@@ -329,77 +323,6 @@ def test_categories_without_keypoints_are_refused(path: Path, categories: list |
 )
 def test_a_category_that_cannot_be_read_is_told(path: Path, broken: object, where: str):
     assert refused(path, categories=[broken]).where.startswith(where)
-
-
-# Whatever stands in a file, reading it ends in rows or in a sentence that names the place.
-
-
-def places(value: Any, way: tuple = ()) -> Iterator[tuple]:
-    """The ways to everything in a document: ("annotations", 1, "bbox", 2) and so on."""
-    inner = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, child in inner:
-        yield (*way, key)
-        if isinstance(child, dict | list):
-            yield from places(child, (*way, key))
-
-
-WHOLE = document(annotation(), annotation(id=1, image_id=1))
-NUMBERS = [True, -1, 0, 1, 1.5, 2**70, 10**400, 1e308, math.nan, -math.inf]
-OTHERS = [None, "", "7", "\ud800", "a\0", [], {}, [None], ["x"], [[]], [1, 2, 3], {"id": 1}, [{}]]
-
-
-def spoilt(place: tuple, junk: object, *, gone: bool) -> dict[str, Any]:
-    """The document with junk, or with nothing, at one place."""
-    found = inner = copy.deepcopy(WHOLE)
-    *way, last = place
-    for key in way:
-        inner = inner[key]
-    if gone:
-        del inner[last]
-    else:
-        inner[last] = junk
-    return found
-
-
-def read_or_where(path: Path) -> Labels | str:
-    try:
-        return read_coco(path)
-    except DataError as error:
-        return error.where
-
-
-@settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    place=st.sampled_from(list(places(WHOLE))),
-    junk=st.sampled_from([*NUMBERS, *OTHERS]),
-    gone=st.booleans(),
-)
-def test_a_spoilt_document_gives_rows_or_an_error_that_names_the_place(
-    path: Path, place: tuple, junk: object, gone: bool
-):
-    content = spoilt(place, junk, gone=gone)
-    path.write_text(json.dumps(content))
-
-    found = read_or_where(path)
-
-    if isinstance(found, str):
-        inside = "tigers.json: annotations[" if place[0] == "annotations" and place[1:] else ""
-        assert inside in found
-        assert "tigers.json" in found
-    else:
-        assert found.read == len(content["annotations"])
-        made = [rows.exact_row(instance, b"") for instance in found.instances]
-        table = pa.Table.from_pylist(made, schema=rows.schema(len(found.skeleton)))
-        arrays = rows.labels_of(table)
-        assert np.isfinite(arrays["box_xywh"]).all()
-        assert np.isfinite(arrays["image_xy"]).all()
-        assert (arrays["area"] > 0).all()
 
 
 def test_the_real_tigers_are_read_completely(shared_data: Path):

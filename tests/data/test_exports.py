@@ -350,7 +350,7 @@ def region(kind: str, **changes: Any) -> dict[str, Any]:
     return usual | changes
 
 
-def point(label: str, x: float, y: float, **changes: Any) -> dict[str, Any]:
+def point(label: str, x: object, y: object, **changes: Any) -> dict[str, Any]:
     return region("keypointlabels", label=label, x=x, y=y, width=0.5, **changes)
 
 
@@ -484,8 +484,8 @@ def test_what_is_no_rectangle_and_no_keypoint_is_counted(path: Path):
     assert labels.notes == [
         "foxes.json: 1 keypoints have no place: they were not read",
         "foxes.json: 2 regions are neither rectangle nor keypoint: they were not read",
-        "foxes.json: 1 tasks have no annotation",
         "foxes.json: 1 tasks have neither rectangle nor keypoint",
+        "foxes.json: 1 tasks have no annotation",
     ]
 
 
