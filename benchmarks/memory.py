@@ -168,8 +168,8 @@ def main() -> None:
         sets = {rows: drawn(root / str(rows), rows) for rows in SIZES}
         starts = epoch_starts(sets[SIZES[0]])
         print(
-            f"{SIZES[0]:,} cached rows: the first epoch begins after {starts[0]:.3f} s, others after "
-            f"{np.median(starts):.3f} s (median), {max(starts[1:]):.3f} s (most)"
+            f"{SIZES[0]:,} cached rows: the first epoch begins after {starts[0]:.3f} s, others "
+            f"after {np.median(starts):.3f} s (median), {max(starts[1:]):.3f} s (most)"
         )
         ingest.CACHE_SHARE = 0.0  # both the same way: decoded anew in each epoch
         trained(replace(sets[SIZES[0]], name="warm"), root / "runs")
