@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from hrnet_ray.pose.metrics import (
     pckh,
     pckh_curve,
 )
+from hrnet_ray.skeletons import ATRW
 
 SIGMAS = (0.05, 0.1, 0.2)
 
@@ -176,6 +178,33 @@ def test_perfect_predictions_score_one_even_with_annotation_id_zero():
     assert (figures["AP"], figures["AR"]) == (1.0, 1.0)
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_the_atrw_challenge_scores_as_if_its_ids_began_at_one(noise: float):
+    truth, results = _atrw_challenge(noise=noise)
+    from_one = copy.deepcopy(truth)
+    for annotation in from_one["annotations"]:
+        annotation["id"] += 1
+    seen = {one["image_id"] for one in truth["annotations"] if one["num_keypoints"]}
+
+    figures = oks_summary(truth, results, sigmas=ATRW.scoring_sigmas)
+    of_labelled = oks_summary(  # as `prepare` leaves it: no rows of animals without keypoints
+        {**truth, "annotations": [one for one in truth["annotations"] if one["num_keypoints"]]},
+        [one for one in results if one["image_id"] in seen],
+        sigmas=ATRW.scoring_sigmas,
+    )
+    published = _pycocotools(from_one, results, sigmas=ATRW.scoring_sigmas)
+
+    assert (truth["annotations"][0]["id"], len(seen)) == (0, 641)
+    np.testing.assert_allclose(list(figures.values()), published, rtol=0, atol=1e-12)
+    assert figures == of_labelled == oks_summary(from_one, results, sigmas=ATRW.scoring_sigmas)
+    assert figures["APM"] == -1.0
+    if noise == 0:
+        assert (figures["AP"], figures["AR"]) == (1.0, 1.0)
+        assert _pycocotools(truth, results, sigmas=ATRW.scoring_sigmas)[0] < 0.995  # the trap
+    else:
+        assert 0.1 < figures["AP"] < 0.95
+
+
 def test_the_callers_annotations_and_results_stay_as_they_were():
     truth, results = _coco(noise=6.0)
     before = copy.deepcopy((truth, results))
@@ -290,13 +319,50 @@ def _coco(*, noise: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     return truth, results
 
 
-def _pycocotools(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[float]:
+def _atrw_challenge(*, noise: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The challenge's test set in form and size: 1,032 pictures of one tiger, ids from 0.
+
+    391 of them have no keypoints, boxes are whole pictures, and no keypoint is merely occluded.
+    `noise` is a share of the picture's side, larger for some tigers than for others.
+    """
+    rng = np.random.default_rng(3)
+    images, annotations, results = [], [], []
+    for number in range(1032):
+        width, height = rng.integers(110, 1400), rng.integers(100, 1080)
+        points = rng.uniform(0, 1, (15, 2)) * (width, height)
+        labelled = number * 641 % 1032 < 641  # so many, and the first
+        flags = 2 * ((rng.random(15) < 0.82) | (np.arange(15) == 14)) * labelled
+        pose = {"image_id": number, "category_id": 1}
+        xyv = np.column_stack([points * (flags[:, None] > 0), flags])
+        images.append({"id": number, "width": int(width), "height": int(height)})
+        annotations.append(
+            {
+                **pose,
+                "id": number,
+                "iscrowd": 0,
+                "bbox": [0, 0, int(width), int(height)],
+                "area": int(width * height),
+                "num_keypoints": int((flags > 0).sum()),
+                "keypoints": xyv.ravel().tolist(),
+            }
+        )
+        spread = noise * rng.uniform(0, 1) * math.sqrt(width * height)
+        guess = points + rng.normal(0, 1, (15, 2)) * spread
+        keypoints = np.column_stack([guess, np.ones(15)]).ravel().tolist()
+        results.append({**pose, "score": rng.uniform(0.2, 1), "keypoints": keypoints})
+    categories = [{"id": 1, "name": "tiger"}]
+    return {"images": images, "annotations": annotations, "categories": categories}, results
+
+
+def _pycocotools(
+    truth: dict[str, Any], results: list[dict[str, Any]], *, sigmas: Sequence[float] = SIGMAS
+) -> list[float]:
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = copy.deepcopy(truth)
         coco.createIndex()
         evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(results)), "keypoints")
-        evaluation.params.kpt_oks_sigmas = np.array(SIGMAS)
+        evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
