@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileType
 
+from hrnet_ray.data import rows
 from hrnet_ray.data.labels import Skipped
 from hrnet_ray.data.storage import Folder, Place, one_line, open_folder, storage_error
 from hrnet_ray.errors import DataError
@@ -172,7 +173,7 @@ def read_manifest(root: Place) -> Manifest:
 
 
 def _not_prepared(folder: Folder) -> DataError:
-    name, found = folder.path.rpartition("/")[2], folder.type()
+    name, found = folder.name, folder.type()
     is_what = "is a file" if found == FileType.File else "has no manifest.json"
     return DataError(
         "no such folder"
@@ -197,7 +198,10 @@ def open_shard(manifest: Manifest, shard: Shard) -> Iterator[pq.ParquetFile]:
     """
     try:
         with manifest.folder.open(shard.file) as file:
-            yield pq.ParquetFile(file)
+            opened = pq.ParquetFile(file)
+            if not opened.schema_arrow.equals(rows.schema(len(manifest.skeleton))):
+                raise ValueError("it has other columns than ours")
+            yield opened
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
             "a shard that cannot be read",
@@ -225,6 +229,7 @@ def read_table(manifest: Manifest, split: str, *, columns: list[str] | None = No
     for shard in manifest.shards(split):
         with open_shard(manifest, shard) as file:
             parts.append(file.read(columns=columns))
+            parts[-1].validate(full=True)  # offsets and text that damage has made impossible
     return pa.concat_tables(parts)
 
 

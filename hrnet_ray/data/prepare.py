@@ -153,9 +153,11 @@ class _Making:
         keys = {task.file: key for task, key in planned}
         found = {task.file: self.journal.find(task.file, key) for task, key in planned}
         done = {file: report for file, report in found.items() if report}
-        self._clean(split, done)
+        other = self._clean(split, done)
         if done:
             self.say(f"{split}: {len(done):,} of {len(planned):,} shards are there already")
+        elif other:
+            self.say(f"{split}: the shards that are there are of another plan; all are made anew")
         todo = [task for task, _ in planned if task.file not in done]
         for task in todo:
             self.journal.forget(task.file)
@@ -166,14 +168,17 @@ class _Making:
             done[report.file] = report
         return [done[task.file] for task, _ in planned]
 
-    def _clean(self, split: str, done: Mapping[str, ShardReport]) -> None:
-        """Remove the shards of another plan. Other files stay."""
+    def _clean(self, split: str, done: Mapping[str, ShardReport]) -> int:
+        """Remove the shards of another plan, and count them. Other files stay."""
         self.out.make("--out", split)
+        removed = 0
         for old in self.out.list(split):
             shard, file = old.split(".")[0], f"{split}/{old}"
             ours = len(shard) >= 5 and shard.isdigit() and old.endswith((".parquet", PART))
             if ours and file not in done:
                 self.out.delete(file)
+                removed += 1
+        return removed
 
     def _teller(self, split: str, todo: Sequence[ShardTask]) -> Tell:
         total, done = sum(len(task.instances) for task in todo), 0

@@ -27,6 +27,9 @@ MOST_ROWS = 2**16
 ROW_GROUP_ROWS = 64
 SHARD_NAME = "{:05d}.parquet"
 
+CRASHES = "crashes the decoder"
+"""Why a picture is left out that kills the process that decodes it."""
+
 Progress = Callable[[int, int], None]
 """Called with how many are done, of how many."""
 Tell = Callable[[int], None]

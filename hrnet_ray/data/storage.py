@@ -45,6 +45,11 @@ class Folder:
         """What opens this folder again; it never holds a secret."""
         return Path(self.path) if self.is_local else self.uri("")
 
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.path.rpartition("/")[2]
+
     def uri(self, name: str) -> str:
         """The absolute path or the URI of a file below, for pyarrow and for Ray."""
         if self.is_local:
@@ -151,16 +156,17 @@ class Folder:
         if self.is_local:
             found = {name: _stamp(picture_path(Path(self.path), name)) for name in sorted(names)}
             return {name: stamp for name, stamp in found.items() if stamp}
-        wanted = {self._below(name): name for name in sorted(names)}
+        below = {name: self._below(name) for name in sorted(names)}
         try:  # a thousand names a request; asking for each would be a request each
             listed = self.files.get_file_info(fs.FileSelector(self.path, recursive=True))
         except OSError as error:
             raise storage_error(str(self.root), error) from error
-        return {
-            wanted[info.path]: (info.size, info.mtime_ns or 0)
+        there = {
+            info.path: (info.size, info.mtime_ns or 0)
             for info in listed
-            if info.type == fs.FileType.File and info.path in wanted
+            if info.type == fs.FileType.File
         }
+        return {name: there[path] for name, path in below.items() if path in there}
 
     def read_picture(self, name: str) -> bytes:
         """The bytes of a picture that an annotation names.
@@ -212,6 +218,8 @@ def open_folder(where: Place, flag: str) -> Folder:
         )
     try:
         files, path = fs.FileSystem.from_uri(text)
+        if not path:
+            raise OSError("it names no bucket")
     except (pa.ArrowException, OSError) as error:
         raise UsageError(
             "a URI that cannot be used",

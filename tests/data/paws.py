@@ -9,6 +9,7 @@ from hrnet_ray.data.labels import Instance, Labels, Skipped
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.prepare import prepare
 from hrnet_ray.data.sources import Source
+from hrnet_ray.data.storage import Place
 from hrnet_ray.skeletons import Skeleton
 
 PAW = Skeleton(name="paw", keypoints=("left_toe", "right_toe"), bones=(("left_toe", "right_toe"),))
@@ -41,8 +42,9 @@ def some(count: int) -> Labels:
     return labels(*(instance(id) for id in range(count)))
 
 
-def written(images: Path, found: Labels, **changes) -> Manifest:
-    out = changes.pop("out", images.parent / "out")
+def written(images: Place, found: Labels, **changes) -> Manifest:
+    """Prepare a data set of training rows only; by default beside the pictures."""
+    out = changes.pop("out", None) or Path(images).parent / "out"
     usual = {"name": "paws", "canvas_px": 16}
     return prepare({"train": Source(found, images)}, out=out, **{**usual, **changes})
 

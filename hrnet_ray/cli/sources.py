@@ -1,0 +1,204 @@
+"""What `hrnet-ray prepare` can read, and where its flags say that it lies."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from hrnet_ray import skeletons
+from hrnet_ray.data import rows
+from hrnet_ray.data.archives import extract
+from hrnet_ray.data.coco import read_coco
+from hrnet_ray.data.labels import Labels, check_file
+from hrnet_ray.data.mpii import read_mpii
+from hrnet_ray.data.shards import SHARD_ROWS, Progress
+from hrnet_ray.data.sources import Source, split_by_picture
+from hrnet_ray.data.storage import Place, is_uri, open_folder
+from hrnet_ray.errors import UsageError
+
+Folder = Annotated[Place, tyro.conf.arg(metavar="DIR|URI")]
+Pictures = Annotated[Place, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")]
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """What all sources have in common."""
+
+    out: Folder
+    """Folder to write: train/, val/, manifest.json, skipped.csv. s3://bucket/folder works too."""
+    name: str | None = None
+    """Name of the data set; by default the folder's."""
+    canvas: int = rows.CANVAS_PX
+    """Longest side of a stored training picture, in pixels."""
+    exact: bool = False
+    """Store untouched files for training too; they are reduced when they are read."""
+    shard_rows: int = SHARD_ROWS
+    """Rows of one Parquet file, which is what a stopped command may have to make again."""
+    skip_missing: bool = False
+    """Leave out pictures that are not there (they are listed in skipped.csv)."""
+    skip_broken: bool = False
+    """Leave out pictures that cannot be read (they are listed in skipped.csv)."""
+    address: str | None = None
+    """A running Ray cluster that makes the shards. Large sets start Ray on this machine anyway."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files(Output):
+    """Pictures with one or two annotation files."""
+
+    images: Pictures
+    """Folder that the annotations' file names start from, or an archive (zip, tar, tar.gz)."""
+    annotations: Path
+    val_annotations: Path | None = None
+    """Without it, `val_share` of the pictures are kept for validation."""
+    val_images: Annotated[Place | None, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")] = None
+    """By default the same as `images`."""
+    val_share: float = 0.1
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coco(Files):
+    """COCO keypoints: COCO, ATRW, AP-10K, exports of CVAT and Label Studio."""
+
+    skeleton: str | None = None
+    """mpii, atrw, coco, or a YAML file; by default the annotations' own category."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mpii(Files):
+    """MPII as the HRNet authors ship it: train.json, valid.json, gt_valid.mat."""
+
+    gt_valid: Path | None = None
+    """Truth and head sizes of the published evaluation, for `val_annotations`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthetic(Output):
+    """Drawn tigers or people: to try things out without any data."""
+
+    kind: Literal["tigers", "people"] = "tigers"
+    train: int = 400
+    """Training pictures; a picture of tigers has one to three."""
+    val: int = 80
+    seed: int = 0
+
+
+def draw(args: Synthetic, *, progress: Progress) -> Coco | Mpii:
+    """Draw pictures in the layout of ATRW or MPII; the same readers take them from there."""
+    from hrnet_ray.data.synthetic import write_people, write_tigers
+
+    raw = _beside(args.out, "drawn pictures")
+    common = {field.name: getattr(args, field.name) for field in fields(Output)}
+    if args.kind == "tigers":
+        write_tigers(raw, train=args.train, val=args.val, seed=args.seed, progress=progress)
+        return Coco(
+            images=raw / "images" / "train",
+            annotations=raw / "annotations" / "keypoint_train.json",
+            val_images=raw / "images" / "val",
+            val_annotations=raw / "annotations" / "keypoint_val.json",
+            skeleton="atrw",
+            **common,
+        )
+    write_people(raw, train=args.train, val=args.val, seed=args.seed, progress=progress)
+    return Mpii(
+        images=raw / "images",
+        annotations=raw / "annot" / "train.json",
+        val_annotations=raw / "annot" / "valid.json",
+        gt_valid=raw / "annot" / "gt_valid.mat",
+        **common,
+    )
+
+
+def sources_of(args: Coco | Mpii, *, progress: Progress) -> dict[str, Source]:
+    """Read the annotations, and find the folders of their pictures.
+
+    Raises:
+        UsageError: flags do not go together.
+        DataError: something is not there or cannot be read.
+    """
+    _check(args)
+    train, val = _read_both(args)
+    if val is None:
+        train, val = split_by_picture(train, val_share=args.val_share, seed=args.seed)
+    found = {}
+    for split, labels, images, flag in (
+        ("train", train, args.images, "--images"),
+        ("val", val, args.val_images or args.images, "--val-images"),
+    ):
+        folder = _folder(images, flag, args.out, labels, progress)
+        found[split] = Source(labels, folder)
+    return found
+
+
+def _check(args: Coco | Mpii) -> None:
+    """Refuse what does not go together, by the flags' own names."""
+    _check_images(args.images, "--images")
+    if args.val_annotations is not None:
+        check_file(args.val_annotations, "--val-annotations")
+        _check_images(args.val_images or args.images, "--val-images")
+        return
+    gt_valid = args.gt_valid if isinstance(args, Mpii) else None
+    for flag, given in (("--val-images", args.val_images), ("--gt-valid", gt_valid)):
+        if given is not None:
+            raise UsageError(
+                f"{flag} without --val-annotations", f"{flag} {given}", "name both, or neither"
+            )
+    if not 0 < args.val_share < 1:
+        raise UsageError(
+            "a share that leaves nothing to learn or nothing to score",
+            f"--val-share {args.val_share}",
+            "give a number between 0 and 1, such as 0.1",
+        )
+
+
+def _check_images(images: Place, flag: str) -> None:
+    if not _is_archive(images):
+        open_folder(images, flag).check(flag)
+
+
+def _is_archive(images: Place) -> bool:
+    return not is_uri(images) and str(images).lower().endswith(ARCHIVES)
+
+
+def _folder(images: Place, flag: str, out: Place, labels: Labels, progress: Progress) -> Place:
+    """The folder of pictures; an archive is unpacked beside what will be made of it."""
+    if not _is_archive(images):
+        return images
+    archive = Path(images)
+    into = _beside(out, f"the pictures of {flag} {archive.name}") / archive.name.split(".")[0]
+    extract(archive, into, progress=progress)
+    return _start_of_names(into, labels)
+
+
+def _start_of_names(folder: Path, labels: Labels) -> Path:
+    """Where in an unpacked archive the file names of the annotations start from."""
+    for instance in labels.instances[:1]:
+        if not (folder / instance.image).is_file():
+            for found in sorted(folder.rglob(Path(instance.image).name)):
+                if found.as_posix().endswith(f"/{instance.image}"):
+                    return Path(found.as_posix().removesuffix(f"/{instance.image}"))
+    return folder
+
+
+def _beside(out: Place, what: str) -> Path:
+    if is_uri(out):
+        raise UsageError(
+            f"{what} need a folder of this machine", f"--out {out}", "unpack or draw them elsewhere"
+        )
+    return Path(out) / "pictures"
+
+
+def _read_both(args: Coco | Mpii) -> tuple[Labels, Labels | None]:
+    if isinstance(args, Mpii):
+        if args.val_annotations is None:
+            return read_mpii(args.annotations), None
+        return read_mpii(args.annotations), read_mpii(args.val_annotations, gt_valid=args.gt_valid)
+    skeleton = skeletons.named(args.skeleton) if args.skeleton else None
+    train = read_coco(args.annotations, skeleton=skeleton)
+    if args.val_annotations is None:
+        return train, None
+    return train, read_coco(args.val_annotations, skeleton=skeleton or train.skeleton)
