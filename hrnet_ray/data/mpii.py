@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from hrnet_ray.data.labels import Instance, Labels, check_file, file_name, number, numbers
+from hrnet_ray.data.labels import (
+    MOST,
+    Instance,
+    Labels,
+    check_file,
+    file_name,
+    number,
+    numbers,
+)
+from hrnet_ray.data.matlab import load_matlab
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import MPII
 
@@ -39,10 +48,29 @@ def read_mpii(annotations: Path, *, gt_valid: Path | None = None) -> Labels:
             "head_top, so PCKh is not the published figure"
         )
         return Labels(source=annotations, skeleton=MPII, instances=instances, notes=[note])
-    instances, differing = _with_truth(instances, gt_valid)
-    note = f"{gt_valid.name}: visibility differs from {annotations.name} at {differing} keypoints"
-    notes = [note] if differing else []
-    return Labels(source=annotations, skeleton=MPII, instances=instances, notes=notes)
+    merged = _with_truth(instances, gt_valid)
+    notes = visibility_notes(gt_valid.name, merged, annotations.name, instances)
+    return Labels(source=annotations, skeleton=MPII, instances=merged, notes=notes)
+
+
+def visibility_notes(
+    name: str, instances: list[Instance], other_name: str, others: list[Instance]
+) -> list[str]:
+    """Say at how many keypoints of the same people two files differ, and at which; often nowhere.
+
+    Whether keypoints that are annotated but occluded count is what files differ about.
+    """
+    differing = sum(
+        (one.visible != other.visible for one, other in zip(instances, others, strict=True)),
+        start=np.zeros(len(MPII), np.int64),
+    )
+    if not differing.any():
+        return []
+    each = [f"{MPII.keypoints[at]} {differing[at]:,}" for at in np.flatnonzero(differing)]
+    return [
+        f"{name}: visibility differs from {other_name} at {differing.sum():,} keypoints "
+        f"({', '.join(each)})"
+    ]
 
 
 def _instance(record: dict[str, Any], at: int, path: Path) -> Instance:
@@ -51,7 +79,7 @@ def _instance(record: dict[str, Any], at: int, path: Path) -> Instance:
         image = file_name(record.get("image"), "image")
         center = numbers(record.get("center"), 2, "center")
         scale = number(record.get("scale"), "scale")
-        if scale <= 0:
+        if scale < 1e-3:  # a fifth of a pixel; an area of nothing cannot be scored
             raise ValueError(f"scale is {scale:g}")
         points = _points(record.get("joints")) - 1
         visible = numbers(record.get("joints_vis"), len(MPII), "joints_vis") > 0
@@ -67,7 +95,7 @@ def _instance(record: dict[str, Any], at: int, path: Path) -> Instance:
         image_id=at,
         image=image,
         category_id=1,
-        box_xywh=_box(center, scale),
+        box_xywh=published_box(center, scale),
         area=(scale * PIXEL_STD) ** 2,
         head_size=_neck_to_head(image_xy, visible),
         image_xy=image_xy,
@@ -81,7 +109,7 @@ def _points(joints: object) -> np.ndarray:
     return np.array([numbers(point, 2, f"joints[{at}]") for at, point in enumerate(joints)])
 
 
-def _box(center: np.ndarray, scale: float) -> tuple[float, float, float, float]:
+def published_box(center: np.ndarray, scale: float) -> tuple[float, float, float, float]:
     """The square that, padded by 1.25, is the published crop.
 
     The published order: move the centre 15 * scale down and enlarge, both only where there is a
@@ -102,8 +130,8 @@ def _neck_to_head(image_xy: np.ndarray, visible: np.ndarray) -> float:
     return float(np.linalg.norm(image_xy[_HEAD] - image_xy[_NECK]))
 
 
-def _with_truth(instances: list[Instance], path: Path) -> tuple[list[Instance], int]:
-    """Take points, visibility and heads from gt_valid.mat; count where visibility differs."""
+def _with_truth(instances: list[Instance], path: Path) -> list[Instance]:
+    """Take points, visibility and heads from gt_valid.mat."""
     hidden, points, heads = _load_truth(path)
     if len(heads) != len(instances):
         raise DataError(
@@ -111,35 +139,33 @@ def _with_truth(instances: list[Instance], path: Path) -> tuple[list[Instance], 
             str(path),
             "give the gt_valid.mat that belongs to this annotation file (valid.json)",
         )
-    differing, merged = 0, []
+    merged = []
     for at, instance in enumerate(instances):
         visible = ~hidden[at]
-        differing += int((visible != instance.visible).sum())
         image_xy = np.where(visible[:, None], points[at] - 1, 0.0)
         merged.append(
             replace(instance, image_xy=image_xy, visible=visible, head_size=float(heads[at]))
         )
-    return merged, differing
+    return merged
 
 
 def _load_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read which keypoints are hidden (bool [N, 16]), points ([N, 16, 2]) and head sizes ([N])."""
-    from scipy.io import loadmat
-
-    check_file(path, "--gt-valid")
+    truth = load_matlab(path, ["jnt_missing", "pos_gt_src", "headboxes_src"], flag="--gt-valid")
     try:
-        truth = loadmat(path, variable_names=["jnt_missing", "pos_gt_src", "headboxes_src"])
-        missing = np.asarray(truth["jnt_missing"])  # [16, N]
+        missing = np.asarray(truth["jnt_missing"], np.float64)  # [16, N]
         points = np.asarray(truth["pos_gt_src"], np.float64)  # [16, 2, N]
         boxes = np.asarray(truth["headboxes_src"], np.float64)  # [2, 2, N]
         shapes = [array.shape for array in (missing, points, boxes)]
         count = missing.shape[-1]
         if shapes != [(len(MPII), count), (len(MPII), 2, count), (2, 2, count)]:
             raise ValueError(f"jnt_missing, pos_gt_src and headboxes_src have shapes {shapes}")
-    except Exception as error:  # scipy raises its own mixture for damaged files
+        if not np.all(np.abs(points) < MOST, axis=1)[missing == 0].all():
+            raise ValueError("a keypoint that is not missing has coordinates that are no numbers")
+    except (ValueError, TypeError) as error:
         raise DataError(
             "a gt_valid.mat that cannot be read",
-            f"{path}: {type(error).__name__}: {error}",
+            f"{path}: {error}",
             "give the file that comes with the HRNet authors' annotations",
         ) from error
     heads = np.linalg.norm(boxes[1] - boxes[0], axis=0) * SC_BIAS
