@@ -39,7 +39,7 @@ def center_and_scale(labels: Labels, *, input_hw: tuple[int, int]) -> tuple[list
     return center_xy.tolist(), scale_wh[:, 0].tolist()
 
 
-def write_truth(path: Path, *, people: int = 1, **changes: np.ndarray) -> Path:
+def write_truth(path: Path, *, people: int = 1, **changes: Any) -> Path:
     """A gt_valid.mat: everything visible at (7, 4), heads 30 wide and 40 high."""
     corners = np.array([[10.0, 20.0], [40.0, 60.0]])
     usual = {
@@ -115,7 +115,23 @@ def test_gt_valid_gives_points_visibility_and_head_boxes(tmp_path: Path):
     assert second.image_xy.tolist() == [[6, 3]] * 15 + [[0, 0]]
     assert second.visible.tolist() == [True] * 15 + [False]
     assert first.box_xywh == (49, 16.5, 100, 100)
-    assert labels.notes == ["gt_valid.mat: visibility differs from valid.json at 1 keypoints"]
+    assert labels.notes == [
+        "gt_valid.mat: visibility differs from valid.json at 1 keypoints (left_wrist 1)"
+    ]
+
+
+def test_differing_visibility_is_counted_for_each_keypoint(tmp_path: Path):
+    missing = np.zeros((16, 3))
+    missing[[HEAD_TOP, LEFT_WRIST], :2] = 1
+    truth = write_truth(tmp_path / "gt_valid.mat", people=3, jnt_missing=missing)
+    hidden = record(joints_vis=[1] * 15 + [0])
+
+    labels = read(tmp_path, record(), hidden, hidden, gt_valid=truth)
+
+    # The left wrist: hidden by the truth only, by both, and by the JSON only.
+    assert labels.notes == [
+        "gt_valid.mat: visibility differs from valid.json at 4 keypoints (head_top 2, left_wrist 2)"
+    ]
 
 
 def test_a_gt_valid_that_agrees_needs_no_note(tmp_path: Path):
@@ -152,11 +168,36 @@ def test_a_gt_valid_of_other_shapes_is_refused(tmp_path: Path, changes: dict[str
         read(tmp_path, record(), record(), gt_valid=truth)
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"pos_gt_src": np.full((16, 2, 2), math.nan)}, "coordinates that are no numbers"),
+        ({"pos_gt_src": np.full((16, 2, 2), "x")}, "could not convert|have shapes"),
+        ({"jnt_missing": {"a": 1}}, "a sequence|float"),
+    ],
+)
+def test_a_gt_valid_of_no_numbers_is_refused(tmp_path: Path, changes: dict, why: str):
+    truth = write_truth(tmp_path / "gt_valid.mat", people=2, **changes)
+
+    with pytest.raises(DataError, match=f"a gt_valid.mat that cannot be read\\n  .*({why})"):
+        read(tmp_path, record(), record(), gt_valid=truth)
+
+
+def test_a_missing_keypoint_may_have_any_coordinates(tmp_path: Path):
+    points, missing = np.full((16, 2, 1), 5.0), np.zeros((16, 1))
+    points[LEFT_WRIST], missing[LEFT_WRIST] = math.nan, 1
+    truth = write_truth(tmp_path / "gt_valid.mat", pos_gt_src=points, jnt_missing=missing)
+
+    (person,) = read(tmp_path, record(), gt_valid=truth).instances
+
+    assert person.image_xy.tolist() == [[4, 4]] * 15 + [[0, 0]]
+
+
 def test_a_gt_valid_that_is_damaged_or_not_there_is_refused(tmp_path: Path):
     whole = write_truth(tmp_path / "gt_valid.mat").read_bytes()
     (tmp_path / "half.mat").write_bytes(whole[: len(whole) // 2])
 
-    with pytest.raises(DataError, match=r"a gt_valid.mat that cannot be read"):
+    with pytest.raises(DataError, match="a MATLAB file that cannot be read"):
         read(tmp_path, record(), gt_valid=tmp_path / "half.mat")
     with pytest.raises(DataError, match=r"--gt-valid .*no.mat"):
         read(tmp_path, record(), gt_valid=tmp_path / "no.mat")
