@@ -1,7 +1,7 @@
 """Pictures that stand in a data set more than once: by their bytes, and by how they look."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -13,10 +13,8 @@ from hrnet_ray.data import pictures
 from hrnet_ray.data.manifest import Manifest, open_shard
 from hrnet_ray.data.pictures import cv2  # first imported there, where its limits are set
 from hrnet_ray.data.rows import Arrays, cut_region
+from hrnet_ray.data.shards import Progress
 from hrnet_ray.inference.report_findings import Findings, Kind, Spot, pose_name
-
-Progress = Callable[[int, int], None]
-"""Called with how many are done, of how many."""
 
 READ_ROWS = 32
 """Pictures that are in memory at once."""

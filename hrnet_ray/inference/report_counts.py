@@ -12,8 +12,9 @@ import numpy as np
 
 from hrnet_ray.data.manifest import Manifest, read_table
 from hrnet_ray.data.rows import LABELS, Arrays, labels_of
+from hrnet_ray.data.shards import Progress
 from hrnet_ray.errors import DataError
-from hrnet_ray.inference.report_copies import Progress, Stored, copies, lookalikes, open_stored
+from hrnet_ray.inference.report_copies import Stored, copies, lookalikes, open_stored
 from hrnet_ray.inference.report_findings import Findings, Kind, Spot, of_labels, pose_name
 from hrnet_ray.inference.report_sides import Sides, doubts, exchanged, learn_sides
 

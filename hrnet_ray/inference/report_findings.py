@@ -117,12 +117,11 @@ def _twins(split: str, labels: Arrays) -> Iterator[Spot]:
     _, picture = np.unique(labels["sha256"], return_inverse=True)
     order = np.argsort(picture, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(picture[order])) + 1):
-        for at in range(1, len(rows)):
-            same = np.flatnonzero(_near(labels, rows[at], rows[:at]))
+        for at, row in enumerate(rows.tolist()):
+            same = rows[:at][_near(labels, row, rows[:at])]
             if len(same):
-                row, first = int(rows[at]), int(rows[same[0]])
-                said = f"as #{labels['id'][first]}"
-                yield Spot(row, pose_name(labels, row), said, other=(split, first))
+                said = f"as #{labels['id'][same[0]]}"
+                yield Spot(row, pose_name(labels, row), said, other=(split, int(same[0])))
 
 
 def _near(labels: Arrays, row: int, others: np.ndarray) -> np.ndarray:
