@@ -108,7 +108,7 @@ class Manifest:
         return self.splits[split].shards
 
     def files(self, split: str) -> list[str]:
-        """Absolute paths or URIs of a split's shards, for pyarrow and for Ray.
+        """Absolute paths or URIs of a split's shards, on the file system `self.folder.files`.
 
         Raises:
             DataError: there is no such split.

@@ -43,7 +43,9 @@ class Folder:
     @property
     def root(self) -> Place:
         """What opens this folder again; it never holds a secret."""
-        return Path(self.path) if self.is_local else self.uri("")
+        if self.is_local:
+            return Path(self.path)
+        return self.uri("") + (f"?{self.query}" if self.query else "")
 
     @property
     def name(self) -> str:
@@ -51,10 +53,11 @@ class Folder:
         return self.path.rpartition("/")[2]
 
     def uri(self, name: str) -> str:
-        """The absolute path or the URI of a file below, for pyarrow and for Ray."""
-        if self.is_local:
-            return f"{self.path}/{name}"
-        return f"{self.scheme}://{self._at(name)}" + (f"?{self.query}" if self.query else "")
+        """The absolute path or the URI of a file below.
+
+        A reader that is to use another server than the environment's needs `files` beside it.
+        """
+        return self._at(name) if self.is_local else f"{self.scheme}://{self._at(name)}"
 
     def _at(self, name: str) -> str:
         return f"{self.path}/{name}" if name else self.path

@@ -12,7 +12,7 @@ from functools import partial
 from itertools import groupby
 
 import ray
-from ray.exceptions import RayTaskError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
 
 from hrnet_ray.config import Cluster
 from hrnet_ray.data.labels import Skipped
@@ -102,7 +102,7 @@ def _run(work: Work, task: ShardTask) -> ShardReport:
 def _report_of(ready: ray.ObjectRef) -> ShardReport | None:
     try:
         return ray.get(ready)
-    except WorkerCrashedError:
+    except (WorkerCrashedError, NodeDiedError, OutOfMemoryError):
         return None
     except RayTaskError as error:
         if isinstance(error.cause, HrnetRayError):  # as it was, without a traceback

@@ -88,7 +88,7 @@ def test_a_data_set_is_made_in_a_bucket_from_pictures_in_a_bucket(images: Path, 
     check_shards(manifest)
     assert ids(read_table(manifest, "train")) == list(range(7))
     assert ids(read_head(manifest, "train", 5)) == list(range(5))
-    assert manifest.files("train")[1] == bucket("atrw/train/00001.parquet")
+    assert manifest.files("train")[1] == bucket("atrw/train/00001.parquet").partition("?")[0]
     canvases = rows.decode_rows(read_table(manifest, "train"), canvas_px=16)["canvas"]
     assert np.abs(canvases[:, 2, 2, 0] - 20.0 * np.arange(7)).max() <= 1
 
