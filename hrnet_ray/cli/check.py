@@ -71,7 +71,7 @@ def _out(args: Args, manifest: Manifest) -> Path:
 def as_table(manifest: Manifest, counts: Counts) -> str:
     """The sums of each split, and what deserves a look in it, with a first example."""
     lines = [
-        f"{one_line(manifest.name)}: {len(manifest.skeleton)} keypoints, "
+        f"{manifest.name}: {len(manifest.skeleton)} keypoints, "
         f"version {manifest.digest[:12]}, all shards as they were written"
     ]
     for name, split in counts.splits.items():

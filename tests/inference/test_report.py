@@ -5,84 +5,33 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from hrnet_ray.cli import check
 from hrnet_ray.data import pictures
-from hrnet_ray.data.coco import read_coco
-from hrnet_ray.data.drawing import LEFT, RIGHT
-from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.data.prepare import prepare
-from hrnet_ray.data.sources import Source
-from hrnet_ray.data.synthetic import write_tigers
+from hrnet_ray.data.drawing import LEFT, RIGHT, moved
+from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DataError
-from hrnet_ray.inference.report import (
-    crops_to_look_at,
-    glow,
-    read_samples,
-    warp_captions,
-    write_report,
-)
-from hrnet_ray.inference.report_counts import Suspects, count, stored_hw
+from hrnet_ray.inference.report import write_report
+from hrnet_ray.inference.report_counts import SkippedItem, count
+from hrnet_ray.inference.report_crops import crops_to_look_at, glow, warp_captions
+from hrnet_ray.inference.report_findings import Kind, Spot
+from hrnet_ray.inference.report_sheets import read_rows, read_samples, suspect_tiles
 from hrnet_ray.learning.batch import CanvasBatch, Recipe, augmented
 from hrnet_ray.pose.augment import Augmentation
 from hrnet_ray.skeletons import Skeleton
+from tests.inference.cats import ANSI, FORMULA, HOSTILE, write_cats
 
-HOSTILE, FORMULA = "<script>alert(1).jpg", "=cmd().jpg"
-PICTURE_HW = (90, 120)
 INPUT_HW = (64, 96)
-CATEGORY = {
-    "id": 1,
-    "name": "cat",
-    "keypoints": ["=nose()", "left_paw", "right_paw", "tail"],
-    "skeleton": [[1, 2], [1, 3], [1, 4]],
-}
-HIDDEN = (0, 0, 0)
-
-
-def annotation(id: int, image: int, box: list[float], *points: tuple[float, ...], **more) -> dict:
-    keypoints = [number for point in points for number in (point if point[2:] else (*point, 2))]
-    return {"id": id, "image_id": image, "category_id": 1, "bbox": box, "keypoints": keypoints} | {
-        **more
-    }
-
-
-# Boxes are 1 px shorter when read, as published: the first is (20, 20) to (79, 59).
-TRAIN = [
-    annotation(10, 0, [20, 20, 60, 40], (30, 30), (40, 50), (70, 40), (60, 30)),
-    annotation(11, 1, [10, 10, 30, 60], (15, 15), (38, 69), (41.5, 40), HIDDEN),  # box ends at 39
-    annotation(12, 2, [80, 50, 39, 39], (100, 60), (121.5, 70), (90, 80), HIDDEN),  # picture: 119
-    annotation(13, 2, [0, 0, 9, 9], (1, 1), (2, 2), (3, 3), (4, 4), iscrowd=1),
-    annotation(14, 2, [0, 0, 9, 9], HIDDEN, HIDDEN, HIDDEN, HIDDEN),
-]
-VAL = [annotation(20, 3, [10, 20, 80, 60], (30, 30), (40, 50), (70, 40), HIDDEN)]
-
-
-def write_coco(path: Path, names: dict[int, str], annotations: list[dict]) -> None:
-    height, width = PICTURE_HW
-    images = [{"id": i, "file_name": n, "width": width, "height": height} for i, n in names.items()]
-    content = {"images": images, "annotations": annotations, "categories": [CATEGORY]}
-    path.write_text(json.dumps(content))
 
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """Drawn tigers under hostile names; `copy.jpg` in val is a picture of train."""
-    raw = tmp_path_factory.mktemp("raw")
-    write_tigers(raw, train=3, val=1, size_hw=PICTURE_HW, per_picture=(1, 1))
-    images = raw / "images" / "train"
-    (images / "000000.jpg").rename(images / "plain.jpg")
-    (images / "000001.jpg").rename(images / HOSTILE)
-    (images / "000002.jpg").rename(images / FORMULA)
-    shutil.copy(images / FORMULA, images / "copy.jpg")
-    write_coco(raw / "train.json", {0: "plain.jpg", 1: HOSTILE, 2: FORMULA}, TRAIN)
-    write_coco(raw / "val.json", {3: "copy.jpg"}, VAL)
-    sources = {s: Source(read_coco(raw / f"{s}.json"), images) for s in ("train", "val")}
-    return prepare(sources, out=raw / "prepared", name="<b>cats</b>")
+    return write_cats(tmp_path_factory.mktemp("raw"))
 
 
 def recipe_of(manifest: Manifest, **changes) -> Recipe:
@@ -104,41 +53,49 @@ def report(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path
 def test_what_was_read_is_what_is_used_and_what_was_skipped_by_reason(manifest: Manifest):
     train = count(manifest).splits["train"]
 
-    assert (train.read, train.used, train.pictures) == (5, 3, 3)
-    assert train.skipped == {"crowd": 1, "no keypoints": 1}
+    assert (train.read, train.used, train.pictures) == (6, 4, 4)
+    assert train.reasons == {"crowd": 1, "no keypoints": 1}
+    assert train.skipped[0] == SkippedItem(f"annotation 13 ({FORMULA})", "crowd", "")
 
 
-def test_visible_keypoints_are_counted_by_name(manifest: Manifest):
+def test_visible_keypoints_are_counted_by_name_and_by_pose(manifest: Manifest):
     splits = count(manifest).splits
 
-    assert splits["train"].shown == {"=nose()": 3, "left_paw": 3, "right_paw": 3, "tail": 1}
+    assert splits["train"].shown == {"=nose()": 4, "left_paw": 4, "right_paw": 4, "tail": 2}
     assert splits["val"].shown == {"=nose()": 1, "left_paw": 1, "right_paw": 1, "tail": 0}
-    assert splits["train"].points == 10
+    assert splits["train"].points == 14
+    assert splits["train"].per_pose == {"0": 0, "1": 0, "2": 0, "3": 2, "4": 2}
 
 
-def test_points_outside_are_named(manifest: Manifest):
-    train = count(manifest).splits["train"]
+def test_what_deserves_a_look_is_named(manifest: Manifest):
+    train = count(manifest).splits["train"].findings
 
-    assert train.outside_box == Suspects(
-        2, [f"{HOSTILE} #11: right_paw", f"{FORMULA} #12: left_paw"]
-    )
-    assert train.outside_picture == Suspects(1, [f"{FORMULA} #12: left_paw"])
-    assert train.few_keypoints == Suspects(2, [f"{HOSTILE} #11", f"{FORMULA} #12"])
-    assert train.unreadable == Suspects(0, [])
+    assert train[Kind.OUTSIDE_BOX] == [
+        Spot(2, f"{FORMULA} #12", "left_paw by 4 px", (1,)),
+        Spot(1, f"{HOSTILE} #11", "right_paw by 2 px", (2,)),
+    ]
+    assert train[Kind.OUTSIDE_PICTURE] == [Spot(2, f"{FORMULA} #12", "left_paw by 2 px", (1,))]
+    assert train[Kind.FEW] == [Spot(1, f"{HOSTILE} #11"), Spot(2, f"{FORMULA} #12")]
+    assert train[Kind.UNREADABLE] == []
 
 
 def test_a_renamed_copy_in_the_other_split_is_found(manifest: Manifest):
-    assert count(manifest).in_both == Suspects(1, ["copy.jpg"])
+    splits = count(manifest).splits
+
+    assert splits["val"].findings[Kind.IN_BOTH] == [
+        Spot(0, "copy.jpg", f"in train as {FORMULA}", (), ("train", 2))
+    ]
+    assert splits["val"].findings[Kind.LIKE_OTHER] == []  # it is the same one
 
 
 def test_boxes_fall_into_their_bins(manifest: Manifest):
-    train = count(manifest).splits["train"]  # 59 x 39, 29 x 59, 38 x 38
+    train = count(manifest).splits["train"]  # 59 x 39, 29 x 59, 38 x 38, 59 x 39
 
-    assert {span: n for span, n in train.box_px.items() if n} == {"32 to 64": 3}
+    assert {span: n for span, n in train.box_px.items() if n} == {"32 to 64": 4}
     assert {span: n for span, n in train.aspect.items() if n} == {
         "0.4 to 0.6": 1,
         "0.8 to 1.25": 1,
-        "1.25 to 1.67": 1,
+        "1.25 to 1.67": 2,
     }
 
 
@@ -150,70 +107,139 @@ def test_a_split_without_rows_is_refused(manifest: Manifest):
 
     assert str(caught.value) == (
         "no instance in val: 2 read, 2 skipped\n"
-        f"  {manifest.root / 'skipped.csv'}\n"
+        f"  {manifest.root}/skipped.csv\n"
         "  fix: its third column says why; correct the annotations and prepare them again"
     )
 
 
 def test_files_that_do_not_add_up_are_refused(manifest: Manifest):
-    more = replace(manifest.splits["train"], read=6)
+    more = replace(manifest.splits["train"], read=7)
 
-    with pytest.raises(DataError, match=r"^train: 6 read, but 3 used \+ 2 skipped\n"):
+    with pytest.raises(DataError, match=r"^train: 7 read, but 4 used \+ 2 skipped\n"):
         count(replace(manifest, splits=manifest.splits | {"train": more}))
 
 
-def test_the_report_is_four_files(report: Path):
-    names = ["check.html", "counts.csv", "samples.png", "samples_augmented.png"]
+def test_a_list_of_skipped_items_that_is_none_is_refused(manifest: Manifest, tmp_path: Path):
+    shutil.copytree(manifest.root, tmp_path / "data")
+    (tmp_path / "data" / "skipped.csv").write_text("a,b\n1,2\n")
 
+    with pytest.raises(DataError, match="a list of skipped instances that cannot be read"):
+        count(replace(manifest, root=tmp_path / "data"))
+
+
+def test_the_report_is_a_page_with_its_sheets_and_tables(report: Path):
     assert report.name == "check.html"
-    assert sorted(path.name for path in report.parent.iterdir()) == names
+    assert sorted(path.name for path in report.parent.iterdir()) == [
+        "check.html",
+        "counts.csv",
+        "samples.png",
+        "samples_augmented.png",
+        "skipped.csv",
+        "suspects.csv",
+        "suspects.png",
+    ]
 
 
-def test_the_table_of_counts_holds_no_formula(report: Path):
-    lines = list(csv.reader((report.parent / "counts.csv").open(encoding="utf-8")))
-
-    assert lines[0] == ["split", "what", "which", "count"]
-    assert ["train", "instances", "read", "5"] in lines
-    assert ["train", "skipped", "crowd", "1"] in lines
-    assert ["train", "visible", "'=nose()", "3"] in lines
-    assert ["all", "pictures", "in more than one split", "1"] in lines
-    assert not [cell for line in lines for cell in line if cell.startswith("=")]
+def cells(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
 
 
-def test_the_page_shows_the_sum_and_escapes_every_name(report: Path):
-    page = report.read_text(encoding="utf-8")
+def test_the_tables_hold_all_and_no_formula(report: Path):
+    counts, suspects, skipped = (
+        cells(report.parent / f"{name}.csv") for name in ("counts", "suspects", "skipped")
+    )
 
-    assert "5 read = 3 used + 2 skipped" in page
-    assert "<li>1 skipped: crowd</li>" in page
-    assert "<h1>&lt;b&gt;cats&lt;/b&gt;</h1>" in page
-    assert "<li>&lt;script&gt;alert(1).jpg #11: right_paw</li>" in page
-    assert "<script" not in page
-    assert "<b>" not in page
+    assert counts[0] == ["split", "what", "which", "count"]
+    assert ["train", "instances", "read", "6"] in counts
+    assert ["train", "skipped", "crowd", "1"] in counts
+    assert ["train", "visible", "'=nose()", "4"] in counts
+    assert ["val", "worth a look", "pictures that are in another split, too", "1"] in counts
+    assert ["train", str(Kind.OUTSIDE_BOX), f"'{FORMULA} #12", "left_paw by 4 px"] in suspects
+    assert ["train", f"annotation 13 ({FORMULA})", "crowd", ""] in skipped
+    every = [cell for table in (counts, suspects, skipped) for line in table for cell in line]
+    assert not [cell for cell in every if cell.startswith(("=", "+", "-", "@"))]
+    assert not [cell for cell in every if "\n" in cell or "\x1b" in cell]
+
+
+class Elements(HTMLParser):
+    """The elements of a page, and all its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_shows_the_sums_and_escapes_every_name(report: Path):
+    page = Elements(report.read_text(encoding="utf-8"))
+
+    assert "6 read = 4 used + 2 skipped" in page.text
+    assert "annotation 13 (=bill().jpg)" in page.text
+    assert "<b>cats</b>" in page.text
+    assert f"{HOSTILE} #11: right_paw by 2 px" in page.text
+    assert r"\x1b[31mred\nline.jpg #15" in page.text
+    assert "\x1b" not in page.text
+    assert {"script", "b", "iframe", "object", "form", "link"}.isdisjoint(page.tags)
+    assert not [name for name in page.attributes if name.startswith("on")]
 
 
 def test_the_page_needs_nothing_from_elsewhere(report: Path):
-    page = report.read_text(encoding="utf-8")
+    text = report.read_text(encoding="utf-8")
+    links = Elements(text).links
 
-    assert set(re.findall(r'\b(?:src|href)="([^"]{5})', page)) == {"data:"}
-    assert "default-src 'none'" in page
+    files = {"counts.csv", "suspects.csv", "skipped.csv"}
+    assert {link for link in links if not link.startswith("data:image/jpeg;base64,")} == files
+    assert all((report.parent / file).is_file() for file in files)
+    assert "default-src 'none'" in text
 
 
-def test_a_left_paw_is_drawn_warm_where_it_stands(report: Path):
+def test_every_kind_of_suspect_has_a_tile_that_says_why(manifest: Manifest):
+    captions = [tile.caption for tile in suspect_tiles(manifest, count(manifest))]
+
+    assert captions == [
+        f"train, pictures that are in another split, too: {FORMULA}: in val as copy.jpg",
+        f"train, {Kind.OUTSIDE_PICTURE}: {FORMULA} #12: left_paw by 2 px",
+        f"train, points outside their box: {FORMULA} #12: left_paw by 4 px",
+        f"train, points outside their box: {HOSTILE} #11: right_paw by 2 px",
+        f"train, poses with 3 visible keypoints or fewer: {HOSTILE} #11",
+        "val, poses with 3 visible keypoints or fewer: copy.jpg #20",
+        f"train, poses with 3 visible keypoints or fewer: {FORMULA} #12",
+    ]
+    assert len(suspect_tiles(manifest, count(manifest), most=3)) == 3
+
+
+def test_rows_come_in_the_order_they_are_asked_for(manifest: Manifest):
+    assert read_rows(manifest, "train", [3, 0, 3]).rows["id"].tolist() == [15, 10, 15]
+
+
+def test_a_left_paw_is_drawn_warm_where_it_stands(manifest: Manifest, report: Path):
     sheet = pictures.read(report.parent / "samples.png")
-    # Instance 10 keeps columns 1 to 97 and rows 0 to 87; its tile of 300 px begins at (6, 6).
-    zoom = 300 / 97
-    down = (300 - 88 * zoom) / 2
+    samples = read_samples(manifest)  # instance 10 is the first, on a tile of 300 px from (6, 6)
+    height, width = samples.stored_hw[0]
+    zoom = 300 / max(height, width)
+    paws = moved(samples.rows["canvas_from_image"][0], np.array([[40.0, 50], [70, 40]]))
 
-    left_paw = sheet[6 + round(50 * zoom + down), 6 + round((40 - 1) * zoom)]
-    right_paw = sheet[6 + round(40 * zoom + down), 6 + round((70 - 1) * zoom)]
+    x, y = np.rint(6 + zoom * paws + (300 - zoom * np.array([width, height])) / 2).astype(int).T
 
-    assert tuple(left_paw) == LEFT
-    assert tuple(right_paw) == RIGHT
+    assert tuple(sheet[y[0], x[0]]) == LEFT
+    assert tuple(sheet[y[1], x[1]]) == RIGHT
 
 
 def test_samples_stand_at_equal_distances(manifest: Manifest):
-    assert read_samples(manifest, most=2).rows["id"].tolist() == [10, 12]
-    assert read_samples(manifest).images == ["plain.jpg", HOSTILE, FORMULA]
+    assert read_samples(manifest, most=2).rows["id"].tolist() == [10, 15]
+    assert read_samples(manifest).images == ["plain.jpg", HOSTILE, FORMULA, ANSI]
 
 
 def test_heatmaps_glow_in_the_colour_of_their_side():
@@ -281,71 +307,90 @@ def _caption_of(before: torch.Tensor, after: torch.Tensor, mirrored: bool) -> st
     return f"{'mirrored, ' if mirrored else ''}{said}{zoom:.2f}x"
 
 
-def test_the_size_of_a_picture_is_told_by_its_header():
-    jpeg = pictures.encode_jpeg(np.zeros((30, 50, 3), np.uint8))
-
-    assert stored_hw(jpeg) == (30, 50)
-    assert stored_hw(jpeg[:20]) is None
-    assert stored_hw(b"no picture") is None
-
-
-def test_check_prints_the_sums_and_where_the_page_is(manifest: Manifest, tmp_path: Path, capsys):
-    check.run(check.Args(data=manifest.root, out=tmp_path, input_hw=INPUT_HW))
-
-    assert capsys.readouterr().out == (
-        f"<b>cats</b>: 4 keypoints, version {manifest.digest[:12]}, all shards as they were "
-        "written\n"
-        "  train        5 read = 3 used + 2 skipped (1 crowd, 1 no keypoints)\n"
-        "  val          1 read = 1 used + 0 skipped\n"
-        "  look: train, points outside the picture: 1\n"
-        "  look: train, points outside their box: 2\n"
-        "  look: train, poses with 3 visible keypoints or fewer: 2\n"
-        "  look: val, poses with 3 visible keypoints or fewer: 1\n"
-        "  look: pictures in more than one split: 1\n"
-        f"page: {tmp_path / 'check.html'}\n"
-    )
-
-
-def test_check_refuses_a_shard_that_changed(manifest: Manifest, tmp_path: Path):
-    data = Path(shutil.copytree(manifest.root, tmp_path / "data"))
-    with (data / "val" / "00000.parquet").open("ab") as shard:
-        shard.write(b"x")
-
-    with pytest.raises(DataError, match=r"val/00000.parquet \(changed\)"):
-        check.run(check.Args(data=data))
-
-    assert not (data / "check").exists()
-    assert read_manifest(data).digest == manifest.digest
-
-
-@pytest.mark.browser
-def test_a_browser_shows_the_page_and_runs_nothing(report: Path, tmp_path: Path):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if found is None:
         pytest.skip("no chromium on this machine (apt-get install chromium)")
-    screenshot = tmp_path / "page.png"
+    return found
 
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
-    flags += " --disable-background-networking --disable-component-update --hide-scrollbars"
-    done = subprocess.run(
-        [
-            chromium,
-            *flags.split(),
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1400,2600",
-            f"--screenshot={screenshot}",
-            "--dump-dom",
-            report.as_uri(),
-        ],
+
+FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+QUIET = "--disable-background-networking --disable-component-update --enable-logging=stderr"
+
+
+def browse(chromium: str, url: str, tmp_path: Path, *flags: str) -> subprocess.CompletedProcess:
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    return subprocess.run(
+        [chromium, *FLAGS.split(), *QUIET.split(), profile, *flags, url],
         capture_output=True,
         text=True,
         timeout=50,
         check=True,
     )
 
-    assert "&lt;script&gt;alert(1).jpg #11: right_paw" in done.stdout
-    assert "<script" not in done.stdout
-    page = pictures.read(screenshot).astype(int)
+
+@pytest.mark.browser
+def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, tmp_path: Path):
+    shot = tmp_path / "page.png"
+    flags = ("--hide-scrollbars", "--window-size=1400,2600", f"--screenshot={shot}", "--dump-dom")
+
+    done = browse(chromium, report.as_uri(), tmp_path, *flags)
+
+    assert "CONSOLE" not in done.stderr
+    shown = Elements(done.stdout)
+    assert f"{HOSTILE} #11: right_paw by 2 px" in shown.text
+    assert "6 read = 4 used + 2 skipped" in shown.text
+    assert "script" not in shown.tags
+    page = pictures.read(shot).astype(int)
     assert page[5, 5].tolist() == [251, 250, 248]  # the style sheet's paper
     warm = (abs(page - np.array(LEFT)).max(-1) < 40).sum()
     assert warm > 500  # the pictures are there, not only their frames
+
+
+WATCH = """<!DOCTYPE html><iframe id="page" style="width: {width}px; height: 800px"></iframe>
+<pre id="said"></pre>
+<script>
+  const frame = document.getElementById("page");
+  frame.onload = () => {{
+    const page = frame.contentDocument, images = [...page.images];
+    document.getElementById("said").textContent = JSON.stringify({{
+      images: images.length,
+      loaded: images.filter(image => image.naturalWidth > 0).length,
+      wide: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+      paper: getComputedStyle(page.body).backgroundColor,
+    }});
+  }};
+  frame.srcdoc = {page};
+</script>"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("width", "flags", "paper"),
+    [
+        pytest.param(1400, (), "rgb(251, 250, 248)", id="desk"),
+        pytest.param(375, (), "rgb(251, 250, 248)", id="phone"),
+        pytest.param(
+            375,
+            ("--blink-settings=preferredColorScheme=0",),
+            "rgb(23, 24, 26)",
+            id="phone at night",
+        ),
+    ],
+)
+def test_all_pictures_load_and_nothing_is_wider_than_the_screen(
+    chromium: str, report: Path, tmp_path: Path, width: int, flags: tuple[str, ...], paper: str
+):
+    text = report.read_text(encoding="utf-8")
+    # A page of our own looks at the report in a frame, without the rule that forbids scripts there.
+    looked_at = re.sub(r"<meta http-equiv[^>]*>", "", text)
+    watch = tmp_path / "watch.html"
+    watch.write_text(WATCH.format(width=width, page=json.dumps(looked_at).replace("</", "<\\/")))
+
+    done = browse(chromium, watch.as_uri(), tmp_path, *flags, "--dump-dom")
+
+    said = json.loads(re.search(r'<pre id="said">(.*?)</pre>', done.stdout)[1])
+    tiles = text.count("<img ")
+    assert said == {"images": tiles, "loaded": tiles, "wide": 0, "paper": paper}
+    assert tiles == 4 + 4 + 7

@@ -6,6 +6,10 @@ NAMES = ("nose", "left_eye", "right_eye", "tail")
 POSE = np.array([[20.0, 20], [60, 20], [20, 80], [60, 80]])
 
 
+def shifted(x: float, y: float) -> np.ndarray:
+    return POSE + np.array([x, y])
+
+
 def found(poses: list[np.ndarray], shown: list[list[int]], boxes: list[list[float]], **more):
     count = len(poses)
     labels = {
@@ -24,7 +28,7 @@ ALL = [1, 1, 1, 1]
 
 
 def test_points_outside_are_named_the_farthest_first():
-    poses = [POSE + (4, 0), POSE + (17, 0), POSE + (45, 0)]
+    poses = [shifted(4, 0), shifted(17, 0), shifted(45, 0)]
 
     findings = found(poses, [ALL, [0, 1, 1, 1], [1, 1, 1, 0]], [BOX] * 3)
 
@@ -38,7 +42,7 @@ def test_points_outside_are_named_the_farthest_first():
 
 
 def test_a_pose_that_is_labelled_twice_is_named():
-    near, far = POSE + (1, 1), POSE + (4, 2)
+    near, far = shifted(1, 1), shifted(4, 2)
 
     findings = found([POSE, near, far], [ALL, ALL, ALL], [BOX, BOX, BOX])
 
