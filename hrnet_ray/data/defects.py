@@ -39,7 +39,7 @@ class Defects:
         placed, flags = xyv[:, :2].any(1), xyv[:, 2]
         self.count(Defect.VISIBLE_AT_ZERO, (~placed & (flags > 0)).any())
         self.count(Defect.HIDDEN_WITH_PLACE, (placed & (flags <= 0)).any())
-        self.count(Defect.OTHER_VISIBILITY, (~np.isin(flags, (0, 1, 2))).any())
+        self.count(Defect.OTHER_VISIBILITY, (flags * (flags - 1) * (flags - 2)).any())
         self.count(Defect.WRONG_COUNT, told is not None and told != int((flags > 0).sum()))
 
     def count_outside(
@@ -47,10 +47,13 @@ class Defects:
     ) -> None:
         """Look at the labelled points [L, 2] of an annotation, and at its box as written."""
         self.used += 1
-        ends = np.concatenate([points.min(0), points.max(0)])
-        written = np.concatenate([box_xywh[:2], box_xywh[:2] + box_xywh[2:]])
-        self.count(Defect.TIGHT_BOX, (abs(ends - written) <= TIGHT_PX).all())
-        self.count(Defect.OUTSIDE_PICTURE, (points < 0).any() or (points > picture_wh).any())
+        (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+        x, y, w, h = box_xywh.tolist()
+        apart = (left - x, top - y, right - x - w, bottom - y - h)
+        self.count(Defect.TIGHT_BOX, max(map(abs, apart)) <= TIGHT_PX)
+        width, height = picture_wh
+        inside = left >= 0 and top >= 0 and right <= width and bottom <= height
+        self.count(Defect.OUTSIDE_PICTURE, not inside)
 
     def notes(self, source: str, total: int) -> list[str]:
         """Sentences, in a fixed order. A few tight boxes are chance, and not told."""

@@ -115,7 +115,10 @@ def numbers(value: object, count: int, what: str) -> np.ndarray:
     """
     if not isinstance(value, list) or len(value) != count:
         raise ValueError(f"{what} is {shown(value)} where {count} numbers are wanted")
-    return np.array([number(item, f"{what}[{at}]") for at, item in enumerate(value)])
+    if not all(type(item) in (int, float) and abs(item) < MOST for item in value):
+        for at, item in enumerate(value):  # told by its place; texts for all would cost more
+            number(item, f"{what}[{at}]")
+    return np.array(value, np.float64)
 
 
 def file_name(value: object, what: str) -> str:

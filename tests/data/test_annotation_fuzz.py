@@ -168,7 +168,7 @@ def _spoil(draw: st.DrawFn, inner: Any) -> None:
     elif action == "twice" and isinstance(inner, list):
         inner.insert(key, copy.deepcopy(child))
     elif action == "more" and isinstance(child, dict | list):
-        _add(child, draw(JUNK))
+        _add(child, copy.deepcopy(draw(JUNK)))
     else:
         inner[key] = copy.deepcopy(draw(JUNK))
     return None
