@@ -90,20 +90,19 @@ class ClassicPoses(Dataset):
 
 
 def loader(poses: ClassicPoses, *, size: int, workers: int) -> DataLoader:
-    """Batches of `size` from `workers` processes, in an order drawn anew each time."""
+    """Batches of `size` from `workers` processes, in an order drawn anew each time.
+
+    OpenCV is held to one thread, here and so in the workers: to the baseline's good, for they have
+    a core each; and a worker forked from a process with a pool of threads would wait for them.
+    """
+    cv2.setNumThreads(1)
     return DataLoader(
         poses,
         batch_size=size,
         shuffle=True,
         num_workers=workers,
         persistent_workers=workers > 0,
-        worker_init_fn=one_thread,
     )
-
-
-def one_thread(_: int) -> None:
-    """Keep OpenCV's threads of one worker from crowding out the other's: to the baseline's good."""
-    cv2.setNumThreads(1)
 
 
 def decoded(data: bytes) -> np.ndarray:

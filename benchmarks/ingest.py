@@ -18,6 +18,7 @@ of its own is started on loopback and ended. Ends with one JSON line.
 
 import argparse
 import json
+import logging
 import os
 import secrets
 import statistics
@@ -25,8 +26,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -45,7 +47,7 @@ from hrnet_ray.skeletons import MPII
 
 SIZES_HW = {"720p": (720, 1280), "1080p": (1080, 1920)}
 INPUT_HW, HEATMAP_HW, SIGMA = (256, 256), (64, 64), 2
-BATCH = 32
+BATCH, PART = 32, 8
 CORES = 2
 CPU = torch.device("cpu")
 RECIPE = Recipe(skeleton=MPII, input_hw=INPUT_HW, padding=1.25, augmentation=Augmentation(), seed=0)
@@ -81,23 +83,25 @@ def cpu_ratio(labels: Labels, folder: Path, name: str, *, rounds: int) -> float:
         places = [(number * BATCH + at) % len(poses) for at in range(BATCH)]
         read = [(folder / poses.instances[at].image).read_bytes() for at in places]
         table = stored_rows(poses, places, read)
-        began = time.process_time()
-        for at, data in zip(places, read, strict=True):
-            poses.sample(at, data)
-        found["classic"].append(time.process_time() - began)
-        began = time.process_time()
-        batch = to_canvases(rows.decode_rows(table, canvas_px=rows.CANVAS_PX), CPU)
-        found["rows"].append(time.process_time() - began)
+        # Short turns: other work on the machine comes and goes.
+        for first in range(0, BATCH, PART):
+            part = slice(first, first + PART)
+            began = time.process_time()
+            for at, data in zip(places[part], read[part], strict=True):
+                poses.sample(at, data)
+            found["classic"].append((time.process_time() - began) / PART)
+            began = time.process_time()
+            batch = to_canvases(rows.decode_rows(table, canvas_px=rows.CANVAS_PX), CPU)
+            found["rows"].append((time.process_time() - began) / BATCH)
         began = time.process_time()
         on_device(batch, epoch=number)
-        found["device"].append(time.process_time() - began)
-    ratio = statistics.median(
-        classic / ours for classic, ours in zip(found["classic"], found["rows"], strict=True)
-    )
-    ms = {side: 1e3 * statistics.median(seconds) / BATCH for side, seconds in found.items()}
+        found["device"].append((time.process_time() - began) / BATCH)
+    ms = {side: 1e3 * statistics.median(seconds) for side, seconds in found.items()}
+    ratio = ms["classic"] / ms["rows"]
+    in_all = ms["classic"] / (ms["rows"] + ms["device"])
     print(
         f"  {name:>6}   classic {ms['classic']:6.2f}   rows {ms['rows']:5.2f}   {ratio:5.1f}x less"
-        f"   (warp, mirror, heatmaps, were this CPU the device: {ms['device']:.2f})",
+        f"   (+ {ms['device']:.2f} where this CPU is the device: {in_all:.1f}x less in all)",
         flush=True,
     )
     return ratio
@@ -132,39 +136,42 @@ class Side:
     epoch: Callable[[int], Iterator[int]]
     """Yields the size of each batch of an epoch as it gets ready."""
     processes: Sequence[psutil.Process]
-    peak_of: Sequence[psutil.Process]
+    workers: Sequence[psutil.Process]
     """Those of them whose memory counts."""
-    epochs: int = 0
+    epochs: int = 1
+    peak: Peak | None = None
+    per_s: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.per_s: list[float] = []
-        self.cpu_ms: list[float] = []
-        self.peak_mb = 0.0
+    def warm(self) -> None:
+        """One epoch that does not count, for which this process holds nothing of later sides."""
+        with Peak(self.workers) as peak:
+            sum(self.epoch(0))
+        self.peak = peak
 
     def run(self, least_s: float) -> None:
         """Whole epochs for at least so long."""
         samples, cpu, began = 0, cpu_s(self.processes), time.perf_counter()
-        with Peak(lambda: self.peak_of) as peak:
-            while (took := time.perf_counter() - began) < least_s:
-                samples += sum(self.epoch(self.epochs))
-                self.epochs += 1
+        while (took := time.perf_counter() - began) < least_s:
+            samples += sum(self.epoch(self.epochs))
+            self.epochs += 1
         took = time.perf_counter() - began
         self.per_s.append(samples / took)
         self.cpu_ms.append(1e3 * (cpu_s(self.processes) - cpu) / samples)
-        self.peak_mb = max(self.peak_mb, peak.mb)
 
     def line(self) -> str:
+        own, others = (self.peak.own_mb, self.peak.others_mb) if self.peak else (0, 0)
         return (
-            f"  {self.name:28s} {statistics.median(self.per_s):7.0f} samples/s"
+            f"  {self.name:20s} {statistics.median(self.per_s):7.0f} samples/s"
             f"   CPU {statistics.median(self.cpu_ms):5.2f} ms a sample"
-            f"   peak private memory {self.peak_mb:5.0f} MB"
+            f"   peak private memory {own:4.0f} MB here, {others:4.0f} MB in its workers"
         )
 
 
 def classic_side(labels: Labels, folder: Path) -> Side:
     """The DataLoader; its workers are running when this returns."""
     batches = loader(classic_poses(labels, folder), size=BATCH, workers=CORES)
-    list(batches)
+    next(iter(batches))
     workers = descendants()
 
     def epoch(_: int) -> Iterator[int]:
@@ -195,7 +202,7 @@ def own_ray(temp: Path) -> Iterator[None]:
         object_store_memory=2 * 2**30,
         include_dashboard=False,
         log_to_driver=False,
-        logging_level="error",
+        logging_level=logging.ERROR,
         _temp_dir=str(temp),
     )
     configure_data()
@@ -240,7 +247,7 @@ def ray_sides(labels: Labels, folder: Path, out: Path) -> list[Side]:
     return sides
 
 
-def _bytes_of(block: object) -> int:
+def _bytes_of(block: Any) -> int:
     import ray
     from ray.data.block import BlockAccessor
 
@@ -250,11 +257,12 @@ def _bytes_of(block: object) -> int:
 def rate_ratios(labels: Labels, folder: Path, work: Path, amount: Amount) -> tuple[float, float]:
     """Print each side's rate; return how many times faster rows are, not cached and cached."""
     classic = classic_side(labels, folder)  # forks its workers before Ray's threads are there
+    classic.warm()
     with own_ray(work / "ray"):
         uncached, cached = ray_sides(labels, folder, work / "prepared")
         sides = (classic, uncached, cached)
-        for side in sides[1:]:
-            sum(side.epoch(0))
+        uncached.warm()
+        cached.warm()
         for _ in range(amount.rate_rounds):
             for side in sides:
                 side.run(amount.round_s)
@@ -298,7 +306,8 @@ def measure(work: Path, folder: Path | None, amount: Amount) -> dict[str, float]
     print(
         "  classic: decode of the whole picture, RGB, mirror, warp, normalise, heatmaps; no collate"
         "\n  rows: decode_rows (regions into one array of canvases, labels) and to_canvases"
-        "\n  neither: reading files; nor, for rows, `prepare`, which happens once"
+        "\n  the device: warp, mirror, normalise, heatmaps of the whole batch"
+        "\n  nowhere: reading files; nor, for rows, `prepare`, which happens once"
     )
     print(
         f"\nReady batches of {BATCH} at 720p, {CORES} cores ({amount.rate_rounds} rounds in turn)"

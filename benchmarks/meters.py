@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +11,6 @@ import psutil
 
 EVERY_S = 0.25  # asking costs some milliseconds a process
 GONE = (psutil.NoSuchProcess, psutil.AccessDenied, OSError)
-
-Processes = Callable[[], Sequence[psutil.Process]]
 
 
 def descendants() -> list[psutil.Process]:
@@ -49,10 +47,11 @@ def _private_mb(process: psutil.Process) -> float:
 
 @dataclass
 class Peak:
-    """The most private memory that this process and `others` had together, while it is open."""
+    """The most private memory that this process had, and `others` together, while it is open."""
 
-    others: Processes
-    mb: float = 0.0
+    others: Sequence[psutil.Process]
+    own_mb: float = 0.0
+    others_mb: float = 0.0
 
     def __enter__(self) -> "Peak":
         self._stop = threading.Event()
@@ -67,6 +66,7 @@ class Peak:
     def _watch(self) -> None:
         me = psutil.Process()
         while True:
-            self.mb = max(self.mb, private_mb([me, *self.others()]))
+            self.own_mb = max(self.own_mb, private_mb([me]))
+            self.others_mb = max(self.others_mb, private_mb(self.others))
             if self._stop.wait(EVERY_S):
                 return
