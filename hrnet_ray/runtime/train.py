@@ -93,21 +93,23 @@ def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
     """Find in a second what would fail after minutes.
 
     Raises:
-        HrnetRayError: splits are missing, weights do not fit, batches do not divide.
+        HrnetRayError: splits are missing or damaged, weights do not fit, a worker has no rows.
     """
     for split in ("train", "val"):
         manifest.files(split)
-    if experiment.optim.batch_size % cluster.workers:
+    least = LEAST_ROWS * cluster.workers
+    if experiment.optim.batch_size < least:
         raise UsageError(
-            f"{cluster.workers} workers cannot share {experiment.optim.batch_size} crops evenly",
+            f"{cluster.workers} workers cannot share {experiment.optim.batch_size} crops: each "
+            f"needs {LEAST_ROWS}",
             f"--optim.batch-size {experiment.optim.batch_size}",
-            f"give a multiple of {cluster.workers}",
+            f"give {least} or more, or use fewer --cluster.workers",
         )
-    if manifest.splits["train"].rows < LEAST_ROWS * cluster.workers:
+    if manifest.splits["train"].rows < least:
         raise UsageError(
             f"{manifest.splits['train'].rows} training rows are too few",
             f"--cluster.workers {cluster.workers}",
-            "use fewer workers, or more data",
+            f"use fewer workers (each needs {LEAST_ROWS} rows), or more data",
         )
     if experiment.optim.loss == "ohkm" and len(manifest.skeleton) < OHKM_KEYPOINTS:
         raise UsageError(

@@ -107,9 +107,9 @@ def test_a_gpu_that_is_not_there_is_refused_in_seconds(tiny, here):
 
 
 def test_batches_that_workers_cannot_share_are_refused(tiny, here):
-    odd = replace(tiny, optim=replace(tiny.optim, batch_size=5))
+    odd = replace(tiny, optim=replace(tiny.optim, batch_size=3))
 
-    with pytest.raises(UsageError, match="2 workers cannot share 5 crops evenly"):
+    with pytest.raises(UsageError, match="2 workers cannot share 3 crops: each needs 2"):
         fit(odd, here)
 
 
