@@ -26,7 +26,7 @@ def checked(archive: Path, limits: Limits) -> Iterator[tuple[tuple[str, ...], Me
 
     Raises:
         DataError: a member that is refused, too much of anything, an archive that is damaged or
-            ends too early. An archive of this kind may be found out as late as at its end.
+            ends too early; the last may come only after all that was before it.
     """
     rules = Rules(archive, limits, archive.stat().st_size)
     try:

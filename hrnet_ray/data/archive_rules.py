@@ -117,11 +117,11 @@ class Rules:
 def _bad_name(name: str) -> str:
     if name.startswith("/"):
         return "a name from the root of the disk"
-    if _DRIVE.match(name):
+    parts = name.split("/")
+    if any(_DRIVE.match(part) for part in parts):
         return "a name with a drive letter"
     if "\\" in name:
         return "a name with a backslash, which is a folder on Windows"
-    parts = name.split("/")
     if ".." in parts:
         return "a name that leads out of its folder"
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):

@@ -183,6 +183,7 @@ class _Walk:
             and not name >> 16
             and name_size == 0
             and data in _NUMBERS_AND_TEXT
+            and max(rows, columns) < 1 << 31  # beyond it they are below zero
             and rows * columns <= bytes_ <= max(4, padded)
             and self._left > 0
         )

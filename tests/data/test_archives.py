@@ -105,7 +105,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "absolute": (lambda p: tar(p, ONE, ("/tmp/out.txt", b"!")), "from the root of the disk"),
     "absolute zip": (lambda p: zipped(p, ("/tmp/out.txt", b"!")), "from the root of the disk"),
     "drive": (lambda p: zipped(p, ONE, ("C:/out.txt", b"!")), "a drive letter"),
-    "drive tar": (lambda p: tar(p, ONE, ("c:out.txt", b"!")), "a drive letter"),
+    "drive tar": (lambda p: tar(p, ONE, ("./in/c:out.txt", b"!")), "a drive letter"),
     "backslash": (lambda p: zipped(p, ("..\\out.txt", b"!")), "a backslash"),
     "link": (
         lambda p: tar(p, ONE, special("in", tarfile.SYMTYPE, ".."), ("in/out.txt", b"!")),
