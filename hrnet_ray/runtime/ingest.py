@@ -88,9 +88,10 @@ def _fits(manifest: Manifest, data: DataConfig) -> bool:
 
 def _stored(manifest: Manifest, split: str, make: Callable, *, decoded: bool) -> Stored:
     files = manifest.files(split)
-    plan = ray.data.read_parquet(files, override_num_blocks=len(files)).map_batches(
-        make, batch_format="pyarrow", batch_size=DECODE_ROWS
+    read = ray.data.read_parquet(
+        files, filesystem=manifest.folder.files, override_num_blocks=len(files)
     )
+    plan = read.map_batches(make, batch_format="pyarrow", batch_size=DECODE_ROWS)
     blocks, sizes = [], []
     count = _Counter(split, manifest.splits[split].rows)
     for block, rows in _blocks(plan):

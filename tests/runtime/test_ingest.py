@@ -6,12 +6,14 @@ import ray
 import torch
 
 from hrnet_ray.config import DataConfig
-from hrnet_ray.data.manifest import read_table
+from hrnet_ray.data.manifest import read_manifest, read_table
 from hrnet_ray.data.rows import decode_exact, decode_rows
+from hrnet_ray.data.storage import open_folder
 from hrnet_ray.runtime import ingest
 from hrnet_ray.runtime.feed import Feed, ahead
 from hrnet_ray.runtime.ingest import load
 from hrnet_ray.runtime.machines import configure_data
+from tests.s3 import new_bucket, served, uri
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 CPU = torch.device("cpu")
@@ -124,7 +126,9 @@ def test_rows_that_rot_after_prepare_are_skipped_and_told(tigers, tmp_path, deco
     batches = list(worker.training(size=4, seed=0, epoch=0))
     crops = list(worker.validation(size=2))
 
-    ids = {name: read_table(tigers, name, columns=["id"])["id"].to_pylist() for name in rotten.splits}
+    ids = {
+        name: read_table(tigers, name, columns=["id"])["id"].to_pylist() for name in rotten.splits
+    }
     lost = {("train", ids["train"][at]) for at in (0, 3, 4)} | {("val", ids["val"][1])}
     assert worker.rotten == lost
     met = [row for step in worker.met for row in step]
@@ -155,6 +159,22 @@ def spoil(manifest, root, *, rows):
             pq.write_table(table, root / shard.file)
             start += shard.rows
     return replace(manifest, root=root)
+
+
+def test_a_bucket_serves_as_well_as_a_folder(tigers):
+    data = DataConfig(root=str(tigers.root), input_hw=(32, 64))
+    with served() as address:
+        there = uri(new_bucket(address), "tigers", address)
+        bucket = open_folder(there, "--out")
+        for path in tigers.root.rglob("*.*"):
+            if path.suffix in (".parquet", ".json"):
+                bucket.write_bytes(str(path.relative_to(tigers.root)), path.read_bytes())
+
+        stored = load(read_manifest(there), data)
+
+        batches = list(feed((data, stored)).training(size=4, seed=0, epoch=0))
+    ids = read_table(tigers, "train", columns=["id"])["id"].to_pylist()
+    assert sorted(row for batch in batches for row in batch.ids.tolist()) == sorted(ids)
 
 
 def test_what_does_not_fit_is_not_decoded_in_advance_and_that_is_said(tigers, capsys, monkeypatch):
