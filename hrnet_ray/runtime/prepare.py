@@ -16,6 +16,7 @@ from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, Worker
 
 from hrnet_ray.config import Cluster
 from hrnet_ray.data.labels import Skipped
+from hrnet_ray.data.pictures import cv2
 from hrnet_ray.data.shards import CRASHES, ShardReport, ShardTask, Tell, write_shard
 from hrnet_ray.data.storage import open_folder
 from hrnet_ray.errors import ClusterError, HrnetRayError
@@ -96,6 +97,7 @@ def _mapped(tasks: Sequence[ShardTask], work: Work) -> Iterator[tuple[str, Shard
 
 
 def _run(work: Work, task: ShardTask) -> ShardReport:
+    cv2.setNumThreads(1)  # one CPU is what the task asked for; more threads only wait for it
     return work(task)
 
 
