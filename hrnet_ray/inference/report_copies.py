@@ -24,6 +24,8 @@ ALIKE_BITS = 7
 """Looks that differ in so many bits, or fewer, belong to the same scene, or nearly."""
 BANDS = 8
 """At least one of 8 parts of two looks is the same where 7 bits at most differ."""
+NEIGHBOURS = 128
+"""So many rows that share a part of their look are compared in full with each one."""
 FLAT = 4.0
 """Grey levels of spread, below which a look says nothing."""
 
@@ -190,7 +192,8 @@ def _nearest(
     """The most alike row of another picture, in another split (`apart`) or in the same one.
 
     Rows that share one of 8 parts of their look come together by sorting; then only neighbours are
-    compared, so that memory grows with the rows and not with their pairs.
+    compared, so that memory grows with the rows and not with their pairs. Of a film whose thousands
+    of frames share a part, each meets `NEIGHBOURS` others, drawn by lot, and the best of them.
 
     Returns:
         int64 [N], -1 for none; and the number of bits that differ.
@@ -198,11 +201,11 @@ def _nearest(
     partner, fewest = np.full(len(looks), -1), np.full(len(looks), ALIKE_BITS + 1)
     parts = looks.view(np.uint16)  # [N, 8]
     words = looks.view(np.uint64)  # [N, 2]
+    lot = np.random.default_rng(0).permutation(np.flatnonzero(telling))
     for band in range(BANDS):
-        order = np.flatnonzero(telling)
-        order = order[np.argsort(parts[order, band], kind="stable")]
+        order = lot[np.argsort(parts[lot, band], kind="stable")]
         key = parts[order, band]
-        for step in range(1, len(order)):
+        for step in range(1, min(len(order), NEIGHBOURS + 1)):
             near = np.flatnonzero(key[step:] == key[:-step])
             if not len(near):
                 break

@@ -48,12 +48,19 @@ def bars(
     for which in _without_empty_ends(tables):
         cells = [tag("td", *([dot(which)] if dots else []), which, class_="what")]
         for name, counted in tables.items():
-            width = f"width: {counted[which] / max(1, wholes[name]):.1%}"
-            bar = tag("div", class_=f"bar {name if name == 'train' else 'val'}", style=width)
-            cells.append(tag("td", bar, class_="wide"))
+            cells.append(
+                tag("td", _bar(name, counted[which] / max(1, wholes[name])), class_="wide")
+            )
             cells.append(tag("td", f"{counted[which]:,}", class_="number"))
         lines.append(cells)
     return table([first, *(head for name in tables for head in (name, ""))], lines)
+
+
+def _bar(split: str, share: float) -> Html:
+    if not share:
+        return joined()
+    kind = "bar train" if split == "train" else "bar val"
+    return tag("div", class_=kind, style=f"width: {share:.1%}")
 
 
 def _without_empty_ends(tables: Mapping[str, Mapping[str, int]]) -> list[str]:

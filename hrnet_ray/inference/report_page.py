@@ -135,20 +135,25 @@ def _said(thing: SkippedItem) -> str:
 
 def _findings(counts: Counts) -> Html:
     """A table of how many, and below it the first ones by name."""
+    found = list(counts.worth_a_look())
     lines = [
         [
             tag("td", _capital(kind), tag("div", MEANINGS[kind], class_="soft"), class_="kind"),
             *(_how_many(split.findings[kind]) for split in counts.splits.values()),
         ]
-        for kind in Kind
+        for kind in found
     ]
     named = [
         _named(f"{name}: {kind}", [_spot(spot) for spot in split.findings[kind]])
-        for kind in Kind
+        for kind in found
         for name, split in counts.splits.items()
         if split.findings[kind]
     ]
-    return tag("div", table(["", *counts.splits], lines), *named, class_="card findings")
+    clear = "; ".join(kind for kind in Kind if kind not in found)
+    without = [_soft(f"Looked for, and not found: {clear}.")] if clear else []
+    heads = ["", *counts.splits]
+    shown = [table(heads, lines), *named] if lines else []
+    return tag("div", *shown, *without, class_="card findings")
 
 
 def _capital(text: str) -> str:

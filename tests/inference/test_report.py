@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -218,6 +220,22 @@ def test_every_kind_of_suspect_has_a_tile_that_says_why(manifest: Manifest):
         f"train, poses with 3 visible keypoints or fewer: {FORMULA} #12",
     ]
     assert len(suspect_tiles(manifest, count(manifest), most=3)) == 3
+
+
+def test_a_picture_that_rotted_is_named_and_breaks_nothing(manifest: Manifest, tmp_path: Path):
+    data = Path(shutil.copytree(manifest.root, tmp_path / "data"))
+    path = data / "train" / "00000.parquet"
+    table = pq.read_table(path)
+    rotten = pa.array([*table["picture"].to_pylist()[:3], b"junk"], pa.binary())
+    place = table.schema.get_field_index("picture")
+    pq.write_table(table.set_column(place, table.schema.field(place), rotten), path)
+    spoilt = replace(manifest, root=data)
+
+    found = count(spoilt).splits["train"].findings
+    page = write_report(spoilt, tmp_path, recipe=recipe_of(spoilt), sigma=2.0)
+
+    assert found[Kind.UNREADABLE] == [Spot(3, f"{ANSI} #15")]
+    assert "stored pictures that cannot be read" in page.read_text(encoding="utf-8")
 
 
 def test_rows_come_in_the_order_they_are_asked_for(manifest: Manifest):

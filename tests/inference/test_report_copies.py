@@ -108,6 +108,17 @@ def test_eight_bits_apart_and_one_picture_twice_are_not_alike():
     assert found == {"train": {Kind.LIKE_OTHER: [], Kind.ALIKE: []}}
 
 
+def test_a_film_of_a_thousand_frames_is_compared_in_bounded_time():
+    frames = [labels(*((f"{n}.jpg", f"{split}{n}") for n in range(count))) for split, count in
+              (("train", 3000), ("val", 300))]  # fmt: skip
+    looks = {"train": stored([[]] * 3000), "val": stored([[3]] * 300)}
+
+    found = lookalikes(dict(zip(looks, frames, strict=True)), looks)
+
+    assert len(found["val"][Kind.LIKE_OTHER]) == 300
+    assert len(found["train"][Kind.ALIKE]) > 1000  # of two that are most alike the later one
+
+
 def test_pairs_are_found_as_by_comparing_all(tmp_path: Path):
     rng = np.random.default_rng(5)
     looks = rng.integers(0, 2, (40, 128), np.uint8)
