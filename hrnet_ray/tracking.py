@@ -7,6 +7,7 @@ repeated command appends to its own run. MLflow is told by the driver, from what
 
 import logging
 import os
+import re
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -123,13 +124,13 @@ class Run:
 
     def log_epoch(self, metrics: Mapping[str, float], *, epoch: int, at_ms: int) -> None:
         """Note one epoch. Telling it again changes nothing: value, time and step are the same."""
-        entries = [Metric(name, value, at_ms, epoch) for name, value in metrics.items()]
+        entries = [Metric(_allowed(n), value, at_ms, epoch) for n, value in metrics.items()]
         self._tell("log_batch", self.id, entries)
 
     def log_summary(self, values: Mapping[str, float], *, tags: Mapping[str, str]) -> None:
         """Note what the whole run came to, and mark it."""
         now = int(time.time() * 1000)
-        entries = [Metric(name, value, now, 0) for name, value in values.items()]
+        entries = [Metric(_allowed(name), value, now, 0) for name, value in values.items()]
         marks = [RunTag(name, value) for name, value in tags.items()]
         self._tell("log_batch", self.id, entries, (), marks)
 
@@ -161,6 +162,13 @@ class Run:
         except FAILURES as error:
             reason = " ".join(str(error).split())[:160]
             log.warning("MLflow missed a %s (%s); the run folder has it all", what, reason)
+
+
+def _allowed(name: str) -> str:
+    """A metric's name as MLflow takes it: keypoints are named by people (`eye (left)`)."""
+    group, slash, rest = name.partition("/")
+    plain = re.sub(r"[^\w.\- :]", "_", rest)[: 250 - len(group)]
+    return group + slash + plain
 
 
 @contextmanager

@@ -92,6 +92,19 @@ def test_a_run_is_found_again_by_its_key_and_goes_on(board: Board, key: str):
     assert noted.data.params == {"optim.lr": "0.001"}
 
 
+@pytest.mark.parametrize(
+    ("keypoint", "kept"),
+    [("eye (left)", "eye _left_"), ("../../x", ".._.._x"), ("a@b;c", "a_b_c"), ("œil", "œil")],
+)
+def test_keypoints_of_any_name_have_their_metric(board: Board, keypoint: str, kept: str):
+    run = opened(board)
+
+    run.log_epoch({f"val/OKS.{keypoint}": 0.5}, epoch=0, at_ms=1_000)
+
+    (metric,) = MlflowClient(run.tracking_uri).get_run(run.id).data.metrics
+    assert metric == f"val/OKS.{kept}"
+
+
 def test_another_key_is_another_run_and_a_trial_knows_its_sweep(board: Board):
     sweep = opened(board, "/runs/otters/sweep")
 
