@@ -55,6 +55,7 @@ TOLD = ("left_ear", "left_shoulder", "left_hip")
     [
         pytest.param(MPII, people_poses(800), (), id="people"),
         pytest.param(ATRW, tiger_poses(1500), TOLD, id="tigers"),
+        pytest.param(ATRW, tiger_poses(600, seed=2), TOLD, id="fewer tigers"),
     ],
 )
 def test_exchanged_pairs_are_found_and_others_left_alone(
@@ -68,7 +69,7 @@ def test_exchanged_pairs_are_found_and_others_left_alone(
     accused = [untouched.any(1).mean(), (found & ~truth).any(1).mean()]
     print(f"{skeleton.name}: {recall:.0%} of {truth.sum()} found; wrongly accused poses: ", end="")
     print(f"{accused[0]:.2%} untouched, {accused[1]:.2%} beside exchanged ones")
-    assert truth.sum() > 30
+    assert truth.sum() > 25
     assert recall >= 0.8
     assert accused[0] <= 0.01
     assert accused[1] <= 0.02
