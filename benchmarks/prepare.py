@@ -50,7 +50,7 @@ SIZE_HW = (720, 1280)
 DISTINCT = 16  # drawn pictures
 CORES = 2
 GROUP_SHARDS = 8
-EVERY_S = 0.5
+EVERY_S = 2.0  # asking costs some milliseconds a process, on the same cores
 
 
 def bare(path: str) -> int:

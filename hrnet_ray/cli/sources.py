@@ -12,6 +12,7 @@ from hrnet_ray.data.archives import extract
 from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.labels import Labels, check_file
 from hrnet_ray.data.mpii import read_mpii
+from hrnet_ray.data.mpii_release import read_mpii_release
 from hrnet_ray.data.shards import SHARD_ROWS, Progress
 from hrnet_ray.data.sources import Source, split_by_picture
 from hrnet_ray.data.storage import Place, is_uri, open_folder
@@ -70,7 +71,11 @@ class Coco(Files):
 
 @dataclass(frozen=True, kw_only=True)
 class Mpii(Files):
-    """MPII as the HRNet authors ship it: train.json, valid.json, gt_valid.mat."""
+    """MPII: its original release (mpii_human_pose_v1_u12_1.mat), or the HRNet authors' files.
+
+    Those are train.json, valid.json and gt_valid.mat. With the release as `annotations`, their
+    valid.json as `val_annotations` asks for their parting; else whole videos are kept.
+    """
 
     gt_valid: Path | None = None
     """Truth and head sizes of the published evaluation, for `val_annotations`."""
@@ -137,6 +142,7 @@ def sources_of(args: Coco | Mpii, *, progress: Progress) -> dict[str, Source]:
 def _check(args: Coco | Mpii) -> None:
     """Refuse what does not go together, by the flags' own names."""
     _check_images(args.images, "--images")
+    check_file(args.annotations, "--annotations")
     if args.val_annotations is not None:
         check_file(args.val_annotations, "--val-annotations")
         _check_images(args.val_images or args.images, "--val-images")
@@ -194,6 +200,8 @@ def _beside(out: Place, what: str) -> Path:
 
 def _read_both(args: Coco | Mpii) -> tuple[Labels, Labels | None]:
     if isinstance(args, Mpii):
+        if args.annotations.suffix == ".mat":
+            return _read_release(args)
         if args.val_annotations is None:
             return read_mpii(args.annotations), None
         return read_mpii(args.annotations), read_mpii(args.val_annotations, gt_valid=args.gt_valid)
@@ -202,3 +210,15 @@ def _read_both(args: Coco | Mpii) -> tuple[Labels, Labels | None]:
     if args.val_annotations is None:
         return train, None
     return train, read_coco(args.val_annotations, skeleton=skeleton or train.skeleton)
+
+
+def _read_release(args: Mpii) -> tuple[Labels, Labels]:
+    if args.gt_valid is not None:
+        raise UsageError(
+            "--gt-valid with the original release",
+            f"--gt-valid {args.gt_valid}",
+            "leave it out: the release holds the truth and the head sizes itself",
+        )
+    return read_mpii_release(
+        args.annotations, valid=args.val_annotations, val_share=args.val_share, seed=args.seed
+    )

@@ -2,17 +2,20 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pytest
 
-from hrnet_ray.cli.prepare import Coco, Synthetic, counter, run
-from hrnet_ray.data import pictures
+from hrnet_ray.cli.prepare import Coco, Mpii, Synthetic, counter, run
+from hrnet_ray.data import pictures, rows
 from hrnet_ray.data.manifest import read_manifest, read_table
 from hrnet_ray.data.vouch import verify
+from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
+from tests.data.test_mpii_release import person, picture, save
 
 PICTURES = 10
 
@@ -163,3 +166,101 @@ def test_progress_speaks_at_the_end_and_not_for_every_picture(capsys: pytest.Cap
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("drawn   1,200/1,200  ")
     assert line.endswith("  0 s left")
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".zip"])
+def test_an_archive_is_unpacked_beside_what_is_made_of_it(toes: Path, ending: str):
+    kind = {".tar.gz": "gztar", ".zip": "zip"}[ending]
+    shutil.make_archive(str(toes / "atrw"), kind, root_dir=toes, base_dir="images")
+    shutil.rmtree(toes / "images")
+    args = Coco(
+        images=toes / f"atrw{ending}", annotations=toes / "toes.json", out=toes / "out", seed=1
+    )
+
+    for _ in range(2):  # it is unpacked once, and nothing is made again
+        run(args)
+
+    assert sorted(images_of(toes / "out", "train") + images_of(toes / "out", "val")) == [
+        f"{at}.png" for at in range(9)
+    ]
+    assert (toes / "out" / "pictures" / "atrw" / "images" / "0.png").is_file()
+
+
+def test_an_archive_that_would_do_harm_is_refused(toes: Path):
+    with zipfile.ZipFile(toes / "bad.zip", "w") as archive:
+        archive.writestr("../evil.png", b"")
+
+    with pytest.raises(DataError, match=r"evil\.png"):
+        run(Coco(images=toes / "bad.zip", annotations=toes / "toes.json", out=toes / "out"))
+
+    assert not list(toes.rglob("evil.png"))
+
+
+def release(folder: Path) -> Path:
+    """The original release with four pictures, each of a video of its own."""
+    for at in range(4):
+        pictures.write(folder / "images" / f"{at}.jpg", np.full((80, 160, 3), 50 * at, np.uint8))
+    return save(folder, *(picture(f"{at}.jpg", person(), video=float(at)) for at in range(4)))
+
+
+def test_the_original_release_of_mpii_is_prepared(tmp_path: Path):
+    run(
+        Mpii(
+            images=tmp_path / "images",
+            annotations=release(tmp_path),
+            val_share=0.25,
+            out=tmp_path / "out",
+        )
+    )
+
+    manifest = read_manifest(tmp_path / "out")
+    assert [manifest.splits[split].rows for split in ("train", "val")] == [3, 1]
+    assert manifest.skeleton.keypoints == MPII.keypoints
+    assert manifest.splits["train"].source == "mpii.mat"
+    heads = read_table(manifest, "val", columns=["head_size"])["head_size"].to_numpy()
+    assert np.isfinite(heads).all()
+
+
+def test_the_release_knows_the_truth_itself(tmp_path: Path):
+    with pytest.raises(UsageError, match="--gt-valid with the original release"):
+        run(
+            Mpii(
+                images=tmp_path / "images",
+                annotations=release(tmp_path),
+                val_annotations=tmp_path / "mpii.mat",
+                gt_valid=tmp_path / "gt_valid.mat",
+                out=tmp_path / "out",
+            )
+        )
+
+
+def test_untouched_files_and_small_shards_can_be_asked_for(toes: Path):
+    words = {"images": toes / "images", "annotations": toes / "toes.json", "val_share": 0.3}
+    run(Coco(**words, out=toes / "out", exact=True, shard_rows=2))
+
+    manifest = read_manifest(toes / "out")
+    assert [shard.rows for shard in manifest.splits["train"].shards] == [2, 2, 2]
+    assert manifest.splits["train"].kind == "exact"
+    names = read_table(manifest, "train", columns=["image", "picture"]).to_pylist()
+    assert all(row["picture"] == (toes / "images" / row["image"]).read_bytes() for row in names)
+    arrays = rows.decode_rows(read_table(manifest, "train"), canvas_px=32)
+    assert arrays["readable"].all()
+    assert arrays["canvas"].shape == (6, 32, 32, 3)
+
+
+@pytest.mark.parametrize("shard_rows", [0, -1, 2**16 + 1])
+def test_shards_of_no_size_are_refused(toes: Path, shard_rows: int):
+    with pytest.raises(UsageError, match=f"--shard-rows {shard_rows:,}"):
+        run(
+            Coco(
+                images=toes / "images",
+                annotations=toes / "toes.json",
+                out=toes / "out",
+                shard_rows=shard_rows,
+            )
+        )
+
+
+def test_drawn_pictures_do_not_go_to_a_bucket():
+    with pytest.raises(UsageError, match="drawn pictures need a folder of this machine"):
+        run(Synthetic(out="s3://bucket/zoo"))
