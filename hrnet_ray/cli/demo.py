@@ -83,12 +83,13 @@ def run(args: Args) -> None:
     cluster = Cluster(workers=args.workers, storage=str(args.out), device="auto")
 
     _step(1, "tigers: drawn, labelled, packed into Parquet shards")
-    manifest = _tigers(args.out / "data" / "tigers", count=args.pictures)
+    tigers = args.out / "data" / "tigers"
+    manifest = _tigers(tigers, count=args.pictures)
     experiment = override(BASE, {"data.root": str(manifest.root)})
     _step(2, "a look at the data, before and after augmentation")
     page = write_report(
         manifest,
-        manifest.root / "check",
+        tigers / "check",
         recipe=recipe_of(experiment, manifest),
         sigma=experiment.heatmap.sigma,
     )
@@ -142,7 +143,7 @@ def _score(
     found = predictor.predict_table(table)
     scores = score(found, truth, manifest.skeleton)
     images = table["image"].to_pylist()
-    folder = manifest.root / "pictures" / "unseen" / "images" / "val"
+    folder = Path(manifest.root) / "pictures" / "unseen" / "images" / "val"
     _overlays(folder, images, truth["id"], found.ids.numpy(), found.image_xy.numpy(), out)
     summary = {
         "OKS_AP": scores.summary["OKS_AP"],
