@@ -161,19 +161,24 @@ class Rows:
     def _gathered(self, numbers: np.ndarray) -> Arrays:
         of = self._blocks_of(numbers)
         inside = numbers - self._starts[of]
-        blocks = {at: self._block(at) for at in np.unique(of).tolist()}
-        first = next(iter(blocks.values()))
-        rows = {k: np.empty((len(numbers), *v.shape[1:]), v.dtype) for k, v in first.items()}
+        pieces = [
+            (np.flatnonzero((of == at) & (first <= inside) & (inside < last)), first, piece)
+            for at in np.unique(of).tolist()
+            for first, last, piece in self._block(at)
+        ]
+        rows = {k: np.empty((len(numbers), *v.shape[1:]), v.dtype) for k, v in pieces[0][2].items()}
         picture = "canvas" if "canvas" in rows else "crop"
-        for at, block in blocks.items():
-            here = np.flatnonzero(of == at)
+        copies = []
+        for here, first, piece in pieces:
             for name in rows.keys() - {picture}:
-                rows[name][here] = block[name][inside[here]]
+                rows[name][here] = piece[name][inside[here] - first]
+            copies += [(to, piece[picture], inside[to] - first) for to in here.tolist()]
 
-        def copy(to: int) -> None:  # half a megabyte each, and numpy lets go of the GIL
-            rows[picture][to] = blocks[int(of[to])][picture][inside[to]]
+        def copy(one: tuple[int, np.ndarray, int]) -> None:  # half a megabyte, without the GIL
+            to, source, at = one
+            rows[picture][to] = source[at]
 
-        list(self._pool.map(copy, range(len(numbers))))
+        list(self._pool.map(copy, copies))
         return rows
 
     def _taken(self, numbers: np.ndarray) -> pa.Table:
@@ -189,15 +194,27 @@ class Rows:
         return np.searchsorted(self._starts, numbers, side="right") - 1
 
     def _block(self, at: int) -> Any:
-        """A block as arrays that look into the object store, or as the table that lies there."""
+        """A block as it lies in the object store: its table, or `_pieces` of decoded rows."""
         if at not in self._held:
             table = ray.get(self._stored.blocks[at])
-            decoded = self._stored.decoded
-            self._held[at] = BlockAccessor.for_block(table).to_numpy() if decoded else table
+            self._held[at] = _pieces(table) if self._stored.decoded else table
             if len(self._held) > self._most:
                 self._held.popitem(last=False)
         self._held.move_to_end(at)
         return self._held[at]
+
+
+def _pieces(table: pa.Table) -> list[tuple[int, int, Arrays]]:
+    """First row, last row + 1, and arrays that look into the object store.
+
+    A table's columns consist of chunks; only within one can they be looked at without a copy.
+    """
+    pieces, first = [], 0
+    for batch in table.to_batches():
+        arrays = BlockAccessor.for_block(pa.Table.from_batches([batch])).to_numpy()
+        pieces.append((first, first + batch.num_rows, arrays))
+        first += batch.num_rows
+    return pieces
 
 
 def ahead(made: Iterator[T], *, depth: int = AHEAD) -> Iterator[T]:
