@@ -172,7 +172,7 @@ class Rows:
         for here, first, piece in pieces:
             for name in rows.keys() - {picture}:
                 rows[name][here] = piece[name][inside[here] - first]
-            copies += [(to, piece[picture], inside[to] - first) for to in here.tolist()]
+            copies += [(to, piece[picture], int(inside[to] - first)) for to in here.tolist()]
 
         def copy(one: tuple[int, np.ndarray, int]) -> None:  # half a megabyte, without the GIL
             to, source, at = one
