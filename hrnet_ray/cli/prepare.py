@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 import tyro
@@ -12,7 +12,7 @@ from hrnet_ray.cli.sources import Coco, Mpii, Output, Synthetic, draw, sources_o
 from hrnet_ray.data import rows
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.prepare import Make, make_here, prepare
-from hrnet_ray.data.shards import Progress
+from hrnet_ray.data.shards import Progress, ShardReport, ShardTask, Tell
 from hrnet_ray.data.sources import Source, shared_pictures
 from hrnet_ray.data.storage import open_folder
 from hrnet_ray.errors import UsageError
@@ -53,15 +53,28 @@ def run(args: Coco | Mpii | Synthetic) -> None:
 
 
 def _maker(args: Output, sources: Mapping[str, Source]) -> Make:
-    """Who makes the shards; says so where it is not this process."""
+    """Who makes the shards: a cluster where one is named, Ray on this machine for large sets."""
     address = args.address or os.environ.get("RAY_ADDRESS")
     instances = sum(len(source.labels.instances) for source in sources.values())
-    if not address and instances <= MANY:
-        return make_here
-    from hrnet_ray.runtime.prepare import connect_to, make_on_ray
+    return _ray_maker(address) if address or instances > MANY else make_here
 
-    print(f"{instances:,} instances, made on Ray: {connect_to(address)}", flush=True)
-    return make_on_ray
+
+def _ray_maker(address: str | None) -> Make:
+    """Starts Ray, or joins it, with the first shard: often all of them are there already."""
+    where = ""
+
+    def make(tasks: Sequence[ShardTask], tell: Tell) -> Iterable[ShardReport]:
+        nonlocal where
+        if not tasks:
+            return ()
+        from hrnet_ray.runtime.prepare import connect_to, make_on_ray
+
+        if not where:
+            where = connect_to(address)
+            print(f"  on Ray: {where}", flush=True)
+        return make_on_ray(tasks, tell)
+
+    return make
 
 
 def counter(what: str) -> Progress:

@@ -161,7 +161,11 @@ class _Making:
         todo = [task for task, _ in planned if task.file not in done]
         for task in todo:
             self.journal.forget(task.file)
-        for report in self.make(todo, self._teller(split, todo)):
+        count = _Count(sum(len(task.instances) for task in todo))
+        made = self.make(todo, count)
+        if todo and self.progress:  # its clock starts here, with Ray's start behind it
+            count.show = self.progress(split)
+        for report in made:
             if report.rows and self.out.size(report.file) != report.bytes:
                 raise _not_shared(self.out, report)
             self.journal.keep(report, keys[report.file])
@@ -180,17 +184,18 @@ class _Making:
                 removed += 1
         return removed
 
-    def _teller(self, split: str, todo: Sequence[ShardTask]) -> Tell:
-        total, done = sum(len(task.instances) for task in todo), 0
-        progress = self.progress(split) if self.progress else None
 
-        def tell(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress:
-                progress(done, total)
+class _Count:
+    """Adds up what is done, and tells it to whoever shows it."""
 
-        return tell
+    def __init__(self, total: int) -> None:
+        self.done, self.total = 0, total
+        self.show: Progress | None = None
+
+    def __call__(self, more: int) -> None:
+        self.done += more
+        if self.show:
+            self.show(self.done, self.total)
 
 
 def _not_shared(out: Folder, report: ShardReport) -> ClusterError:

@@ -53,6 +53,20 @@ def test_an_exact_row_holds_the_untouched_file(images: Path):
     assert table["sha256"].to_pylist() == [pictures.sha256(each) for each in data]
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_picture_is_decoded_once_for_its_neighbouring_instances(
+    images: Path, exact: bool, monkeypatch: pytest.MonkeyPatch
+):
+    decoded, decode = [], pictures.open_picture
+    monkeypatch.setattr(pictures, "open_picture", lambda data: decoded.append(0) or decode(data))
+    same = [instance(at, "0.png") for at in range(4)]
+
+    manifest = written(images, labels(*same, instance(4), *same[:2]), exact=exact)
+
+    assert len(decoded) == 3
+    assert ids(read_table(manifest, "train")) == [0, 1, 2, 3, 4, 0, 1]
+
+
 def test_missing_pictures_can_be_skipped_and_are_listed(images: Path):
     earlier = Skipped("annotation 9 (9.png)", "crowd")
     found = labels(instance(0), instance(7), instance(8, "7.png"), skipped=(earlier,))

@@ -180,6 +180,8 @@ def test_an_address_and_many_instances_go_to_ray(
     run(replace(args, out=tmp_path / "ray"))
 
     assert "on Ray" not in alone
-    assert capsys.readouterr().out.startswith("30 instances, made on Ray: 2 CPUs of this machine\n")
+    assert capsys.readouterr().out.startswith("  on Ray: 2 CPUs of this machine\n")
+    run(replace(args, out=tmp_path / "ray"))
+    assert "on Ray" not in capsys.readouterr().out  # there is nothing left to make
     assert MANY == 2_000
     assert read_manifest(tmp_path / "ray").digest == read_manifest(tmp_path / "out").digest
