@@ -24,6 +24,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from hrnet_ray.config import Cluster, Experiment, flatten
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.data.order import LEAST_ROWS
+from hrnet_ray.data.vouch import check_shards
 from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
 from hrnet_ray.inference import plots
 from hrnet_ray.runtime.hosts import KEPT, TrainHost
@@ -97,6 +98,7 @@ def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
     """
     for split in ("train", "val"):
         manifest.files(split)
+    check_shards(manifest)
     least = LEAST_ROWS * cluster.workers
     if experiment.optim.batch_size < least:
         raise UsageError(

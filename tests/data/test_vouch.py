@@ -142,6 +142,12 @@ def with_type(table: pa.Table, name: str) -> pa.Table:
     return table.set_column(at, "picture", pa.ExtensionArray.from_storage(Unknown(name), storage))
 
 
+def a_bomb(table: pa.Table) -> pa.Table:
+    """Pictures of nothing but zeros, which take no room at all when packed."""
+    zeros = pa.array([bytes(2**20)] * table.num_rows, pa.binary())
+    return table.set_column(table.column_names.index("picture"), "picture", zeros)
+
+
 def foreign(table: pa.Table) -> dict[str, tuple[bytes, dict[str, int]]]:
     """Files that are no shards of ours, each with what a manifest would have to claim."""
     text = table.set_column(0, "id", pa.array(map(str, range(7))))
@@ -153,10 +159,9 @@ def foreign(table: pa.Table) -> dict[str, tuple[bytes, dict[str, int]]]:
         "extra": (parquet(extra), {}),
         "fewer": (parquet(table.drop_columns(["area"])), {}),
         "renamed": (parquet(table.rename_columns([n.upper() for n in table.column_names])), {}),
-        "packed": (parquet(table, compression="zstd"), {}),
+        "packed": (parquet(a_bomb(table), compression="zstd"), {}),
         "rows": (parquet(table), {"rows": 2**31}),
         "fewer rows": (parquet(table), {"rows": 6}),
-        "longer": (parquet(table), {"bytes": 2**40}),
         "html": (b"<html>" * 100, {}),
         "short": (b"PAR1", {}),
         "no footer": (b"PAR1" + b"\xff" * 100 + b"PAR1", {}),
@@ -170,10 +175,9 @@ KINDS = [
     ("extra", "14 columns, not 13"),
     ("fewer", "12 columns, not 13"),
     ("renamed", "other columns than ours"),
-    ("packed", "compressed with ZSTD, as ours never are"),
+    ("packed", "bytes, packed into"),
     ("rows", "7 rows, not 2,147,483,648"),
     ("fewer rows", "7 rows, not 6"),
-    ("longer", "bytes, not 1,099,511,627,776"),
     ("html", "footer"),
     ("short", "file"),
     ("no footer", "footer"),
@@ -249,17 +253,16 @@ def test_a_file_of_many_columns_is_refused_by_their_number(images: Path):
         check_shards(claimed)
 
 
-def test_missing_and_grown_shards_are_named_without_hashing(images: Path):
+def test_missing_and_cut_shards_are_named_without_hashing(images: Path):
     manifest = written(images, some(5), shard_rows=2)
     first, second, _ = (Path(file) for file in manifest.files("train"))
-    size = first.stat().st_size
-    first.write_bytes(first.read_bytes() + b"\0")
+    first.write_bytes(first.read_bytes()[:-100])
     second.unlink()
 
     with pytest.raises(DataError) as error:
         check_shards(manifest)
 
-    assert error.value.where == (
-        f"{manifest.root}: train/00000.parquet ({size + 1:,} bytes, not {size:,}), "
-        "train/00001.parquet (missing)"
-    )
+    assert "train/00000.parquet (" in error.value.where
+    assert "train/00001.parquet (missing)" in error.value.where
+    assert error.value.what == "2 shards cannot be used"
+
