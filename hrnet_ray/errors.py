@@ -3,6 +3,8 @@
 Each is three short strings, printed as three lines without a traceback, and has its exit code.
 """
 
+from hrnet_ray.text import printable
+
 
 class HrnetRayError(Exception):
     """A mistake that a user can put right. Raise one of its children."""
@@ -16,7 +18,9 @@ class HrnetRayError(Exception):
         self.what, self.where, self.fix = what, where, fix
 
     def __str__(self) -> str:
-        return f"{self.what}\n  {self.where}\n  fix: {self.fix}"
+        # Names from files are in there: they turn no line, and move no cursor.
+        what, where, fix = map(printable, (self.what, self.where, self.fix))
+        return f"{what}\n  {where}\n  fix: {fix}"
 
 
 class UsageError(HrnetRayError):

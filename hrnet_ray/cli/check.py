@@ -13,9 +13,10 @@ from hrnet_ray.data.vouch import verify
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.report import write_report
 from hrnet_ray.inference.report_counts import Counts, count
-from hrnet_ray.inference.report_findings import Kind, Spot, one_line
+from hrnet_ray.inference.report_findings import Kind, Spot
 from hrnet_ray.learning.batch import Recipe
 from hrnet_ray.pose.augment import Augmentation
+from hrnet_ray.text import printable
 
 GRAVE = (Kind.UNREADABLE, Kind.IN_BOTH, Kind.TWINS, Kind.NEVER)
 """Facts, not looks: with `--strict` they are an error."""
@@ -85,7 +86,7 @@ def as_table(manifest: Manifest, counts: Counts) -> str:
             if spots := split.findings[kind]:
                 lines.append(f"  look: {name}, {_look(kind, spots)}")
     lines += [f"  look: {doubt}" for doubt in counts.doubts]
-    return "\n".join(map(one_line, lines))
+    return "\n".join(map(printable, lines))
 
 
 def _look(kind: Kind, spots: Sequence[Spot]) -> str:

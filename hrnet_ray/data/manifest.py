@@ -23,9 +23,10 @@ from pyarrow.fs import FileType
 
 from hrnet_ray.data import rows
 from hrnet_ray.data.labels import Skipped
-from hrnet_ray.data.storage import Folder, Place, one_line, open_folder, storage_error
+from hrnet_ray.data.storage import Folder, Place, message_of, open_folder, storage_error
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
+from hrnet_ray.text import cell
 
 FORMAT = 2
 
@@ -122,7 +123,7 @@ def write_manifest(manifest: Manifest, skipped: Iterable[tuple[str, Skipped]]) -
     table = csv.writer(text)
     table.writerow(["split", "item", "reason", "detail"])
     for split, thing in skipped:
-        table.writerow([split, *map(_cell, (thing.item, thing.reason, thing.detail))])
+        table.writerow([split, *map(cell, (thing.item, thing.reason, thing.detail))])
     manifest.folder.write_bytes("skipped.csv", text.getvalue().encode())
     document = {
         "format": FORMAT,
@@ -133,11 +134,6 @@ def write_manifest(manifest: Manifest, skipped: Iterable[tuple[str, Skipped]]) -
         "splits": {name: asdict(split) for name, split in manifest.splits.items()},
     }
     manifest.folder.write_bytes("manifest.json", json.dumps(document, indent=2).encode())
-
-
-def _cell(text: str) -> str:
-    """A spreadsheet would run a cell that starts like a formula."""
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def read_manifest(root: Place) -> Manifest:
@@ -205,7 +201,7 @@ def open_shard(manifest: Manifest, shard: Shard) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(
             "a shard that cannot be read",
-            f"{manifest.folder.uri(shard.file)}: {one_line(error)}",
+            f"{manifest.folder.uri(shard.file)}: {message_of(error)}",
             "copy it again, or prepare the data set again",
         ) from error
 

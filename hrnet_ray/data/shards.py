@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from hrnet_ray.data import pictures, rows
 from hrnet_ray.data.labels import Instance, Reason, Skipped
 from hrnet_ray.data.manifest import Kind
-from hrnet_ray.data.storage import Folder, one_line
+from hrnet_ray.data.storage import Folder, message_of
 from hrnet_ray.skeletons import Skeleton, to_dict
 
 SHARD_ROWS = 256
@@ -124,7 +124,7 @@ def _rows_of_picture(task: ShardTask, instances: list[Instance]) -> list[dict[st
     try:
         data = task.images.read_picture(name)
     except OSError as error:  # no right to read it, or gone since
-        return [Skipped(name, Reason.BROKEN_PICTURE, one_line(error))] * len(instances)
+        return [Skipped(name, Reason.BROKEN_PICTURE, message_of(error))] * len(instances)
     picture = pictures.open_picture(data)
     if isinstance(picture, pictures.Refused):
         return [Skipped(name, picture.reason, picture.detail)] * len(instances)

@@ -226,7 +226,7 @@ def open_folder(where: Place, flag: str) -> Folder:
     except (pa.ArrowException, OSError) as error:
         raise UsageError(
             "a URI that cannot be used",
-            f"{flag} {text}: {one_line(error)}",
+            f"{flag} {text}: {message_of(error)}",
             "such as s3://bucket/folder, or a local path",
         ) from error
     if isinstance(files, fs.LocalFileSystem):
@@ -243,12 +243,12 @@ def storage_error(where: str, error: OSError) -> ClusterError:
     """Say what a disk or an object store refused."""
     return ClusterError(
         "a storage that does not work",
-        f"{where}: {one_line(error)}",
+        f"{where}: {message_of(error)}",
         "check its address, its space and your rights there, then repeat the command",
     )
 
 
-def one_line(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """The message of an error, in one line that fits a terminal."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(said).split())[:200]

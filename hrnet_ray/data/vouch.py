@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from hrnet_ray.data import rows
 from hrnet_ray.data.manifest import Manifest, Shard, file_sha256
 from hrnet_ray.data.shards import MOST_ROWS
-from hrnet_ray.data.storage import one_line
+from hrnet_ray.data.storage import message_of
 from hrnet_ray.errors import DataError, shortened
 
 THREADS = 8  # they wait for a disk or a network
@@ -49,7 +49,7 @@ def verify(manifest: Manifest) -> None:
         except FileNotFoundError:
             return "missing"
         except OSError as error:
-            return one_line(error)
+            return message_of(error)
         return None if same else "changed"
 
     _refuse(manifest, compare, "are not as they were written")
@@ -98,7 +98,7 @@ def _fault(manifest: Manifest, wanted: pa.Schema, shard: Shard) -> str | None:
     except FileNotFoundError:
         return "missing"
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
-        return one_line(error)
+        return message_of(error)
 
 
 def _fault_of(found: pq.FileMetaData, wanted: pa.Schema, shard: Shard, size: int) -> str | None:

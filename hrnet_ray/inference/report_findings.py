@@ -1,6 +1,5 @@
 """What in the labels deserves a look, by the names under which a person finds it again."""
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import NamedTuple
@@ -52,24 +51,6 @@ Findings = dict[Kind, list[Spot]]
 def pose_name(labels: Arrays, row: int) -> str:
     """`000012.jpg #34`."""
     return f"{labels['image'][row]} #{labels['id'][row]}"
-
-
-def one_line(text: str) -> str:
-    r"""Text from a file, fit for a terminal: what could move a cursor or turn a line is spelt out.
-
-    `a<newline>b` becomes `a\x0ab`; what is only foreign stays.
-    """
-    return "".join(c if _is_plain(c) else c.encode("unicode_escape").decode() for c in text)
-
-
-def _is_plain(character: str) -> bool:
-    return character == " " or unicodedata.category(character)[0] not in "CZ"
-
-
-def cell(text: str) -> str:
-    """The same for a table; a spreadsheet would run a cell that starts like a formula."""
-    text = one_line(text)
-    return "'" + text if text.startswith(("=", "+", "-", "@")) else text
 
 
 def of_labels(

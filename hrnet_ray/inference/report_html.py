@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from hrnet_ray.data.drawing import side_colour
-from hrnet_ray.inference.report_findings import one_line
+from hrnet_ray.text import printable
 
 
 class Html(str):
@@ -26,7 +26,7 @@ def joined(*parts: str) -> Html:
 
 
 def _escaped(text: str) -> str:
-    return escape(one_line(text))
+    return escape(printable(text))
 
 
 def table(heads: Sequence[str], lines: Sequence[Sequence[Html]]) -> Html:

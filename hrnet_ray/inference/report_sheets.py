@@ -13,8 +13,9 @@ from hrnet_ray.data.drawing import draw_pose, fitted, moved, sheet
 from hrnet_ray.data.manifest import Manifest, Shard, open_shard
 from hrnet_ray.data.rows import Arrays, decode_rows
 from hrnet_ray.inference.report_counts import Counts
-from hrnet_ray.inference.report_findings import Kind, Spot, one_line
+from hrnet_ray.inference.report_findings import Kind, Spot
 from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.text import printable
 
 SAMPLES = 16
 TILE_PX = 300
@@ -131,7 +132,7 @@ def _draw_box(tile: np.ndarray, corners: np.ndarray) -> None:
 
 
 def _caption(samples: Samples, at: int) -> str:
-    return one_line(f"{samples.images[at]} #{samples.rows['id'][at]}")
+    return printable(f"{samples.images[at]} #{samples.rows['id'][at]}")
 
 
 def suspect_tiles(manifest: Manifest, counts: Counts, most: int = SAMPLES) -> list[Tile]:
@@ -178,7 +179,7 @@ def _suspect_tile(manifest: Manifest, split: str, kind: Kind, spot: Spot) -> Til
     else:
         picture = _ringed(manifest, split, spot.row, spot.keypoints)
     said = f"{split}, {kind}: {spot.name}" + (f": {spot.detail}" if spot.detail else "")
-    return Tile(picture, one_line(said))
+    return Tile(picture, printable(said))
 
 
 def _ringed(manifest: Manifest, split: str, row: int, keypoints: Sequence[int]) -> np.ndarray:

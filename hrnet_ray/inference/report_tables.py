@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hrnet_ray.inference.report_counts import Counts, SplitCounts
-from hrnet_ray.inference.report_findings import cell
+from hrnet_ray.text import cell
 
 
 def write_counts(counts: Counts, path: Path) -> None:

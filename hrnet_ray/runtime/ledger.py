@@ -5,7 +5,9 @@ from collections.abc import Sequence, Set
 from pathlib import Path
 
 from hrnet_ray.data.manifest import Manifest, read_table
+from hrnet_ray.text import cell, printable
 
+CHANGED = "changed since it was prepared"
 Row = tuple[str, int]
 """A split, and the id of one of its rows."""
 
@@ -44,9 +46,9 @@ class Ledger:
             if not self._named:
                 table.writerow(["split", "id", "image", "reason"])
             for split, id in new:
-                table.writerow([split, id, images[split][id], "changed since it was prepared"])
+                table.writerow([split, id, cell(images[split][id]), CHANGED])
         self._named |= set(new)
-        return len(rotten), [f"{split} {images[split][id]} #{id}" for split, id in new]
+        return len(rotten), [printable(f"{split} {images[split][id]} #{id}") for split, id in new]
 
     def _images(self, split: str) -> dict[int, str]:
         table = read_table(self._manifest, split, columns=["id", "image"])

@@ -1,6 +1,6 @@
 import numpy as np
 
-from hrnet_ray.inference.report_findings import Kind, Spot, cell, of_labels, one_line
+from hrnet_ray.inference.report_findings import Kind, Spot, of_labels
 
 NAMES = ("nose", "left_eye", "right_eye", "tail")
 POSE = np.array([[20.0, 20], [60, 20], [20, 80], [60, 80]])
@@ -84,17 +84,3 @@ def test_an_unreadable_picture_has_no_edges_to_lie_outside_of():
 
     assert findings[Kind.UNREADABLE] == [Spot(0, "a.jpg #0")]
     assert findings[Kind.OUTSIDE_PICTURE] == []
-
-
-def test_text_from_files_stays_one_line_and_moves_no_cursor():
-    assert one_line("a\nb\r\x1b[2J\x9b31m\u202e\u2028\ud800c") == (
-        r"a\nb\r\x1b[2J\x9b31m\u202e\u2028\ud800c"
-    )
-    assert one_line("Łódź 老虎 c'est ça.jpg") == "Łódź 老虎 c'est ça.jpg"
-
-
-def test_a_cell_is_no_formula():
-    formulas = ["=cmd()", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1"]
-
-    assert [cell(text)[0] for text in formulas] == ["'", "'", "'", "'", "\\", "\\", "\\"]
-    assert cell("left_paw") == "left_paw"
