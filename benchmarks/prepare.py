@@ -17,6 +17,7 @@ A Ray of its own is started on loopback and ended. Ends with one JSON line.
 
 import argparse
 import json
+import logging
 import multiprocessing
 import os
 import secrets
@@ -130,7 +131,7 @@ class Memory:
 
     def _watch(self) -> None:
         me = psutil.Process()
-        while not self._stop.wait(EVERY_S):
+        while not self._stop.wait(EVERY_S if self.mb else 0.1):
             if self.turns.making:
                 self.mb.append(private_mb([me, *filter(is_worker, descendants())]))
 
@@ -176,11 +177,19 @@ def instance(id: int, image: str) -> Instance:
 
 def start_ray() -> None:
     """A Ray of this benchmark's own, with two CPUs, on loopback only."""
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+        os.environ.pop(name, None)
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     import ray
 
-    ray.init(address="local", num_cpus=CORES, log_to_driver=False, include_dashboard=False)
+    ray.init(
+        address="local",
+        num_cpus=CORES,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
 
 
 def warm_up() -> None:

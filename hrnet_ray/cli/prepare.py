@@ -1,4 +1,4 @@
-"""`hrnet-ray prepare coco|mpii|synthetic`."""
+"""`hrnet-ray prepare coco|atrw|mpii|synthetic`."""
 
 import os
 import sys
@@ -8,7 +8,16 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.cli.sources import Coco, Mpii, Output, Synthetic, draw, sources_of
+from hrnet_ray.cli.sources import (
+    Atrw,
+    Coco,
+    Mpii,
+    Output,
+    Synthetic,
+    downloaded,
+    draw,
+    sources_of,
+)
 from hrnet_ray.data import rows
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.prepare import Make, make_here, prepare
@@ -22,12 +31,13 @@ MANY = 2_000
 
 Args = (
     Annotated[Coco, tyro.conf.subcommand("coco")]
+    | Annotated[Atrw, tyro.conf.subcommand("atrw")]
     | Annotated[Mpii, tyro.conf.subcommand("mpii")]
     | Annotated[Synthetic, tyro.conf.subcommand("synthetic")]
 )
 
 
-def run(args: Coco | Mpii | Synthetic) -> None:
+def run(args: Coco | Atrw | Mpii | Synthetic) -> None:
     """Write the data set and say what is in it."""
     if args.canvas < 1:
         raise UsageError(
@@ -35,6 +45,8 @@ def run(args: Coco | Mpii | Synthetic) -> None:
         )
     if isinstance(args, Synthetic):
         args = draw(args, progress=counter("drawn"))
+    if isinstance(args, Atrw):
+        args = downloaded(args, progress=counter("unpacked"))
     sources = sources_of(args, progress=counter("unpacked"))
     manifest = prepare(
         sources,

@@ -16,12 +16,13 @@ from hrnet_ray.data.mpii_release import read_mpii_release
 from hrnet_ray.data.shards import SHARD_ROWS, Progress
 from hrnet_ray.data.sources import Source, split_by_picture
 from hrnet_ray.data.storage import Place, is_uri, open_folder
-from hrnet_ray.errors import UsageError
+from hrnet_ray.errors import DataError, UsageError
 
 Folder = Annotated[Place, tyro.conf.arg(metavar="DIR|URI")]
 Pictures = Annotated[Place, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")]
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+ATRW_ARCHIVES = ("atrw_pose_train", "atrw_pose_val", "atrw_anno_pose_train")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +71,14 @@ class Coco(Files):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Atrw(Output):
+    """ATRW's Amur tigers, from the archives as they are downloaded."""
+
+    downloads: Path
+    """Folder with atrw_pose_train.tar.gz, atrw_pose_val.tar.gz and atrw_anno_pose_train.tar.gz."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Mpii(Files):
     """MPII: its original release (mpii_human_pose_v1_u12_1.mat), or the HRNet authors' files.
 
@@ -90,6 +99,35 @@ class Synthetic(Output):
     """Training pictures; a picture of tigers has one to three."""
     val: int = 80
     seed: int = 0
+
+
+def downloaded(args: Atrw, *, progress: Progress) -> Coco:
+    """Unpack ATRW's annotations; its pictures are unpacked when they are asked for.
+
+    Raises:
+        DataError: an archive, or a file in it, is not there.
+    """
+    train, val, labels = (args.downloads / f"{name}.tar.gz" for name in ATRW_ARCHIVES)
+    for archive in (train, val, labels):
+        check_file(archive, "--downloads")
+    into = _beside(args.out, "unpacked archives") / "annotations"
+    extract(labels, into, progress=progress)
+    return Coco(
+        images=train,
+        annotations=_found(into, "keypoint_train.json", labels),
+        val_images=val,
+        val_annotations=_found(into, "keypoint_val.json", labels),
+        skeleton="atrw",
+        **{field.name: getattr(args, field.name) for field in fields(Output)},
+    )
+
+
+def _found(folder: Path, name: str, archive: Path) -> Path:
+    for path in sorted(folder.rglob(name)):
+        return path
+    raise DataError(
+        f"no {name} in an archive", str(archive), "download it again: ATRW's pose annotations"
+    )
 
 
 def draw(args: Synthetic, *, progress: Progress) -> Coco | Mpii:

@@ -176,7 +176,7 @@ def _not_prepared(folder: Folder) -> DataError:
         if found == FileType.NotFound
         else f"no prepared data set: {name} {is_what}",
         f"--data.root {folder.root}",
-        "write it with `hrnet-ray prepare coco|mpii|synthetic --out DIR`",
+        "write it with `hrnet-ray prepare coco|atrw|mpii|synthetic --out DIR`",
     )
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from hrnet_ray.cli.prepare import Coco, Mpii, Synthetic, counter, run
+from hrnet_ray.cli.prepare import Atrw, Coco, Mpii, Synthetic, counter, run
 from hrnet_ray.data import pictures, rows
 from hrnet_ray.data.manifest import read_manifest, read_table
 from hrnet_ray.data.vouch import verify
@@ -184,6 +184,28 @@ def test_an_archive_is_unpacked_beside_what_is_made_of_it(toes: Path, ending: st
         f"{at}.png" for at in range(9)
     ]
     assert (toes / "out" / "pictures" / "atrw" / "images" / "0.png").is_file()
+
+
+def test_atrw_is_read_as_it_is_downloaded(tmp_path: Path):
+    drawn = tmp_path / "drawn"
+    run(Synthetic(kind="tigers", train=3, val=2, out=drawn, canvas=96, name="tigers"))
+    downloads = tmp_path / "downloads"
+    for name, inside in {
+        "atrw_pose_train": "images/train",
+        "atrw_pose_val": "images/val",
+        "atrw_anno_pose_train": "annotations",
+    }.items():
+        parent, base = (drawn / "pictures" / inside).parent, Path(inside).name
+        shutil.make_archive(str(downloads / name), "gztar", root_dir=parent, base_dir=base)
+
+    run(Atrw(downloads=downloads, out=tmp_path / "atrw", canvas=96))
+
+    manifest = read_manifest(tmp_path / "atrw")
+    assert manifest.digest == read_manifest(drawn).digest
+
+    (downloads / "atrw_pose_val.tar.gz").unlink()
+    with pytest.raises(DataError, match=r"the file is not there\n  --downloads .*pose_val"):
+        run(Atrw(downloads=downloads, out=tmp_path / "again"))
 
 
 def test_an_archive_that_would_do_harm_is_refused(toes: Path):

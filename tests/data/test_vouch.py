@@ -265,4 +265,3 @@ def test_missing_and_cut_shards_are_named_without_hashing(images: Path):
     assert "train/00000.parquet (" in error.value.where
     assert "train/00001.parquet (missing)" in error.value.where
     assert error.value.what == "2 shards cannot be used"
-
