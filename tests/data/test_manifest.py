@@ -140,11 +140,14 @@ def test_a_manifest_that_is_no_object_is_told(tmp_path: Path, text: str):
         read_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
-def test_a_cell_that_a_spreadsheet_would_run_is_quoted(images: Path, start: str):
+@pytest.mark.parametrize(
+    ("start", "quoted"),
+    [("=", "'="), ("+", "'+"), ("-", "'-"), ("@", "'@"), ("\t", "\\t"), ("\r", "\\r")],
+)
+def test_a_cell_that_a_spreadsheet_would_run_is_quoted(images: Path, start: str, quoted: str):
     name = f"{start}cmd|' /C calc'!A0.png"
 
     manifest = written(images, labels(instance(0), instance(1, name)), skip_missing=True)
 
     with (manifest.root / "skipped.csv").open(newline="") as file:
-        assert list(csv.reader(file))[1][1] == f"'{name}"
+        assert list(csv.reader(file))[1][1] == quoted + name[1:]
