@@ -54,19 +54,21 @@ def curves(path: Path, epochs: Sequence[Mapping[str, Any]], main: str) -> None:
     right.set(title=f"validation {main}", xlabel="epoch", ylim=(0, 1))
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
-def per_keypoint(path: Path, scores: Mapping[str, float], *, of: str) -> None:
+def per_keypoint(
+    path: Path, scores: Mapping[str, float], *, of: str, on: str = "validation"
+) -> None:
     """Which keypoints are found, and which are not."""
     figure = Figure(figsize=(6, 0.28 * len(scores) + 1), layout="constrained")
     axes = figure.subplots()
     names = list(scores)
     axes.barh(names, [scores[name] for name in names], color="#2d6ec8")
     axes.invert_yaxis()
-    axes.set(title=f"validation {of} by keypoint", xlim=(0, 1))
+    axes.set(title=f"{on} {of} by keypoint", xlim=(0, 1))
     axes.grid(axis="x", alpha=0.3)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
 def lr_against_sigma(path: Path, trials: Sequence[Mapping[str, Any]], *, of: str) -> None:
@@ -91,9 +93,10 @@ def lr_against_sigma(path: Path, trials: Sequence[Mapping[str, Any]], *, of: str
     axes.set(xscale="log", xlabel="optim.lr", ylabel="heatmap.sigma")
     axes.set_title("a dot a trial; larger ones ran longer", fontsize=9)
     figure.colorbar(dots, label=f"best validation {of}")
-    _write(path, figure)
+    write_figure(path, figure)
 
 
-def _write(path: Path, figure: Figure) -> None:
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a figure, and the folder above it unless it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)

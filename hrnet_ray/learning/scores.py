@@ -49,10 +49,7 @@ def score(predictions: Predictions, truth: Mapping[str, np.ndarray], skeleton: S
     Raises:
         DataError: a row was predicted twice, or not at all, or is none of these.
     """
-    order = np.argsort(truth["id"], kind="stable")
-    truth = {name: column[order] for name, column in truth.items()}
-    predictions = Predictions.joined([predictions])  # in order of their ids, too
-    _each_row_once(predictions.ids.numpy(), truth["id"])
+    predictions, truth = paired(predictions, truth)
     main = main_metric(truth)
     if main == "PCKh_0.5":
         summary, per_keypoint = _pckh(predictions, truth)
@@ -61,6 +58,21 @@ def score(predictions: Predictions, truth: Mapping[str, np.ndarray], skeleton: S
     predicted, true_xy, visible = _points(predictions, truth)
     summary["EPE_px"] = float(epe(predicted, true_xy, visible).mean())
     return Scores(main, summary, dict(zip(skeleton.keypoints, per_keypoint, strict=True)))
+
+
+def paired(
+    predictions: Predictions, truth: Mapping[str, np.ndarray]
+) -> tuple[Predictions, dict[str, np.ndarray]]:
+    """Both in the order of their row ids, so that number n of the one belongs to n of the other.
+
+    Raises:
+        DataError: a row was predicted twice, or not at all, or is none of these.
+    """
+    order = np.argsort(truth["id"], kind="stable")
+    ordered = {name: column[order] for name, column in truth.items()}
+    predictions = Predictions.joined([predictions])
+    _each_row_once(predictions.ids.numpy(), ordered["id"])
+    return predictions, ordered
 
 
 def coco_results(predictions: Predictions, truth: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

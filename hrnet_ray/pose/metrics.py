@@ -82,9 +82,18 @@ def pckh(
     """
     if left_out is None:
         left_out = MPII_LEFT_OUT if predicted_xy.shape[1] == MPII_KEYPOINTS else ()
-    distance = _distance(predicted_xy, true_xy) / _exact(head_size)[:, None]
-    total, seen = _sums((distance <= threshold).double(), visible)
+    error = error_in_heads(predicted_xy, true_xy, head_size)
+    total, seen = _sums((error <= threshold).double(), visible)
     return PCKh(total, seen, tuple(left_out), float(threshold))
+
+
+def error_in_heads(
+    predicted_xy: Float[Tensor, "N K 2"],
+    true_xy: Float[Tensor, "N K 2"],
+    head_size: Float[Tensor, " N"],
+) -> Float[Tensor, "N K"]:
+    """The distance to the truth in head sizes (or in whatever else a PCK measures by)."""
+    return _distance(predicted_xy, true_xy) / _exact(head_size)[:, None]
 
 
 def pckh_curve(

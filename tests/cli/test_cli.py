@@ -12,15 +12,11 @@ import torch
 from torch import nn
 
 from hrnet_ray.cli import guarded, main, start
-from hrnet_ray.cli.evaluate import as_table
 from hrnet_ray.cli.predict import Args as PredictArgs, read_boxes
 from hrnet_ray.data import pictures
-from hrnet_ray.data.manifest import read_manifest, read_table
-from hrnet_ray.data.rows import labels_of
 from hrnet_ray.errors import ClusterError, DataError, DivergedError, UsageError
 from hrnet_ray.inference.model_folder import ModelSpec, save_model
 from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.learning.scores import score
 from hrnet_ray.skeletons import Skeleton
 
 PAWS = Skeleton(name="otter", keypoints=("left_paw", "right_paw", "nose"))
@@ -543,50 +539,3 @@ def test_a_folder_without_pictures_or_model_is_refused(command, otters: Path, mo
     code, _, said = command(*words, otters / "images", "--model", otters / "empty")
     assert code == 3
     assert said.startswith(f"error: a model that cannot be loaded\n  {otters / 'empty'}: ")
-
-
-# Evaluation.
-
-
-def test_evaluate_prints_and_writes_what_scoring_gives(command, otters: Path, model: Path):
-    command(*prepare_words(otters))
-    manifest = read_manifest(otters / "out")
-    table = read_table(manifest, "val")
-    found = Predictor.from_folder(model).predict_table(table)
-    expected = score(found, labels_of(table), PAWS)
-
-    words = ["evaluate", "--model", model, "--data", otters / "out"]
-    code, said, _ = command(*words, "--out", otters / "scores")
-
-    assert code == 0
-    assert said == (
-        f"out val: 2 instances, true boxes, decode quarter, flip test on\n{as_table(expected)}\n"
-    )
-    written = json.loads((otters / "scores" / "scores.json").read_text())
-    assert written == vars(expected)
-    assert len(json.loads((otters / "scores" / "predictions.coco.json").read_text())) == 2
-    _, said, _ = command(*words, "--decode", "argmax", "--flip-test", "False")
-    assert said.startswith("out val: 2 instances, true boxes, decode argmax, flip test off\n")
-
-
-def test_a_model_of_another_skeleton_is_refused(command, otters: Path, model: Path):
-    document = json.loads((otters / "otters.json").read_text())
-    document["categories"][0]["keypoints"] = ["left_paw", "right_paw", "tail"]
-    (otters / "otters.json").write_text(json.dumps(document))
-    command(*prepare_words(otters))
-
-    code, _, said = command("evaluate", "--model", model, "--data", otters / "out")
-
-    assert code == 3
-    assert said == (
-        "error: a model of other keypoints than the data\n"
-        "  model: left_paw, right_paw, nose | data: left_paw, right_paw, tail\n"
-        "  fix: use a model that was trained on this skeleton\n"
-    )
-
-
-def test_evaluate_names_its_own_flag_for_data_that_are_not_there(command, model: Path):
-    code, _, said = command("evaluate", "--model", model, "--data", "/nowhere/at/all")
-
-    assert code == 3
-    assert said.splitlines()[1] == "  --data /nowhere/at/all"
