@@ -118,4 +118,5 @@ def _tell(manifest: Manifest, sources: dict[str, Source]) -> None:
             print(f"  note: {note}")
     if both := shared_pictures(sources["train"], sources["val"]):
         print(f"  note: {len(both):,} pictures are in both splits; scores on them say little")
-    print(f"next: hrnet-ray check {manifest.root}")
+    aside = "" if manifest.folder.is_local else f" --out runs/check-{manifest.name}"
+    print(f"next: hrnet-ray check {manifest.root}{aside}")

@@ -46,7 +46,13 @@ class Journal:
         self.out = out
 
     def start(self) -> None:
+        """See what is there already.
+
+        Raises:
+            ClusterError: the storage takes nothing; better now than after the first shard.
+        """
         self.out.make("--out", FOLDER)
+        self.out.write_bytes(f"{FOLDER}/started", b"")
         self.known = set(self.out.list(FOLDER))
 
     def find(self, file: str, key: str) -> ShardReport | None:

@@ -1,4 +1,7 @@
 import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,10 +13,11 @@ from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.labels import Labels, Skipped
 from hrnet_ray.data.manifest import read_manifest, read_table
 from hrnet_ray.data.mpii import read_mpii
-from hrnet_ray.data.prepare import prepare
+from hrnet_ray.data.prepare import make_here, prepare
+from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
 from hrnet_ray.data.sources import Source, shared_pictures, split_by_picture
 from hrnet_ray.data.vouch import verify
-from hrnet_ray.errors import DataError
+from hrnet_ray.errors import ClusterError, DataError
 from hrnet_ray.skeletons import ATRW
 
 PICTURES = 6
@@ -210,3 +214,44 @@ def test_real_pictures_are_prepared_completely(
     assert train["image_xy"].shape == (labels.read, keypoints, 2)
     assert (train["image_xy"] == np.stack([i.image_xy for i in labels.instances])).all()
     assert (train["canvas"].reshape(labels.read, -1).max(axis=1) > 100).all()
+
+
+def test_a_shard_that_only_another_machine_has_is_told(folder: Path, paws: Labels):
+    def make_elsewhere(tasks: Sequence[ShardTask], tell: Tell) -> Iterator[ShardReport]:
+        for report in make_here(tasks, tell):
+            (folder / "out" / report.file).unlink()  # as if `out` were a disk of that machine
+            yield report
+
+    with pytest.raises(ClusterError) as error:
+        prepare(both(paws, folder / "images"), out=folder / "out", name="paws", make=make_elsewhere)
+
+    assert error.value.what == "a shard that was written, but is not here"
+    assert error.value.where.startswith(f"{folder}/out/train/00000.parquet: ")
+    assert "a folder that all machines share" in error.value.fix
+
+
+def test_a_disk_that_takes_no_more_is_told(folder: Path, paws: Labels, tmp_path: Path):
+    command = f"""
+import resource, signal
+from pathlib import Path
+from hrnet_ray.data.coco import read_coco
+from hrnet_ray.data.prepare import make_here, prepare
+from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
+from hrnet_ray.data.sources import Source
+from hrnet_ray.errors import ClusterError
+
+folder = Path({str(folder)!r})
+source = Source(read_coco(folder / "paws.json"), folder / "images")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+try:
+    prepare({{"train": source}}, out=folder / "out", name="paws")
+except ClusterError as error:
+    print(error)
+"""
+    ended = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
+
+    assert ended.stdout.startswith(
+        f"a storage that does not work\n  {folder}/out/train/00000.parquet: "
+    ), ended.stderr
+    assert list((folder / "out" / "train").iterdir()) == []

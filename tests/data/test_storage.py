@@ -139,12 +139,14 @@ def test_a_broken_picture_in_a_bucket_is_named(bucket: Bucket, tmp_path: Path):
 
 def test_no_bucket_and_no_server_are_told_in_three_lines(images: Path, bucket: Bucket, s3: str):
     elsewhere = f"s3://nobody/x?endpoint_override={s3}&scheme=http"
+    counted = []
     with pytest.raises(ClusterError, match="a storage that does not work") as error:
-        written(images, some(1), out=elsewhere)
+        written(images, some(1), out=elsewhere, make=counted.append)
     with pytest.raises(DataError, match="no such folder"):
         read_manifest(elsewhere)
 
     assert "bucket" in error.value.where
+    assert counted == []  # told before anything is made
 
 
 @pytest.mark.parametrize(
