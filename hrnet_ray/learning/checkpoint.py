@@ -1,21 +1,22 @@
-"""All that a run needs to go on after its epoch: one folder, vouched for by its manifest.
+"""All that a run needs to go on after its epoch, bit for bit: one file, `state.pt`.
 
-state.pt        tensors and plain numbers only, so it loads with weights_only=True
-MANIFEST.json   written last: sizes and sha256. A folder without it was never finished
+Tensors and plain numbers only, so it loads with `weights_only=True` and runs no code.
 """
 
-import hashlib
-import json
+import errno
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from hrnet_ray.errors import DataError
+from hrnet_ray.errors import shortened
+from hrnet_ray.learning.checkpoint_store import STATE, Entries, Sink, damaged, verify
 
-STATE, MANIFEST = "state.pt", "MANIFEST.json"
+ROOM = 3  # checkpoints must fit on the disk before one is written: the run writes other things too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,25 +29,47 @@ class Progress:
     best_epoch: int = -1
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """Anything else that moves along with a training, such as averaged weights."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state_dict: Any, /) -> Any: ...
+
+
 def save(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     progress: Progress,
-) -> None:
-    """Write a checkpoint into an existing folder."""
+    *,
+    also: Mapping[str, Stateful] | None = None,
+) -> Entries:
+    """Write the state into an existing folder; returns what its manifest has to say.
+
+    Raises:
+        OSError: the disk is full (or would soon be), or does not work.
+    """
     state = {
         "model": bare(model).state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": {"last_epoch": scheduler.last_epoch},
         "progress": vars(progress),
+        "also": {name: dict(part.state_dict()) for name, part in (also or {}).items()},
     }
-    path = folder / STATE
-    torch.save(state, path)
-    entry = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    manifest = {"format": 1, "epoch": progress.epoch, "files": {STATE: entry}}
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+    _require_room(folder, sum(tensor.nbytes for tensor in _tensors(state)))
+    sink = Sink(folder / STATE)
+    try:
+        torch.save(state, sink)  # pyright: ignore[reportArgumentType]
+        return {STATE: sink.close()}
+    except RuntimeError:
+        if sink.error:
+            raise sink.error from None
+        raise
+    finally:
+        sink.drop()
 
 
 def load(
@@ -54,44 +77,60 @@ def load(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
+    *,
+    also: Mapping[str, Stateful] | None = None,
 ) -> Progress:
-    """Fill model, optimizer and scheduler from a checkpoint.
+    """Fill model, optimizer and scheduler from a checkpoint; they stay as they were if it is bad.
 
     Raises:
-        DataError: the folder is not what `save` wrote.
+        DataError: the folder is damaged, or not of this model and optimizer.
     """
     verify(folder)
-    state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
-    bare(model).load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    scheduler.last_epoch = state["scheduler"]["last_epoch"]
-    return Progress(**state["progress"])
-
-
-def verify(folder: Path) -> None:
-    """Compare a checkpoint with its manifest.
-
-    Raises:
-        DataError: it is unfinished or damaged.
-    """
     try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        whole = _sha256(folder / STATE) == files[STATE]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        raise DataError(
-            "a checkpoint that is unfinished or damaged",
-            str(folder),
-            "remove this folder and give the same command again: the run goes on before it",
-        )
+        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        progress = Progress(**state["progress"])
+        last_step = int(state["scheduler"]["last_epoch"])
+        extras = {name: state["also"][name] for name in also or {}}
+        _require_same(state["model"], bare(model).state_dict())
+        optimizer.load_state_dict(state["optimizer"])  # looks before it changes anything
+    except Exception as error:  # whoever can write the folder can write a manifest to match
+        reason = " ".join(str(error).split("Please")[0].split())[:160]
+        raise damaged(folder, f"{STATE} does not fit ({type(error).__name__}: {reason})") from error
+    bare(model).load_state_dict(state["model"])
+    scheduler.last_epoch = last_step
+    for name, part in (also or {}).items():
+        part.load_state_dict(extras[name])
+    return progress
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model itself; DDP wraps it only where there are several workers."""
-    return getattr(model, "module", model)
+    """The model itself, without what DDP (where there are several workers) and compiling wrap."""
+    for wrapper in ("module", "_orig_mod"):
+        model = getattr(model, wrapper, model)
+    return model
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _require_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    differing = sorted(found.keys() ^ wanted.keys()) or [
+        name for name, tensor in wanted.items() if found[name].shape != tensor.shape
+    ]
+    if differing:
+        raise ValueError(f"it is of another net: {shortened(differing)}")
+
+
+def _require_room(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < ROOM * size:
+        raise OSError(
+            errno.ENOSPC,
+            f"{free / 2**20:,.0f} MiB are free, {ROOM} checkpoints of {size / 2**20:,.0f} MiB "
+            "must fit",
+        )
+
+
+def _tensors(state: Any) -> Iterator[Tensor]:
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from _tensors(value)

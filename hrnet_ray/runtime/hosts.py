@@ -1,32 +1,24 @@
 """Who a worker works for: Ray Train, or a Ray Tune trial whose process it is.
 
-Under Ray Train a report goes to the controller, which keeps the checkpoint. A trial of one worker
-runs in the trial's own process, because a nested Ray Train run costs 15 s to start and 1 GB; there
-the report goes to Tune, and the checkpoint is kept here, under the same names.
+Under Ray Train a report goes to the controller. A trial of one worker runs in the trial's own
+process, because a nested Ray Train run costs 15 s to start and 1 GB; there the report goes to Tune.
 """
 
-import shutil
-import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import ray.train
 import torch
 from ray import tune
-from ray.train import Checkpoint
+from ray.train import UserCallback
 from ray.train.torch import get_device, prepare_model
 from torch import nn
 
-from hrnet_ray.errors import DataError
-from hrnet_ray.runtime.records import append_epoch
+from hrnet_ray.errors import HrnetRayError
+from hrnet_ray.runtime.checkpoints import FOLDER, Checkpoints, Load, Save
 
-KEPT = 3  # checkpoints, the newest
-
-Save = Callable[[Path], None]
-"""Writes a checkpoint into an empty folder."""
-Load = Callable[[Path], None]
-"""Goes on from a checkpoint; a DataError says that it is damaged."""
+SNAPSHOT = "checkpoint_manager_snapshot.json"
 
 
 @runtime_checkable
@@ -43,6 +35,10 @@ class Host(Protocol):
         """Move the model to the device; with several workers, tie it to theirs (DDP)."""
         ...
 
+    def require_storage(self) -> None:
+        """Find before the first step that the run's folder is not there, or not writable."""
+        ...
+
     def report(self, metrics: dict[str, Any], *, epoch: int, save: Save | None) -> None:
         """Tell the metrics of an epoch; every worker must, and rank 0 gives `save`."""
         ...
@@ -55,6 +51,9 @@ class Host(Protocol):
 class TrainHost:
     """Ray Train, with its workers and its controller."""
 
+    def __init__(self, run_folder: Path, about: Mapping[str, Any]) -> None:
+        self.checkpoints = Checkpoints(run_folder, about)
+
     def rank(self) -> int:
         return ray.train.get_context().get_world_rank()
 
@@ -64,31 +63,23 @@ class TrainHost:
     def wrap(self, model: nn.Module) -> nn.Module:
         return prepare_model(model)
 
+    def require_storage(self) -> None:
+        self.checkpoints.require_storage(first=self.rank() == 0)
+
     def report(self, metrics: dict[str, Any], *, epoch: int, save: Save | None) -> None:
-        if save is None:
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            save(Path(folder))
-            ray.train.report(
-                metrics,
-                checkpoint=Checkpoint.from_directory(folder),
-                checkpoint_dir_name=checkpoint_name(epoch),
-            )
+        if save:
+            metrics = self.checkpoints.keep(metrics, epoch=epoch, save=save)
+        ray.train.report(metrics)
 
     def resume(self, load: Load) -> None:
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is not None:
-            with checkpoint.as_directory() as folder:
-                load(Path(folder))
+        self.checkpoints.resume(load, first=self.rank() == 0)
 
 
 class TrialHost:
     """A Tune trial with one worker: the trial's process itself."""
 
-    def __init__(self, run_folder: Path) -> None:
-        self.run_folder = run_folder
-        self.kept = run_folder / "ray"
+    def __init__(self, run_folder: Path, about: Mapping[str, Any]) -> None:
+        self.checkpoints = Checkpoints(run_folder, about)
 
     def rank(self) -> int:
         return 0
@@ -99,34 +90,45 @@ class TrialHost:
     def wrap(self, model: nn.Module) -> nn.Module:
         return model.to(self.device())
 
+    def require_storage(self) -> None:
+        self.checkpoints.require_storage(first=True)
+
     def report(self, metrics: dict[str, Any], *, epoch: int, save: Save | None) -> None:
         assert save is not None  # the only worker is rank 0
-        final = self.kept / checkpoint_name(epoch)
-        part = final.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save(part)
-        shutil.rmtree(final, ignore_errors=True)
-        part.rename(final)
-        for old in saved_epochs(self.kept)[KEPT:]:
-            shutil.rmtree(old, ignore_errors=True)
-        append_epoch(self.run_folder, metrics)
-        tune.report(metrics)
+        tune.report(self.checkpoints.keep(metrics, epoch=epoch, save=save))
 
     def resume(self, load: Load) -> None:
-        for folder in saved_epochs(self.kept):
-            try:
-                load(folder)
-            except DataError:
-                continue  # damaged: an older one will do
-            return
+        self.checkpoints.resume(load, first=True)
 
 
-def checkpoint_name(epoch: int) -> str:
-    """The same epoch always has the same folder: what a crash left behind is written over."""
-    return f"epoch_{epoch:04d}"
+class GiveUp(UserCallback):
+    """Ends a run at once on an error of the user's, which no restart of the workers puts right.
+
+    Lives on Ray Train's controller; what is raised there, it does not try again.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for failure in worker_exceptions.values():
+            if error := users_error(failure):
+                raise error
 
 
-def saved_epochs(folder: Path) -> list[Path]:
-    """Checkpoint folders, newest epoch first."""
-    return sorted((p for p in folder.glob("epoch_????") if p.is_dir()), reverse=True)
+def users_error(failure: BaseException | None) -> HrnetRayError | None:
+    """The error of ours that Ray wrapped in its own, if there is one."""
+    while failure is not None:
+        if isinstance(failure, HrnetRayError):
+            return failure
+        failure = failure.__cause__
+    return None
+
+
+def set_snapshot_aside(run_folder: Path) -> None:
+    """Hide from Ray what it once noted of this run's checkpoints.
+
+    Our own look at their folders decides. Ray writes its note in place, so that a crash leaves
+    half of it; then, or after an update of Ray, or when a folder it names is gone, Ray refuses to
+    start the run at all.
+    """
+    path = run_folder / FOLDER / SNAPSHOT
+    if path.exists():
+        path.replace(path.with_name(f"{SNAPSHOT}.aside"))

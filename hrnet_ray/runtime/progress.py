@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hrnet_ray.errors import shortened
-from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.records import read_epochs, read_faults
 
 BEAT_S = 1.0
 QUIET_S = 15.0
@@ -81,6 +81,7 @@ class Watch:
         self._folders, self._epochs, self._on_epoch = folders, epochs, on_epoch
         # What an earlier command recorded is old news; it is shown once, as one line, by `fit`.
         self._told = {folder: len(read_epochs(folder)) for folder in folders().values()}
+        self._warned = {folder: len(read_faults(folder)) for folder in folders().values()}
         self._stop = threading.Event()
         self._spoke = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -100,6 +101,10 @@ class Watch:
 
     def _look(self) -> None:
         for name, folder in self._folders().items():
+            faults = read_faults(folder)
+            for note in faults[self._warned.get(folder, 0) :]:
+                self._say(f"{name}{note}")
+            self._warned[folder] = len(faults)
             epochs = read_epochs(folder)
             for entry in epochs[self._told.get(folder, 0) :]:
                 self._on_epoch(folder, entry)

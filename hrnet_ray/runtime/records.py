@@ -1,39 +1,57 @@
-"""What the workers report, kept as one line an epoch in the run's `metrics.jsonl`."""
+"""What a run notes, a line each: its epochs in `metrics.jsonl`, its troubles in `faults.jsonl`."""
 
+import errno
 import json
 import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ray.train import Checkpoint, UserCallback
-
-
-class RecordEpochs(UserCallback):
-    """Writes what the workers report into the run's `metrics.jsonl`. Lives on the controller."""
-
-    def __init__(self, run_folder: Path) -> None:
-        self.run_folder = run_folder
-
-    def after_report(
-        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
-    ) -> None:
-        append_epoch(self.run_folder, metrics[0])  # rank 0 scored for all
+METRICS, FAULTS = "metrics.jsonl", "faults.jsonl"
 
 
 def append_epoch(run_folder: Path, metrics: Mapping[str, Any]) -> None:
-    """Add one line; a line is one write, so a reader never sees half of it for long."""
-    line = json.dumps(dict(metrics) | {"at_ms": int(time.time() * 1000)})
-    with (run_folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-        file.flush()
+    """Add the line of an epoch."""
+    _append(run_folder / METRICS, dict(metrics))
+
+
+def append_fault(run_folder: Path, kind: str, note: str) -> None:
+    """Note a trouble that the run got over; on a disk that is full it is only printed."""
+    print(note, flush=True)
+    with suppress(OSError):
+        _append(run_folder / FAULTS, {"kind": kind, "note": note})
+
+
+def read_faults(run_folder: Path) -> list[str]:
+    """The notes, in order."""
+    path = run_folder / FAULTS
+    if not path.is_file():
+        return []
+    notes = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with suppress(ValueError):  # a line that a crash cut short
+            notes.append(json.loads(line)["note"])
+    return notes
+
+
+def _append(path: Path, entry: dict[str, Any]) -> None:
+    """Add one line; it is one write, so a reader never sees half of it for long."""
+    line = json.dumps(entry | {"at_ms": int(time.time() * 1000)}).encode() + b"\n"
+    with path.open("ab+", buffering=0) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a crash cut the last line short
+                line = b"\n" + line
+        if file.write(line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
 
 
 def read_epochs(run_folder: Path) -> list[dict[str, Any]]:
     """The recorded epochs in order; one that was done twice after a crash counts as done last."""
-    path = run_folder / "metrics.jsonl"
+    path = run_folder / METRICS
     if not path.is_file():
         return []
     by_epoch: dict[int, dict[str, Any]] = {}

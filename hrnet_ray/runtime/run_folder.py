@@ -8,6 +8,7 @@ import json
 import platform
 import subprocess
 import sys
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
             f"{folder}: {'; '.join(differing[:5])}",
             "give this one another --name, or repeat the first command to go on with that one",
         )
+
+
+def made_with(experiment: Experiment, manifest: Manifest, *, workers: int) -> dict[str, Any]:
+    """What a checkpoint says of its origin."""
+    settings = json.dumps(flatten(experiment), sort_keys=True).encode()
+    return {
+        "config": sha256(settings).hexdigest(),
+        "data": manifest.digest,
+        "seed": experiment.seed,
+        "workers": workers,
+        **{name: _version(name) for name in ("torch", "ray")},
+    }
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

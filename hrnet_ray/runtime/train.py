@@ -12,7 +12,6 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 from ray.train import (
-    CheckpointConfig,
     FailureConfig,
     RunConfig,
     ScalingConfig,
@@ -27,14 +26,21 @@ from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.data.vouch import check_shards
 from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
 from hrnet_ray.inference import plots
-from hrnet_ray.runtime.hosts import KEPT, TrainHost
+from hrnet_ray.runtime.checkpoints import FOLDER
+from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
 from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.judge import fixed16
 from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.recipes import build_model
-from hrnet_ray.runtime.records import RecordEpochs, read_epochs
-from hrnet_ray.runtime.run_folder import ARTIFACTS, git_commit, open_run_folder, write_summary
+from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.run_folder import (
+    ARTIFACTS,
+    git_commit,
+    made_with,
+    open_run_folder,
+    write_summary,
+)
 from hrnet_ray.runtime.worker import Job, train_worker
 from hrnet_ray.tracking import Board, Run
 
@@ -141,11 +147,12 @@ def train_once(
         run_folder=folder,
         threads=share.threads,
         write_order=cluster.write_order,
-        host=TrainHost(),
+        host=TrainHost(folder, made_with(experiment, manifest, workers=cluster.workers)),
     )
     resources: dict[str, float] = {"CPU": share.cpus}
     if share.gpus:
         resources["GPU"] = share.gpus
+    set_snapshot_aside(folder)
     trainer = TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
@@ -156,13 +163,12 @@ def train_once(
         ),
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         run_config=RunConfig(
-            name="ray",  # the same folder: Ray goes on from the last checkpoint
+            name=FOLDER,
             storage_path=str(folder),
-            callbacks=[RecordEpochs(folder), *callbacks],
+            callbacks=[GiveUp(), *callbacks],
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures, controller_failure_limit=CONTROLLER_TRIES
             ),
-            checkpoint_config=CheckpointConfig(num_to_keep=KEPT),
             worker_runtime_env={
                 "env_vars": {
                     "OMP_NUM_THREADS": str(share.threads),
@@ -288,11 +294,10 @@ def announce(experiment: Experiment, manifest: Manifest, folder: Path) -> None:
 def _explained(error: Exception, folder: Path) -> HrnetRayError:
     """The worker's own words where it had some; Ray's otherwise."""
     failures = getattr(error, "worker_failures", None) or {}
-    causes = [*failures.values(), error]
+    causes = [*failures.values(), getattr(error, "controller_failure", None) or error]
     for cause in causes:
-        for link in (cause, cause.__cause__):
-            if isinstance(link, HrnetRayError):
-                return link
+        if ours := users_error(cause):
+            return ours
     last = str(causes[0]).strip().splitlines()[-1:]
     return ClusterError(
         "the training failed",

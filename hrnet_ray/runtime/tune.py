@@ -20,7 +20,7 @@ from hrnet_ray.runtime.hosts import TrialHost
 from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
-from hrnet_ray.runtime.run_folder import open_run_folder
+from hrnet_ray.runtime.run_folder import made_with, open_run_folder
 from hrnet_ray.runtime.study import Plan, Records, Study, conclude_study
 from hrnet_ray.runtime.train import (
     announce,
@@ -130,7 +130,7 @@ def run_trial(drawn: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) -> 
         run_folder=folder,
         threads=plan.share.threads,
         write_order=plan.cluster.write_order,
-        host=TrialHost(folder),
+        host=TrialHost(folder, made_with(experiment, plan.manifest, workers=1)),
     )
     train_worker({"job": job})
 

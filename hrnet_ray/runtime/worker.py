@@ -49,6 +49,7 @@ def train_worker(config: dict[str, Job]) -> None:
     host, epochs = job.host, job.experiment.optim.epochs
     torch.set_num_threads(job.threads)
     torch.manual_seed(job.experiment.seed)
+    host.require_storage()
 
     replica = Replica(job)
     first = host.rank() == 0

@@ -1,6 +1,5 @@
-"""A checkpoint goes on bit for bit, and one that is not whole is refused."""
+"""A checkpoint goes on bit for bit, and one of something else changes nothing."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,60 +8,32 @@ from torch import nn
 
 from hrnet_ray.errors import DataError
 from hrnet_ray.learning import checkpoint
-from hrnet_ray.learning.batch import PoseBatch
-from hrnet_ray.learning.checkpoint import MANIFEST, STATE, Progress
-from hrnet_ray.learning.loop import Target, train_epoch
-from hrnet_ray.learning.optim import make_optimizer, make_scheduler
+from hrnet_ray.learning.checkpoint import Progress
+from hrnet_ray.learning.checkpoint_store import STATE, CheckpointStore, put_json, seal
 from hrnet_ray.models import HRNet
-
-INPUT_HW, HEATMAP_HW = (64, 32), (16, 8)
-TARGET = Target(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.0)
-
-
-class Training:
-    """A net, its optimiser and its schedule, and four batches to go through."""
-
-    def __init__(self, *, seed: int) -> None:
-        torch.manual_seed(seed)
-        self.model = HRNet(8, 2, modules=(1, 1, 1), blocks=1, stem=8)
-        self.optimizer = make_optimizer(self.model, algorithm="adamw", lr=1e-2, weight_decay=0.1)
-        self.scheduler = make_scheduler(
-            self.optimizer,
-            schedule="cosine",
-            milestones=(),
-            epochs=4,
-            warmup_steps=3,
-            steps_per_epoch=1,
-        )
-
-    def learn(self, *steps: int) -> None:
-        for step in steps:
-            chance = torch.Generator().manual_seed(step)
-            crops = torch.randn(2, 3, *INPUT_HW, generator=chance)
-            crop_xy = torch.rand(2, 2, 2, generator=chance) * 30
-            batch = PoseBatch(crops, crop_xy, torch.ones(2, 2, dtype=torch.bool))
-            train_epoch(self.model, [batch], self.optimizer, self.scheduler, target=TARGET)
-
-    def save(self, folder: Path, progress: Progress) -> None:
-        checkpoint.save(folder, self.model, self.optimizer, self.scheduler, progress)
-
-    def load(self, folder: Path) -> Progress:
-        return checkpoint.load(folder, self.model, self.optimizer, self.scheduler)
+from tests.learning.trainings import Training
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("checkpoint")
     training = Training(seed=0)
     training.learn(0, 1)
-    training.save(folder, Progress(epoch=1, best=0.25, best_epoch=0))
+    store = CheckpointStore(tmp_path_factory.mktemp("run"))
+    return training.save(store, Progress(epoch=1, best=0.25, best_epoch=0))
+
+
+def resealed(folder: Path, state: dict) -> Path:
+    """A checkpoint whose manifest vouches for `state`, whatever that is."""
+    torch.save(state, folder / STATE)
+    size, digest = (folder / STATE).stat().st_size, _sha256(folder / STATE)
+    seal(folder, {STATE: {"bytes": size, "sha256": digest}}, epoch=0, about={})
     return folder
 
 
-def copied(saved: Path, folder: Path) -> Path:
-    for name in (STATE, MANIFEST):
-        (folder / name).write_bytes((saved / name).read_bytes())
-    return folder
+def _sha256(path: Path) -> str:
+    import hashlib
+
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_two_steps_and_two_more_are_four_bit_for_bit(saved: Path):
@@ -85,62 +56,88 @@ def test_two_steps_and_two_more_are_four_bit_for_bit(saved: Path):
 def test_it_holds_nothing_that_only_pickle_could_load(saved: Path):
     state = torch.load(saved / STATE, weights_only=True)
 
-    assert set(state) == {"model", "optimizer", "scheduler", "progress"}
+    assert set(state) == {"model", "optimizer", "scheduler", "progress", "also"}
     assert state["progress"] == {"epoch": 1, "best": 0.25, "best_epoch": 0}
-
-
-def test_the_manifest_names_size_and_epoch(saved: Path):
-    manifest = json.loads((saved / MANIFEST).read_text())
-
-    assert manifest["epoch"] == 1
-    assert manifest["files"][STATE]["bytes"] == (saved / STATE).stat().st_size
 
 
 def test_a_run_without_a_score_yet_keeps_its_progress(tmp_path: Path):
     training = Training(seed=0)
-    training.save(tmp_path, Progress(epoch=0))
+    folder = training.save(CheckpointStore(tmp_path), Progress(epoch=0))
 
-    assert training.load(tmp_path) == Progress(epoch=0, best=float("-inf"), best_epoch=-1)
+    assert training.load(folder) == Progress(epoch=0, best=float("-inf"), best_epoch=-1)
 
 
-def test_a_wrapped_model_is_saved_under_its_bare_names(tmp_path: Path, saved: Path):
+def test_a_wrapped_model_is_saved_under_its_bare_names(saved: Path, tmp_path: Path):
     training = Training(seed=0)
-    wrapped = nn.DataParallel(training.model)
+    bare = training.model
+    training.model = nn.DataParallel(bare)
 
-    checkpoint.save(tmp_path, wrapped, training.optimizer, training.scheduler, Progress(epoch=0))
+    folder = training.save(CheckpointStore(tmp_path), Progress(epoch=0))
 
-    names = torch.load(tmp_path / STATE, weights_only=True)["model"].keys()
+    names = torch.load(folder / STATE, weights_only=True)["model"].keys()
     assert names == torch.load(saved / STATE, weights_only=True)["model"].keys()
-    assert checkpoint.bare(wrapped) is training.model
+    assert checkpoint.bare(training.model) is bare
 
 
-def test_a_flipped_byte_is_refused_in_three_lines(saved: Path, tmp_path: Path):
-    path = copied(saved, tmp_path) / STATE
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+def test_whatever_else_moves_along_comes_back(tmp_path: Path):
+    training, averaged = Training(seed=0), nn.Linear(2, 3)
 
-    with pytest.raises(DataError) as refused:
+    def write(folder: Path) -> dict:
+        return checkpoint.save(
+            folder,
+            training.model,
+            training.optimizer,
+            training.scheduler,
+            Progress(epoch=0),
+            also={"averaged": averaged},
+        )
+
+    folder = CheckpointStore(tmp_path).save(0, write, metrics={})
+    fresh = nn.Linear(2, 3)
+    parts = (training.model, training.optimizer, training.scheduler)
+
+    checkpoint.load(folder, *parts, also={"averaged": fresh})
+
+    assert torch.equal(fresh.weight, averaged.weight)
+    with pytest.raises(DataError, match="KeyError: 'ema'"):
+        checkpoint.load(folder, *parts, also={"ema": fresh})
+
+
+def test_the_state_of_another_net_is_refused_and_changes_nothing(saved: Path, tmp_path: Path):
+    training = Training(seed=7)
+    before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
+    state = torch.load(saved / STATE, weights_only=True)
+    state["model"] = HRNet(4, 2, modules=(1, 1, 1), blocks=1, stem=8).state_dict()
+
+    with pytest.raises(DataError, match="it is of another net: ") as refused:
+        training.load(resealed(tmp_path, state))
+
+    assert refused.value.where.startswith(f"{tmp_path}: state.pt does not fit (ValueError")
+    assert all(torch.equal(w, before[name]) for name, w in training.model.state_dict().items())
+
+
+@pytest.mark.parametrize("lost", ["model", "optimizer", "scheduler", "progress"])
+def test_a_state_that_lacks_a_part_is_refused(saved: Path, tmp_path: Path, lost: str):
+    state = torch.load(saved / STATE, weights_only=True)
+    del state[lost]
+
+    with pytest.raises(DataError, match=f"KeyError: '{lost}'"):
+        Training(seed=0).load(resealed(tmp_path, state))
+
+
+def test_a_disk_with_room_for_less_than_three_is_refused_before_a_byte(tmp_path: Path, monkeypatch):
+    usage = checkpoint.shutil.disk_usage(tmp_path)._replace(free=2**20)
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage)
+
+    with pytest.raises(OSError, match="1 MiB are free, 3 checkpoints of 1 MiB must fit"):
+        Training(seed=0).save(CheckpointStore(tmp_path), Progress(epoch=0))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_is_not_asked_for_anything_but_a_checkpoint(tmp_path: Path):
+    entries = {STATE: put_json(tmp_path / STATE, {}), "../a": {"bytes": 1, "sha256": ""}}
+    seal(tmp_path, entries, epoch=0, about={})
+
+    with pytest.raises(DataError, match="vouches for other files than a checkpoint has"):
         Training(seed=0).load(tmp_path)
-
-    assert str(refused.value) == (
-        "a checkpoint that is unfinished or damaged\n"
-        f"  {tmp_path}\n"
-        "  fix: remove this folder and give the same command again: the run goes on before it"
-    )
-
-
-@pytest.mark.parametrize("gone", [STATE, MANIFEST])
-def test_a_folder_that_was_never_finished_is_refused(saved: Path, tmp_path: Path, gone: str):
-    (copied(saved, tmp_path) / gone).unlink()
-
-    with pytest.raises(DataError, match="unfinished or damaged"):
-        checkpoint.verify(tmp_path)
-
-
-@pytest.mark.parametrize("manifest", ["", "[]", "{}", '{"files": []}', '{"files": {}}', "\x00"])
-def test_a_manifest_that_vouches_for_nothing_is_refused(saved: Path, tmp_path: Path, manifest: str):
-    (copied(saved, tmp_path) / MANIFEST).write_text(manifest)
-
-    with pytest.raises(DataError, match="unfinished or damaged"):
-        checkpoint.verify(tmp_path)
