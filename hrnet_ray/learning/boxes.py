@@ -1,4 +1,4 @@
-"""The boxes that poses are looked for in: the true ones, or a detector's."""
+"""A detector's boxes, in which poses are looked for instead of the true ones."""
 
 import json
 from collections import Counter
@@ -25,23 +25,12 @@ class Boxes:
     box_xywh: np.ndarray
     """float64 [N, 4], image pixels."""
     score: np.ndarray
-    """float64 [N]: how sure the detector is; 1 for a true box."""
+    """float64 [N]: how sure the detector is."""
     left_out: Mapping[str, int]
 
     @property
     def read(self) -> int:
         return len(self.score) + sum(self.left_out.values())
-
-
-def true_boxes(truth: Mapping[str, np.ndarray]) -> Boxes:
-    """The boxes of the label columns, in the order of their rows."""
-    return Boxes(
-        picture=truth["picture"],
-        category_id=truth["category_id"],
-        box_xywh=truth["box_xywh"],
-        score=np.ones(len(truth["id"])),
-        left_out={},
-    )
 
 
 def read_detections(
