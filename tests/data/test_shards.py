@@ -150,3 +150,18 @@ def test_a_file_where_a_folder_is_wanted_is_told(images: Path):
         "  fix: give a folder that can be written"
     )
     assert of_images.value.what == "the folder is a file"
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_bytes_of_a_shard_do_not_depend_on_the_number_of_threads(
+    images: Path, cut_off: Path, exact: bool, monkeypatch: pytest.MonkeyPatch
+):
+    found = labels(*some(7).instances, instance(7, cut_off.name), *some(3).instances)
+    manifests = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
+        out = images.parent / f"{threads} threads"
+        manifests.append(written(images, found, out=out, exact=exact, skip_broken=True))
+
+    assert manifests[0].splits == manifests[1].splits == manifests[2].splits
+    assert manifests[0].splits["train"].rows == 10

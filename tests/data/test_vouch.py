@@ -265,3 +265,14 @@ def test_missing_and_cut_shards_are_named_without_hashing(images: Path):
     assert "train/00000.parquet (" in error.value.where
     assert "train/00001.parquet (missing)" in error.value.where
     assert error.value.what == "2 shards cannot be used"
+
+
+@pytest.mark.parametrize("shift", range(6))
+def test_an_extension_type_is_seen_wherever_it_stands_in_a_footer(images: Path, shift: int):
+    manifest = written(images, some(7))
+    table = read_table(manifest, "train")
+    table = table.rename_columns(["i" * (shift + 1), *table.column_names[1:]])
+    table = with_type(table, "t" * (shift + 1))
+
+    with pytest.raises(DataError, match="columns of a type that is not ours"):
+        check_shards(replaced(manifest, parquet(table)))
