@@ -4,7 +4,6 @@ They lie in the run's folder on the shared storage, under their own names. Ray i
 them: it forgets one whose worker dies within two seconds, and never goes back to an older one.
 """
 
-import os
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from hrnet_ray.learning.checkpoint_store import (
 )
 from hrnet_ray.learning.workers import of_everybody
 from hrnet_ray.runtime.records import append_epoch, append_fault, read_epochs
+from hrnet_ray.runtime.run_folder import probe_folder
 
 FOLDER = "ray"
 """In the run's folder. Ray keeps files of its own there, and the checkpoints of older runs."""
@@ -146,23 +146,6 @@ class Checkpoints:
                     continue  # an older one, damaged since
                 if metrics:
                     append_epoch(self.run_folder, metrics)
-
-
-def probe_folder(folder: Path) -> None:
-    """Write a few bytes into a folder, through to the disk, and remove them again.
-
-    Raises:
-        OSError: that is not possible.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / f".probe-{platform.node()}-{os.getpid()}"
-    try:
-        with probe.open("wb") as file:
-            file.write(bytes(4096))
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        probe.unlink(missing_ok=True)
 
 
 def _refusal(load: Load, folder: Path) -> str:

@@ -5,6 +5,7 @@ data/ plots/ predictions/ model/ ray/. MLflow's artifact tree has the same names
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from typing import Any
 
 from hrnet_ray.config import Cluster, Experiment, differences, flatten
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.errors import ClusterError, UsageError
+from hrnet_ray.errors import ClusterError, DataError, UsageError
+from hrnet_ray.runtime.lease import put_once
 
 ARTIFACTS = (
     "resolved.json",
@@ -43,26 +45,60 @@ def open_run_folder(
     Raises:
         UsageError: another experiment has this name; the differing settings are listed.
         ClusterError: the storage cannot be written to.
+        DataError: what the run was begun with cannot be read any more.
     """
     folder = Path(cluster.storage).absolute() / manifest.name / experiment.name
     settings = json.loads(json.dumps(flatten(experiment) | {"data.digest": manifest.digest}))
     settings |= {"search": searched} if searched else {}
     path = folder / "resolved.json"
     try:
-        if path.is_file():
-            _same(json.loads(path.read_text(encoding="utf-8")), settings, folder)
-            return folder
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "command.txt").write_text(" ".join(sys.argv) + "\n", encoding="utf-8")
-        (folder / "environment.json").write_text(json.dumps(environment(), indent=2))
-        path.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        if not path.is_file():
+            _begin(folder, path, settings)
+        _same(json.loads(path.read_text(encoding="utf-8")), settings, folder)
+        probe_folder(folder)
     except OSError as error:
         raise ClusterError(
             "the storage folder cannot be written to",
-            f"--cluster.storage {cluster.storage}: {error.strerror or error}",
-            "give a folder that every node can write to",
+            f"--cluster.storage {cluster.storage} on {platform.node()}: {error.strerror or error}",
+            "free some space, or give a folder that every node can write to",
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            "the settings of this run cannot be read",
+            f"{path}: {error}",
+            "give the run another --name, or remove this file if its settings are the same",
         ) from error
     return folder
+
+
+def _begin(folder: Path, path: Path, settings: dict[str, Any]) -> None:
+    """Write with what a run is made; of two commands that begin together, one has its way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "command.txt").write_text(" ".join(sys.argv) + "\n", encoding="utf-8")
+    (folder / "environment.json").write_text(json.dumps(environment(), indent=2))
+    part = path.with_name(f".{path.name}-{platform.node()}-{os.getpid()}")
+    try:
+        part.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        put_once(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def probe_folder(folder: Path) -> None:
+    """Write a few bytes into a folder, through to the disk, and remove them again.
+
+    Raises:
+        OSError: that is not possible.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".probe-{platform.node()}-{os.getpid()}"
+    try:
+        with probe.open("wb") as file:
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+    finally:
+        probe.unlink(missing_ok=True)
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:

@@ -30,6 +30,7 @@ from hrnet_ray.runtime.checkpoints import FOLDER
 from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
 from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.judge import fixed16
+from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.recipes import build_model
@@ -72,6 +73,11 @@ def fit(experiment: Experiment, cluster: Cluster) -> Outcome:
     manifest = read_manifest(experiment.data.root)
     check(experiment, cluster, manifest)
     folder = open_run_folder(experiment, cluster, manifest)
+    with Lease(folder):
+        return _fit_in(folder, experiment, cluster, manifest)
+
+
+def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Manifest) -> Outcome:
     connect(cluster)
     share = share_of(cluster, ray.cluster_resources())
     board = Board.open(

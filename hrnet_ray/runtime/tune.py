@@ -14,10 +14,11 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from hrnet_ray.config import Cluster, Experiment, flatten, override
-from hrnet_ray.data.manifest import read_manifest
+from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.hosts import TrialHost
 from hrnet_ray.runtime.ingest import Stored, load
+from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.run_folder import made_with, open_run_folder
@@ -66,6 +67,18 @@ def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> S
     check(base, cluster, manifest)
     searched = {name: repr(_plain(sampler)) for name, sampler in space.items()}
     folder = open_run_folder(base, cluster, manifest, searched=searched)
+    with Lease(folder):
+        return _sweep_in(folder, base, space, cluster, search, manifest)
+
+
+def _sweep_in(
+    folder: Path,
+    base: Experiment,
+    space: Space,
+    cluster: Cluster,
+    search: Search,
+    manifest: Manifest,
+) -> Study:
     connect(cluster)
     have = ray.cluster_resources()
     at_once = search.at_once or runs_at_once(cluster, have, trials=search.trials)

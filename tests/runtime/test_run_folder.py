@@ -1,9 +1,15 @@
 import json
+import os
+import platform
+import subprocess
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from hrnet_ray.errors import ClusterError, UsageError
+from hrnet_ray.errors import ClusterError, DataError, UsageError
+from hrnet_ray.runtime import run_folder
 from hrnet_ray.runtime.run_folder import open_run_folder
 
 
@@ -39,4 +45,72 @@ def test_a_storage_that_is_a_file_is_refused(tiny, here, tigers, tmp_path):
     (tmp_path / "runs").write_text("not a folder")
 
     with pytest.raises(ClusterError, match="cannot be written to"):
+        open_run_folder(tiny, here, tigers)
+
+
+def _refused(experiment, cluster, data) -> ClusterError:
+    started = time.monotonic()
+    with pytest.raises(ClusterError, match="cannot be written to") as refused:
+        open_run_folder(experiment, cluster, data)
+    assert time.monotonic() - started < 10
+    assert f"{cluster.storage} on {platform.node()}: " in refused.value.where
+    return refused.value
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_storage_that_may_not_be_written_to_is_refused(tiny, here, tigers, tmp_path):
+    (tmp_path / "runs").mkdir(mode=0o555)
+
+    assert "Permission denied" in _refused(tiny, here, tigers).where
+
+
+def test_a_storage_where_nobody_can_make_folders_is_refused(tiny, here, tigers):
+    _refused(tiny, replace(here, storage="/proc/no such mount"), tigers)
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A function that makes a file system of the storage, and then makes it read-only."""
+    storage = tmp_path / "runs"
+    storage.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", storage], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("only root can mount a file system")
+    yield lambda: subprocess.run(["mount", "-o", "remount,ro", storage], check=True)
+    subprocess.run(["umount", storage], check=True)
+
+
+def test_a_run_whose_storage_became_read_only_is_refused(tiny, here, tigers, read_only):
+    open_run_folder(tiny, here, tigers)
+    read_only()
+
+    assert "Read-only file system" in _refused(tiny, here, tigers).where
+
+
+def test_settings_that_cannot_be_read_any_more_are_named(tiny, here, tigers):
+    path = open_run_folder(tiny, here, tigers) / "resolved.json"
+    path.write_text('{"optim.lr": ')
+
+    with pytest.raises(DataError, match=r"settings of this run cannot be read") as refused:
+        open_run_folder(tiny, here, tigers)
+
+    assert str(path) in refused.value.where
+
+
+def test_of_two_that_begin_together_the_later_one_meets_the_settings_of_the_first(
+    tiny, here, tigers, monkeypatch
+):
+    other = replace(tiny, optim=replace(tiny.optim, lr=0.002))
+    begin = run_folder._begin
+
+    def overtaken(folder: Path, path: Path, settings: dict) -> None:
+        monkeypatch.undo()
+        open_run_folder(other, here, tigers)
+        begin(folder, path, settings)
+
+    monkeypatch.setattr(run_folder, "_begin", overtaken)
+
+    with pytest.raises(UsageError, match=r"optim.lr: 0.002 -> 0.001"):
         open_run_folder(tiny, here, tigers)
