@@ -14,7 +14,8 @@ import torch
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.shards import Progress
 from hrnet_ray.errors import DataError
-from hrnet_ray.inference.evaluation_rows import Labelled, Seen, look, read_labels
+from hrnet_ray.inference.evaluation_labels import Labelled, read_labels
+from hrnet_ray.inference.evaluation_rows import Seen, look
 from hrnet_ray.inference.model_folder import ModelSpec
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.learning.assessment import Assessment, assess

@@ -63,7 +63,7 @@ def worst(evaluation: Evaluation, manifest: Manifest) -> np.ndarray:
         manifest, evaluation.question.split, labelled.truth["id"][shown], evaluation.judged.spec
     )
     found_xy = assessment.nearest_xy[shown]
-    without = np.isnan(found_xy).all((1, 2))
+    without = np.isnan(found_xy[:, 0, 0]).tolist()
     captions = [
         f"{kind} {assessment.per_instance[at]:.2f}{', no pose' if lost else ''}  "
         f"{labelled.images[at]}".encode("ascii", "replace").decode()

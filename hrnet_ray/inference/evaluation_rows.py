@@ -15,9 +15,10 @@ import pyarrow as pa
 import torch
 
 from hrnet_ray.data import rows
-from hrnet_ray.data.manifest import Manifest, open_shard, read_table
+from hrnet_ray.data.manifest import Manifest, open_shard
 from hrnet_ray.data.shards import Progress
 from hrnet_ray.errors import DataError
+from hrnet_ray.inference.evaluation_labels import Labelled
 from hrnet_ray.inference.model_folder import ModelSpec
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.learning.batch import CropBatch, to_crops
@@ -29,58 +30,6 @@ from hrnet_ray.pose.geometry import UNIT_PX, box_to_center_scale
 
 BATCH = 64
 DECODERS = 8  # threads; OpenCV lets go of the GIL
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """The truth of a split, in the order of its row ids, and its pictures."""
-
-    truth: rows.Arrays
-    """The label columns, and `picture`: int64 [N], the place of its picture in `pictures`."""
-    images: list[str]
-    """The file name of each row's picture."""
-    pictures: list[str]
-    """File names, in the order of their image ids."""
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def places(self) -> dict[int | str, int]:
-        """The place of a picture by any of its image ids, and by its file name."""
-        by_id = zip(self.truth["image_id"].tolist(), self.truth["picture"].tolist(), strict=True)
-        return {**dict(by_id), **{name: at for at, name in enumerate(self.pictures)}}
-
-    def only(self, kept: np.ndarray) -> "Labelled":
-        """Some of the rows (bool [N]), and the pictures that they are in."""
-        truth = {name: column[kept] for name, column in self.truth.items()}
-        return _labelled(truth, [self.images[at] for at in np.flatnonzero(kept)])
-
-
-def read_labels(manifest: Manifest, split: str) -> Labelled:
-    """The labels of a split; its pictures are not read.
-
-    Raises:
-        DataError: there is no such split, it is damaged, or it has no rows.
-    """
-    if not manifest.shards(split):
-        raise DataError(
-            "nothing to score",
-            f"{split} of {manifest.root} has no rows",
-            f"prepare it with labelled pictures for {split}",
-        )
-    table = read_table(manifest, split, columns=[*rows.LABELS, "image"]).sort_by("id")
-    return _labelled(rows.labels_of(table), table["image"].to_pylist())
-
-
-def _labelled(truth: rows.Arrays, images: list[str]) -> Labelled:
-    first: dict[str, int] = {}
-    for name, image in zip(images, truth["image_id"].tolist(), strict=True):
-        first[name] = min(image, first.get(name, image))
-    # MPII has an id for each person: the file name says which ones share a picture.
-    pictures = sorted(first, key=lambda name: (first[name], name))
-    place = {name: at for at, name in enumerate(pictures)}
-    picture = np.array([place[name] for name in images], np.int64)
-    return Labelled({**truth, "picture": picture}, images, pictures)
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def how(judged: Judged, evaluation: Evaluation) -> str:
     """How a model's heatmaps were read, and what was done with its poses."""
     spec, assessment = judged.spec, judged.assessment
     said = f"decode {spec.decode}, flip test {'on' if spec.flip_test else 'off'}"
-    if assessment.oks:
+    if assessment.main == "OKS_AP":
         said += (
             f", OKS-NMS {evaluation.question.nms_oks:g} "
             f"({assessment.dropped:,} of {len(judged.seen.poses):,} poses dropped), "

@@ -5,7 +5,7 @@ work of a fraction of a millisecond for any number of times that each picture co
 set it is what COCO's own evaluation says, and tests hold it to that.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,9 @@ MOST_POSES = 20
 NMS_OKS = 0.9
 """Two poses that are more alike than this are one, as published."""
 EPS = np.spacing(1)
+
+Truth = Mapping[str, np.ndarray]
+"""The label columns (`data.rows.labels_of`), and `picture`: int64 [N], the place of its picture."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +49,26 @@ class Poses:
 
 
 def similarity(
-    found_xy: np.ndarray,
-    true_xy: np.ndarray,
-    visible: np.ndarray,
-    area: np.ndarray,
-    box_xywh: np.ndarray,
-    sigmas: Sequence[float],
+    found_xy: np.ndarray, truth: Truth, instances: np.ndarray, sigmas: Sequence[float]
 ) -> np.ndarray:
-    """OKS of D poses [D, K, 2] with G instances [G, K, 2]: float64 [D, G].
+    """OKS of D poses [D, K, 2] with the instances of G rows: float64 [D, G].
 
     An instance without a visible keypoint is compared with twice its box, as COCO does.
     """
     variances = (np.array(sigmas) * 2) ** 2
-    similar = np.zeros((len(found_xy), len(true_xy)))
-    for at, (truth, seen) in enumerate(zip(true_xy, visible, strict=True)):
-        if seen.any():
-            away = found_xy - truth
-        else:
-            corner, size = box_xywh[at, :2], box_xywh[at, 2:]
+    similar = np.zeros((len(found_xy), len(instances)))
+    for at, row in enumerate(instances):
+        seen = truth["visible"][row]
+        away = found_xy - truth["image_xy"][row]
+        if not seen.any():
+            corner, size = truth["box_xywh"][row, :2], truth["box_xywh"][row, 2:]
             low, high = corner - size, corner + 2 * size
             away = np.maximum(0, low - found_xy) + np.maximum(0, found_xy - high)
+            seen = ~seen
         # In COCO's order of operations: the last bit decides when a pose lies on a threshold.
-        error = (away[..., 0] ** 2 + away[..., 1] ** 2) / variances / (area[at] + EPS) / 2
-        near = np.exp(-(error[:, seen] if seen.any() else error))
-        similar[:, at] = [row.sum() / len(row) for row in near]
+        squares = away[..., 0] ** 2 + away[..., 1] ** 2
+        error = squares / variances / (truth["area"][row] + EPS) / 2
+        similar[:, at] = [pose.sum() / len(pose) for pose in np.exp(-error[:, seen])]
     return similar
 
 
@@ -123,51 +122,57 @@ class Matches:
     """int [M, 2]: pose and instance that match at the lowest threshold."""
 
 
-def match(
-    poses: Poses, truth: Mapping[str, np.ndarray], sigmas: Sequence[float], *, pictures: int
-) -> Matches:
+def match(poses: Poses, truth: Truth, sigmas: Sequence[float], *, pictures: int) -> Matches:
     """Let poses find instances, picture by picture, as COCO does: the surest pose chooses first."""
     categories = np.unique(truth["category_id"])
-    counts = truth["visible"].any(1)
-    instances = np.zeros((len(categories), pictures), int)
-    place = np.searchsorted(categories, truth["category_id"])
-    np.add.at(instances, (place[counts], truth["picture"][counts]), 1)
-    targets = {
-        (int(truth["picture"][g[0]]), int(truth["category_id"][g[0]])): g
-        for g in _groups(truth["picture"], truth["category_id"])
-    }
-    chosen, hits, ignored, pairs = [], [], [], []
-    for members in _groups(poses.picture, poses.category_id):
-        members = members[np.argsort(-poses.score[members], kind="stable")][:MOST_POSES]
-        key = (int(poses.picture[members[0]]), int(poses.category_id[members[0]]))
-        wanted = targets.get(key, np.zeros(0, int))
-        wanted = wanted[np.argsort(~counts[wanted], kind="stable")]  # those that count come first
-        similar = similarity(
-            poses.image_xy[members],
-            *(truth[name][wanted] for name in ("image_xy", "visible", "area", "box_xywh")),
-            sigmas,
-        )
+    counts = _counting(truth)
+    rows, pairs = [np.zeros(0, int)], [np.zeros((0, 2), int)]
+    hits, misses = ([np.zeros((len(THRESHOLDS), 0), bool)] for _ in range(2))
+    for members, wanted in _meetings(poses, truth):
+        similar = similarity(poses.image_xy[members], truth, wanted, sigmas)
         found = _assigned(similar, counts[wanted])
-        chosen.append(members)
-        hits.append((found >= 0) & np.append(counts[wanted], False)[found])
-        ignored.append((found >= 0) & ~np.append(counts[wanted], False)[found])
-        first = found[0] >= 0
-        pairs.append(np.stack([members[first], wanted[found[0][first]]], 1))
-    if not chosen:
-        nothing = np.zeros((len(THRESHOLDS), 0), bool)
-        empty = np.zeros(0, int)
-        return Matches(empty, empty, nothing, nothing, instances, np.zeros((0, 2), int))
-    rows, hit = np.concatenate(chosen), np.concatenate(hits, 1)
-    miss = ~(hit | np.concatenate(ignored, 1))
-    order = np.argsort(-poses.score[rows], kind="stable")
+        rows.append(members)
+        hits.append(np.append(counts[wanted], False)[found])  # -1, none, is the last one
+        misses.append(found < 0)
+        lenient = found[0]
+        pairs.append(np.stack([members, np.append(wanted, -1)[lenient]], 1)[lenient >= 0])
+    row = np.concatenate(rows)
+    order = np.argsort(-poses.score[row], kind="stable")
     return Matches(
-        picture=poses.picture[rows][order],
-        category=np.searchsorted(categories, poses.category_id[rows])[order],
-        hit=np.ascontiguousarray(hit[:, order]),
-        miss=np.ascontiguousarray(miss[:, order]),
-        instances=instances,
+        picture=poses.picture[row][order],
+        category=np.searchsorted(categories, poses.category_id[row])[order],
+        hit=np.concatenate(hits, 1)[:, order],
+        miss=np.concatenate(misses, 1)[:, order],
+        instances=_how_many(truth, categories, pictures),
         pairs=np.concatenate(pairs),
     )
+
+
+def _counting(truth: Truth) -> np.ndarray:
+    """An instance without a visible keypoint is not looked for: bool [N]."""
+    return np.asarray(truth["visible"].any(axis=1))
+
+
+def _meetings(poses: Poses, truth: Truth) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Poses and instances of one picture and category: the surest, and those that count, first."""
+    counts = _counting(truth)
+    there = {
+        (int(truth["picture"][rows[0]]), int(truth["category_id"][rows[0]])): rows
+        for rows in _groups(truth["picture"], truth["category_id"])
+    }
+    for members in _groups(poses.picture, poses.category_id):
+        key = int(poses.picture[members[0]]), int(poses.category_id[members[0]])
+        wanted = there.get(key, np.zeros(0, int))
+        surest = np.argsort(-poses.score[members], kind="stable")[:MOST_POSES]
+        yield members[surest], wanted[np.argsort(~counts[wanted], kind="stable")]
+
+
+def _how_many(truth: Truth, categories: np.ndarray, pictures: int) -> np.ndarray:
+    counts = _counting(truth)
+    instances = np.zeros((len(categories), pictures), int)
+    place = np.searchsorted(categories, truth["category_id"][counts])
+    np.add.at(instances, (place, truth["picture"][counts]), 1)
+    return instances
 
 
 def _assigned(similar: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -203,18 +208,19 @@ def average_precision(
 
     A category without an instance in these pictures does not count; NaN where there is none at all.
     """
-    if times is None:
-        times = np.ones(matches.instances.shape[1])
+    weights = np.ones(matches.instances.shape[1]) if times is None else times
     figures = []
     for category, instances in enumerate(matches.instances):
-        if total := float(instances @ times):
+        if total := float(instances @ weights):
             own = matches.category == category
-            if own.all():
-                own = slice(None)
-            weights = times[matches.picture[own]]
-            figures.append(_figures(matches.hit[:, own], matches.miss[:, own], weights, total))
+            of = slice(None) if own.all() else own
+            figures.append(
+                _figures(
+                    matches.hit[:, of], matches.miss[:, of], weights[matches.picture[of]], total
+                )
+            )
     if not figures:
-        return np.full((2, len(THRESHOLDS)), np.nan)[0], np.full(len(THRESHOLDS), np.nan)
+        return np.full(len(THRESHOLDS), np.nan), np.full(len(THRESHOLDS), np.nan)
     precision, recall = np.mean(figures, 0)
     return precision, recall
 

@@ -9,12 +9,12 @@ import torch
 from hrnet_ray.data.manifest import Manifest, read_table
 from hrnet_ray.data.rows import labels_of
 from hrnet_ray.errors import DataError
+from hrnet_ray.inference.evaluation_labels import read_labels
 from hrnet_ray.inference.evaluation_rows import (
     ahead,
     crops_of,
     look,
     padded_areas,
-    read_labels,
 )
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.learning.boxes import Boxes

@@ -136,14 +136,9 @@ def test_no_pose_at_all_scores_zero_and_no_instance_at_all_no_number():
 
 
 def test_similarity_is_the_formula():
-    alike = similarity(
-        np.array([[[3.0, 4.0]]]),
-        np.array([[[0.0, 0.0]]]),
-        np.array([[True]]),
-        np.array([400.0]),
-        np.array([[0.0, 0.0, 20.0, 20.0]]),
-        (0.1,),
-    )
+    _, truth = _two(found=[[0.0, 0.0]], true=[[0.0, 0.0]])
+
+    alike = similarity(np.array([[[3.0, 4.0]]]), truth, np.array([0]), (0.1,))
 
     assert alike.item() == pytest.approx(np.exp(-25 / (0.2**2 * 400 * 2)))
 
