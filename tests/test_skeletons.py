@@ -134,12 +134,12 @@ def test_a_yaml_from_a_stranger_is_refused_at_once(tmp_path, content, reason):
     path = tmp_path / "evil.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     memory_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start_s = time.perf_counter()
+    start_s = time.process_time()
 
     with pytest.raises(DataError) as error:
         named(str(path))
 
-    assert time.perf_counter() - start_s < 1
+    assert time.process_time() - start_s < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_kb < 200 * 1024
     assert error.value.what == "a YAML file that cannot be read"
     assert str(path) in error.value.where
@@ -207,7 +207,7 @@ def test_a_skeleton_file_must_be_a_file(tmp_path):
 
 def test_many_keypoints_are_compared_quickly():
     names = tuple(f"k{number}" for number in range(20_000))
-    start_s = time.perf_counter()
+    start_s = time.process_time()
 
     assert len(Skeleton(name="fox", keypoints=names)) == 20_000
-    assert time.perf_counter() - start_s < 1
+    assert time.process_time() - start_s < 1

@@ -157,9 +157,9 @@ def test_a_hundred_scans_are_decoded_and_more_are_not():
     assert pictures.decode(with_scans(PROGRESSIVE, 100)) is not None
     for count in (101, 1500):
         bomb = with_scans(PROGRESSIVE, count)
-        began = time.perf_counter()
+        began = time.process_time()
         assert pictures.decode(bomb) is None
-        assert time.perf_counter() - began < 0.05
+        assert time.process_time() - began < 0.05
         refused = pictures.refusal(bomb)
         assert refused.reason == Reason.TOO_MANY_SCANS
         assert "; 100 scans are decoded at most" in refused.detail
