@@ -148,11 +148,10 @@ def _dense(table: pa.Table, name: str) -> np.ndarray:
 
 def checked(table: pa.Table) -> pa.Table:
     """Add the column `intact`: whether each picture's bytes are those that were prepared."""
+    wanted = table["stored_sha256"].cast(pa.binary()).to_pylist()  # damage need not be text
     intact = [
-        hashlib.sha256(picture.as_buffer()).hexdigest() == wanted
-        for picture, wanted in zip(
-            table["picture"], table["stored_sha256"].to_pylist(), strict=True
-        )
+        hashlib.sha256(picture.as_buffer()).hexdigest().encode() == digest
+        for picture, digest in zip(table["picture"], wanted, strict=True)
     ]
     return table.append_column("intact", pa.array(intact, pa.bool_()))
 

@@ -12,6 +12,7 @@ from hrnet_ray.data.labels import Instance
 from hrnet_ray.data.rows import (
     LABELS,
     Arrays,
+    checked,
     cut_region,
     decode_exact,
     decode_rows,
@@ -49,6 +50,31 @@ def instance(box_xywh: tuple = (4, 3, 20, 16), **changes) -> Instance:
 
 def table(*made: dict) -> pa.Table:
     return pa.Table.from_pylist(list(made), schema=schema(3))
+
+
+def test_a_picture_that_is_not_what_was_prepared_is_found_and_read_as_nothing():
+    rows = table(*(exact_row(instance(id=at), png(noise())) for at in range(4)))
+    cut, other = rows["picture"][1].as_py()[:-9], png(noise(size_hw=(9, 9)))
+    pictures_now = [rows["picture"][0].as_py(), cut, other, rows["picture"][3].as_py()]
+    rows = rows.set_column(
+        rows.column_names.index("picture"), "picture", pa.array(pictures_now, pa.binary())
+    )
+
+    found = checked(rows)
+
+    assert found["intact"].to_pylist() == [True, False, False, True]
+    assert decode_rows(found, canvas_px=48)["readable"].tolist() == [True, False, False, True]
+    exact = decode_exact(found, input_hw=(32, 32), padding=1.25)
+    assert exact["readable"].tolist() == [True, False, False, True]
+    assert not exact["crop"][2].any()
+
+
+def test_a_digest_that_is_no_text_any_more_vouches_for_nothing():
+    rows = table(exact_row(instance(), png(noise())))
+    broken = pa.array([b"\xff" * 64], pa.binary()).view(pa.string())
+    at = rows.column_names.index("stored_sha256")
+
+    assert checked(rows.set_column(at, "stored_sha256", broken))["intact"].to_pylist() == [False]
 
 
 def region_of(picture: np.ndarray, box_xywh: tuple, *, canvas_px: int) -> pa.Table:
