@@ -8,23 +8,30 @@ README.md           the model card, for people
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import nn
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 
 from hrnet_ray.errors import DataError
 from hrnet_ray.models import HRNet
+from hrnet_ray.models.hrnet import COARSEST, branch_channels
 from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 
+DECODES = ("argmax", "quarter", "dark")
+LONGEST_SIDE = 4096
+"""Of a crop, in pixels: a folder from elsewhere shall not ask for all memory there is."""
+CONFIG_BYTES = 2**20
+
 _NOT_OURS = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),  # no such file, no such entries
+    *(OverflowError, RecursionError),  # numbers and nesting that no config has
     *(RuntimeError, SafetensorError),  # weights that do not fit
 )
 
@@ -47,6 +54,30 @@ class ModelSpec:
     trained_on: str = ""
     """Name and digest of the data set."""
     scores: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        height, width = self.input_hw
+        wrong = [
+            name
+            for name, right in (
+                ("width", _whole(self.width, 1, 2048)),
+                ("modules", len(self.modules) == 3 and all(_whole(m, 1, 99) for m in self.modules)),
+                ("blocks", _whole(self.blocks, 1, 99)),
+                ("stem", _whole(self.stem, 1, 4096)),
+                ("input_hw", all(_whole(side, 1, LONGEST_SIDE) for side in (height, width))),
+                ("input_hw", height % COARSEST == 0 == width % COARSEST),
+                ("padding", _number(self.padding) and 0 < self.padding <= 100),
+                ("sigma", _number(self.sigma) and 0 < self.sigma <= 1000),
+                ("decode", self.decode in DECODES),
+                ("flip_test", isinstance(self.flip_test, bool)),
+                ("shift_heatmap", isinstance(self.shift_heatmap, bool)),
+                ("trained_on", isinstance(self.trained_on, str)),
+                ("scores", all(_number(score) for score in self.scores.values())),
+            )
+            if not right
+        ]
+        if wrong:
+            raise ValueError(f"{wrong[0]} cannot be {str(getattr(self, wrong[0]))[:80]}")
 
     def build(self) -> HRNet:
         """The net, with random weights."""
@@ -80,16 +111,15 @@ def load_model(folder: Path) -> tuple[HRNet, ModelSpec]:
         DataError: files are missing, damaged, or do not belong together.
     """
     try:
-        entries: dict[str, Any] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        weights = (folder / WEIGHTS).read_bytes()
-        if sha256(weights).hexdigest() != entries.pop("sha256"):
-            raise ValueError(f"{WEIGHTS} is not the file that {CONFIG} was written for")
-        entries["skeleton"] = from_dict(entries["skeleton"], where=str(folder / CONFIG))
-        entries["modules"] = tuple(entries["modules"])
-        entries["input_hw"] = tuple(entries["input_hw"])
-        spec = ModelSpec(**entries)
+        spec, digest = _read_config(folder / CONFIG)
+        weights = folder / WEIGHTS
+        with weights.open("rb") as file:
+            if file_digest(file, "sha256").hexdigest() != digest:
+                raise ValueError(f"{WEIGHTS} is not the file that {CONFIG} was written for")
+        tensors = load_file(weights)
+        _require_size(spec, tensors)
         model = spec.build()
-        model.load_state_dict(load(weights))
+        model.load_state_dict(tensors)
     except _NOT_OURS as error:
         reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(
@@ -99,6 +129,41 @@ def load_model(folder: Path) -> tuple[HRNet, ModelSpec]:
         ) from error
     model.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return model, spec
+
+
+def _read_config(path: Path) -> tuple[ModelSpec, str]:
+    """What a model is, and the sha256 of its weights."""
+    with path.open("rb") as file:
+        content = file.read(CONFIG_BYTES + 1)
+    if len(content) > CONFIG_BYTES:
+        raise ValueError(f"{CONFIG} is longer than a config can be")
+    entries: dict[str, Any] = json.loads(content)
+    digest = entries.pop("sha256")
+    entries["skeleton"] = from_dict(entries["skeleton"], where=str(path))
+    entries["modules"] = tuple(entries["modules"])
+    entries["input_hw"] = tuple(entries["input_hw"])
+    return ModelSpec(**entries), digest
+
+
+def _require_size(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a config of a far larger net than its weights, before that net is built."""
+    numbers = blocks = 0
+    for branches, modules in zip((2, 3, 4), spec.modules, strict=True):
+        squares = sum(channels**2 for channels in branch_channels(spec.width, branches))
+        numbers += modules * spec.blocks * 18 * squares  # two 3 x 3 convolutions a block
+        blocks += modules * spec.blocks * branches
+    numbers += 13 * spec.blocks * spec.stem**2 + 36 * spec.stem * spec.width
+    have = sum(tensor.numel() for tensor in tensors.values())
+    if numbers > have or blocks > len(tensors):
+        raise ValueError(f"{CONFIG} describes a larger net than {WEIGHTS} holds")
+
+
+def _whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _replace(path: Path, data: bytes) -> None:

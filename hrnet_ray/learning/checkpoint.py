@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hrnet_ray.errors import shortened
 from hrnet_ray.learning.checkpoint_store import STATE, Entries, Sink, damaged, verify
+from hrnet_ray.models.safe_files import reason, unpickle
 
 ROOM = 3  # checkpoints must fit on the disk before one is written: the run writes other things too
 
@@ -87,15 +88,14 @@ def load(
     """
     verify(folder)
     try:
-        state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = unpickle(folder / STATE)
         progress = Progress(**state["progress"])
         last_step = int(state["scheduler"]["last_epoch"])
         extras = {name: state["also"][name] for name in also or {}}
         _require_same(state["model"], bare(model).state_dict())
         optimizer.load_state_dict(state["optimizer"])  # looks before it changes anything
     except Exception as error:  # whoever can write the folder can write a manifest to match
-        reason = " ".join(str(error).split("Please")[0].split())[:160]
-        raise damaged(folder, f"{STATE} does not fit ({type(error).__name__}: {reason})") from error
+        raise damaged(folder, f"{STATE} does not fit ({reason(error)})") from error
     bare(model).load_state_dict(state["model"])
     scheduler.last_epoch = last_step
     for name, part in (also or {}).items():

@@ -1,8 +1,7 @@
 """Start from somebody's weights, and say by name what did not fit.
 
 Read: the published pose and ImageNet checkpoints, mmpose 0.x and 1.x, timm, and this project's own,
-as .safetensors or as .pt / .pth. A pickle is only ever read with `weights_only=True`: it runs no
-code.
+as .safetensors or as .pt / .pth; `safe_files` reads them, and runs no code of theirs.
 """
 
 import re
@@ -12,16 +11,16 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from hrnet_ray.errors import DataError, shortened
 from hrnet_ray.models.hrnet import initialise
+from hrnet_ray.models.safe_files import read_safetensors, reason, unpickle
 
 ENOUGH_FRAC = 0.9  # of the tensors outside the head; fewer is another net, not another training
 HEAD = "final_layer."
+OURS = "model.safetensors"  # in a run's model/ folder
 WRAPPERS = ("state_dict", "model")  # in this order: in the published files "model" is only a name
 PREFIXES = re.compile(
     r"^(?:module\.|_orig_mod\.|model\.|backbone\.|(?:keypoint_)?head\.(?=final_layer\.))+"
@@ -65,16 +64,21 @@ def load_weights(
 ) -> WeightsReport:
     """Copy the weights in `path` into `model`, wherever name and shape agree.
 
-    A head for another number of keypoints is initialised afresh. Raises DataError when the file
-    cannot be read, or when less than 90 % of the tensors outside the head fit, unless `partial`;
-    the model is then as it was.
+    A folder stands for the `model.safetensors` in it; a `config.json` beside such a file has the
+    sha256 that it must have. A head for another number of keypoints is initialised afresh.
+
+    Raises:
+        DataError: the file cannot be read, or holds NaN, or less than 90 % of the tensors outside
+            the head fit, unless `partial`; the model is then as it was.
     """
     path = Path(path)
+    path = path / OURS if path.is_dir() else path
     found = {_our_name(name): tensor for name, tensor in _read(path).items()}
     wanted = model.state_dict()
     report = _compare(found, wanted, source=str(path))
     if not partial:
         _require_most(report, found, wanted)
+    _require_numbers(report, found)
     model.load_state_dict({name: found[name] for name in report.matched}, strict=False)
     if any(name.startswith(HEAD) for name in report.mismatched):
         model.get_submodule(HEAD.rstrip(".")).apply(initialise)
@@ -122,6 +126,21 @@ def _require_most(
     )
 
 
+def _require_numbers(report: WeightsReport, found: Mapping[str, Tensor]) -> None:
+    """Refuse what another training left when it diverged."""
+    broken = [name for name in report.matched if not _finite(found[name])]
+    if broken:
+        raise DataError(
+            "these weights are no numbers any more (NaN or infinite)",
+            f"{report.source}: {shortened(broken)}",
+            "give a file from before that training diverged",
+        )
+
+
+def _finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(tensor.float().isfinite().all())
+
+
 def _body(names: Iterable[str]) -> list[str]:
     """Leave out the head, and the counters that nothing reads and old files lack."""
     return [
@@ -135,15 +154,17 @@ def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError("there is no such weight file", str(path), "check the path")
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _unpickle(path)
+        content = read_safetensors(path) if path.suffix == ".safetensors" else unpickle(path)
     except Exception as error:  # a damaged file fails in any way: IndexError, struct.error, ...
         raise DataError(
             "this is not a file of weights that can be read safely",
-            f"{path}: {_reason(error)}",
+            f"{path}: {reason(error)}",
             "give a .safetensors file, or a .pth file that holds tensors only",
         ) from error
     tensors = {
-        name: value for name, value in _unwrapped(content).items() if isinstance(value, Tensor)
+        name: value
+        for name, value in _unwrapped(content).items()
+        if isinstance(name, str) and isinstance(value, Tensor) and _is_plain(value)
     }
     if not tensors:
         raise DataError(
@@ -154,24 +175,13 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _unpickle(path: Path) -> Any:
-    """Read a .pth file; let in, by name, the numpy numbers that old files keep their score in."""
-    scalar = np.float64(0).__reduce__()[
-        0
-    ]  # numpy's own rebuilding function; its module moved in numpy 2
-    numbers = [type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")]
-    allowed = [np.dtype, scalar, (scalar, "numpy.core.multiarray.scalar"), *numbers]
-    with torch.serialization.safe_globals(allowed):
-        return torch.load(path, map_location="cpu", weights_only=True)
+def _is_plain(tensor: Tensor) -> bool:
+    """Sparse, quantised, complex and empty-handed ("meta") tensors are weights of no HRNet."""
+    strided = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return strided and not tensor.is_quantized and not tensor.is_complex()
 
 
-def _reason(error: Exception) -> str:
-    """Say in one line what is wrong, without torch's advice to load the file unsafely."""
-    text = str(error).split("WeightsUnpickler error:")[-1].split("Please use")[0].strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
-
-
-def _unwrapped(content: Any) -> Mapping[str, Any]:
+def _unwrapped(content: Any) -> Mapping[Any, Any]:
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

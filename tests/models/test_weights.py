@@ -44,6 +44,18 @@ WRITERS = {
         "state_dict": OrderedDict((_mmpose("head")(name), w) for name, w in weights.items())
     },
     "under model": lambda weights: {"model": weights, "epoch": 3},
+    "Lightning": lambda weights: {
+        "pytorch-lightning_version": "2.4.0",
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},
+    },
+    "our own checkpoint": lambda weights: {
+        "model": weights,
+        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": []},
+        "scheduler": {"last_epoch": 7},
+        "progress": {"epoch": 1, "best": float("-inf"), "best_epoch": -1},
+        "also": {},
+    },
     "compiled under DDP": lambda weights: {f"module._orig_mod.{k}": w for k, w in weights.items()},
 }
 
@@ -94,7 +106,21 @@ def test_a_number_pickled_by_numpy_1_is_read(tmp_path: Path):
     assert _equal(model, source)
 
 
-def test_an_imagenet_classifier_gives_its_body_and_leaves_the_head(tmp_path: Path):
+CLASSIFIERS = {
+    "published ImageNet": lambda body, rest: body | rest,
+    "timm": lambda body, rest: body | rest,  # it kept the published names
+    "mmpretrain": lambda body, rest: {
+        "meta": {},
+        "state_dict": {f"backbone.{name}": w for name, w in (body | rest).items()},
+    },
+}
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("writer", CLASSIFIERS)
+def test_an_imagenet_classifier_gives_its_body_and_leaves_the_head(
+    writer: str, ending: str, tmp_path: Path
+):
     source, model = _net(seed=1), _net(seed=2)
     leftovers = {
         "incre_modules.0.0.conv1.weight": torch.zeros(2, 2, 1, 1),
@@ -104,15 +130,44 @@ def test_an_imagenet_classifier_gives_its_body_and_leaves_the_head(tmp_path: Pat
         "stage4.2.fuse_layers.1.0.0.0.weight": torch.zeros(2, 2, 3, 3),
     }
     body = {name: w for name, w in source.state_dict().items() if name not in HEAD}
-    torch.save(body | leftovers, tmp_path / "imagenet.pth")
+    content = CLASSIFIERS[writer](body, leftovers)
+    path = tmp_path / f"imagenet.{ending}"
+    if ending == "pth":
+        torch.save(content, path)
+    else:
+        save_file(content.get("state_dict", content), path)
     head_before = model.final_layer.weight.clone()
 
-    report = load_weights(model, tmp_path / "imagenet.pth")
+    report = load_weights(model, path)
 
     assert report.matched == list(body)
     assert report.missing == HEAD
-    assert report.unexpected == list(leftovers)
+    assert sorted(report.unexpected) == sorted(leftovers)
     assert torch.equal(model.final_layer.weight, head_before)
+    assert torch.equal(model.conv1.weight, source.conv1.weight)
+
+
+@pytest.mark.parametrize(("share", "fits"), [(0.89, False), (0.92, True)])
+def test_nine_of_ten_tensors_of_the_body_must_fit(share: float, fits: bool, tmp_path: Path):
+    source, model = _net(seed=1), _net(seed=2)
+    state = source.state_dict()
+    body = [n for n in state if n not in HEAD and not n.endswith("num_batches_tracked")]
+    kept = body[: round(share * len(body))]
+    torch.save({name: state[name] for name in kept}, tmp_path / "part.pth")
+
+    if fits:
+        assert load_weights(model, tmp_path / "part.pth").matched == kept
+    else:
+        with pytest.raises(DataError, match=f"fit only {len(kept):,} of the {len(body):,} tensors"):
+            load_weights(model, tmp_path / "part.pth")
+        assert load_weights(model, tmp_path / "part.pth", partial=True).matched == kept
+
+
+def test_names_that_are_no_names_are_no_weights(tmp_path: Path):
+    torch.save({0: torch.zeros(2), (1, 2): torch.zeros(2)}, tmp_path / "numbered.pth")
+
+    with pytest.raises(DataError, match="this file holds no weights"):
+        load_weights(_net(seed=1), tmp_path / "numbered.pth")
 
 
 def test_another_number_of_keypoints_starts_the_head_afresh_and_says_so(tmp_path: Path):

@@ -1,0 +1,368 @@
+"""Weights from elsewhere run no code, whichever door they come through, and crash nothing."""
+
+import hashlib
+import json
+import os
+import random
+import re
+import resource
+import struct
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from hrnet_ray.cli import main
+from hrnet_ray.errors import DataError
+from hrnet_ray.inference.model_folder import CONFIG, WEIGHTS, ModelSpec, load_model, save_model
+from hrnet_ray.learning import checkpoint
+from hrnet_ray.learning.checkpoint_store import STATE, seal
+from hrnet_ray.models import HRNet
+from hrnet_ray.models.weights import load_weights
+from hrnet_ray.skeletons import Skeleton
+from tests.hostile_weights import PAYLOADS, UNARMED
+
+MUTATIONS = int(os.environ.get("HRNET_RAY_MUTATIONS", "2000"))
+SPEC = ModelSpec(
+    skeleton=Skeleton(name="otter", keypoints=("left_paw", "right_paw", "nose")),
+    width=4,
+    modules=(1, 1, 1),
+    blocks=1,
+    stem=4,
+    input_hw=(64, 32),
+    padding=1.25,
+    sigma=1.5,
+    decode="argmax",
+    flip_test=False,
+    shift_heatmap=False,
+)
+
+
+@pytest.fixture(scope="module")
+def otter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder."""
+    folder = tmp_path_factory.mktemp("otter")
+    torch.manual_seed(0)
+    save_model(folder, SPEC.build(), SPEC)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "a.png"
+    cv2.imwrite(str(path), np.zeros((20, 20, 3), np.uint8))
+    return path
+
+
+def as_init(file: Path, folder: Path, otter: Path, picture: Path) -> None:
+    load_weights(SPEC.build(), file)
+
+
+def as_safetensors_init(file: Path, folder: Path, otter: Path, picture: Path) -> None:
+    path = folder / "weights.safetensors"
+    path.write_bytes(file.read_bytes())
+    load_weights(SPEC.build(), path)
+
+
+def as_model(file: Path, folder: Path, otter: Path, picture: Path) -> None:
+    load_model(model_around(file, folder, otter))
+
+
+def as_checkpoint(file: Path, folder: Path, otter: Path, picture: Path) -> None:
+    (folder / STATE).write_bytes(file.read_bytes())
+    entry = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    seal(folder, {STATE: entry}, epoch=0, about={})
+    net = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1)
+    checkpoint.load(folder, net, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer))
+
+
+def by_predict(file: Path, folder: Path, otter: Path, picture: Path) -> None:
+    command("predict", "--model", str(model_around(file, folder, otter)), picture=picture)
+
+
+def by_predict_alone(file: Path, folder: Path, otter: Path, picture: Path) -> None:
+    command("predict", "--model", str(file), picture=picture)
+
+
+DOORS = (as_init, as_safetensors_init, as_model, as_checkpoint, by_predict, by_predict_alone)
+Door = Callable[[Path, Path, Path, Path], None]
+
+
+def command(verb: str, *flags: str, picture: Path) -> None:
+    """Run it here; exit code 3 is told as what it stands for."""
+    with pytest.raises(SystemExit) as ended:
+        main([verb, *flags, "--pictures", str(picture), "--out", f"{flags[1]}-out"])
+    if ended.value.code == DataError.exit_code:
+        raise DataError("exit code 3", "", "")
+
+
+def model_around(file: Path, folder: Path, otter: Path) -> Path:
+    """A model folder with these weights, and a config that vouches for them."""
+    config = json.loads((otter / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"sha256": sha256(file)}))
+    (folder / WEIGHTS).write_bytes(file.read_bytes())
+    return folder
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_a_hostile_file_runs_nothing_through_any_door(
+    payload: str, tmp_path: Path, otter: Path, picture: Path, capsys: pytest.CaptureFixture
+):
+    file, sprung = tmp_path / "weights.pth", tmp_path / "sprung"
+    PAYLOADS[payload](file, sprung)
+
+    for door in DOORS:
+        folder = tmp_path / door.__name__
+        folder.mkdir()
+        with pytest.raises(DataError) as refused:
+            door(file, folder, otter, picture)
+        assert "weights_only" not in str(refused.value)  # torch's advice to switch safety off
+        assert not sprung.exists(), door.__name__
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("payload", sorted(PAYLOADS.keys() - UNARMED))
+def test_the_hostile_files_are_really_hostile(payload: str, tmp_path: Path):
+    file, sprung = tmp_path / "weights.pth", tmp_path / "sprung"
+    PAYLOADS[payload](file, sprung)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
+        try:
+            torch.load(file, weights_only=False)
+        except Exception as error:  # after the deed, or because it is no file of torch's
+            print(type(error).__name__)
+
+    assert sprung.exists()
+
+
+def mutated(seed: bytes, chance: random.Random) -> bytes:
+    """Bits flipped, parts cut out, doubled, or overwritten with what sizes are made of."""
+    data = bytearray(seed)
+    for _ in range(chance.randint(1, 4)):
+        at = chance.randrange(len(data)) if chance.random() < 0.5 else chance.randrange(600)
+        at = min(at, len(data) - 1)
+        kind = chance.randrange(6)
+        if kind == 0:
+            data[at] ^= 1 << chance.randrange(8)
+        elif kind == 1:
+            data[at : at + 8] = struct.pack(
+                "<Q", chance.choice((0, 2**31, 2**40, 2**63, 2**64 - 1))
+            )
+        elif kind == 2:
+            del data[at : at + chance.randint(1, 200)]
+        elif kind == 3:
+            data[at:at] = data[at : at + chance.randint(1, 200)]
+        elif kind == 4:
+            data[at : at + 1] = bytes([chance.choice(b'0123456789[]{}",:-eNR.(tbq')])
+        else:
+            data = data[: max(1, at)]
+        if not data:
+            break
+    return bytes(data) or b"\0"
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
+
+
+def _seeds(folder: Path) -> list[Path]:
+    net = SPEC.build()
+    save_file(net.state_dict(), folder / "a.safetensors")
+    small = {"model": {"w": torch.ones(3), "v": torch.zeros(2, 2)}, "epoch": 3}
+    torch.save(small, folder / "b.pth")
+    torch.save(small, folder / "c.pth", _use_new_zipfile_serialization=False)
+    torch.save(net.state_dict(), folder / "d.pth")
+    return sorted(folder.iterdir())
+
+
+def test_mutated_files_are_read_or_refused_and_never_crash_or_swell(tmp_path: Path):
+    (tmp_path / "seeds").mkdir()
+    chance = random.Random(20)
+    seeds = [(path.suffix, path.read_bytes()) for path in _seeds(tmp_path / "seeds")]
+    largest = max(len(data) for _, data in seeds)
+    net, outcomes = SPEC.build(), {"read": 0, "refused": 0}
+    before = _peak_bytes()
+
+    for number in range(MUTATIONS):
+        suffix, data = seeds[number % len(seeds)]
+        path = tmp_path / f"mutated{suffix}"
+        path.write_bytes(mutated(data, chance))
+        try:
+            load_weights(net, path, partial=True)
+            outcomes["read"] += 1
+        except DataError:
+            outcomes["refused"] += 1
+
+    print(outcomes, f"{(_peak_bytes() - before) / 2**20:.0f} MiB more at the peak")
+    assert outcomes["refused"] > MUTATIONS // 3
+    assert _peak_bytes() - before < 2 * largest + 200 * 2**20
+
+
+def test_a_mutated_model_folder_is_refused_even_where_the_config_vouches_for_it(
+    otter: Path, tmp_path: Path
+):
+    chance, seed = random.Random(21), (otter / WEIGHTS).read_bytes()
+    vouched = json.loads((otter / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text((otter / CONFIG).read_text())
+    for number in range(MUTATIONS // 10):
+        (tmp_path / WEIGHTS).write_bytes(mutated(seed, chance))
+        honest = sha256(tmp_path / WEIGHTS)
+        if number % 2:
+            (tmp_path / CONFIG).write_text(json.dumps(vouched | {"sha256": honest}))
+        else:
+            (tmp_path / CONFIG).write_text(json.dumps(vouched))
+        try:
+            load_model(tmp_path)
+        except DataError:
+            continue
+        assert number % 2 or honest == vouched["sha256"]  # a changed byte within the weights
+
+
+def test_an_archive_that_grows_when_unpacked_is_refused(tmp_path: Path):
+    torch.save({"w": torch.zeros(25_000_000)}, tmp_path / "large.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "large.pth") as large,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in large.namelist():
+            bomb.writestr(name, large.read(name))
+    assert (tmp_path / "bomb.pth").stat().st_size < 200_000
+
+    with pytest.raises(DataError, match="larger inside than outside"):
+        load_weights(SPEC.build(), tmp_path / "bomb.pth")
+
+
+STRANGE = {
+    "sparse": lambda w: w.to_sparse(),
+    "complex": lambda w: w.to(torch.complex64),
+    "on no device": lambda w: w.to("meta"),
+    "quantised": lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("kind", STRANGE)
+def test_a_tensor_of_a_strange_kind_is_no_weight(kind: str, tmp_path: Path):
+    state = SPEC.build().state_dict()
+    torch.save({n: STRANGE[kind](w) for n, w in state.items() if w.dim() == 4}, tmp_path / "w.pth")
+
+    with pytest.raises(DataError, match=r"holds no weights|can be read safely"):
+        load_weights(SPEC.build(), tmp_path / "w.pth")
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path):
+    net = SPEC.build()
+    state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    state["bn1.weight"][0] = float("nan")
+    torch.save(state, tmp_path / "diverged.pth")
+
+    with pytest.raises(DataError, match="no numbers any more") as refused:
+        load_weights(net, tmp_path / "diverged.pth")
+
+    assert refused.value.where == f"{tmp_path / 'diverged.pth'}: bn1.weight"
+    assert net.bn1.weight.eq(1).all()
+
+
+def test_safetensors_that_their_config_does_not_vouch_for_are_refused(otter: Path, tmp_path: Path):
+    net = SPEC.build()
+    assert len(load_weights(net, otter).matched) == len(net.state_dict())  # a folder will do
+    for name in (CONFIG, WEIGHTS):
+        (tmp_path / name).write_bytes((otter / name).read_bytes())
+    with (tmp_path / WEIGHTS).open("r+b") as file:
+        file.seek(-4, os.SEEK_END)
+        file.write(b"\x01")
+
+    for path in (tmp_path, tmp_path / WEIGHTS):
+        with pytest.raises(DataError, match=r"not the file that the config\.json beside it"):
+            load_weights(net, path)
+
+
+HOSTILE_CONFIGS = [
+    {"width": 10**9},
+    {"width": 2048},
+    {"blocks": 99, "modules": [99, 99, 99]},
+    {"blocks": True},
+    {"modules": [1, 1]},
+    {"modules": [1, 1, 10**30]},
+    {"stem": 4096},
+    {"stem": "4"},
+    {"input_hw": [10**6, 10**6]},
+    {"input_hw": [65, 32]},
+    {"input_hw": [64]},
+    {"padding": float("inf")},
+    {"padding": float("nan")},
+    {"sigma": "wide"},
+    {"decode": "__import__('os')"},
+    {"flip_test": "no"},
+    {"scores": {"OKS_AP": "<script>"}},
+    {"scores": ["a"]},
+    {"trained_on": ["a"]},
+    {"__class__": "os.system"},
+]
+
+
+@pytest.mark.parametrize("changed", HOSTILE_CONFIGS, ids=json.dumps)
+def test_a_config_that_asks_for_too_much_is_refused_before_a_net_is_built(
+    changed: dict, otter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    built: list[int] = []
+    monkeypatch.setattr(HRNet, "__init__", lambda *a, **k: built.append(1))
+    config = json.loads((otter / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(config | changed))
+    (tmp_path / WEIGHTS).write_bytes((otter / WEIGHTS).read_bytes())
+
+    with pytest.raises(DataError, match="a model that cannot be loaded"):
+        load_model(tmp_path)
+
+    assert built == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 10**5, b" " * 2**21, b"1e999", b'{"a": 1' + b"0" * 9999]
+)
+def test_a_config_that_is_meant_to_hurt_the_reader_is_refused(
+    content: bytes, otter: Path, tmp_path: Path
+):
+    (tmp_path / CONFIG).write_bytes(content)
+    (tmp_path / WEIGHTS).write_bytes((otter / WEIGHTS).read_bytes())
+
+    with pytest.raises(DataError, match="a model that cannot be loaded"):
+        load_model(tmp_path)
+
+
+FORBIDDEN = re.compile(
+    r"weights_only\s*=\s*False|allow_pickle\s*=\s*True|pickle\.loads?\(|Unpickler\(|"
+    r"(?<![\w.])(?:eval|exec)\(|yaml\.(?:load|unsafe_load|full_load)\(|joblib|"
+    r"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+)
+
+
+def test_the_source_knows_no_way_to_run_what_it_reads(root: Path):
+    found = [
+        f"{path}:{number}"
+        for path in sorted((root / "hrnet_ray").rglob("*.py"))
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if FORBIDDEN.search(line)
+    ]
+    loads = [
+        path.name
+        for path in (root / "hrnet_ray").rglob("*.py")
+        if re.search(r"torch\.load\((?![^)]*weights_only=True)", path.read_text(encoding="utf-8"))
+    ]
+
+    assert found == loads == []
