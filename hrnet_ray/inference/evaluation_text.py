@@ -109,7 +109,7 @@ def published_table(table: Mapping[str, float]) -> str:
     )
     rule = "-|-".join("-" * width for width in widths)
     return (
-        f"PCKh, percent ({len(names)} published columns; Mean@0.1 is taken at 0.11, as published)\n"
+        "PCKh in percent, in the published columns (Mean@0.1 is taken at 0.11, as published)\n"
         f"| {heads} |\n|-{rule}-|\n| {cells} |"
     )
 
