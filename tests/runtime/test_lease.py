@@ -7,13 +7,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ray import tune
 
 from hrnet_ray.errors import ClusterError
 from hrnet_ray.runtime import lease
 from hrnet_ray.runtime.lease import LEASE, Lease
+from hrnet_ray.runtime.run_folder import open_run_folder
+from hrnet_ray.runtime.train import fit
+from hrnet_ray.runtime.tune import Search, _plain, sweep
 
 HOLDER = """
 import sys, time
@@ -198,3 +203,19 @@ def test_a_file_system_without_links_has_leases_too(
         pass
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_or_a_search_that_goes_on_already_is_refused_before_ray_starts(tiny, here, tigers):
+    folder = open_run_folder(tiny, here, tigers)
+    started = time.monotonic()
+
+    with Lease(folder), pytest.raises(ClusterError, match="going on already"):
+        fit(tiny, here)
+    space = {"optim.lr": tune.loguniform(1e-4, 1e-2)}
+    study = replace(tiny, name="study")
+    searched = {"optim.lr": repr(_plain(space["optim.lr"]))}
+    folder = open_run_folder(study, here, tigers, searched=searched)
+    with Lease(folder), pytest.raises(ClusterError, match="going on already"):
+        sweep(study, space, here, Search(trials=1))
+
+    assert time.monotonic() - started < 5
