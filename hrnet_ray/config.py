@@ -114,7 +114,11 @@ class OptimConfig:
 
     algorithm: Literal["adam", "adamw"] = "adam"
     lr: float = 1e-3
-    """Learning rate at its height."""
+    """Learning rate at its height, for batches of `lr_batch` where it scales with them."""
+    lr_per: Literal["none", "linear", "sqrt"] = "none"
+    """How the rate grows with the batch: not at all, or with batch_size / lr_batch or its root."""
+    lr_batch: int = 128
+    """Batch for which `lr` was found."""
     weight_decay: float = 0.0
     """The published recipe names 1e-4 but never hands it to Adam; so 0 is the published value."""
     schedule: Literal["steps", "cosine"] = "steps"
@@ -125,14 +129,30 @@ class OptimConfig:
     epochs: int = 210
     batch_size: int = 128
     """Crops per step, all workers together."""
+    accumulate: int = 1
+    """Parts in which a worker takes its share of a batch: less memory, the same step but for
+    BatchNorm, which sees a part."""
+    clip_norm: float = 0.0
+    """Length to which a longer gradient is cut; 0 never cuts."""
+    ema: float = 0.0
+    """Decay of the weights' running average, such as 0.999; with it the average is judged and kept.
+    0: none."""
+    sync_norm: bool = False
+    """BatchNorm over all workers' crops; else, as published, over each worker's own."""
     loss: Literal["mse", "ohkm"] = "mse"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto`: bf16 autocast on GPUs that have it, fp32 on CPUs."""
+    compile: bool = False
+    """Let torch.compile fuse the net: minutes once, then quicker steps. Goes on without where it
+    cannot."""
 
     def __post_init__(self) -> None:
         _require("optim.lr", self.lr, self.lr > 0, "more than 0")
         _require("optim.epochs", self.epochs, self.epochs >= 1, "1 or more")
-        _require("optim.batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        for name in ("batch_size", "lr_batch", "accumulate"):
+            _require(f"optim.{name}", getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        _require("optim.clip_norm", self.clip_norm, self.clip_norm >= 0, "0 or more")
+        _require("optim.ema", self.ema, 0 <= self.ema < 1, "in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)

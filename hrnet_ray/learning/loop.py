@@ -4,18 +4,22 @@ The loop knows batches. It does not know data sets, clusters or settings.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from hrnet_ray.learning.average import Average
 from hrnet_ray.learning.batch import CropBatch, PoseBatch, model_input
 from hrnet_ray.pose.geometry import invert, move
 from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flipped
 from hrnet_ray.pose.losses import joints_mse, joints_ohkm
 
 LOSSES = {"mse": joints_mse, "ohkm": joints_ohkm}
+LEAST_CROPS = 2  # BatchNorm learns nothing from one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,33 +83,70 @@ def train_epoch(
     *,
     target: Target,
     bf16: bool = False,
+    accumulate: int = 1,
+    clip_norm: float = 0.0,
+    average: Average | None = None,
     each_step: Callable[[int], None] = lambda crops: None,
 ) -> Float[Tensor, ""]:
     """Take one optimizer step per batch and return the mean loss (on the device).
 
-    `each_step` is told how many crops were learnt from.
+    `accumulate` takes a batch in so many parts, for less memory: the gradient is the whole batch's,
+    while BatchNorm sees a part. `clip_norm` shortens a longer gradient to that; 0 never does.
+    `average` follows the weights. `each_step` is told how many crops were learnt from.
     """
     model.train()
     losses = []
     for batch in batches:
-        heatmaps, weights = encode_heatmaps(
-            batch.crop_xy,
-            batch.visible,
-            input_hw=target.input_hw,
-            heatmap_hw=target.heatmap_hw,
-            sigma=target.sigma,
-            rounded=target.rounded,
-        )
-        with torch.autocast(batch.crops.device.type, torch.bfloat16, enabled=bf16):
-            predicted = model(batch.crops.contiguous(memory_format=torch.channels_last))
-        loss = LOSSES[target.loss](predicted.float(), heatmaps, weights) * batch.weight
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        losses.append(_learn(model, batch, target=target, bf16=bf16, parts=accumulate))
+        if clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
         optimizer.step()
         scheduler.step()
-        losses.append(loss.detach())  # stays on the device: .item() here would stall every step
+        if average:
+            average.update()
         each_step(len(batch.crops))
     return torch.stack(losses).mean()
+
+
+def _learn(
+    model: nn.Module, batch: PoseBatch, *, target: Target, bf16: bool, parts: int
+) -> Float[Tensor, ""]:
+    """Add the batch's gradient, part by part, and return its loss."""
+    shares = _shares(batch, parts)
+    losses = []
+    for share in shares:
+        # DDP sums the gradients up over the workers with the last part only.
+        quiet = share is not shares[-1] and isinstance(model, DistributedDataParallel)
+        with model.no_sync() if quiet else nullcontext():
+            part = len(share.crops) / len(batch.crops)
+            loss = _loss(model, share, target=target, bf16=bf16) * (batch.weight * part)
+            loss.backward()
+        losses.append(loss.detach())  # stays on the device: .item() here would stall every step
+    return torch.stack(losses).sum()
+
+
+def _shares(batch: PoseBatch, parts: int) -> list[PoseBatch]:
+    """The batch in equal parts, as many as leave BatchNorm something to learn from."""
+    parts = max(1, min(parts, len(batch.crops) // LEAST_CROPS))
+    if parts == 1:
+        return [batch]
+    columns = (part.tensor_split(parts) for part in (batch.crops, batch.crop_xy, batch.visible))
+    return [PoseBatch(*share, batch.weight) for share in zip(*columns, strict=True)]
+
+
+def _loss(model: nn.Module, batch: PoseBatch, *, target: Target, bf16: bool) -> Float[Tensor, ""]:
+    heatmaps, weights = encode_heatmaps(
+        batch.crop_xy,
+        batch.visible,
+        input_hw=target.input_hw,
+        heatmap_hw=target.heatmap_hw,
+        sigma=target.sigma,
+        rounded=target.rounded,
+    )
+    with torch.autocast(batch.crops.device.type, torch.bfloat16, enabled=bf16):
+        predicted = model(batch.crops.contiguous(memory_format=torch.channels_last))
+    return LOSSES[target.loss](predicted.float(), heatmaps, weights)
 
 
 @torch.inference_mode()

@@ -9,9 +9,8 @@ the resolution. After each module every branch adds up all of them ("fuse").
 """
 
 from collections.abc import Sequence
-from functools import reduce
-from operator import add
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -73,7 +72,15 @@ class HRNet(nn.Module):
         branches = self.stage2(_split(self.transition1, branches))
         branches = self.stage3(_split(self.transition2, branches))
         branches = self.stage4(_split(self.transition3, branches))
-        return self.final_layer(branches[0])
+        return self._head(branches[0])
+
+    def _head(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+        """Heatmaps in the precision of the weights: under autocast too, they are not rounded."""
+        precision = self.final_layer.weight.dtype
+        if features.dtype == precision:
+            return self.final_layer(features)
+        with torch.autocast(features.device.type, enabled=False):
+            return self.final_layer(features.to(precision))
 
 
 def branch_channels(width: int, branches: int) -> list[int]:
@@ -93,7 +100,7 @@ class BasicBlock(nn.Module):
     def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         residual = self.relu(self.bn1(self.conv1(features)))
         residual = self.bn2(self.conv2(residual))
-        return self.relu(features + residual)
+        return self.relu(residual.add_(features))  # in place: nobody else needs the residual
 
 
 class Bottleneck(nn.Module):
@@ -117,7 +124,7 @@ class Bottleneck(nn.Module):
         residual = self.relu(self.bn2(self.conv2(residual)))
         residual = self.bn3(self.conv3(residual))
         shortcut = features if self.downsample is None else self.downsample(features)
-        return self.relu(shortcut + residual)
+        return self.relu(residual.add_(shortcut))
 
 
 class ExchangeModule(nn.Module):
@@ -144,9 +151,13 @@ def _add_up(paths: nn.Module, branches: list[Tensor]) -> Tensor:
 
     From branch 0 onwards, as published: a sum of floats depends on its order.
     """
-    return reduce(
-        add, (path(branch) for path, branch in zip(paths.children(), branches, strict=True))
+    first, second, *others = (
+        path(branch) for path, branch in zip(paths.children(), branches, strict=True)
     )
+    total = first + second  # a new tensor, into which the others go
+    for other in others:
+        total += other
+    return total
 
 
 def _fuse(channels: Sequence[int], source: int, target: int) -> nn.Module:

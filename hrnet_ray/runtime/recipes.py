@@ -10,6 +10,7 @@ from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.inference.model_folder import ModelSpec
 from hrnet_ray.learning.batch import Recipe
 from hrnet_ray.learning.loop import Decoding, Target
+from hrnet_ray.learning.optim import scaled_rate
 from hrnet_ray.learning.precision import bf16_pays
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.weights import load_weights
@@ -79,6 +80,14 @@ def decoding_of(experiment: Experiment, manifest: Manifest) -> Decoding:
         shift=judging.shift_heatmap,
         stride=HEATMAP_STRIDE,
         sigma=experiment.heatmap.sigma,
+    )
+
+
+def rate_of(experiment: Experiment) -> float:
+    """The learning rate at its height, for this experiment's batch."""
+    optim = experiment.optim
+    return scaled_rate(
+        optim.lr, per=optim.lr_per, batch_size=optim.batch_size, reference=optim.lr_batch
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ import torch
 from hrnet_ray.config import Experiment
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.learning import checkpoint
+from hrnet_ray.learning.average import Average
 from hrnet_ray.learning.batch import PoseBatch, augmented
+from hrnet_ray.learning.compiling import compile_or_go_on
 from hrnet_ray.learning.loop import Predictions, predict, train_epoch
+from hrnet_ray.learning.norms import share_norms
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
 from hrnet_ray.learning.workers import (
     gather_predictions,
@@ -27,7 +31,14 @@ from hrnet_ray.runtime.ingest import Stored
 from hrnet_ray.runtime.judge import Judge
 from hrnet_ray.runtime.ledger import Ledger
 from hrnet_ray.runtime.progress import Pulse
-from hrnet_ray.runtime.recipes import build_model, decoding_of, recipe_of, target_of, uses_bf16
+from hrnet_ray.runtime.recipes import (
+    build_model,
+    decoding_of,
+    rate_of,
+    recipe_of,
+    target_of,
+    uses_bf16,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +73,15 @@ def train_worker(config: dict[str, Job]) -> None:
         metrics = replica.learn(epoch, pulse)
         ledger.order(of_everybody(replica.feed.met), epoch=epoch)
         if _validates(job.experiment, epoch):
-            found = replica.predict()
-            rotten = set().union(*of_everybody(replica.feed.rotten))
-            metrics["data/skipped"], metrics["skipped"] = ledger.skipped(rotten)
-            if judge:
-                done, figures = judge.judge(
-                    found, replica.bare, epoch=epoch, done=done, rotten=rotten
-                )
-                metrics |= figures
+            with replica.judged():
+                found = replica.predict()
+                rotten = set().union(*of_everybody(replica.feed.rotten))
+                metrics["data/skipped"], metrics["skipped"] = ledger.skipped(rotten)
+                if judge:
+                    done, figures = judge.judge(
+                        found, replica.bare, epoch=epoch, done=done, rotten=rotten
+                    )
+                    metrics |= figures
         if judge:
             metrics |= {"objective": judge.last, "epochs_done": epoch + 1}
         metrics["perf/epoch_s"] = pulse.elapsed()
@@ -85,9 +97,17 @@ class Replica:
     def __init__(self, job: Job) -> None:
         self.experiment, self.manifest, self.host = job.experiment, job.manifest, job.host
         self.device = job.host.device()
-        self.bare = build_model(self.experiment, self.manifest)
-        self.model = job.host.wrap(self.bare)
+        optim = self.experiment.optim
         self.bf16 = uses_bf16(self.experiment, self.device)
+        self.bare = build_model(self.experiment, self.manifest)
+        if optim.sync_norm:
+            share_norms(self.bare, self.device)
+        self.model = job.host.wrap(self.bare)
+        if optim.compile:
+            crops = -(-optim.batch_size // world_size() // optim.accumulate)
+            shape = (crops, 3, *self.experiment.data.input_hw)
+            compile_or_go_on(self.bare, crops_shape=shape, bf16=self.bf16)
+        self.average = Average(self.bare, decay=optim.ema) if optim.ema else None
         self.feed = Feed(
             job.data,
             self.experiment.data,
@@ -104,7 +124,11 @@ class Replica:
         found = [checkpoint.Progress(epoch=-1)]
 
         def load(folder: Path) -> None:
-            found.append(checkpoint.load(folder, self.model, self.optimizer, self.scheduler))
+            found.append(
+                checkpoint.load(
+                    folder, self.model, self.optimizer, self.scheduler, also=self._also()
+                )
+            )
 
         self.host.resume(load)
         return found[-1]
@@ -112,7 +136,7 @@ class Replica:
     def saver(self, done: checkpoint.Progress) -> Any:
         """What writes this moment's checkpoint into a folder."""
         return lambda folder: checkpoint.save(
-            folder, self.model, self.optimizer, self.scheduler, done
+            folder, self.model, self.optimizer, self.scheduler, done, also=self._also()
         )
 
     def learn(self, epoch: int, pulse: Pulse) -> dict[str, Any]:
@@ -126,15 +150,23 @@ class Replica:
             self.scheduler,
             target=target_of(self.experiment),
             bf16=self.bf16,
+            accumulate=self.experiment.optim.accumulate,
+            clip_norm=self.experiment.optim.clip_norm,
+            average=self.average,
             each_step=pulse.beat,
         )
         return {
             "epoch": epoch,
             "train/loss": mean_of_all(loss),
             "train/lr": rate,
+            "train/lr_height": rate_of(self.experiment),
             "perf/pictures_per_s": pulse.rate() * world_size(),
             "perf/data_wait_share": self.feed.waited / max(1e-9, pulse.elapsed()),
         }
+
+    def judged(self) -> AbstractContextManager[None]:
+        """While open, the model is the one to judge and keep: the average, where there is one."""
+        return self.average.in_place() if self.average else nullcontext()
 
     def predict(self) -> Predictions:
         """Everybody's predictions, without DDP's wrapper: shares of validation are uneven."""
@@ -147,6 +179,9 @@ class Replica:
         )
         return gather_predictions(mine)
 
+    def _also(self) -> dict[str, checkpoint.Stateful]:
+        return {"average": self.average} if self.average else {}
+
     def _batches(self, epoch: int) -> Iterator[PoseBatch]:
         recipe = recipe_of(self.experiment, self.manifest)
         size, seed = self.experiment.optim.batch_size, self.experiment.seed
@@ -158,7 +193,10 @@ class Replica:
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
         optim = self.experiment.optim
         optimizer = make_optimizer(
-            self.model, algorithm=optim.algorithm, lr=optim.lr, weight_decay=optim.weight_decay
+            self.model,
+            algorithm=optim.algorithm,
+            lr=rate_of(self.experiment),
+            weight_decay=optim.weight_decay,
         )
         scheduler = make_scheduler(
             optimizer,

@@ -1,0 +1,67 @@
+"""The running average of a model's weights: often better to judge and to keep than the last ones.
+
+What training moves is never touched by it; it only looks on.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+YOUNG = 10  # steps: after n of them the past counts at most (1 + n) / (YOUNG + n)
+
+
+class Average:
+    """Follows `model`: after each step, `average = decay * average + (1 - decay) * weights`.
+
+    A young average forgets sooner, so that the random start does not linger. BatchNorm's statistics
+    are averaged like weights; whole numbers are copied.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float) -> None:
+        self.model, self.decay, self.steps = model, decay, 0
+        self.held = {name: value.clone() for name, value in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Look at the model after a step."""
+        self.steps += 1
+        forget = 1 - min(self.decay, (1 + self.steps) / (YOUNG + self.steps))
+        held, seen = [], []
+        for name, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                held.append(self.held[name])
+                seen.append(value)
+            else:
+                self.held[name].copy_(value)
+        torch._foreach_lerp_(held, seen, forget)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """While open, the model has the averaged weights; then its own again, bit for bit.
+
+        What happens to the model meanwhile is forgotten.
+        """
+        own = {name: value.clone() for name, value in self.model.state_dict().items()}
+        self._fill(self.held)
+        try:
+            yield
+        finally:
+            self._fill(own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and whole numbers only."""
+        return {"steps": self.steps, "weights": self.held}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self.steps = int(state["steps"])
+        for name, value in state["weights"].items():
+            self.held[name].copy_(value)
+
+    @torch.no_grad()
+    def _fill(self, weights: Mapping[str, Tensor]) -> None:
+        for name, value in self.model.state_dict().items():
+            value.copy_(weights[name])

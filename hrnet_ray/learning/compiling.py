@@ -1,0 +1,39 @@
+"""torch.compile, tried on one batch before a run relies on it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+def compile_or_go_on(
+    model: nn.Module,
+    *,
+    crops_shape: tuple[int, int, int, int],
+    bf16: bool = False,
+    say: Callable[[str], None] = print,
+) -> bool:
+    """Let torch.compile fuse `model` in place; where it cannot, say so in one line and go on.
+
+    The names of the weights stay. The trial goes forwards and backwards on crops of `crops_shape`
+    and leaves neither gradients nor statistics behind.
+    """
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    device = next(model.parameters()).device
+    crops = torch.zeros(crops_shape, device=device).contiguous(memory_format=torch.channels_last)
+    model.train()
+    try:
+        model.compile()
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            heatmaps = model(crops)
+        heatmaps.float().sum().backward()
+    except Exception as error:  # whatever a compiler may not know: the plain net knows it
+        model._compiled_call_impl = None
+        reason = (str(error).strip().splitlines() or [""])[0]
+        say(f"optim.compile: goes on without ({type(error).__name__}: {reason[:160]})")
+        return False
+    finally:
+        model.zero_grad(set_to_none=True)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    return True
