@@ -24,10 +24,10 @@ import pyarrow as pa
 import torch
 
 from hrnet_ray.data import pictures, rows
-from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.labels import Instance
-from hrnet_ray.data.mpii import read_mpii
 from hrnet_ray.data.pictures import cv2
+from hrnet_ray.data.readers.coco import read_coco
+from hrnet_ray.data.readers.mpii import read_mpii
 from hrnet_ray.pose.augment import Augmentation, draw_warps, warp_canvases
 from hrnet_ray.pose.geometry import box_to_center_scale, invert
 

@@ -32,9 +32,9 @@ from hrnet_ray.config import (
     ModelConfig,
     OptimConfig,
 )
-from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.prepare import Source, prepare
+from hrnet_ray.data.readers.coco import read_coco
 from hrnet_ray.runtime.feed import Feed
 from hrnet_ray.runtime.ingest import load
 from hrnet_ray.runtime.machines import connect

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from hrnet_ray.data import pictures
+from hrnet_ray.data.drawn.scenery import foreground, scenery
 from hrnet_ray.data.labels import Labels
-from hrnet_ray.data.mpii import read_mpii
 from hrnet_ray.data.pictures import cv2
-from hrnet_ray.data.scenery import foreground, scenery
+from hrnet_ray.data.readers.mpii import read_mpii
 from hrnet_ray.skeletons import MPII
 
 QUALITY = 90

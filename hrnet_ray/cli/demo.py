@@ -25,13 +25,13 @@ from hrnet_ray.config import (
     override,
 )
 from hrnet_ray.data import pictures
-from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.drawing import draw_pose, fitted, sheet
+from hrnet_ray.data.drawn.synthetic import write_tigers
 from hrnet_ray.data.manifest import Manifest, read_manifest, read_table
 from hrnet_ray.data.prepare import prepare
+from hrnet_ray.data.readers.coco import read_coco
 from hrnet_ray.data.rows import labels_of
 from hrnet_ray.data.sources import Source
-from hrnet_ray.data.synthetic import write_tigers
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.inference.report import write_report
 from hrnet_ray.learning.scores import score

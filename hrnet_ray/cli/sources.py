@@ -9,10 +9,10 @@ import tyro
 from hrnet_ray import skeletons
 from hrnet_ray.data import rows
 from hrnet_ray.data.archives import extract
-from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.labels import Labels, check_file
-from hrnet_ray.data.mpii import read_mpii
-from hrnet_ray.data.mpii_release import read_mpii_release
+from hrnet_ray.data.readers.coco import read_coco
+from hrnet_ray.data.readers.mpii import read_mpii
+from hrnet_ray.data.readers.mpii_release import read_mpii_release
 from hrnet_ray.data.shards import SHARD_ROWS, Progress
 from hrnet_ray.data.sources import Source, split_by_picture
 from hrnet_ray.data.storage import Place, is_uri, open_folder
@@ -132,7 +132,7 @@ def _found(folder: Path, name: str, archive: Path) -> Path:
 
 def draw(args: Synthetic, *, progress: Progress) -> Coco | Mpii:
     """Draw pictures in the layout of ATRW or MPII; the same readers take them from there."""
-    from hrnet_ray.data.synthetic import write_people, write_tigers
+    from hrnet_ray.data.drawn.synthetic import write_people, write_tigers
 
     raw = _beside(args.out, "drawn pictures")
     common = {field.name: getattr(args, field.name) for field in fields(Output)}

@@ -15,7 +15,7 @@ from hrnet_ray.data.manifest import read_manifest, read_table
 from hrnet_ray.data.vouch import verify
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
-from tests.data.test_mpii_release import person, picture, save
+from tests.data.readers.test_mpii_release import person, picture, save
 
 PICTURES = 10
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from hrnet_ray.data import pictures, rows
-from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.labels import Labels, Skipped
 from hrnet_ray.data.manifest import read_manifest, read_table
-from hrnet_ray.data.mpii import read_mpii
 from hrnet_ray.data.prepare import make_here, prepare
+from hrnet_ray.data.readers.coco import read_coco
+from hrnet_ray.data.readers.mpii import read_mpii
 from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
 from hrnet_ray.data.sources import Source, shared_pictures, split_by_picture
 from hrnet_ray.data.vouch import verify
@@ -234,7 +234,7 @@ def test_a_disk_that_takes_no_more_is_told(folder: Path, paws: Labels, tmp_path:
     command = f"""
 import resource, signal
 from pathlib import Path
-from hrnet_ray.data.coco import read_coco
+from hrnet_ray.data.readers.coco import read_coco
 from hrnet_ray.data.prepare import make_here, prepare
 from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
 from hrnet_ray.data.sources import Source

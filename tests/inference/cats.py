@@ -4,10 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-from hrnet_ray.data.coco import read_coco
+from hrnet_ray.data.drawn.synthetic import write_tigers
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.prepare import Source, prepare
-from hrnet_ray.data.synthetic import write_tigers
+from hrnet_ray.data.readers.coco import read_coco
 
 HOSTILE, FORMULA, ANSI = "<script>alert(1).jpg", "=bill().jpg", "\x1b[31mred\nline.jpg"
 PICTURE_HW = (90, 120)

@@ -7,12 +7,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from hrnet_ray.data.coco import read_coco
+from hrnet_ray.data.drawn.synthetic import write_people, write_tigers
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.mpii import read_mpii
 from hrnet_ray.data.prepare import prepare
+from hrnet_ray.data.readers.coco import read_coco
+from hrnet_ray.data.readers.mpii import read_mpii
 from hrnet_ray.data.sources import Source
-from hrnet_ray.data.synthetic import write_people, write_tigers
 from hrnet_ray.inference.evaluation import Candidate
 from hrnet_ray.inference.model_folder import ModelSpec, save_model
 from hrnet_ray.models import HRNet

@@ -142,3 +142,21 @@ def test_a_config_that_lacks_an_entry_is_refused_by_its_name(folder: Path):
     (folder / CONFIG).write_text(json.dumps(config))
 
     assert refusal(folder).where == f"{folder}: no entry 'sha256'"
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name.startswith(CONFIG):
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    better = replace(SPEC, scores={"OKS_AP": 0.9})
+
+    with pytest.raises(OSError, match="No space left"):
+        save_model(folder, better.build(), better)
+
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

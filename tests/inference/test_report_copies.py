@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from hrnet_ray.data import pictures
-from hrnet_ray.data.synthetic import write_tigers
+from hrnet_ray.data.drawn.synthetic import write_tigers
 from hrnet_ray.inference.report_copies import ALIKE_BITS, Stored, copies, look_of, lookalikes
 from hrnet_ray.inference.report_findings import Kind, Spot
 

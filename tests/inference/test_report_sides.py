@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hrnet_ray.data import people, tigers
+from hrnet_ray.data.drawn import people, tigers
 from hrnet_ray.inference.report_sides import doubts, exchanged, learn_sides, pairs_of
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
 

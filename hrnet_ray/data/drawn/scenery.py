@@ -5,7 +5,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hrnet_ray.data.brush import Colour, line
+from hrnet_ray.data.drawn.brush import Colour, line
 
 
 class Season(NamedTuple):

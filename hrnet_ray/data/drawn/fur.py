@@ -1,6 +1,6 @@
 """The coat of a tiger: what is painted on bones that somebody has posed and seen.
 
-Everything is in the figure frame of `hrnet_ray.data.tigers`: lengths in body lengths, x towards the
+Everything is in the figure frame of `drawn.tigers`: lengths in body lengths, x towards the
 head, y down. Only `place` leads into the picture. What is drawn of a head is given as forward, up
 and sideways from its centre, and turned by `See`.
 """
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hrnet_ray.data.brush import SUBPIXEL_BITS, Colour, fixed, polygon, tube as paint_tube
+from hrnet_ray.data.drawn.brush import SUBPIXEL_BITS, Colour, fixed, polygon, tube as paint_tube
 
 DARK = (28, 30, 38)  # colours are BGR
 CREAM = (222, 236, 244)

@@ -11,7 +11,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from hrnet_ray.data.brush import SUBPIXEL_BITS, Colour, fixed, polygon, tube as paint_tube
+from hrnet_ray.data.drawn.brush import SUBPIXEL_BITS, Colour, fixed, polygon, tube as paint_tube
 from hrnet_ray.skeletons import MPII
 
 SHOES: Colour = (42, 42, 48)

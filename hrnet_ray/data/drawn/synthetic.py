@@ -16,15 +16,20 @@ import cv2
 import numpy as np
 import scipy.io
 
-from hrnet_ray.data.people import (
+from hrnet_ray.data.drawn.people import (
     Person,
     draw_person,
     head_box,
     keypoints as person_keypoints,
     random_person,
 )
-from hrnet_ray.data.scenery import foreground, photograph, scenery
-from hrnet_ray.data.tigers import Tiger, draw_tiger, keypoints as tiger_keypoints, random_tiger
+from hrnet_ray.data.drawn.scenery import foreground, photograph, scenery
+from hrnet_ray.data.drawn.tigers import (
+    Tiger,
+    draw_tiger,
+    keypoints as tiger_keypoints,
+    random_tiger,
+)
 from hrnet_ray.skeletons import ATRW
 
 JPEG_QUALITY = 92

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hrnet_ray.data.labels import Instance, Skipped, file_name, number
-from hrnet_ray.data.matlab import load_matlab
-from hrnet_ray.data.mpii import PIXEL_STD, SC_BIAS, published_box
+from hrnet_ray.data.readers.matlab import load_matlab
+from hrnet_ray.data.readers.mpii import PIXEL_STD, SC_BIAS, published_box
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import MPII
 

@@ -20,7 +20,7 @@ from hrnet_ray.data.labels import (
     number,
     numbers,
 )
-from hrnet_ray.data.matlab import load_matlab
+from hrnet_ray.data.readers.matlab import load_matlab
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import MPII
 

@@ -8,8 +8,8 @@ import pytest
 import scipy.io
 from faster_coco_eval import COCO, COCOeval_faster
 
-from hrnet_ray.data import people, tigers
-from hrnet_ray.data.synthetic import write_people, write_tigers
+from hrnet_ray.data.drawn import people, tigers
+from hrnet_ray.data.drawn.synthetic import write_people, write_tigers
 from hrnet_ray.skeletons import ATRW, MPII
 
 SIZE_HW = (90, 120)

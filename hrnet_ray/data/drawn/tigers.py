@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from hrnet_ray.data import fur
+from hrnet_ray.data.drawn import fur
 from hrnet_ray.skeletons import ATRW
 
 HALF_WIDTH = 0.13  # from the middle of the body to a shoulder or hip

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import scipy.io
 
-from hrnet_ray.data import matlab
-from hrnet_ray.data.matlab import load_matlab
+from hrnet_ray.data.readers import matlab
+from hrnet_ray.data.readers.matlab import load_matlab
 from hrnet_ray.errors import DataError
 
 MOST_MB = 500
@@ -154,11 +154,11 @@ def test_a_bad_file_is_told_of_within_500_mb(tmp_path: Path):
     assert peak_mb < MOST_MB
 
 
-IN_LITTLE_MEMORY = """
+IN_LITTLE_MEMORY = r"""
 import json, re, resource, sys
 from pathlib import Path
 import scipy.io
-from hrnet_ray.data import matlab
+from hrnet_ray.data.readers import matlab
 from hrnet_ray.errors import DataError
 
 most_mb, matlab.MOST_ELEMENTS, folder, *kinds = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]

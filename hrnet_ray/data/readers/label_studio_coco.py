@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from hrnet_ray.data.coco_document import is_id
 from hrnet_ray.data.labels import numbers
+from hrnet_ray.data.readers.coco_document import is_id
 
 Records = Mapping[int, Mapping[str, Any]]
 

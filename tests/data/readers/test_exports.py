@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hrnet_ray.data.coco import image_names, read_coco
-from hrnet_ray.data.label_studio import read_label_studio
-from hrnet_ray.data.label_studio_tasks import picture_name
 from hrnet_ray.data.labels import Labels
+from hrnet_ray.data.readers.coco import image_names, read_coco
+from hrnet_ray.data.readers.label_studio import read_label_studio
+from hrnet_ray.data.readers.label_studio_tasks import picture_name
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from hrnet_ray.data.labels import Instance, Labels, Skipped
-from hrnet_ray.data.mpii import read_mpii, visibility_notes
-from hrnet_ray.data.mpii_people import Person, read_people
+from hrnet_ray.data.readers.mpii import read_mpii, visibility_notes
+from hrnet_ray.data.readers.mpii_people import Person, read_people
 from hrnet_ray.errors import DataError, shortened
 from hrnet_ray.skeletons import MPII
 

@@ -21,9 +21,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hrnet_ray.data import rows
-from hrnet_ray.data.coco import read_coco
 from hrnet_ray.data.labels import Labels
-from hrnet_ray.data.mpii import read_mpii
+from hrnet_ray.data.readers.coco import read_coco
+from hrnet_ray.data.readers.mpii import read_mpii
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import MPII, Skeleton, from_dict, named, to_dict
 

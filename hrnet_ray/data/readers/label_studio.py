@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from hrnet_ray.data.label_studio_tasks import (
+from hrnet_ray.data.labels import Instance, Labels, Reason, Skipped, load_json, shown
+from hrnet_ray.data.readers.label_studio_tasks import (
     POINTS,
     RECTANGLES,
     Region,
@@ -25,7 +26,6 @@ from hrnet_ray.data.label_studio_tasks import (
     plain,
     regions_of,
 )
-from hrnet_ray.data.labels import Instance, Labels, Reason, Skipped, load_json, shown
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 

@@ -11,11 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from hrnet_ray.data import coco_document, label_studio_coco
-from hrnet_ray.data.coco_document import is_id
-from hrnet_ray.data.defects import Defect, Defects
-from hrnet_ray.data.label_studio import read_label_studio
-from hrnet_ray.data.label_studio_tasks import is_export
 from hrnet_ray.data.labels import (
     Instance,
     Labels,
@@ -26,6 +21,11 @@ from hrnet_ray.data.labels import (
     numbers,
     shown,
 )
+from hrnet_ray.data.readers import coco_document, label_studio_coco
+from hrnet_ray.data.readers.coco_document import is_id
+from hrnet_ray.data.readers.defects import Defect, Defects
+from hrnet_ray.data.readers.label_studio import read_label_studio
+from hrnet_ray.data.readers.label_studio_tasks import is_export
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 

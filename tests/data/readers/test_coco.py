@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from hrnet_ray.data.coco import image_names, read_coco
 from hrnet_ray.data.labels import Labels
+from hrnet_ray.data.readers.coco import image_names, read_coco
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import ATRW
 

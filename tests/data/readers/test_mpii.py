@@ -9,7 +9,7 @@ import scipy.io
 import torch
 
 from hrnet_ray.data.labels import Labels
-from hrnet_ray.data.mpii import PADDING, read_mpii
+from hrnet_ray.data.readers.mpii import PADDING, read_mpii
 from hrnet_ray.errors import DataError
 from hrnet_ray.pose.geometry import box_to_center_scale
 

@@ -12,8 +12,8 @@ import scipy.io
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hrnet_ray.data.labels import Labels
-from hrnet_ray.data.mpii import read_mpii
-from hrnet_ray.data.mpii_release import read_mpii_release
+from hrnet_ray.data.readers.mpii import read_mpii
+from hrnet_ray.data.readers.mpii_release import read_mpii_release
 from hrnet_ray.errors import DataError
 
 EMPTY = np.zeros((0, 0))

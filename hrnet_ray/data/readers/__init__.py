@@ -1,0 +1,1 @@
+"""Annotations of all kinds to instances; what is left out or odd is named."""
