@@ -91,17 +91,24 @@ class ModelSpec:
 
 
 def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
-    """Write the three files; `config.json` vouches for the weights and comes after them."""
+    """Write the three files; `config.json` vouches for the weights and comes after them.
+
+    Raises:
+        OSError: the disk is full, or does not work; the folder holds what it held before.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
-    _replace(folder / WEIGHTS, weights)
     entries = vars(spec) | {
         "skeleton": to_dict(spec.skeleton),
         "scores": dict(spec.scores),
         "sha256": sha256(weights).hexdigest(),
     }
-    _replace(folder / CARD, _card(spec).encode())
-    _replace(folder / CONFIG, json.dumps(entries, indent=2).encode())
+    files = {
+        WEIGHTS: weights,
+        CARD: _card(spec).encode(),
+        CONFIG: json.dumps(entries, indent=2).encode(),
+    }
+    _replace(folder, files)
 
 
 def load_model(folder: Path) -> tuple[HRNet, ModelSpec]:
@@ -166,11 +173,17 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
-    beside = path.with_suffix(path.suffix + ".part")
-    beside.write_bytes(data)
-    beside.replace(path)
+def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write all beside, then rename: nobody sees half a file, and a full disk spoils none."""
+    beside = {name: folder / f"{name}.part" for name in files}
+    try:
+        for name, data in files.items():
+            beside[name].write_bytes(data)
+        for name, part in beside.items():
+            part.replace(folder / name)
+    finally:
+        for part in beside.values():
+            part.unlink(missing_ok=True)
 
 
 def _card(spec: ModelSpec) -> str:

@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Set
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,20 @@ from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.scores import Scores, coco_results, score
 from hrnet_ray.runtime.ledger import Row
 from hrnet_ray.runtime.recipes import spec_of
+from hrnet_ray.runtime.records import tolerated
 
 WORST = 0.0  # of any metric that is searched for
 SHOWN = 16  # validation crops drawn after each validation
+
+
+@dataclass(frozen=True)
+class Unkept:
+    """A best model that is not on the disk yet."""
+
+    best: Progress
+    found: Predictions
+    model: nn.Module
+    scores: Scores
 
 
 class Judge:
@@ -30,6 +43,7 @@ class Judge:
         self.experiment, self.manifest, self.run_folder = experiment, manifest, run_folder
         self.last = WORST
         """The newest score, for the search; a score that is no number counts as the worst."""
+        self._unkept: Unkept | None = None
         self.truth = rows.labels_of(read_table(manifest, "val", columns=list(rows.LABELS)))
         self.shown = rows.decode_exact(
             rows.checked(read_head(manifest, "val", SHOWN)),
@@ -49,20 +63,32 @@ class Judge:
         """Score an epoch; where it is the best so far, keep its model and predictions."""
         scores = score(found, self._readable(rotten), self.manifest.skeleton)
         self.last = scores.value if math.isfinite(scores.value) else WORST
-        self._draw(found, epoch)
-        if not scores.value <= done.best:  # the first one is the best even when it is NaN
-            done = Progress(epoch=epoch, best=scores.value, best_epoch=epoch)
-            self._keep(found, model, scores)
+        with tolerated(self.run_folder, fixed16(self.run_folder, epoch).name):
+            self._draw(found, epoch)
+        best = self._unkept.best if self._unkept else done
+        if not scores.value <= best.best:  # the first one is the best even when it is NaN
+            best = Progress(epoch=epoch, best=scores.value, best_epoch=epoch)
+            self._unkept = Unkept(best, found, model, scores)
+        if self._unkept and self._kept(self._unkept):
+            done, self._unkept = best, None
         figures = {f"val/{name}": value for name, value in scores.summary.items()}
         kind = scores.main.split("_")[0]
         figures |= {f"val/{kind}.{name}": value for name, value in scores.per_keypoint.items()}
-        return done, figures | {f"val/best.{scores.main}": done.best}
+        return done, figures | {f"val/best.{scores.main}": best.best}
 
     def _readable(self, rotten: Set[Row]) -> rows.Arrays:
         """The truth without the rows that nobody could read; the run names and counts them."""
         lost = [id for split, id in rotten if split == "val"]
         readable = ~np.isin(self.truth["id"], lost)
         return {name: column[readable] for name, column in self.truth.items()}
+
+    def _kept(self, unkept: "Unkept") -> bool:
+        """Whether there was room for the best model; if not, the next validation tries again."""
+        with tolerated(self.run_folder, "the best model"):
+            self._keep(unkept.found, unkept.model, unkept.scores)
+            return True
+        self._unkept = replace(unkept, model=deepcopy(unkept.model))  # the model goes on learning
+        return False
 
     def _keep(self, found: Predictions, model: nn.Module, scores: Scores) -> None:
         spec = spec_of(self.experiment, self.manifest, scores.summary)

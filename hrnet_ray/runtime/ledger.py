@@ -1,10 +1,11 @@
 """What a run says of its rows: which it met in which order, and which it had to skip."""
 
 import csv
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from hrnet_ray.data.manifest import Manifest, read_table
+from hrnet_ray.runtime.records import tolerated
 from hrnet_ray.text import cell, printable
 
 CHANGED = "changed since it was prepared"
@@ -31,8 +32,9 @@ class Ledger:
             " ".join(str(id) for part in parts for id in part) for parts in zip(*met, strict=True)
         )
         path = self._folder / "order" / f"epoch_{epoch:04d}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{step}\n" for step in steps), encoding="utf-8")
+        with tolerated(self._folder.parent, path.name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(f"{step}\n" for step in steps), encoding="utf-8")
 
     def skipped(self, rotten: Set[Row]) -> tuple[int, list[str]]:
         """Count the rows that all workers together could not read; name those that are new."""
@@ -40,6 +42,12 @@ class Ledger:
         if not new:
             return len(rotten), []
         images = {split: self._images(split) for split in {split for split, _ in new}}
+        with tolerated(self._folder.parent, self._skipped.name):
+            self._write(new, images)
+            self._named |= set(new)  # otherwise they are new again in the next epoch
+        return len(rotten), [printable(f"{split} {images[split][id]} #{id}") for split, id in new]
+
+    def _write(self, new: Sequence[Row], images: Mapping[str, Mapping[int, str]]) -> None:
         self._folder.mkdir(exist_ok=True)
         with self._skipped.open("a", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
@@ -47,8 +55,6 @@ class Ledger:
                 table.writerow(["split", "id", "image", "reason"])
             for split, id in new:
                 table.writerow([split, id, cell(images[split][id]), CHANGED])
-        self._named |= set(new)
-        return len(rotten), [printable(f"{split} {images[split][id]} #{id}") for split, id in new]
 
     def _images(self, split: str) -> dict[int, str]:
         table = read_table(self._manifest, split, columns=["id", "image"])

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,9 @@ class Pulse:
             "rate": self.rate(),
         }
         part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(note), encoding="utf-8")
-        part.replace(self._path)
+        with suppress(OSError):  # on a full disk nobody is told, and training goes on
+            part.write_text(json.dumps(note), encoding="utf-8")
+            part.replace(self._path)
 
 
 class Watch:

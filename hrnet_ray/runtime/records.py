@@ -4,10 +4,12 @@ import errno
 import json
 import os
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from hrnet_ray.errors import DataError
 
 METRICS, FAULTS = "metrics.jsonl", "faults.jsonl"
 
@@ -22,6 +24,16 @@ def append_fault(run_folder: Path, kind: str, note: str) -> None:
     print(note, flush=True)
     with suppress(OSError):
         _append(run_folder / FAULTS, {"kind": kind, "note": note})
+
+
+@contextmanager
+def tolerated(run_folder: Path, what: str) -> Iterator[None]:
+    """Write something that training can go on without; a full disk is noted."""
+    try:
+        yield
+    except (OSError, DataError) as error:
+        reason = error.what if isinstance(error, DataError) else error.strerror or error
+        append_fault(run_folder, "failed_write", f"not written: {what} ({reason})")
 
 
 def read_faults(run_folder: Path) -> list[str]:

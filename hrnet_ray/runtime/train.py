@@ -34,7 +34,7 @@ from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.recipes import build_model
-from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.records import read_epochs, tolerated
 from hrnet_ray.runtime.run_folder import (
     ARTIFACTS,
     git_commit,
@@ -186,7 +186,8 @@ def train_once(
     try:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:
-        (folder / "log.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        with tolerated(folder, "log.txt"):
+            (folder / "log.txt").write_text(traceback.format_exc(), encoding="utf-8")
         raise _explained(error, folder) from error
 
 

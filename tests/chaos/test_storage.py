@@ -1,0 +1,111 @@
+"""The storage of a run fills up, and Ray's own notes are damaged; one command puts it right."""
+
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hrnet_ray.config import Cluster
+from hrnet_ray.errors import ClusterError
+from hrnet_ray.runtime.hosts import SNAPSHOT
+from hrnet_ray.runtime.records import read_epochs, read_faults
+from hrnet_ray.runtime.train import fit
+
+pytestmark = pytest.mark.chaos
+
+EPOCHS = 12
+
+
+@pytest.fixture
+def small(here: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+    """One worker, and a storage of 16 MiB."""
+    storage = Path(here.storage)
+    storage.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", storage]
+    if subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("only root can mount a file system")
+    yield replace(here, workers=1, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    subprocess.run(["umount", "--lazy", storage], check=True)
+
+
+def test_a_disk_that_fills_up_ends_the_run_after_three_saves_and_the_command_goes_on(
+    ray_session, tiny, small
+):
+    longer = replace(tiny, optim=replace(tiny.optim, epochs=EPOCHS))
+    folder = Path(small.storage) / "tigers" / "tiny"
+    ballast = Path(small.storage) / "ballast"
+
+    def fill() -> None:
+        deadline = time.monotonic() + 120
+        while len(read_epochs(folder)) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        with suppress(OSError):  # that is the point
+            ballast.write_bytes(bytes(16 * 2**20))
+
+    filling = threading.Thread(target=fill)
+    filling.start()
+    with pytest.raises(ClusterError, match="3 checkpoints in a row could not be saved") as ended:
+        fit(longer, small)
+    filling.join()
+
+    assert ended.value.exit_code == 4
+    assert str(folder / "ray") in ended.value.where
+    warned = [note for note in read_faults(folder) if note.startswith("no checkpoint of epoch")]
+    assert len(warned) <= 2  # one an epoch, where there was room for a line
+    names = sorted(path.name for path in (folder / "ray").iterdir())
+    assert not [name for name in names if name.startswith(".part")]
+    saved = [name for name in names if name.startswith("epoch_")]
+    assert 1 <= len(saved) <= 3
+
+    ballast.unlink()
+    outcome = fit(longer, small)
+
+    assert outcome.epochs == EPOCHS
+    assert [entry["epoch"] for entry in read_epochs(folder)] == list(range(EPOCHS))
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        '{"ray_version": "2.60.0", "checkpoint_results": [{"checkpoint_dir',
+        "",
+        '{"ray_version": "1.0.0", "checkpoint_results": []}',
+    ],
+    ids=["truncated", "empty", "of another Ray"],
+)
+def test_a_damaged_snapshot_of_rays_stops_nobody(snapshot, ray_session, tiny, here):
+    here = replace(here, workers=1)
+    outcome = fit(tiny, here)
+    straight = [entry["train/loss"] for entry in read_epochs(outcome.folder)]
+    shutil.rmtree(outcome.folder / "ray" / "epoch_0001")
+    (outcome.folder / "ray" / SNAPSHOT).write_text(snapshot)
+
+    fit(tiny, here)
+
+    assert [entry["train/loss"] for entry in read_epochs(outcome.folder)] == straight
+    assert (outcome.folder / "ray" / f"{SNAPSHOT}.aside").read_text() == snapshot
+
+
+def test_a_worker_that_does_not_see_the_folder_ends_the_run_in_seconds(
+    ray_session, tiny, here, monkeypatch
+):
+    """As on a node where the storage is not mounted."""
+    here = replace(here, workers=1)
+    monkeypatch.setattr(
+        "hrnet_ray.runtime.train.set_snapshot_aside",
+        lambda folder: (folder / "resolved.json").rename(folder / "hidden.json"),
+    )
+    fit_started = time.monotonic()
+
+    with pytest.raises(ClusterError, match="this node does not see the run's folder") as ended:
+        fit(tiny, here)
+
+    print(f"refused after {time.monotonic() - fit_started:.1f} s")
+    assert ended.value.exit_code == 4
+    assert read_epochs(Path(here.storage) / "tigers" / "tiny") == []
