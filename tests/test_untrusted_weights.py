@@ -23,11 +23,13 @@ from hrnet_ray.cli import main
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.model_folder import CONFIG, WEIGHTS, ModelSpec, load_model, save_model
 from hrnet_ray.learning import checkpoint
-from hrnet_ray.learning.checkpoint_store import STATE, seal
+from hrnet_ray.learning.checkpoint import Progress
+from hrnet_ray.learning.checkpoint_store import STATE, CheckpointStore, seal
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.weights import load_weights
 from hrnet_ray.skeletons import Skeleton
 from tests.hostile_weights import PAYLOADS, UNARMED
+from tests.learning.trainings import Training
 
 MUTATIONS = int(os.environ.get("HRNET_RAY_MUTATIONS", "2000"))
 SPEC = ModelSpec(
@@ -231,6 +233,26 @@ def test_a_mutated_model_folder_is_refused_even_where_the_config_vouches_for_it(
         except DataError:
             continue
         assert number % 2 or honest == vouched["sha256"]  # a changed byte within the weights
+
+
+def test_a_mutated_checkpoint_is_refused_even_where_its_manifest_vouches_for_it(tmp_path: Path):
+    training, chance = Training(seed=0, tiny=True), random.Random(22)
+    whole = training.save(CheckpointStore(tmp_path / "ray"), Progress(epoch=0))
+    seed, folder = (whole / STATE).read_bytes(), tmp_path / "mutated"
+    folder.mkdir()
+    refused = 0
+    for _ in range(MUTATIONS // 5):
+        data = mutated(seed, chance)
+        (folder / STATE).write_bytes(data)
+        entry = {"bytes": len(data), "sha256": sha256(folder / STATE)}
+        seal(folder, {STATE: entry}, epoch=0, about={})
+        try:
+            training.load(folder)
+        except DataError:
+            refused += 1
+
+    print(f"{refused} of {MUTATIONS // 5} refused")
+    assert refused > MUTATIONS // 20
 
 
 def test_an_archive_that_grows_when_unpacked_is_refused(tmp_path: Path):

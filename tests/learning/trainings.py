@@ -25,8 +25,9 @@ class Training:
 
     def __init__(self, *, seed: int, tiny: bool = False) -> None:
         torch.manual_seed(seed)
-        net = HRNet(8, 2, modules=(1, 1, 1), blocks=1, stem=8)
-        self.model: nn.Module = nn.Linear(50, 90) if tiny else net
+        self.model: nn.Module = (
+            nn.Linear(50, 90) if tiny else HRNet(8, 2, modules=(1, 1, 1), blocks=1, stem=8)
+        )
         self.optimizer = make_optimizer(self.model, algorithm="adamw", lr=1e-2, weight_decay=0.1)
         self.scheduler = make_scheduler(
             self.optimizer,
