@@ -42,6 +42,7 @@ from hrnet_ray.runtime.run_folder import (
     open_run_folder,
     write_summary,
 )
+from hrnet_ray.runtime.stopping import stoppable
 from hrnet_ray.runtime.worker import Job, train_worker
 from hrnet_ray.tracking import Board, Run
 
@@ -86,11 +87,12 @@ def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Ma
     run = open_run(board, folder, experiment, manifest, kind="train")
     announce(experiment, manifest, folder)
     try:
-        with Watch(
+        watch = Watch(
             lambda: {"": folder},
             epochs=experiment.optim.epochs,
             on_epoch=lambda folder, entry: track_epoch(run, folder, entry),
-        ):
+        )
+        with stoppable(), watch:
             data = load(manifest, experiment.data)
             train_once(experiment, cluster, share, manifest, folder, data)
         outcome = conclude(folder, experiment)

@@ -22,6 +22,7 @@ from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.run_folder import made_with, open_run_folder
+from hrnet_ray.runtime.stopping import stoppable
 from hrnet_ray.runtime.study import Plan, Records, Study, conclude_study
 from hrnet_ray.runtime.train import (
     announce,
@@ -94,7 +95,8 @@ def _sweep_in(
         f"epochs, {at_once} at once"
     )
     try:
-        with Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch):
+        watch = Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch)
+        with stoppable(), watch:
             data = load(manifest, base.data)
             results = _tuner(plan, space, search, at_once, data).fit()
         study = conclude_study(plan, list(space), results)
