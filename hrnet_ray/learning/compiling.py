@@ -11,6 +11,7 @@ def compile_or_go_on(
     *,
     crops_shape: tuple[int, int, int, int],
     bf16: bool = False,
+    backend: str = "inductor",
     say: Callable[[str], None] = print,
 ) -> bool:
     """Let torch.compile fuse `model` in place; where it cannot, say so in one line and go on.
@@ -23,7 +24,7 @@ def compile_or_go_on(
     crops = torch.zeros(crops_shape, device=device).contiguous(memory_format=torch.channels_last)
     model.train()
     try:
-        model.compile()
+        model.compile(backend=backend)
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             heatmaps = model(crops)
         heatmaps.float().sum().backward()

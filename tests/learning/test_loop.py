@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hrnet_ray.learning.average import Average
 from hrnet_ray.learning.batch import CropBatch, PoseBatch, model_input
 from hrnet_ray.learning.loop import (
     Decoding,
@@ -202,3 +203,69 @@ def test_predicting_leaves_the_model_as_it_was():
     predict(model, crop_batches()[0], decoding=decoding("dark", flip=True))
 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def fixed_norms(model: HRNet) -> HRNet:
+    """A net whose BatchNorms never look at the batch, and that stays so in training."""
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.track_running_stats, part.momentum = True, 0.0
+            part.train = lambda mode=True, part=part: part  # type: ignore[method-assign]
+            part.training = False
+    return model
+
+
+@pytest.mark.parametrize("parts", [2, 3, 9])
+def test_a_batch_in_parts_takes_the_step_of_the_whole_but_for_batchnorm(parts: int):
+    batch = batch_to_learn()
+    whole = PoseBatch(*(torch.cat([x, x.flip(0)[:2]]) for x in list(vars(batch).values())[:3]), 0.5)
+    ends = {}
+    for accumulate in (1, parts):
+        model, _, _ = tiny_net(lr=1.0)
+        for weight in fixed_norms(model).parameters():
+            weight.data = weight.data.double() * 20
+        model.double()
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
+        doubled = PoseBatch(whole.crops.double(), whole.crop_xy, whole.visible, whole.weight)
+        loss = train_epoch(model, [doubled], sgd, scheduler, target=TARGET, accumulate=accumulate)
+        ends[accumulate] = loss, nn.utils.parameters_to_vector(model.parameters())
+        assert scheduler.last_epoch == 1
+
+    (loss, weights), (loss_in_parts, weights_in_parts) = ends.values()
+    torch.testing.assert_close(loss_in_parts, loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(weights_in_parts, weights, rtol=1e-5, atol=1e-7)
+
+
+def test_a_long_gradient_is_cut_and_a_short_one_is_not():
+    moved = {}
+    for clip_norm in (0.0, 1e-3, 1e3):
+        model, _, _ = tiny_net(lr=1.0)
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
+        train_epoch(model, [batch_to_learn()], sgd, scheduler, target=TARGET, clip_norm=clip_norm)
+        after = nn.utils.parameters_to_vector(model.parameters()).detach()
+        moved[clip_norm] = (after - before).norm().item()
+
+    assert moved[1e3] == moved[0.0] > 1e-3
+    assert moved[1e-3] == pytest.approx(1e-3, rel=0.02)
+
+
+def test_the_average_looks_on_after_each_step():
+    model, optimizer, scheduler = tiny_net(lr=1e-2)
+    average = Average(model, decay=0.9)
+
+    train_epoch(model, [batch_to_learn()] * 3, optimizer, scheduler, target=TARGET, average=average)
+
+    assert average.steps == 3
+    assert not torch.equal(average.held["conv1.weight"], model.conv1.weight)
+
+
+def test_heatmaps_come_in_full_precision_under_autocast():
+    model, _, _ = tiny_net(lr=0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        heatmaps = model(batch_to_learn().crops)
+
+    assert heatmaps.dtype == torch.float32
+    assert not torch.equal(heatmaps, heatmaps.bfloat16().float())

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from hrnet_ray.learning import checkpoint
-from hrnet_ray.learning.optim import make_optimizer, make_scheduler
+from hrnet_ray.learning.checkpoint_store import seal
+from hrnet_ray.learning.optim import make_optimizer, make_scheduler, scaled_rate
 
 LR, STEPS = 1e-3, 3
 
@@ -59,7 +60,8 @@ def test_steps_drops_there_too_when_every_epoch_starts_from_a_checkpoint(tmp_pat
             checkpoint.load(tmp_path, model, optimizer, scheduler)
         seen += rates(optimizer, scheduler, STEPS)
         progress = checkpoint.Progress(epoch=epoch)
-        checkpoint.save(tmp_path, model, optimizer, scheduler, progress)
+        entries = checkpoint.save(tmp_path, model, optimizer, scheduler, progress)
+        seal(tmp_path, entries, epoch=epoch, about={})
 
     assert seen == pytest.approx(STEPPED, rel=1e-12)
 
@@ -97,3 +99,41 @@ def test_adamw_decays_a_weight_without_gradient_and_adam_does_not_decouple():
 
     assert after["adamw"] == pytest.approx(start * (1 - lr * decay), rel=1e-6)
     assert after["adam"] == pytest.approx(start - lr, rel=1e-6)  # a gradient of decay * weight
+
+
+def test_adamw_spares_biases_and_the_scales_of_batchnorm():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    before = {name: value.clone() for name, value in net.named_parameters()}
+    optimizer = make_optimizer(net, algorithm="adamw", lr=0.1, weight_decay=0.5)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    optimizer.step()
+
+    changed = {name for name, value in net.named_parameters() if not value.equal(before[name])}
+    assert changed == {"0.weight"}
+
+
+@pytest.mark.parametrize(("per", "rate"), [("none", 1e-3), ("linear", 2.5e-4), ("sqrt", 5e-4)])
+def test_a_quarter_of_the_batch_has_its_share_of_the_rate(per: str, rate: float):
+    assert scaled_rate(1e-3, per=per, batch_size=32, reference=128) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("algorithm", ["adam", "adamw"])
+def test_the_fused_kernel_steps_where_the_plain_one_does(algorithm: str):
+    plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[algorithm]
+    nets = []
+    for make in (
+        lambda net: make_optimizer(net, algorithm=algorithm, lr=1e-2, weight_decay=0.0),
+        lambda net: plain(net.parameters(), lr=1e-2, weight_decay=0.0),
+    ):
+        torch.manual_seed(0)
+        net = nn.Linear(7, 5)
+        optimizer = make(net)
+        for _ in range(5):
+            optimizer.zero_grad()
+            net(torch.ones(3, 7)).square().mean().backward()
+            optimizer.step()
+        nets.append(net)
+
+    torch.testing.assert_close(nets[0].weight, nets[1].weight, rtol=1e-5, atol=1e-7)
