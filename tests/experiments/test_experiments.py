@@ -8,11 +8,27 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
-from hrnet_ray.config import flatten
+from hrnet_ray.cli.small import smoke
+from hrnet_ray.config import Cluster, flatten
+from hrnet_ray.data.manifest import read_head, read_manifest
+from hrnet_ray.data.rows import decode_exact, decode_rows
+from hrnet_ray.learning.batch import augmented, to_canvases, to_crops
+from hrnet_ray.learning.loop import predict, train_epoch
+from hrnet_ray.learning.optim import make_optimizer, make_scheduler
+from hrnet_ray.runtime.recipes import (
+    build_model,
+    decoding_of,
+    rate_of,
+    recipe_of,
+    target_of,
+)
 from hrnet_ray.runtime.tune import check_space
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.py"))
+TRAININGS = [script.stem for script in SCRIPTS if script.stem.startswith("train_")]
+CPU = torch.device("cpu")
 
 
 def load(name: str) -> ModuleType:
@@ -40,12 +56,13 @@ def test_what_is_searched_are_settings_of_the_experiment(name):
     assert set(module.SPACE) == {"optim.lr", "heatmap.sigma"}
 
 
-def test_the_mpii_recipe_is_the_published_one():
-    settings = flatten(load("train_mpii").BASE)
+@pytest.mark.parametrize(("name", "width"), [("train_mpii", 32), ("train_mpii_w48", 48)])
+def test_the_mpii_recipe_is_the_published_one(name: str, width: int):
+    settings = flatten(load(name).BASE)
 
     published = {
         "data.input_hw": (256, 256),
-        "model.width": 32,
+        "model.width": width,
         "heatmap.sigma": 2.0,
         "heatmap.rounded": True,
         "augment.scale_factor": 0.25,
@@ -54,7 +71,13 @@ def test_the_mpii_recipe_is_the_published_one():
         "augment.half_body_share": 0.0,
         "optim.algorithm": "adam",
         "optim.lr": 1e-3,
+        "optim.lr_per": "none",
         "optim.weight_decay": 0.0,
+        "optim.schedule": "steps",
+        "optim.warmup_steps": 0,
+        "optim.ema": 0.0,
+        "optim.clip_norm": 0.0,
+        "optim.loss": "mse",
         "optim.milestones": (170, 200),
         "optim.epochs": 210,
         "optim.batch_size": 128,
@@ -82,6 +105,76 @@ def test_the_atrw_recipe_is_the_tutorials():
         "optim.batch_size": 48,
     }
     assert {name: settings[name] for name in published} == published
+
+
+def test_the_challenges_atrw_recipe_has_its_crops_its_epochs_and_its_batch():
+    settings = flatten(load("train_atrw_cvwc").BASE)
+
+    published = {
+        "data.input_hw": (288, 384),
+        "model.width": 48,
+        "heatmap.sigma": 3.0,
+        "optim.algorithm": "adam",
+        "optim.epochs": 210,
+        "optim.batch_size": 64,
+    }
+    assert {name: settings[name] for name in published} == published
+
+
+@pytest.mark.parametrize("name", ["train_atrw_modern", "train_mpii_modern"])
+def test_the_modern_recipe_averages_warms_up_and_decodes_what_it_draws(name: str):
+    settings = flatten(load(name).BASE)
+
+    assert settings["optim.algorithm"] == "adamw"
+    assert settings["optim.schedule"] == "cosine"
+    assert settings["optim.warmup_steps"] > 0
+    assert settings["optim.ema"] > 0.9
+    assert settings["augment.brightness"] > 0
+    assert (settings["heatmap.rounded"], settings["evaluation.decode"]) == (False, "dark")
+
+
+@pytest.fixture(scope="module")
+def smokes(tmp_path_factory) -> Path:
+    """Where the drawn pictures lie, once for all experiments."""
+    return tmp_path_factory.mktemp("smokes")
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_the_smoke_of_a_training_learns_and_predicts(name: str, smokes: Path):
+    """What a worker does with the drawn pictures, without Ray: one step, one validation batch."""
+    kind = "people" if "mpii" in name else "tigers"
+    small = smoke(load(name).BASE, Cluster(storage=str(smokes)), kind=kind)
+    manifest = read_manifest(small.data.root)
+    torch.manual_seed(0)
+    model = build_model(small, manifest)
+    optimizer = make_optimizer(
+        model,
+        algorithm=small.optim.algorithm,
+        lr=rate_of(small),
+        weight_decay=small.optim.weight_decay,
+    )
+    scheduler = make_scheduler(
+        optimizer,
+        schedule=small.optim.schedule,
+        milestones=small.optim.milestones,
+        epochs=small.optim.epochs,
+        warmup_steps=small.optim.warmup_steps,
+        steps_per_epoch=6,
+    )
+    canvases = decode_rows(read_head(manifest, "train", 4), canvas_px=manifest.canvas_px)
+    batch = augmented(to_canvases(canvases, CPU), recipe_of(small, manifest), epoch=0)
+    before = model.final_layer.weight.detach().clone()
+
+    loss = train_epoch(model, [batch], optimizer, scheduler, target=target_of(small))
+
+    data = small.data
+    crops = decode_exact(
+        read_head(manifest, "val", 3), input_hw=data.input_hw, padding=data.padding
+    )
+    found = predict(model, [to_crops(crops, CPU)], decoding=decoding_of(small, manifest))
+    assert 0 < loss < 0.1
+    assert not torch.equal(model.final_layer.weight, before)
+    assert found.image_xy.shape == (3, len(manifest.skeleton), 2)
 
 
 def test_a_wrong_flag_ends_an_experiment_with_three_lines_and_2():

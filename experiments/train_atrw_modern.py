@@ -1,0 +1,86 @@
+#!/usr/bin/env python
+r"""Train HRNet-W32 on Amur tigers (ATRW) with a recipe of today.
+
+    python experiments/train_atrw_modern.py --cluster.workers 2
+
+The data are prepared as for experiments/train_atrw.py. What differs from the published recipes:
+
+  - AdamW, whose decay spares biases and BatchNorm, a warm-up, and a cosine instead of two drops;
+  - the rate is 1e-3 for batches of 128 and scales with the root of the batch, here 64: 7.1e-4;
+  - the average of the last few hundred steps' weights is judged and kept (EMA, 0.998);
+  - colours vary; half bodies as in the tutorial;
+  - the Gaussians stand on the points themselves, not on the nearest cells, and DARK reads them.
+
+Not yet run here on ATRW itself, so no score. The published recipes stay what they are in
+train_atrw.py and train_atrw_cvwc.py; compare on the same split.
+
+`--smoke` runs the same path on drawn tigers in about a minute.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from hrnet_ray.cli import start
+from hrnet_ray.cli.small import smoke
+from hrnet_ray.cli.train import Args as TrainArgs, run as train
+from hrnet_ray.config import (
+    AugmentConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    HeatmapConfig,
+    ModelConfig,
+    OptimConfig,
+)
+
+BASE = Experiment(
+    name="modern-w32-192x256",
+    data=DataConfig(root="data/atrw", input_hw=(192, 256)),
+    model=ModelConfig(width=32),
+    heatmap=HeatmapConfig(sigma=2.0, rounded=False),
+    augment=AugmentConfig(
+        scale_factor=0.35,
+        rotation_deg=45.0,
+        half_body_share=0.3,
+        half_body_above=7,
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+    ),
+    optim=OptimConfig(
+        algorithm="adamw",
+        lr=1e-3,
+        lr_per="sqrt",
+        lr_batch=128,
+        weight_decay=0.05,
+        schedule="cosine",
+        warmup_steps=300,
+        epochs=210,
+        batch_size=64,
+        ema=0.998,
+    ),
+    evaluation=EvaluationConfig(decode="dark", flip_test=True, shift_heatmap=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(TrainArgs):
+    """Train HRNet-W32 on Amur tigers with a recipe of today."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = BASE
+    smoke: bool = False
+    """A minute on drawn tigers, to see that everything works."""
+
+
+def main(args: Args) -> None:
+    """Train."""
+    if args.smoke:
+        small = smoke(args.experiment, args.cluster, kind="tigers")
+        args = Args(experiment=small, cluster=args.cluster)
+    train(args)
+
+
+if __name__ == "__main__":
+    start(Args, main, name="experiments/train_atrw_modern.py")

@@ -1,0 +1,86 @@
+#!/usr/bin/env python
+r"""Train HRNet-W32 on people (MPII) with a recipe of today.
+
+    python experiments/train_mpii_modern.py --cluster.workers 2
+
+The data are prepared as for experiments/train_mpii.py. What differs from the published recipes:
+
+  - AdamW, whose decay spares biases and BatchNorm, a warm-up, and a cosine instead of two drops;
+  - the rate is 1e-3 for batches of 128 and scales with the root of the batch;
+  - the average of the last few thousand steps' weights is judged and kept (EMA, 0.9995);
+  - colours vary, turns are wider, and some well visible people are cut to half a body;
+  - the Gaussians stand on the points themselves, not on the nearest cells, and DARK reads them.
+
+Not yet run here on MPII itself, so no score. The published recipe stays what it is in
+train_mpii.py; compare on the same split.
+
+`--smoke` runs the same path on drawn people in about a minute.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from hrnet_ray.cli import start
+from hrnet_ray.cli.small import smoke
+from hrnet_ray.cli.train import Args as TrainArgs, run as train
+from hrnet_ray.config import (
+    AugmentConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    HeatmapConfig,
+    ModelConfig,
+    OptimConfig,
+)
+
+BASE = Experiment(
+    name="modern-w32-256",
+    data=DataConfig(root="data/mpii", input_hw=(256, 256)),
+    model=ModelConfig(width=32),
+    heatmap=HeatmapConfig(sigma=2.0, rounded=False),
+    augment=AugmentConfig(
+        scale_factor=0.35,
+        rotation_deg=40.0,
+        half_body_share=0.3,
+        half_body_above=8,
+        brightness=0.3,
+        contrast=0.3,
+        saturation=0.3,
+    ),
+    optim=OptimConfig(
+        algorithm="adamw",
+        lr=1e-3,
+        lr_per="sqrt",
+        lr_batch=128,
+        weight_decay=0.05,
+        schedule="cosine",
+        warmup_steps=500,
+        epochs=210,
+        batch_size=128,
+        ema=0.9995,
+    ),
+    evaluation=EvaluationConfig(decode="dark", flip_test=True, shift_heatmap=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(TrainArgs):
+    """Train HRNet-W32 on people with a recipe of today."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = BASE
+    smoke: bool = False
+    """A minute on drawn people, to see that everything works."""
+
+
+def main(args: Args) -> None:
+    """Train."""
+    if args.smoke:
+        small = smoke(args.experiment, args.cluster, kind="people")
+        args = Args(experiment=small, cluster=args.cluster)
+    train(args)
+
+
+if __name__ == "__main__":
+    start(Args, main, name="experiments/train_mpii_modern.py")

@@ -1,0 +1,74 @@
+#!/usr/bin/env python
+r"""Train HRNet-W48 on MPII as published (Sun et al., CVPR 2019).
+
+    hrnet-ray prepare mpii --images images --annotations annot/train.json \\
+        --val-annotations annot/valid.json --gt-valid annot/gt_valid.mat --out data/mpii
+    python experiments/train_mpii_w48.py --cluster.workers 4
+
+The same recipe as W32's, from the ImageNet weights (`--model.init hrnet_w48-8ef0771d.pth`). Its
+authors print no W48 score on MPII; mmpose reports a PCKh_0.5 of 90.1 with a recipe of its own. Not
+yet run here on MPII itself.
+
+Number for number: Adam at 1e-3 without weight decay (the published settings name 1e-4 but never
+hand it to Adam), 210 epochs, batches of 128, no half bodies, flip test with the heatmaps moved by a
+cell, quarter-cell decoding. The rate is that of batches of 128; another `--optim.batch-size` keeps
+it unless `--optim.lr-per linear` or `sqrt` is given.
+
+Deviations from the published run, all on purpose:
+  - one process per GPU with its own BatchNorm statistics (DDP); the published code computes those
+    of one GPU's 32 crops as well, so 4 workers are its nearest likeness;
+  - the rate drops at epochs 170 and 200 counted from 0, as under the torch of that time; the
+    published code under today's torch drops at 169 and 199, and earlier after each resume;
+  - training crops come from stored canvases of 416 px instead of the whole picture.
+
+`--smoke` runs the same path on drawn people in about a minute.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from hrnet_ray.cli import start
+from hrnet_ray.cli.small import smoke
+from hrnet_ray.cli.train import Args as TrainArgs, run as train
+from hrnet_ray.config import (
+    AugmentConfig,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    HeatmapConfig,
+    ModelConfig,
+    OptimConfig,
+)
+
+BASE = Experiment(
+    name="w48-256",
+    data=DataConfig(root="data/mpii", input_hw=(256, 256)),
+    model=ModelConfig(width=48),
+    heatmap=HeatmapConfig(sigma=2.0),
+    augment=AugmentConfig(scale_factor=0.25, rotation_deg=30.0, rotation_share=0.6),
+    optim=OptimConfig(lr=1e-3, epochs=210, milestones=(170, 200), batch_size=128),
+    evaluation=EvaluationConfig(decode="quarter", flip_test=True, shift_heatmap=True),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args(TrainArgs):
+    """Train HRNet-W48 on MPII as published."""
+
+    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = BASE
+    smoke: bool = False
+    """A minute on drawn people, to see that everything works."""
+
+
+def main(args: Args) -> None:
+    """Train."""
+    if args.smoke:
+        small = smoke(args.experiment, args.cluster, kind="people")
+        args = Args(experiment=small, cluster=args.cluster)
+    train(args)
+
+
+if __name__ == "__main__":
+    start(Args, main, name="experiments/train_mpii_w48.py")
