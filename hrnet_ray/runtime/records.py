@@ -42,8 +42,8 @@ def read_faults(run_folder: Path) -> list[str]:
     if not path.is_file():
         return []
     notes = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with suppress(ValueError):  # a line that a crash cut short
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, KeyError, TypeError):  # a line that a crash cut short
             notes.append(json.loads(line)["note"])
     return notes
 
@@ -67,10 +67,10 @@ def read_epochs(run_folder: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     by_epoch: dict[int, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-        except ValueError:
+            by_epoch[entry["epoch"]] = entry
+        except (ValueError, KeyError, TypeError):
             continue  # a line that a crash cut short; its epoch is done again
-        by_epoch[entry["epoch"]] = entry
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]

@@ -1,7 +1,8 @@
 """What a run leaves: `runs/<data set>/<run>/`, the same names every time.
 
-resolved.json command.txt environment.json metrics.jsonl summary.json log.txt, and the folders
-data/ plots/ predictions/ model/ ray/. MLflow's artifact tree has the same names.
+resolved.json command.txt environment.json metrics.jsonl faults.jsonl summary.json log.txt, and the
+folders data/ plots/ predictions/ model/ ray/ (the checkpoints). MLflow's artifact tree has the same
+names.
 """
 
 import json
@@ -24,6 +25,7 @@ ARTIFACTS = (
     "command.txt",
     "environment.json",
     "metrics.jsonl",
+    "faults.jsonl",
     "summary.json",
     "data",
     "plots",

@@ -111,6 +111,31 @@ def test_when_none_is_whole_the_run_says_that_it_begins_anew(run: Path):
     assert read_faults(run)[-1] == "none of the 2 checkpoints is whole: the run begins anew"
 
 
+def of_two(monkeypatch, other: list[str]) -> None:
+    """A second worker, which says this of each checkpoint in turn, and does not fail otherwise."""
+    said = iter(other)
+    monkeypatch.setattr(
+        "hrnet_ray.runtime.checkpoints.of_everybody",
+        lambda mine: [mine, mine if isinstance(mine, list) else next(said)],
+    )
+
+
+def test_all_workers_go_on_from_the_newest_that_each_of_them_can_read(run: Path, monkeypatch):
+    train(Checkpoints(run, {}), Disk(), 0, 1, 2)
+    of_two(monkeypatch, ["passed over 2: not there yet", ""])
+
+    assert resumed(run)[1] == 1
+    assert read_faults(run) == ["passed over 2: not there yet"]
+
+
+def test_workers_that_share_no_checkpoint_go_on_from_none(run: Path, monkeypatch):
+    train(Checkpoints(run, {}), Disk(), 0, 1)
+    of_two(monkeypatch, ["gone", "gone"])
+
+    with pytest.raises(ClusterError, match="the workers do not see the same checkpoints"):
+        resumed(run)
+
+
 def test_what_a_killed_save_left_is_removed(run: Path):
     train(Checkpoints(run, {}), Disk(), 0)
     shutil.copytree(run / "ray" / "epoch_0000", run / "ray" / ".part-epoch_0001")

@@ -1,7 +1,7 @@
 import json
 
 from hrnet_ray.runtime.progress import Pulse, Watch
-from hrnet_ray.runtime.records import append_epoch, read_epochs
+from hrnet_ray.runtime.records import append_epoch, append_fault, read_epochs, read_faults
 
 
 def _epoch(number: int, ap: float) -> dict[str, float]:
@@ -31,6 +31,27 @@ def test_a_line_that_a_crash_cut_short_costs_only_itself(tmp_path):
         file.write('{"epoch": 1, "val/OK')
 
     assert [entry["epoch"] for entry in read_epochs(tmp_path)] == [0]
+
+
+def test_the_next_line_does_not_grow_onto_one_that_was_cut_short(tmp_path):
+    for rest in (b'{"epoch": 7, "val/OK', b"\xff\x00", b"12"):
+        with (tmp_path / "metrics.jsonl").open("ab") as file:
+            file.write(rest)
+        append_epoch(tmp_path, _epoch(1, 0.2))
+
+    assert [entry["epoch"] for entry in read_epochs(tmp_path)] == [1]
+
+
+def test_a_fault_is_told_once_by_whoever_watches(tmp_path, capsys):
+    append_fault(tmp_path, "failed_save", "an old one")
+    watch = Watch(lambda: {"#01 ": tmp_path}, epochs=3, on_epoch=lambda folder, entry: None)
+    capsys.readouterr()
+
+    with watch:
+        append_fault(tmp_path, "failed_save", "no room")
+
+    assert read_faults(tmp_path) == ["an old one", "no room"]
+    assert capsys.readouterr().out == "no room\n#01 no room\n"  # the worker, and the driver
 
 
 def test_each_new_epoch_is_told_once_and_in_words(tmp_path, capsys):
