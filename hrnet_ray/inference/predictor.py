@@ -12,6 +12,7 @@ from hrnet_ray.inference.model_folder import ModelSpec, load_model
 from hrnet_ray.learning.batch import CropBatch, to_crops
 from hrnet_ray.learning.loop import Decoding, Predictions, predict
 from hrnet_ray.models import HRNet
+from hrnet_ray.models.folding import folded
 
 STRIDE = 4  # crop pixels per heatmap cell
 
@@ -27,6 +28,7 @@ class Predictor:
     def __init__(self, model: HRNet, spec: ModelSpec, *, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
+        self._quick = folded(self.model)
         self.spec = spec
 
     @classmethod
@@ -48,7 +50,7 @@ class Predictor:
 
     def predict(self, batches: Iterable[CropBatch]) -> Predictions:
         """Predict batches of ready crops."""
-        found = predict(self.model, batches, decoding=decoding_of(self.spec))
+        found = predict(self._quick, batches, decoding=decoding_of(self.spec))
         return found if len(found.ids) else Predictions.none(len(self.spec.skeleton))
 
     def predict_table(self, table: pa.Table, *, batch_size: int = 64) -> Predictions:

@@ -25,6 +25,7 @@ from hrnet_ray.learning.workers import (
     share_buffers,
     world_size,
 )
+from hrnet_ray.models.folding import folded
 from hrnet_ray.runtime.feed import Feed
 from hrnet_ray.runtime.hosts import Host
 from hrnet_ray.runtime.ingest import Stored
@@ -172,7 +173,7 @@ class Replica:
         """Everybody's predictions, without DDP's wrapper: shares of validation are uneven."""
         share_buffers(self.bare)
         mine = predict(
-            self.bare,
+            folded(self.bare),
             self.feed.validation(size=self.experiment.evaluation.batch_size),
             decoding=decoding_of(self.experiment, self.manifest),
             bf16=self.bf16,
