@@ -65,7 +65,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     setting = Setting(device, args.batch, args.width, 40 if args.quick else 300)
     times, rates = measured(setting)
-    report(setting, times, rates)
+    report(setting, times, rates, flop=step_flop(setting))
 
 
 def measured(setting: Setting) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
@@ -188,7 +188,7 @@ def quickest(work: Work, device: torch.device) -> float:
     least, ends = float("inf"), time.perf_counter() + CEILING_S
     work()
     with torch.inference_mode():
-        while time.perf_counter() < ends:
+        while least == float("inf") or time.perf_counter() < ends:
             least = min(least, seconds(work, device))
     return least
 
@@ -212,9 +212,14 @@ def step_flop(setting: Setting) -> int:
     return counter.get_total_flops()
 
 
-def report(setting: Setting, times: dict[str, list[float]], rates: dict[str, list[float]]) -> None:
-    """A table, and the JSON line."""
-    flop = step_flop(setting)
+def report(
+    setting: Setting,
+    times: dict[str, list[float]],
+    rates: dict[str, list[float]],
+    *,
+    flop: int,
+) -> None:
+    """A table, and the JSON line. `flop` is a step's."""
     print(
         f"W{setting.width}, {SIDE} x {SIDE}, {setting.batch} crops, {torch.get_num_threads()} "
         f"threads, {setting.device.type}; {len(times['plain step'])} rounds"
