@@ -36,7 +36,7 @@ class Average:
                 seen.append(value)
             else:
                 self.held[name].copy_(value)
-        torch._foreach_lerp_(held, seen, forget)
+        torch._foreach_lerp_(held, seen, forget)  # pyright: ignore[reportPrivateImportUsage]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

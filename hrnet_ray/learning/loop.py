@@ -117,8 +117,9 @@ def _learn(
     losses = []
     for share in shares:
         # DDP sums the gradients up over the workers with the last part only.
-        quiet = share is not shares[-1] and isinstance(model, DistributedDataParallel)
-        with model.no_sync() if quiet else nullcontext():
+        early = share is not shares[-1]
+        quiet = early and isinstance(model, DistributedDataParallel) and model.no_sync()
+        with quiet or nullcontext():
             part = len(share.crops) / len(batch.crops)
             loss = _loss(model, share, target=target, bf16=bf16) * (batch.weight * part)
             loss.backward()
@@ -131,8 +132,10 @@ def _shares(batch: PoseBatch, parts: int) -> list[PoseBatch]:
     parts = max(1, min(parts, len(batch.crops) // LEAST_CROPS))
     if parts == 1:
         return [batch]
-    columns = (part.tensor_split(parts) for part in (batch.crops, batch.crop_xy, batch.visible))
-    return [PoseBatch(*share, batch.weight) for share in zip(*columns, strict=True)]
+    crops, crop_xy, visible = (
+        column.tensor_split(parts) for column in (batch.crops, batch.crop_xy, batch.visible)
+    )
+    return [PoseBatch(crops[at], crop_xy[at], visible[at], batch.weight) for at in range(parts)]
 
 
 def _loss(model: nn.Module, batch: PoseBatch, *, target: Target, bf16: bool) -> Float[Tensor, ""]:

@@ -1,0 +1,46 @@
+"""Two workers that learn their batch in parts end where they would with the batch as a whole."""
+
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hrnet_ray.learning.batch import PoseBatch
+from hrnet_ray.learning.loop import Target, train_epoch
+
+TARGET = Target(input_hw=(16, 24), heatmap_hw=(16, 24), sigma=1.0)
+
+
+def work(rank: int, folder: Path) -> None:
+    """What each of two processes does."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
+    )
+    chance = torch.Generator().manual_seed(rank)
+    batch = PoseBatch(
+        torch.randn(5, 3, 16, 24, generator=chance),
+        torch.rand(5, 2, 2, generator=chance) * 14,
+        torch.ones(5, 2, dtype=torch.bool),
+    )
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        net = nn.Conv2d(3, 2, 3, padding=1)
+        sgd = torch.optim.SGD(net.parameters(), lr=0.5)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
+        wrapped = DistributedDataParallel(net)
+        train_epoch(wrapped, [batch] * 2, sgd, scheduler, target=TARGET, accumulate=parts)
+        torch.save(net.weight.detach(), folder / f"{rank}-{parts}.pt")
+    distributed.destroy_process_group()
+
+
+def test_parts_and_workers_together_take_the_steps_of_the_whole(tmp_path: Path):
+    with get_context("spawn").Pool(2) as pool:
+        pool.starmap(work, [(0, tmp_path), (1, tmp_path)], chunksize=1)
+
+    ends = {path.stem: torch.load(path, weights_only=True) for path in tmp_path.glob("*.pt")}
+    assert torch.equal(ends["0-1"], ends["1-1"])
+    assert torch.equal(ends["0-2"], ends["1-2"])
+    torch.testing.assert_close(ends["0-2"], ends["0-1"], rtol=1e-5, atol=1e-7)
