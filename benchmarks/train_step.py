@@ -39,6 +39,7 @@ SIDE = 256
 TARGET = Target(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)
 CEILING_S = 0.15  # for each kind of work in a round
 KINDS = ((32, 64), (64, 32), (128, 16), (256, 8))  # channels and rows of W32's convolutions
+CPU_TIME = "count CPU seconds, not the clock's: for one thread on a machine that others use"
 Work = Callable[[], object]
 
 
@@ -50,6 +51,7 @@ class Setting:
     batch: int
     width: int
     turns_s: float
+    clock: Callable[[], float] = time.perf_counter
 
 
 def main() -> None:
@@ -57,13 +59,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--cpu-time", action="store_true", help=CPU_TIME)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--width", type=int, default=32)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    setting = Setting(device, args.batch, args.width, 40 if args.quick else 300)
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    setting = Setting(device, args.batch, args.width, 40 if args.quick else 300, clock)
     times, rates = measured(setting)
     report(setting, times, rates, flop=step_flop(setting))
 
@@ -81,7 +85,7 @@ def measured(setting: Setting) -> tuple[dict[str, list[float]], dict[str, list[f
         not began or len(times["plain step"]) < 2 or time.perf_counter() - began < setting.turns_s
     ):
         for name, work in works.items():
-            times[name].append(seconds(work, setting.device))
+            times[name].append(seconds(work, setting))
         for name, precision in precisions.items():
             rates[name].append(ceiling(setting, precision))
         if not began:
@@ -180,26 +184,26 @@ def ceiling(setting: Setting, precision: torch.dtype) -> float:
         weights = last(torch.randn(channels, channels, 3, 3, device=device).to(precision))
         flop = 2.0 * setting.batch * rows**2 * channels**2 * 9
         works.append((flop, lambda c=crops, w=weights: F.conv2d(c, w, padding=1)))
-    return max(flop / quickest(work, device) for flop, work in works)
+    return max(flop / quickest(work, setting) for flop, work in works)
 
 
-def quickest(work: Work, device: torch.device) -> float:
+def quickest(work: Work, setting: Setting) -> float:
     """The least time of one call, out of as many as fit into `CEILING_S`."""
     least, ends = float("inf"), time.perf_counter() + CEILING_S
     work()
     with torch.inference_mode():
         while least == float("inf") or time.perf_counter() < ends:
-            least = min(least, seconds(work, device))
+            least = min(least, seconds(work, setting))
     return least
 
 
-def seconds(work: Work, device: torch.device) -> float:
+def seconds(work: Work, setting: Setting) -> float:
     """The time of one call."""
-    began = time.perf_counter()
+    began = setting.clock()
     work()
-    if device.type == "cuda":
+    if setting.device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - began
+    return setting.clock() - began
 
 
 def step_flop(setting: Setting) -> int:
