@@ -15,10 +15,12 @@ from typing import Any
 import pyarrow as pa
 import ray
 from ray.data import Dataset
+from ray.exceptions import RayError
 
 from hrnet_ray.config import DataConfig
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.rows import Arrays, checked, decode_exact, decode_rows
+from hrnet_ray.errors import DataError
 
 DECODE_ROWS = 32
 """Rows that one call decodes: about 16 MB of 416 px canvases."""
@@ -45,7 +47,11 @@ class Stored:
 
 
 def load(manifest: Manifest, data: DataConfig, *, decoded: bool | None = None) -> dict[str, Stored]:
-    """Read both splits into the object store: decoded where that fits, unless told otherwise."""
+    """Read both splits into the object store: decoded where that fits, unless told otherwise.
+
+    Raises:
+        DataError: a shard is damaged so badly that its rows cannot be told apart.
+    """
     if decoded is None:
         decoded = _fits(manifest, data)
     plans = {
@@ -87,19 +93,30 @@ def _fits(manifest: Manifest, data: DataConfig) -> bool:
 
 
 def _stored(manifest: Manifest, split: str, make: Callable, *, decoded: bool) -> Stored:
+    blocks, sizes = [], []
+    count = _Counter(split, manifest.splits[split].rows)
+    try:
+        for block, rows in _blocks(_planned(manifest, split, make)):
+            blocks.append(block)
+            sizes.append(rows)
+            count(rows)
+    except (RayError, pa.ArrowException, OSError) as error:
+        reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1:]
+        raise DataError(
+            f"shards of {split} that cannot be read",
+            f"{manifest.root}: {' '.join(reason)[:200]}",
+            f"`hrnet-ray check {manifest.root}` names them; copy them again, or prepare them again",
+        ) from error
+    assert sum(sizes) == manifest.splits[split].rows, f"rows of {split} were lost on the way"
+    return Stored(blocks, sizes, decoded)
+
+
+def _planned(manifest: Manifest, split: str, make: Callable) -> Dataset:
     files = manifest.files(split)
     read = ray.data.read_parquet(
         files, filesystem=manifest.folder.files, override_num_blocks=len(files)
     )
-    plan = read.map_batches(make, batch_format="pyarrow", batch_size=DECODE_ROWS)
-    blocks, sizes = [], []
-    count = _Counter(split, manifest.splits[split].rows)
-    for block, rows in _blocks(plan):
-        blocks.append(block)
-        sizes.append(rows)
-        count(rows)
-    assert sum(sizes) == manifest.splits[split].rows, f"rows of {split} were lost on the way"
-    return Stored(blocks, sizes, decoded)
+    return read.map_batches(make, batch_format="pyarrow", batch_size=DECODE_ROWS)
 
 
 def _blocks(plan: Dataset) -> Any:
