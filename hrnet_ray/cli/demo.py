@@ -50,7 +50,7 @@ BASE = Experiment(
     model=SMALL_NET,
     heatmap=HeatmapConfig(sigma=1.1, rounded=False),
     augment=AugmentConfig(scale_factor=0.1, rotation_deg=8.0),
-    optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=30, epochs=10, batch_size=8),
+    optim=OptimConfig(lr=2e-3, schedule="cosine", warmup_steps=30, epochs=14, batch_size=8),
     evaluation=EvaluationConfig(decode="dark", every=2),
 )
 """A small HRNet; unrounded targets and DARK decoding make the most of its 24 x 32 heatmaps."""
