@@ -88,6 +88,11 @@ def work(rank: int, folder: Path, options: Options) -> dict[str, list[tuple[floa
     """One worker: rounds of steps alone (only rank 0; the other sleeps) and together."""
     torch.set_num_threads(1)
     with group(rank, folder):
+        return measured(rank, folder, options)  # DDP must have gone when its group goes
+
+
+def measured(rank: int, folder: Path, options: Options) -> dict[str, list[tuple[float, float]]]:
+    """Rounds of steps, as (clock, CPU) seconds each."""
         net = a_net(options)
         wrapped = DistributedDataParallel(
             a_net(options),

@@ -1,13 +1,13 @@
 """BatchNorm over two workers is the BatchNorm of one that has all the crops."""
 
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hrnet_ray.learning.norms import SharedNorm, share_norms
+from tests.learning.two_workers import together
 
 CPU = torch.device("cpu")
 ROWS = ([0, 1, 2], [3, 4])  # uneven
@@ -26,10 +26,6 @@ def crops() -> Tensor:
 
 def work(rank: int, folder: Path) -> None:
     """What each of two processes does."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
-    )
     net = share_norms(a_net(), CPU)
     wrapped = DistributedDataParallel(net)
     mine = crops()[ROWS[rank]]
@@ -37,12 +33,10 @@ def work(rank: int, folder: Path) -> None:
     loss.backward()
     known = {name: value.grad for name, value in net.named_parameters()}
     torch.save(known | dict(net.named_buffers()), folder / f"{rank}.pt")
-    distributed.destroy_process_group()
 
 
 def test_two_workers_normalise_and_learn_as_one_with_all_crops(tmp_path: Path):
-    with get_context("spawn").Pool(2) as pool:
-        pool.starmap(work, [(0, tmp_path), (1, tmp_path)], chunksize=1)
+    together(work, tmp_path)
 
     net = a_net()
     (net(crops()).square().sum() / 5).backward()

@@ -1,24 +1,20 @@
 """Two workers that learn their batch in parts end where they would with the batch as a whole."""
 
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch import distributed, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from hrnet_ray.learning.batch import PoseBatch
 from hrnet_ray.learning.loop import Target, train_epoch
+from tests.learning.two_workers import together
 
 TARGET = Target(input_hw=(16, 24), heatmap_hw=(16, 24), sigma=1.0)
 
 
 def work(rank: int, folder: Path) -> None:
     """What each of two processes does."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
-    )
     chance = torch.Generator().manual_seed(rank)
     batch = PoseBatch(
         torch.randn(5, 3, 16, 24, generator=chance),
@@ -33,12 +29,10 @@ def work(rank: int, folder: Path) -> None:
         wrapped = DistributedDataParallel(net)
         train_epoch(wrapped, [batch] * 2, sgd, scheduler, target=TARGET, accumulate=parts)
         torch.save(net.weight.detach(), folder / f"{rank}-{parts}.pt")
-    distributed.destroy_process_group()
 
 
 def test_parts_and_workers_together_take_the_steps_of_the_whole(tmp_path: Path):
-    with get_context("spawn").Pool(2) as pool:
-        pool.starmap(work, [(0, tmp_path), (1, tmp_path)], chunksize=1)
+    together(work, tmp_path)
 
     ends = {path.stem: torch.load(path, weights_only=True) for path in tmp_path.glob("*.pt")}
     assert torch.equal(ends["0-1"], ends["1-1"])

@@ -1,10 +1,9 @@
 """What two workers tell each other is what one would have known alone."""
 
-from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch import distributed, nn
+from torch import nn
 
 from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.workers import (
@@ -14,6 +13,7 @@ from hrnet_ray.learning.workers import (
     share_buffers,
     world_size,
 )
+from tests.learning.two_workers import together
 
 
 def predictions(*ids: int) -> Predictions:
@@ -24,10 +24,6 @@ def predictions(*ids: int) -> Predictions:
 
 def work(rank: int, folder: Path) -> None:
     """What each of two processes does."""
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
-    )
     mine = [predictions(5, 0), predictions(3)][rank]
     norm = nn.BatchNorm2d(2)
     norm.running_mean = torch.full((2,), float(rank + 1))
@@ -44,12 +40,10 @@ def work(rank: int, folder: Path) -> None:
         "tracked": norm.num_batches_tracked,
     }
     torch.save(known, folder / f"{rank}.pt")
-    distributed.destroy_process_group()
 
 
 def test_two_workers_know_what_one_alone_would(tmp_path: Path):
-    with get_context("spawn").Pool(2) as pool:
-        pool.starmap(work, [(0, tmp_path), (1, tmp_path)], chunksize=1)
+    together(work, tmp_path)
 
     alone = vars(Predictions.joined([predictions(0, 3, 5)]))
     for rank in range(2):
