@@ -93,22 +93,22 @@ def work(rank: int, folder: Path, options: Options) -> dict[str, list[tuple[floa
 
 def measured(rank: int, folder: Path, options: Options) -> dict[str, list[tuple[float, float]]]:
     """Rounds of steps, as (clock, CPU) seconds each."""
-        net = a_net(options)
-        wrapped = DistributedDataParallel(
-            a_net(options),
-            gradient_as_bucket_view=True,
-            bucket_cap_mb=options.bucket_mb,
-            static_graph=options.static_graph,
-        )
-        alone, together = stepper(net, options), stepper(wrapped, options)
-        alone(), together()  # the first ones also allocate
-        taken: dict[str, list[tuple[float, float]]] = {"alone": [], "together": []}
-        for _ in range(options.rounds):
-            meet(folder, rank)
-            if rank == 0:
-                taken["alone"].append(alone())
-            meet(folder, rank)
-            taken["together"].append(together())
+    net = a_net(options)
+    wrapped = DistributedDataParallel(
+        a_net(options),
+        gradient_as_bucket_view=True,
+        bucket_cap_mb=options.bucket_mb,
+        static_graph=options.static_graph,
+    )
+    alone, together = stepper(net, options), stepper(wrapped, options)
+    alone(), together()  # the first ones also allocate
+    taken: dict[str, list[tuple[float, float]]] = {"alone": [], "together": []}
+    for _ in range(options.rounds):
+        meet(folder, rank)
+        if rank == 0:
+            taken["alone"].append(alone())
+        meet(folder, rank)
+        taken["together"].append(together())
     return taken
 
 
