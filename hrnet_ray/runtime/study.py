@@ -16,7 +16,8 @@ from hrnet_ray.errors import DivergedError
 from hrnet_ray.inference import plots
 from hrnet_ray.runtime.machines import Share
 from hrnet_ray.runtime.run_folder import ARTIFACTS, write_summary
-from hrnet_ray.runtime.train import conclude, open_run, track_epoch
+from hrnet_ray.runtime.tracked import open_run, track_epoch
+from hrnet_ray.runtime.train import conclude
 from hrnet_ray.tracking import Board, Run
 
 Trial = dict[str, Any]

@@ -2,12 +2,10 @@
 
 import logging
 import math
-import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -20,7 +18,7 @@ from ray.train import (
 )
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from hrnet_ray.config import Cluster, Experiment, flatten
+from hrnet_ray.config import Cluster, Experiment
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.data.vouch import check_shards
@@ -29,7 +27,6 @@ from hrnet_ray.inference import plots
 from hrnet_ray.runtime.checkpoints import FOLDER
 from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
 from hrnet_ray.runtime.ingest import Stored, load
-from hrnet_ray.runtime.judge import fixed16
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
@@ -37,14 +34,14 @@ from hrnet_ray.runtime.recipes import build_model
 from hrnet_ray.runtime.records import read_epochs, tolerated
 from hrnet_ray.runtime.run_folder import (
     ARTIFACTS,
-    git_commit,
     made_with,
     open_run_folder,
     write_summary,
 )
 from hrnet_ray.runtime.stopping import stoppable
+from hrnet_ray.runtime.tracked import open_run, track_epoch
 from hrnet_ray.runtime.worker import Job, train_worker
-from hrnet_ray.tracking import Board, Run
+from hrnet_ray.tracking import Board
 
 COLLECTIVE_TIMEOUT_S = 300
 OHKM_KEYPOINTS = 8  # the published top-k
@@ -240,48 +237,6 @@ def conclude(folder: Path, experiment: Experiment) -> Outcome:
     }
     write_summary(folder, summary)
     return outcome
-
-
-def open_run(
-    board: Board,
-    folder: Path,
-    experiment: Experiment,
-    manifest: Manifest,
-    *,
-    kind: str,
-    name: str | None = None,
-    parent: Run | None = None,
-    params: dict[str, Any] | None = None,
-) -> Run:
-    """The MLflow run of a run folder: the same folder is always the same run."""
-    tags = {
-        "kind": kind,
-        "data.name": manifest.name,
-        "data.digest": manifest.digest,
-        "git.sha": git_commit(),
-        "ray.version": ray.__version__,
-        "ray.job_id": os.environ.get("RAY_JOB_SUBMISSION_ID", ""),
-        "run.folder": str(folder),
-    }
-    run = Run.open(
-        board,
-        key=str(folder),
-        name=name or experiment.name,
-        params=flatten(experiment) if params is None else params,
-        tags={name: value for name, value in tags.items() if value},
-        parent=parent,
-    )
-    run.log_data(name=manifest.name, digest=manifest.digest, root=str(manifest.root))
-    return run
-
-
-def track_epoch(run: Run, folder: Path, entry: dict[str, Any]) -> None:
-    """Copy a recorded epoch to MLflow: its numbers, and its picture where one was drawn."""
-    metrics = {name: value for name, value in entry.items() if "/" in name}
-    run.log_epoch(metrics, epoch=entry["epoch"], at_ms=entry["at_ms"])
-    picture = fixed16(folder, entry["epoch"])
-    if picture.is_file():
-        run.log_picture(picture, name="val/fixed16", epoch=entry["epoch"])
 
 
 def announce(experiment: Experiment, manifest: Manifest, folder: Path) -> None:

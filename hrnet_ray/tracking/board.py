@@ -1,4 +1,4 @@
-"""What happened, for the MLflow UI. The only module that imports mlflow.
+"""One MLflow experiment, and the runs in it.
 
 Runs are found by a tag and continued by id, never by "the active run", so trials cannot mix and a
 repeated command appends to its own run. MLflow is told by the driver, from what the workers left in
