@@ -23,14 +23,7 @@ Deviations from the published run, all on purpose:
 `--smoke` runs the same path on drawn people in about a minute.
 """
 
-from dataclasses import dataclass
-from typing import Annotated
-
-import tyro
-
-from hrnet_ray.cli import start
-from hrnet_ray.cli.small import smoke
-from hrnet_ray.cli.train import Args as TrainArgs, run as train
+from hrnet_ray.cli.page import training_page
 from hrnet_ray.config import (
     AugmentConfig,
     DataConfig,
@@ -51,23 +44,5 @@ BASE = Experiment(
     evaluation=EvaluationConfig(decode="quarter", flip_test=True, shift_heatmap=True),
 )
 
-
-@dataclass(frozen=True, kw_only=True)
-class Args(TrainArgs):
-    """Train HRNet-W32 on MPII as published."""
-
-    experiment: Annotated[Experiment, tyro.conf.arg(name="")] = BASE
-    smoke: bool = False
-    """A minute on drawn people, to see that everything works."""
-
-
-def main(args: Args) -> None:
-    """Train."""
-    if args.smoke:
-        small = smoke(args.experiment, args.cluster, kind="people")
-        args = Args(experiment=small, cluster=args.cluster)
-    train(args)
-
-
 if __name__ == "__main__":
-    start(Args, main, name="experiments/train_mpii.py")
+    training_page(BASE, drawn="people", about=__doc__)

@@ -5,6 +5,7 @@ imported, so `hrnet-ray --help` costs no torch.
 """
 
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ VERBS = {
     "doctor": "look for what would trouble a run on this machine",
 }
 INTERRUPTED = 130  # what a shell gives for Ctrl-C
+BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,6 +53,9 @@ def guarded(work: Callable[[], int | None]) -> int:
     except HrnetRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `hrnet-ray check data | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
