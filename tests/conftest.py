@@ -30,8 +30,13 @@ os.environ |= {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the quick tests first, then `ray`, then `chaos`; give the slow ones more time."""
+    """Run the quick tests first, then `ray`, then `chaos`; give the slow ones more time.
+
+    With two processes (`make test`), one takes all `ray` tests, which mostly wait, and the other
+    the quick ones.
+    """
 
     def slowness(item: pytest.Item) -> int:
         return sum(item.get_closest_marker(mark) is not None for mark in TIMEOUT_S)
@@ -41,6 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             limits = [s for mark, s in TIMEOUT_S.items() if item.get_closest_marker(mark)]
             if limits:
                 item.add_marker(pytest.mark.timeout(max(limits)))
+        if slowness(item):
+            item.add_marker(pytest.mark.xdist_group("ray"))
     items.sort(key=slowness)  # a stable sort: files keep their order
 
 
