@@ -25,9 +25,11 @@ class Average:
         self.held = {name: value.clone() for name, value in model.state_dict().items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Look at the model after a step."""
+    def update(self, *, unless: Tensor | None = None) -> None:
+        """Look at the model after a step; where `unless` is 1, the step was left out."""
         self.steps += 1
+        if unless is not None and unless.device.type == "cpu" and unless.item():
+            return
         forget = 1 - min(self.decay, (1 + self.steps) / (YOUNG + self.steps))
         held, seen = [], []
         for name, value in self.model.state_dict().items():
@@ -36,7 +38,10 @@ class Average:
                 seen.append(value)
             else:
                 self.held[name].copy_(value)
-        torch._foreach_lerp_(held, seen, forget)  # pyright: ignore[reportPrivateImportUsage]
+        if unless is None or unless.device.type == "cpu":
+            torch._foreach_lerp_(held, seen, forget)  # pyright: ignore[reportPrivateImportUsage]
+        else:
+            _move(held, seen, forget * (1 - unless))
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -65,3 +70,10 @@ class Average:
     def _fill(self, weights: Mapping[str, Tensor]) -> None:
         for name, value in self.model.state_dict().items():
             value.copy_(weights[name])
+
+
+def _move(held: list[Tensor], seen: list[Tensor], share: Tensor) -> None:
+    """As lerp, with a share that only the device knows."""
+    way = torch._foreach_sub(seen, held)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_mul_(way, share)  # pyright: ignore[reportPrivateImportUsage]
+    torch._foreach_add_(held, way)  # pyright: ignore[reportPrivateImportUsage]

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hrnet_ray.learning.average import Average
 from hrnet_ray.learning.batch import CropBatch, PoseBatch, model_input
+from hrnet_ray.learning.guard import Guard, number_or_nan
 from hrnet_ray.pose.geometry import invert, move
 from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flipped
 from hrnet_ray.pose.losses import joints_mse, joints_ohkm
@@ -87,26 +88,30 @@ def train_epoch(
     clip_norm: float = 0.0,
     average: Average | None = None,
     each_step: Callable[[int], None] = lambda crops: None,
+    guard: Guard | None = None,
 ) -> Float[Tensor, ""]:
     """Take one optimizer step per batch and return the mean loss (on the device).
 
     `accumulate` takes a batch in so many parts, for less memory: the gradient is the whole batch's,
     while BatchNorm sees a part. `clip_norm` shortens a longer gradient to that; 0 never does.
-    `average` follows the weights. `each_step` is told how many crops were learnt from.
+    `average` follows the weights. `each_step` is told how many crops were learnt from. `guard` (a
+    fresh one) leaves out steps whose loss or gradient is no number; the schedule goes on.
+
+    Raises:
+        Diverging: these are too many.
     """
+    guard = guard or Guard(model)
     model.train()
-    losses = []
     for batch in batches:
         optimizer.zero_grad(set_to_none=True)
-        losses.append(_learn(model, batch, target=target, bf16=bf16, parts=accumulate))
-        if clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        optimizer.step()
+        loss = _learn(model, batch, target=target, bf16=bf16, parts=accumulate)
+        bad = guard.step(optimizer, loss, clip_norm=clip_norm)
         scheduler.step()
         if average:
-            average.update()
+            average.update(unless=bad)
         each_step(len(batch.crops))
-    return torch.stack(losses).mean()
+        guard.look()
+    return guard.end()
 
 
 def _learn(
@@ -122,7 +127,7 @@ def _learn(
         with quiet or nullcontext():
             part = len(share.crops) / len(batch.crops)
             loss = _loss(model, share, target=target, bf16=bf16) * (batch.weight * part)
-            loss.backward()
+            loss.backward(number_or_nan(loss))
         losses.append(loss.detach())  # stays on the device: .item() here would stall every step
     return torch.stack(losses).sum()
 
