@@ -28,6 +28,8 @@ class Progress:
     """The last finished one, counted from 0."""
     best: float = float("-inf")
     best_epoch: int = -1
+    rate: float = 1.0
+    """What the learning rate is multiplied by since the run diverged."""
 
 
 @runtime_checkable

@@ -24,6 +24,7 @@ from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.data.vouch import check_shards
 from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
 from hrnet_ray.inference import plots
+from hrnet_ray.runtime import faults
 from hrnet_ray.runtime.checkpoints import FOLDER
 from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
 from hrnet_ray.runtime.ingest import Stored, load
@@ -178,6 +179,7 @@ def train_once(
                 "env_vars": {
                     "OMP_NUM_THREADS": str(share.threads),
                     "OMP_WAIT_POLICY": SETTINGS["OMP_WAIT_POLICY"],
+                    **faults.environment(),
                 }
             },
         ),

@@ -57,7 +57,7 @@ def test_it_holds_nothing_that_only_pickle_could_load(saved: Path):
     state = torch.load(saved / STATE, weights_only=True)
 
     assert set(state) == {"model", "optimizer", "scheduler", "progress", "also"}
-    assert state["progress"] == {"epoch": 1, "best": 0.25, "best_epoch": 0}
+    assert state["progress"] == {"epoch": 1, "best": 0.25, "best_epoch": 0, "rate": 1.0}
 
 
 def test_a_run_without_a_score_yet_keeps_its_progress(tmp_path: Path):
