@@ -3,6 +3,7 @@
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Literal
 
 from hrnet_ray.data.drawing import side_colour
 from hrnet_ray.text import printable
@@ -69,9 +70,9 @@ def _without_empty_ends(tables: Mapping[str, Mapping[str, int]]) -> list[str]:
     return rows[filled[0] : filled[-1] + 1] if filled else []
 
 
-def figure(jpeg: bytes, caption: str) -> Html:
+def figure(picture: bytes, caption: str, *, kind: Literal["jpeg", "png"] = "jpeg") -> Html:
     """A picture that is part of the page, and the line below it."""
-    source = f"data:image/jpeg;base64,{b64encode(jpeg).decode()}"
+    source = f"data:image/{kind};base64,{b64encode(picture).decode()}"
     img = Html(f'<img src="{source}" alt="{_escaped(caption)}">')
     return tag("figure", img, tag("figcaption", caption))
 

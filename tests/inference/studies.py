@@ -1,0 +1,140 @@
+"""Study folders with made-up numbers: what a search leaves, without the search."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrnet_ray.config import Experiment, flatten, override
+from hrnet_ray.skeletons import ATRW
+
+HOSTILE = "<script>alert(1)</script> & \x1b[31mred"
+BEGAN_MS = 1_760_000_000_000
+
+Draw = Callable[[np.random.Generator], dict[str, Any]]
+
+
+def rate_and_sigma(rng: np.random.Generator) -> dict[str, Any]:
+    return {
+        "optim.lr": float(10 ** rng.uniform(-4, -2.5)),
+        "heatmap.sigma": float(rng.uniform(1.0, 4.0)),
+    }
+
+
+def write_study(
+    folder: Path,
+    *,
+    trials: int = 12,
+    draw: Draw = rate_and_sigma,
+    epochs: int = 24,
+    rungs: Sequence[int] = (3, 9),
+    failed: Mapping[int, str] | None = None,
+    keypoints: Sequence[str] = ATRW.keypoints,
+    metric: str = "OKS_AP",
+    name: str = "made up",
+    seed: int = 0,
+) -> Path:
+    """A study whose best trials have a rate near 6e-4 and a sigma near 2.
+
+    At each rung, two thirds of the trials that reach it are stopped; `failed` trials (their number
+    from 1, and the reason) have a loss that is no number after two epochs.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [draw(rng) for _ in range(trials)]
+    failed = failed or {}
+    alive = [at for at in range(trials) if at + 1 not in failed]
+    lengths = {at: 3 for at in range(trials) if at + 1 in failed}
+    for rung in rungs:
+        alive.sort(key=lambda at: -_reached(drawn[at], rung))
+        keep = max(1, -(-len(alive) // 3))
+        lengths |= {at: rung for at in alive[keep:]}
+        alive = alive[:keep]
+    lengths |= {at: epochs for at in alive}
+    lines = []
+    for at, settings in enumerate(drawn):
+        entries = _entries(settings, lengths[at], at, keypoints, metric, rng, at + 1 in failed)
+        lines.append(_write_trial(folder, at, settings, entries, epochs, metric, failed, name))
+    lines.sort(key=lambda line: -line["score"] if math.isfinite(line["score"]) else math.inf)
+    with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, fieldnames=list(lines[0]))
+        table.writeheader()
+        table.writerows(lines)
+    summary = {"name": name, "metric": metric, "trials": lines}
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    return folder
+
+
+def _reached(drawn: Mapping[str, Any], epoch: int) -> float:
+    """The score after so many epochs."""
+    lr, sigma = drawn.get("optim.lr", 6e-4), drawn.get("heatmap.sigma", 2.0)
+    height = 0.82 - 0.22 * math.log10(lr / 6e-4) ** 2 - 0.05 * (sigma - 2) ** 2
+    height += 0.02 * (drawn.get("optim.algorithm") == "adamw")
+    height += 0.001 * (drawn.get("model.width", 32) - 32)
+    return max(0.0, height * (1 - math.exp(-epoch / 5)))
+
+
+def _entries(
+    drawn: Mapping[str, Any],
+    length: int,
+    at: int,
+    keypoints: Sequence[str],
+    metric: str,
+    rng: np.random.Generator,
+    diverges: bool,
+) -> list[dict[str, Any]]:
+    kind, entries, best = metric.split("_")[0], [], 0.0
+    ends_ms = BEGAN_MS + 100_000 * (at // 2)
+    sigma = drawn.get("heatmap.sigma", 2.0)
+    for epoch in range(length):
+        score = _reached(drawn, epoch + 1) + float(rng.normal(0, 0.006))
+        best = max(best, score)
+        seconds = 20.0 + float(rng.uniform(0, 4))
+        ends_ms += int(seconds * 1000)
+        lost = diverges and epoch == length - 1
+        each = {
+            f"val/{kind}.{point}": min(1.0, score + 0.1 + 0.05 * math.sin(3 * k) * (sigma - 2.2))
+            for k, point in enumerate(keypoints)
+        }
+        entries.append(
+            {
+                "epoch": epoch,
+                "train/loss": math.nan if lost else 2e-3 * math.exp(-epoch / 8),
+                "perf/epoch_s": seconds,
+                "at_ms": ends_ms,
+                **({} if lost else {f"val/{metric}": score, f"val/best.{metric}": best, **each}),
+            }
+        )
+    return entries
+
+
+def _write_trial(
+    folder: Path,
+    at: int,
+    drawn: dict[str, Any],
+    entries: list[dict[str, Any]],
+    epochs: int,
+    metric: str,
+    failed: Mapping[int, str],
+    name: str,
+) -> dict[str, Any]:
+    label = f"{at + 1:02d}"
+    trial = folder / "trials" / label
+    trial.mkdir(parents=True)
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in drawn.items()}
+    experiment = override(
+        Experiment(), {"optim.epochs": epochs, "name": f"study/trials/{label}", **plain}
+    )
+    settings = flatten(experiment) | {"drawn": drawn}
+    (trial / "resolved.json").write_text(json.dumps(settings), encoding="utf-8")
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
+    (trial / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    if at + 1 in failed:
+        came = {"metric": "", "score": math.nan, "best_epoch": -1, "epochs": 0}
+        return {"folder": label, **drawn, **came, "error": failed[at + 1]}
+    best = max(entries, key=lambda entry: entry[f"val/{metric}"])
+    came = {"metric": metric, "score": best[f"val/{metric}"], "best_epoch": best["epoch"]}
+    return {"folder": label, **drawn, **came, "epochs": len(entries), "error": ""}
