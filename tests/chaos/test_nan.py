@@ -1,0 +1,91 @@
+"""Batches of NaN on one worker: skipped by all, got over once, and then the end of the run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from hrnet_ray.data.manifest import read_table
+from hrnet_ray.errors import DivergedError
+from hrnet_ray.learning.checkpoint_store import STATE
+from hrnet_ray.runtime.faults import ALLOW, FAULTS
+from hrnet_ray.runtime.records import read_epochs, read_faults
+from hrnet_ray.runtime.train import fit
+
+pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_session")]
+
+
+@pytest.fixture
+def longer(tiny):
+    """Three epochs of at least six steps; the rate stays."""
+    return replace(tiny, optim=replace(tiny.optim, epochs=3, milestones=(9,), batch_size=4))
+
+
+def strike(monkeypatch: pytest.MonkeyPatch, *faults: str) -> None:
+    monkeypatch.setenv(ALLOW, "1")
+    monkeypatch.setenv(FAULTS, ";".join(faults))
+
+
+def test_two_lone_batches_of_nan_cost_their_two_steps(longer, here, monkeypatch):
+    strike(monkeypatch, "nan:rank=1,epoch=1,step=0", "nan:rank=0,epoch=1,step=2")
+
+    run = fit(longer, here)
+
+    epochs = read_epochs(run.folder)
+    assert [entry.get("fault/skipped_steps", 0) for entry in epochs] == [0, 2, 0]
+    assert epochs[2]["train/loss"] < epochs[1]["train/loss"] < epochs[0]["train/loss"]
+    assert [entry["train/lr"] for entry in epochs] == [1e-3] * 3
+    assert read_faults(run.folder) == ["epoch 2: skipped step 1, 3: no finite loss or gradient"]
+
+
+def test_four_in_a_row_go_back_once_at_half_the_rate_for_good(longer, here, monkeypatch, capsys):
+    row = [f"nan:rank=1,epoch=1,step={step}" for step in range(4)]
+    strike(monkeypatch, *row, "kill:rank=1,epoch=2,step=1")
+
+    run = fit(longer, here)
+
+    epochs = read_epochs(run.folder)
+    assert [entry["epoch"] for entry in epochs] == [0, 1, 2]
+    assert [entry["train/lr"] for entry in epochs] == [1e-3, 5e-4, 5e-4]  # the restart knows it
+    assert "fault/skipped_steps" not in epochs[1]
+    (note,) = read_faults(run.folder)
+    assert note.startswith(
+        "epoch 2: 4 steps in a row had no finite gradient; going on from the last checkpoint at "
+        "0.5 times the learning rate (training rows "
+    )
+    assert capsys.readouterr().out.count(note) == 1
+    state = torch.load(run.folder / "ray" / "epoch_0002" / STATE, weights_only=True)
+    assert state["progress"]["rate"] == 0.5
+
+
+def test_the_second_time_the_run_ends_and_names_the_rows(longer, here, monkeypatch, tigers):
+    here = replace(here, write_order=True)
+    row = [f"nan:rank=1,epoch=1,step={step}" for step in range(1, 5)]
+    strike(monkeypatch, *row, *row)
+
+    with pytest.raises(DivergedError) as ended:
+        fit(longer, here)
+
+    folder = next(iter(tigers_runs(here)))
+    assert ended.value.exit_code == 5
+    assert f"{folder}: epoch 2, training rows " in ended.value.where
+    spoilt = json.loads((folder / "debug" / "nan_batch.json").read_text())
+    assert [part["step"] for part in spoilt["steps"]] == [1, 2, 3, 4]
+    ids = set(read_table(tigers, "train", columns=["id"])["id"].to_pylist())
+    for part in spoilt["steps"]:
+        assert len(part["ids"]) == 2  # rank 1's half of a batch of 4
+        assert set(part["ids"]) <= ids
+    assert [entry["epoch"] for entry in read_epochs(folder)] == [0]
+    assert [path.name for path in (folder / "ray").glob("epoch_*")] == ["epoch_0000"]
+
+    monkeypatch.delenv(FAULTS)
+    again = fit(longer, here)  # what struck is gone: the same command goes on
+
+    assert again.epochs == 3
+
+
+def tigers_runs(here):
+    from pathlib import Path
+
+    return (Path(here.storage).absolute() / "tigers").iterdir()
