@@ -1,40 +1,95 @@
 """`hrnet-ray doctor`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from hrnet_ray.config import Cluster
 from hrnet_ray.errors import ClusterError
-from hrnet_ray.runtime.doctor import Finding, examine
+from hrnet_ray.runtime.doctor.checks import CHECKS, Case, examine
+from hrnet_ray.runtime.doctor.finding import Finding, State
+from hrnet_ray.text import printable
 
-WORDS = {True: "ok", None: "warn", False: "FIX"}
+MARKS: dict[State, str] = {"ok": "ok", "careful": "careful", "wrong": "wrong", "unasked": "-"}
+COLOURS: dict[State, str] = {"ok": "32", "careful": "33", "wrong": "31;1", "unasked": "2"}
+NAMES = max(len(check.name) for check in CHECKS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Look for what would trouble a run on this machine, and say how to put it right."""
+    """Look for what would trouble a run here, and give the command that puts each thing right.
 
-    storage: Path = Path("runs")
-    """Folder for runs and checkpoints, as in `cluster.storage` of a run."""
-    tracking_uri: str | None = None
-    """MLflow server to ask; without one, nothing is asked over the network."""
+    hrnet-ray doctor --config experiments/train_atrw.py --data data/atrw --cluster.storage /nfs/runs
+    """
+
+    cluster: Cluster = field(default_factory=Cluster)
+    """As a run gets it: the storage is written to, the address and the MLflow server are asked."""
+    data: str | None = None
+    """Prepared data set to look at, a folder or a URI; by default the one of --config."""
+    config: Path | None = None
+    """Experiment's page (experiments/X.py) or skeleton (X.yaml) to read."""
+    gpu: bool = False
+    """Also take training steps on the GPU, to see how many crops fit: seconds."""
     start_ray: bool = False
     """Also start a local Ray and stop it again, about 10 s."""
+    json: bool = False
+    """Print one JSON object instead, for programs."""
 
 
 def run(args: Args) -> int:
-    """Print a line for each finding; 4 when something is broken."""
-    findings = examine(args.storage, args.tracking_uri, start_ray=args.start_ray)
-    print(as_lines(findings))
-    return 0 if all(finding.ok is not False for finding in findings) else ClusterError.exit_code
+    """Print a line for each check, then the fixes and the count; 4 when something is wrong."""
+    case = Case(
+        cluster=args.cluster,
+        data=args.data,
+        config=args.config,
+        try_gpu=args.gpu,
+        start_ray=args.start_ray,
+    )
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    found: list[tuple[str, Finding]] = []
+    for name, finding in examine(case):
+        found.append((name, finding))
+        if not args.json:
+            print(line(name, finding, colour=colour), flush=True)
+    print(as_json(found) if args.json else ending(found))
+    wrong = any(finding.state == "wrong" for _, finding in found)
+    return ClusterError.exit_code if wrong else 0
 
 
-def as_lines(findings: Sequence[Finding]) -> str:
-    """`ok`, `warn` or `FIX`, the name, what was found; the fix below."""
-    width = max(len(finding.name) for finding in findings)
-    lines = []
-    for finding in findings:
-        lines.append(f"{WORDS[finding.ok]:<6}{finding.name:<{width}}  {finding.detail}")
-        if finding.ok is not True and finding.fix:
-            lines.append(f"{'':<6}{'':<{width}}  fix: {finding.fix}")
-    return "\n".join(lines)
+def line(name: str, finding: Finding, *, colour: bool = False) -> str:
+    """Its mark, its name, what was found."""
+    mark = f"{MARKS[finding.state]:<9}"
+    if colour:
+        mark = f"\x1b[{COLOURS[finding.state]}m{mark}\x1b[0m"
+    return f"{mark}{name:<{NAMES}}  {printable(finding.detail)}"
+
+
+def ending(found: Iterable[tuple[str, Finding]]) -> str:
+    """The fixes, each a command on a line of its own to be pasted, and the count."""
+    found = list(found)
+    fixes = [(name, finding) for name, finding in found if finding.fix]
+    lines = ["", "To put it right:"] if fixes else []
+    for name, finding in sorted(fixes, key=lambda one: one[1].state != "wrong"):
+        lines += [f"  {name} ({finding.state})", f"    {printable(finding.fix)}"]
+    counts = count(found)
+    said = f"{len(found)} checks: {counts['ok']} ok, {counts['careful']} careful, "
+    said += f"{counts['wrong']} wrong"
+    said += f", {counts['unasked']} not asked for" if counts["unasked"] else ""
+    return "\n".join([*lines, "", said])
+
+
+def count(found: Iterable[tuple[str, Finding]]) -> Counter[State]:
+    """How many checks ended how."""
+    return Counter(finding.state for _, finding in found)
+
+
+def as_json(found: Iterable[tuple[str, Finding]]) -> str:
+    """The same for programs: `checks` in their order, and the counts."""
+    found = list(found)
+    checks = [{"name": name, **vars(finding)} for name, finding in found]
+    counts = count(found)
+    return json.dumps({"checks": checks, **{state: counts[state] for state in MARKS}}, indent=2)

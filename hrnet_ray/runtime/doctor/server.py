@@ -1,0 +1,47 @@
+"""The MLflow server: whether it answers, and in which version."""
+
+import shlex
+import time
+import urllib.error
+import urllib.request
+from importlib import metadata
+from urllib.parse import urlsplit
+
+from hrnet_ray.runtime.doctor.finding import Finding
+
+WAIT_S = 3.0
+MOST_READ = 64  # bytes of an answer that says `OK` or a version
+
+
+def mlflow(uri: str | None, *, wait_s: float = WAIT_S) -> Finding:
+    """Ask an MLflow server whether it is well; a server that drips is left to the check's limit."""
+    if uri is None:
+        return Finding("unasked", "no server named (--cluster.tracking-uri): a file in the storage")
+    if not uri.startswith(("http://", "https://")):
+        return Finding("ok", f"{uri.split(':')[0]}: no server to ask")
+    base, began = uri.rstrip("/"), time.monotonic()
+    port = urlsplit(uri).port or 5000
+    fix = f"mlflow server --host 127.0.0.1 --port {port}"
+    try:
+        said = _get(f"{base}/health", wait_s)
+        if said != "OK":
+            return Finding("wrong", f"{base}/health answers {said!r}: no MLflow server", fix)
+        version = _get(f"{base}/version", wait_s)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        reason = getattr(error, "reason", None) or error
+        return Finding("wrong", f"{base}: {reason}", fix)
+    return versions(f"{uri} answers in {time.monotonic() - began:.1f} s", version)
+
+
+def versions(said: str, server: str) -> Finding:
+    """The server's version beside the client's: the first number must be the same."""
+    client = metadata.version("mlflow")
+    if server.split(".")[0] == client.split(".")[0]:
+        return Finding("ok", f"{said}, version {server}")
+    fix = f"pip install {shlex.quote(f'mlflow=={client}')}  # where the server runs, then start it"
+    return Finding("careful", f"{said}, version {server}, but here is {client}", fix)
+
+
+def _get(address: str, wait_s: float) -> str:
+    with urllib.request.urlopen(address, timeout=wait_s) as answer:
+        return answer.read(MOST_READ).decode(errors="replace").strip()
