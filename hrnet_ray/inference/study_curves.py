@@ -28,7 +28,7 @@ def rungs_of(study: Trials) -> dict[int, list[Trial]]:
 
 def learning(path: Path, study: Trials) -> None:
     """Every trial's score over its epochs, and below how many were still training."""
-    figure = Figure(figsize=(8.4, 5.4), layout="constrained")
+    figure = Figure(figsize=(6.6, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for trial in reversed(study.all):
         _curve(above, trial, best=trial is study.best)
@@ -94,7 +94,7 @@ def cost(path: Path, study: Trials) -> None:
     """The time that each trial took, and what its early end saved."""
     trials = sorted(study.all, key=lambda trial: trial.name)
     unit, per = _unit(max(trial.seconds + trial.saved_s for trial in trials))
-    figure = Figure(figsize=(8.4, 1.1 + 0.21 * max(4, len(trials))), layout="constrained")
+    figure = Figure(figsize=(6.6, 1.3 + 0.2 * max(4, len(trials))), layout="constrained")
     axes = figure.subplots()
     at = np.arange(len(trials))
     took = np.array([trial.seconds for trial in trials]) / per
@@ -110,7 +110,7 @@ def cost(path: Path, study: Trials) -> None:
     axes.legend(
         handles=[*_legend(study), hatched],
         fontsize=8,
-        ncols=5,
+        ncols=3,
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
         frameon=False,

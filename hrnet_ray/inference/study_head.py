@@ -1,5 +1,8 @@
 """The answer at a glance: which setting won, by how much, how sure that is, what it cost."""
 
+import math
+from statistics import median
+
 from hrnet_ray.inference.report_html import Html, tag
 from hrnet_ray.inference.study_curves import duration
 from hrnet_ray.inference.study_plots import said_epochs
@@ -45,15 +48,24 @@ def _lead(study: Trials, sure: Certainty | str) -> Html:
         return _card("Lead", "none to tell", ["no other trial has a score"])
     best, second = study.scored[:2]
     lines = [f"the second is #{second.name} with {second.score:.4f}"]
-    lines.append(f"over the median trial: {best.score - study.median:+.4f}")
+    lines.append(_over_the_median(study))
     if isinstance(sure, str):
         lines.append("how sure that is cannot be told, see below")
     elif as_good := sure.as_good:
         names = ", ".join(f"#{trial.name}" for trial in as_good)
         lines.append(f"cannot be told from it on these pictures: {names}")
     else:
-        lines.append("more than luck, by the 95 % interval of the difference")
+        lines.append("clear on these pictures, by the 95 % interval of the difference")
     return _card("Lead over the second", f"{best.score - second.score:+.4f}", lines)
+
+
+def _over_the_median(study: Trials) -> str:
+    """Trials that were stopped early make the median low, so what all had counts as well."""
+    said = f"over the median trial: {study.best.score - study.median:+.4f}"
+    alike = study.best.after(study.common) - median(t.after(study.common) for t in study.scored)
+    if not study.ended(Ending.STOPPED) or not math.isfinite(alike):
+        return said
+    return f"{said}, and {alike:+.4f} after {said_epochs(study.common)}, where all were alike"
 
 
 def _ends(study: Trials) -> Html:
@@ -67,7 +79,7 @@ def _cost(study: Trials) -> Html:
     run, planned = study.epochs_run, study.epochs_planned
     spared = sum(t.planned - len(t.epochs) for t in study.ended(Ending.STOPPED))
     spent = sum(trial.seconds for trial in study.all)
-    lines = [f"{run / max(1, planned):.0%} of {planned:,}, had no trial ended early"]
+    lines = [f"{100 * run / max(1, planned):.0f} % of the {planned:,} of all trials at full length"]
     lines.append(f"{duration(spent)} of training, within {duration(study.wall_s)}")
     if spared:
         saved = sum(trial.saved_s for trial in study.all)

@@ -39,11 +39,10 @@ def page(
         tag("h2", "How sure is that?"),
         *_rivals(study, sure),
         *_space(study, plots),
+        *_matter(study, plots),
         *_keypoints(study, plots),
-        tag("h2", "Who was stopped when"),
+        tag("h2", "Who was stopped when, and what it took"),
         *_rungs(study, plots),
-        tag("h2", "Time"),
-        _plot(plots["cost"], "Seconds within epochs; starting a trial is not in it."),
         tag("h2", "All trials"),
         _trials(study),
         tag("h2", "Train the best one again"),
@@ -68,7 +67,7 @@ def _soft(text: str) -> Html:
 
 
 def _number(text: str) -> Html:
-    return tag("td", text, class_="number")
+    return tag("td", text, class_="soft")
 
 
 def _plot(path: Path, caption: str) -> Html:
@@ -83,13 +82,14 @@ def _settings(study: Trials, trial: Trial) -> list[Html]:
 
 def _rivals(study: Trials, sure: Certainty | str) -> list[Html]:
     caution = _soft(
-        "All trials were chosen between on the same pictures, so the best figure flatters a "
-        "little: judge the model once on pictures that no trial has seen."
+        "This is the luck of the pictures only: with another seed, a training comes out a little "
+        "differently, too. And as the best was chosen on these pictures, its figure flatters: "
+        "judge the model once on pictures that no trial has seen."
     )
+    if len(study.scored) < 2:
+        return [_soft("One trial has a score: there is nothing to compare it with."), caution]
     if isinstance(sure, str):
         return [tag("p", f"Not told: {sure}.", class_="look"), caution]
-    if not sure.rivals:
-        return [_soft("One trial has a score: there is nothing to compare it with."), caution]
     how = _soft(
         f"The {sure.pictures:,} validation pictures are drawn again 1,000 times, the same ones for "
         f"each trial; the 95 % intervals say how far the figures move. The best trial's own: "
@@ -98,7 +98,7 @@ def _rivals(study: Trials, sure: Certainty | str) -> list[Html]:
     lines = []
     for rival in sure.rivals:
         far = rival.interval
-        said = ("more than luck", "good") if far.leaves_out_zero else ("may be luck", "look")
+        said = ("clear", "good") if far.leaves_out_zero else ("may be luck", "look")
         lines.append(
             [
                 tag("td", f"#{rival.trial.name}"),
@@ -125,12 +125,15 @@ def _space(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
         )
         shown.append(_plot(plots["map"], said))
     said = "A line for each trial, through its settings to its score."
-    shown.append(_plot(plots["parallel"], said))
-    shown += [tag("h2", "Which settings matter"), *_weights(study)]
-    if "settings" in plots:
-        said = "Each setting by itself; the star is the trial that came to be the best."
-        shown.append(_plot(plots["settings"], said))
-    return shown
+    return [*shown, _plot(plots["parallel"], said)]
+
+
+def _matter(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
+    if "settings" not in plots:
+        return []
+    said = "Each setting by itself; the star is the trial that came to be the best."
+    picture = _plot(plots["settings"], said)
+    return [tag("h2", "Which settings matter"), *_weights(study), picture]
 
 
 def _weights(study: Trials) -> list[Html]:
@@ -151,8 +154,8 @@ def _weights(study: Trials) -> list[Html]:
             [
                 tag("td", one.name, class_="what"),
                 tag("td", bar, class_="wide"),
-                _number(f"{one.explained:.0%}"),
-                _number(f"{one.by_chance:.0%}"),
+                _number(f"{100 * one.explained:.0f} %"),
+                _number(f"{100 * one.by_chance:.0f} %"),
                 _number(correlation),
                 tag("td", verdict[0], class_=verdict[1]),
             ]
@@ -169,18 +172,20 @@ def _keypoints(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
     by = ordering(study)
     said = f"Columns from small to large {by}. " if by else "Columns with the best trial first. "
     shown = _plot(plots["keypoints"], said + "A star: no trial finds this keypoint better.")
-    heads = ["keypoint", "best trial", *study.searched, "score", "the best one loses"]
-    heads += [f"as good: {by}"] if by else []
-    lines = [_winner(study, winner, by) for winner in winners]
-    note = f"As good: within {CLOSE:g} of the winner. " + _tally(winners, study, by)
-    return [head, _soft(note), shown, tag("div", table(heads, lines), class_="card gap")]
+    heads = ["keypoint", "won by", *([by] if by else []), "score", "lead"]
+    heads += ["as good"] if by else []
+    lines = [_winner(winner, by) for winner in winners]
+    note = f"{_tally(winners, study, by)} Lead: over the best trial. "
+    note += f"As good: the {by} of all within {CLOSE:g} of the winner." if by else ""
+    card = tag("div", table(heads, lines), class_="card")
+    return [head, _soft(note), tag("div", shown, card, class_="cards pair")]
 
 
-def _winner(study: Trials, winner: Winner, by: str | None) -> list[Html]:
+def _winner(winner: Winner, by: str | None) -> list[Html]:
     line = [
         tag("td", dot(winner.keypoint), winner.keypoint, class_="what"),
         tag("td", f"#{winner.trial.name}"),
-        *_settings(study, winner.trial),
+        *([_number(as_text(winner.trial.drawn[by]))] if by else []),
         _number(f"{winner.score:.3f}"),
         _number(f"{winner.lost:.3f}" if winner.lost else "-"),
     ]
@@ -197,18 +202,21 @@ def _tally(winners: Sequence[Winner], study: Trials, by: str | None) -> str:
     if not by:
         return said + "."
     values = sorted(winner.trial.drawn[by] for winner in winners)
-    return f"{said}; the winners' {by} goes from {as_text(values[0])} to {as_text(values[-1])}."
+    low, high = as_text(values[0]), as_text(values[-1])
+    return f"{said}; the winners' {by} is {low if low == high else f'between {low} and {high}'}."
 
 
 def _rungs(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
     shown = _plot(
         plots["rungs"],
         "Above, each trial's score over its epochs; below, how many were still training: the "
-        "filled part was trained, the pale part was spared.",
+        "filled part was trained, the pale part was not.",
     )
+    took = _plot(plots["cost"], "The time within epochs; starting a trial is not in it.")
+    both = tag("div", shown, took, class_="cards pair")
     rungs = rungs_of(study)
     if not rungs:
-        return [_soft("No trial was stopped early."), shown]
+        return [_soft("No trial was stopped early."), both]
     lines = []
     for epoch, stopped in rungs.items():
         reached = sum(len(trial.epochs) >= epoch for trial in study.all)
@@ -224,7 +232,7 @@ def _rungs(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
             ]
         )
     heads = ["after epoch", "reached it", "stopped", "best of these", "trials"]
-    return [shown, tag("div", table(heads, lines), class_="card rungs")]
+    return [both, tag("div", table(heads, lines), class_="card")]
 
 
 def _trials(study: Trials) -> Html:

@@ -134,9 +134,9 @@ def each_setting(path: Path, study: Trials) -> None:
     """Score over each searched setting by itself, after as many epochs as all trials had."""
     trials = study.scored
     scores = np.array([trial.after(study.common) for trial in trials])
-    columns = min(3, len(study.searched))
+    columns = min(4, len(study.searched))
     rows = -(-len(study.searched) // columns)
-    figure = Figure(figsize=(3.6 * columns + 0.6, 3.0 * rows), layout="constrained")
+    figure = Figure(figsize=(2.9 * columns + 0.6, 2.9 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
     for axes, name in zip(panels, study.searched, strict=False):
         axis = axis_of(trials, name)
@@ -179,7 +179,8 @@ def parallel(path: Path, study: Trials) -> None:
         _pillar(axes, place, axis, last=place == len(axes_of) - 1)
     axes.set(xlim=(-0.35, len(axes_of) - 0.8), ylim=(-0.06, 1.14))
     axes.axis("off")
-    figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, label=f"best {study.metric}")
+    if len(study.scored) > 1:
+        figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, label=f"best {study.metric}")
     handles = [Line2D([], [], color=BEST, linewidth=3, label=f"best: #{study.best.name}")]
     if study.ended(Ending.STOPPED):
         handles.append(Line2D([], [], color="#31688e", alpha=0.45, label=str(Ending.STOPPED)))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 
 from hrnet_ray.inference.study_trials import Trial, Trials, as_text, numeric
 
@@ -68,7 +68,7 @@ def _groups(trials: Sequence[Trial], name: str, ranks: np.ndarray) -> tuple[np.n
     values = np.array([trial.drawn[name] for trial in trials], np.float64)
     if np.ptp(values) == 0:
         return np.zeros(len(values), np.int64), float("nan")
-    correlation = float(spearmanr(values, ranks).statistic)
+    correlation = float(np.corrcoef(rankdata(values), ranks)[0, 1])
     different = np.unique(values)
     edges = different[1:] if len(different) <= 3 else np.quantile(values, [1 / 3, 2 / 3])
     return np.searchsorted(edges, values, side="right"), correlation
