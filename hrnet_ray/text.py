@@ -1,6 +1,14 @@
 """Names that come out of files, fit for a terminal, a table, a page."""
 
+import os
+import re
 import unicodedata
+from collections.abc import Mapping
+
+SECRET_LENGTH = 6
+"""Shorter ones are words like `root`: to take them out would spoil the text, and hide nothing."""
+_BEFORE_HOST = re.compile(r"(?<=://)[^/\s]*@")
+_SECRET_NAME = re.compile(r"TOKEN|PASSWORD|SECRET|CREDENTIAL|(^|_)KEY(_|$)", re.IGNORECASE)
 
 
 def printable(text: str) -> str:
@@ -19,3 +27,16 @@ def cell(text: str) -> str:
 
 def _is_plain(character: str) -> bool:
     return character == " " or unicodedata.category(character)[0] not in "CZ"
+
+
+def without_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Leave out what is nobody's business: `user:password@` of addresses, and secret settings.
+
+    A setting of the environment is secret when its name says so: `AWS_SECRET_ACCESS_KEY`,
+    `GITHUB_TOKEN`, `MLFLOW_TRACKING_PASSWORD`.
+    """
+    text = _BEFORE_HOST.sub("", text)
+    for name, value in environment.items():
+        if len(value) >= SECRET_LENGTH and _SECRET_NAME.search(name) and value in text:
+            text = text.replace(value, "***")
+    return text

@@ -25,6 +25,7 @@ VERBS = {
     "tune": "search learning rate, sigma or any other setting",
     "evaluate": "score a model on a prepared data set",
     "predict": "find keypoints on your pictures",
+    "mlflow-sync": "tell MLflow what it was not told: its server was away, or the run was killed",
     "demo": "the whole path on made-up tigers, in a few minutes",
     "doctor": "look for what would trouble a run on this machine",
 }
@@ -87,12 +88,12 @@ def _verb(name: str, argv: Sequence[str]) -> int | None:
             f"hrnet-ray {name}",
             f"did you mean `hrnet-ray {near[0]}`?" if near else f"use one of {', '.join(VERBS)}",
         )
-    module = import_module(f"hrnet_ray.cli.{name}")
+    module = import_module(f"hrnet_ray.cli.{name.replace('-', '_')}")
     return module.run(parse(module.Args, argv, prog=f"hrnet-ray {name}"))
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {verb:<10}{what}" for verb, what in VERBS.items())
+    verbs = "\n".join(f"  {verb:<13}{what}" for verb, what in VERBS.items())
     return (
         "usage: hrnet-ray VERB [flags]      (hrnet-ray VERB --help lists them)\n\n"
         f"{verbs}\n\n"

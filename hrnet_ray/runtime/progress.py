@@ -78,7 +78,7 @@ class Watch:
         folders: Callable[[], Mapping[str, Path]],
         *,
         epochs: int,
-        on_epoch: Callable[[Path, Entry], None],
+        on_epoch: Callable[[Path, Entry], None] = lambda folder, entry: None,
     ) -> None:
         self._folders, self._epochs, self._on_epoch = folders, epochs, on_epoch
         # What an earlier command recorded is old news; it is shown once, as one line, by `fit`.

@@ -16,7 +16,7 @@ from hrnet_ray.errors import DivergedError
 from hrnet_ray.inference import plots
 from hrnet_ray.runtime.machines import Share
 from hrnet_ray.runtime.run_folder import ARTIFACTS, write_summary
-from hrnet_ray.runtime.tracked import open_run, track_epoch
+from hrnet_ray.runtime.tracked import open_run
 from hrnet_ray.runtime.train import conclude
 from hrnet_ray.tracking import Board, Run
 
@@ -53,7 +53,14 @@ class Records:
 
     def __init__(self, board: Board, plan: Plan, searched: list[str]) -> None:
         self.board, self.plan, self.searched = board, plan, searched
-        self.parent = open_run(board, plan.folder, plan.base, plan.manifest, kind="study")
+        self.parent = open_run(
+            board,
+            plan.folder,
+            plan.base,
+            plan.manifest,
+            kind="study",
+            workers=plan.cluster.workers,
+        )
         self.children: dict[Path, Run] = {}
 
     def folders(self) -> dict[str, Path]:
@@ -62,8 +69,8 @@ class Records:
         return {f"{self._name(path.parent)}  ": path.parent for path in begun}
 
     def on_epoch(self, folder: Path, entry: dict[str, Any]) -> None:
-        """Copy an epoch of a trial into its run."""
-        track_epoch(self._child(folder), folder, entry)
+        """See that a trial with its first epoch has its run; MLflow is told by a thread."""
+        self._child(folder)
 
     def finish(self, study: Study | None = None, *, failed: str = "FAILED") -> None:
         """Give every run its honest end; without a study, all of them ended as `failed`."""
@@ -100,6 +107,7 @@ class Records:
                 self.plan.base,
                 self.plan.manifest,
                 kind="trial",
+                workers=self.plan.cluster.workers,
                 name=self._name(folder),
                 parent=self.parent,
                 params=settings,

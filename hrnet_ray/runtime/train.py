@@ -40,7 +40,7 @@ from hrnet_ray.runtime.run_folder import (
     write_summary,
 )
 from hrnet_ray.runtime.stopping import stoppable
-from hrnet_ray.runtime.tracked import open_run, track_epoch
+from hrnet_ray.runtime.tracked import open_run
 from hrnet_ray.runtime.worker import Job, train_worker
 from hrnet_ray.tracking import Board
 
@@ -82,20 +82,18 @@ def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Ma
     board = Board.open(
         manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
     )
-    run = open_run(board, folder, experiment, manifest, kind="train")
+    run = open_run(board, folder, experiment, manifest, kind="train", workers=cluster.workers)
     announce(experiment, manifest, folder)
     try:
-        watch = Watch(
-            lambda: {"": folder},
-            epochs=experiment.optim.epochs,
-            on_epoch=lambda folder, entry: track_epoch(run, folder, entry),
-        )
-        with stoppable(), watch:
+        with stoppable(), Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
             data = load(manifest, experiment.data)
             train_once(experiment, cluster, share, manifest, folder, data)
         outcome = conclude(folder, experiment)
     except BaseException as error:
-        run.finish("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        stopped = isinstance(error, KeyboardInterrupt)
+        run.log_summary({}, tags={} if stopped else {"error": str(error).splitlines()[0]})
+        run.log_folder(folder, only=(*ARTIFACTS, "log.txt"))
+        run.finish("KILLED" if stopped else "FAILED")
         raise
     run.log_folder(folder, only=ARTIFACTS)
     run.finish("FINISHED")

@@ -1,5 +1,12 @@
-"""What happened, for the MLflow UI. The only package that imports mlflow."""
+"""What happened, for the MLflow UI. The only package that imports mlflow.
+
+The driver writes what MLflow shall know into the run's folder (`board`, `story`); a thread, or
+`hrnet-ray mlflow-sync` a year later, reads it there and tells a server (`shipper`, `sync`, both by
+`telling` and `server`). So a training never waits for a server, and never fails because of one.
+Importing this package does not import mlflow: opening a board does.
+"""
 
 from hrnet_ray.tracking.board import Board, Run, database_uri
+from hrnet_ray.tracking.story import DataVersion
 
-__all__ = ["Board", "Run", "database_uri"]
+__all__ = ["Board", "DataVersion", "Run", "database_uri"]

@@ -1,38 +1,40 @@
-"""One MLflow experiment, and the runs in it.
+"""The driver's side: what it says of a run goes to the run's folder, and a thread tells MLflow.
 
-Runs are found by a tag and continued by id, never by "the active run", so trials cannot mix and a
-repeated command appends to its own run. MLflow is told by the driver, from what the workers left in
-`metrics.jsonl`: a training never waits for a server, and never fails because of one.
+Nothing here waits for a server, or fails because of one. Only the end of a run gives the thread a
+few seconds, and says what it could not tell in them.
 """
 
 import logging
 import os
-import re
 import time
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")  # 120 s x 8 tries by default
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+from hrnet_ray.errors import UsageError
+from hrnet_ray.text import without_secrets
+from hrnet_ray.tracking.history import read_epochs
+from hrnet_ray.tracking.story import (
+    LOST,
+    RUNNING,
+    DataVersion,
+    Figure,
+    Story,
+    read_story,
+    stories_below,
+    write_story,
+)
 
-from mlflow import MlflowClient
-from mlflow.data.dataset_source_registry import resolve_dataset_source
-from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import DatasetInput, InputTag, Metric, Param, RunTag
-from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import SQLAlchemyError
+if TYPE_CHECKING:
+    from hrnet_ray.tracking.system import Sampler
 
-from hrnet_ray.data import pictures
-from hrnet_ray.errors import ClusterError, DataError
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+DRAIN_S, HURRIED_S = 15.0, 2.0
+"""How long the end of a run waits for MLflow; and when somebody stops it, who is in a hurry."""
 
-KEY = "hrnet.key"
-FAILURES = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
 log = logging.getLogger("hrnet_ray.tracking")
 
 
@@ -41,143 +43,169 @@ def database_uri(storage: Path) -> str:
     return f"sqlite:///{storage.absolute() / 'mlflow.db'}"
 
 
-@dataclass(frozen=True)
 class Board:
     """One MLflow experiment: all runs on one data set, so that they can be compared."""
 
-    tracking_uri: str
-    experiment_id: str
+    def __init__(self, experiment: str, *, storage: Path, tracking_uri: str | None) -> None:
+        # mlflow costs two seconds; only the driver pays them, and its threads import nothing.
+        from hrnet_ray.tracking.shipper import Shipper
+
+        self.experiment, self.storage, self.tracking_uri = experiment, storage, tracking_uri
+        self.shipper: Shipper = Shipper(tracking_uri or database_uri(storage))
+        self.sampler: Sampler | None = None
 
     @classmethod
     def open(cls, data_name: str, *, storage: Path, tracking_uri: str | None) -> "Board":
-        """Find or create the experiment `hrnet/<data set>`.
-
-        The driver does this before anything else starts: several processes that create one
-        database at a time break it.
+        """The experiment `hrnet/<data set>`. No server is asked: it may come back later.
 
         Raises:
-            ClusterError: the server does not answer.
+            UsageError: this can be no address of an MLflow store.
         """
-        uri = tracking_uri or database_uri(storage)
-        for chatty in ("alembic", "mlflow.store.db.utils"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        name = f"hrnet/{data_name}"
-        with _answering(uri):
-            if not tracking_uri:
-                storage.mkdir(parents=True, exist_ok=True)
-            client = MlflowClient(uri)
-            if found := client.get_experiment_by_name(name):
-                if found.lifecycle_stage == "deleted":  # in the UI; its name is still taken
-                    client.restore_experiment(found.experiment_id)
-                return cls(uri, found.experiment_id)
-            place = None if tracking_uri else (storage.absolute() / "mlartifacts").as_uri()
-            return cls(uri, client.create_experiment(name, artifact_location=place))
+        if tracking_uri:
+            check_address(tracking_uri)
+        return cls(f"hrnet/{data_name}", storage=storage, tracking_uri=tracking_uri)
+
+    def watch_machine(self, folder: Path) -> None:
+        """Note how busy this machine is, in the folder of a run."""
+        from hrnet_ray.tracking.system import Sampler
+
+        if self.sampler is None:
+            self.sampler = Sampler(folder)
+
+    def close(self, folder: Path, *, within_s: float) -> None:
+        """Wait a little for what is not told yet, and say in one line what remains."""
+        if self.sampler:
+            self.sampler.close()
+        if left := self.shipper.close(within_s=within_s):
+            print(_untold(left, self.shipper.trouble, folder), flush=True)
 
 
-@dataclass(frozen=True)
 class Run:
-    """A handle on one MLflow run. Plain data, so it may travel to another process."""
+    """A handle on one run: a training, a study, or one of its trials."""
 
-    tracking_uri: str
-    id: str
+    def __init__(self, board: Board, folder: Path, story: Story) -> None:
+        self.board, self.folder = board, folder
+        self._story = story
+        self._write(story)
 
     @classmethod
     def open(
         cls,
         board: Board,
+        folder: Path,
         *,
-        key: str,
         name: str,
         params: Mapping[str, Any],
         tags: Mapping[str, str],
+        data: Sequence[DataVersion] = (),
         parent: "Run | None" = None,
     ) -> "Run":
-        """Go on with the run that has this key, or start it and note its settings.
+        """Begin the story of a folder, or go on with it: the same folder is always the same run.
 
-        Raises:
-            ClusterError: the server does not answer.
+        Settings and name stay those of the first time; tags are those of the last.
         """
-        digest = sha256(key.encode()).hexdigest()  # a path may hold quotes; a filter has no escape
-        with _answering(board.tracking_uri):
-            client = MlflowClient(board.tracking_uri)
-            query = f"tags.`{KEY}` = '{digest}'"
-            if found := client.search_runs([board.experiment_id], query, max_results=1):
-                run_id = found[0].info.run_id
-                client.update_run(run_id, status="RUNNING")
-                return cls(board.tracking_uri, run_id)
-            all_tags = {**tags, KEY: digest} | ({"mlflow.parentRunId": parent.id} if parent else {})
-            made = client.create_run(board.experiment_id, run_name=name, tags=all_tags)
-            noted = [Param(name, str(value)[:500]) for name, value in params.items()]
-            client.log_batch(made.info.run_id, params=noted)
-            return cls(board.tracking_uri, made.info.run_id)
-
-    def log_data(self, *, name: str, digest: str, root: str) -> None:
-        """Tie the run to the version of its data set."""
-        with warnings.catch_warnings():  # two of MLflow's own readers claim local folders
-            warnings.simplefilter("ignore", UserWarning)
-            source = resolve_dataset_source(root)
-        data = MetaDataset(source=source, name=name, digest=digest[:36])
-        inputs = DatasetInput(
-            data._to_mlflow_entity(), [InputTag("mlflow.data.context", "training")]
+        story = _story_of(folder) or Story(
+            experiment=board.experiment,
+            storage=os.path.relpath(board.storage, folder),
+            key=str(folder),
+            name=name,
+            began_ms=_now_ms(),
+            params={name: without_secrets(str(value)) for name, value in params.items()},
+            data=tuple(data),
+            parent=os.path.relpath(parent.folder, folder) if parent else None,
         )
-        self._tell("log_inputs", self.id, [inputs])
-
-    def log_epoch(self, metrics: Mapping[str, float], *, epoch: int, at_ms: int) -> None:
-        """Note one epoch. Telling it again changes nothing: value, time and step are the same."""
-        entries = [Metric(_allowed(n), value, at_ms, epoch) for n, value in metrics.items()]
-        self._tell("log_batch", self.id, entries)
+        uri = board.tracking_uri
+        address = without_secrets(uri, {}) if uri else None
+        run = cls(board, folder, replace(story, address=address, tags=_clean(tags), status=RUNNING))
+        if parent is None:
+            board.watch_machine(folder)
+        board.shipper.follow(folder)
+        return run
 
     def log_summary(self, values: Mapping[str, float], *, tags: Mapping[str, str]) -> None:
         """Note what the whole run came to, and mark it."""
-        now = int(time.time() * 1000)
-        entries = [Metric(_allowed(name), value, now, 0) for name, value in values.items()]
-        marks = [RunTag(name, value) for name, value in tags.items()]
-        self._tell("log_batch", self.id, entries, (), marks)
-
-    def log_picture(self, path: Path, *, name: str, epoch: int) -> None:
-        """Show a picture with a slider over epochs."""
-        try:
-            picture = pictures.read(path)
-        except DataError as error:
-            log.warning("MLflow missed a picture (%s: %s)", error.where, error.what)
-            return
-        self._tell("log_image", self.id, picture, key=name, step=epoch, synchronous=True)
+        known, now = self._story.figures, _now_ms()
+        fresh = {
+            name: Figure(value=value, at_ms=now)
+            for name, value in values.items()
+            if name not in known or known[name].value != value
+        }
+        tags = self._story.tags | _clean(tags)
+        self._write(replace(self._story, figures=known | fresh, tags=tags))
 
     def log_folder(self, folder: Path, *, only: tuple[str, ...]) -> None:
         """Copy files and folders of the run's own tree, under the same names."""
-        for name in only:
-            path = folder / name
-            if path.is_dir():
-                self._tell("log_artifacts", self.id, str(path), name)
-            elif path.is_file():
-                self._tell("log_artifact", self.id, str(path), str(Path(name).parent).strip("."))
+        self._write(replace(self._story, files=only))
 
     def finish(self, status: str) -> None:
-        """FINISHED, FAILED or KILLED."""
-        self._tell("set_terminated", self.id, status)
+        """FINISHED, FAILED or KILLED. It is the last word on a study, or on a run by itself."""
+        at_ms, last = self._story.ended_ms, last_sign(self.folder)
+        if at_ms is None or at_ms < last:  # else nothing came to it since it ended before
+            at_ms = _now_ms()
+        self._write(replace(self._story, status=status, ended_ms=at_ms))
+        if self._story.parent is None:
+            give_up_lost(stories_below(self.folder)[1:])
+            self.board.close(self.folder, within_s=HURRIED_S if status == "KILLED" else DRAIN_S)
 
-    def _tell(self, what: str, *args: Any, **kwargs: Any) -> None:
+    def _write(self, story: Story) -> None:
+        self._story = story
         try:
-            getattr(MlflowClient(self.tracking_uri), what)(*args, **kwargs)
-        except FAILURES as error:
-            reason = " ".join(str(error).split())[:160]
-            log.warning("MLflow missed a %s (%s); the run folder has it all", what, reason)
+            write_story(self.folder, story)
+        except OSError as error:
+            log.warning("not noted for MLflow: %s (%s)", self.folder, error.strerror or error)
 
 
-def _allowed(name: str) -> str:
-    """A metric's name as MLflow takes it: keypoints are named by people (`eye (left)`)."""
-    group, slash, rest = name.partition("/")
-    plain = re.sub(r"[^\w.\- :]", "_", rest)[: 250 - len(group)]
-    return group + slash + plain
+def give_up_lost(folders: Sequence[Path]) -> None:
+    """Give an end to runs that nobody works on any more, and that could not say how they ended."""
+    for folder in folders:
+        story = _story_of(folder)
+        if story and story.status == RUNNING:
+            at_ms = last_sign(folder) or story.began_ms
+            tags = story.tags | LOST
+            write_story(folder, replace(story, status="KILLED", ended_ms=at_ms, tags=tags))
 
 
-@contextmanager
-def _answering(uri: str) -> Iterator[None]:
+def last_sign(folder: Path) -> int:
+    """When the last epoch of a run, or of any trial of a study, was recorded; 0 if none was."""
+    times = [e.get("at_ms", 0) for run in stories_below(folder) for e in read_epochs(run)]
+    return max(times, default=0)
+
+
+def check_address(uri: str) -> None:
+    """Refuse what can be no MLflow store.
+
+    Raises:
+        UsageError: it names no server and no database.
+    """
+    parts = urlsplit(uri)
+    known = parts.scheme.split("+")[0] in SCHEMES and (parts.netloc or parts.path)
+    if not known and uri != "databricks":
+        raise UsageError(
+            "no address of an MLflow server or database",
+            f"--cluster.tracking-uri {without_secrets(uri)}",
+            "give http://HOST:PORT or sqlite:///FILE, or leave it out: then it is a file in the "
+            "storage folder",
+        )
+
+
+def _story_of(folder: Path) -> Story | None:
+    """What was told before; one that cannot be read is begun anew, and finds the same run."""
     try:
-        yield
-    except FAILURES as error:
-        raise ClusterError(
-            "the MLflow store does not answer",
-            f"{uri}: {' '.join(str(error).split())[:160]}",
-            "start it, correct --cluster.tracking-uri, or leave it out to use a local file",
-        ) from error
+        return read_story(folder)
+    except (OSError, ValueError):
+        return None
+
+
+def _clean(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: without_secrets(value) for name, value in tags.items()}
+
+
+def _untold(left: Counter[str], reason: str, folder: Path) -> str:
+    counts = ", ".join(f"{count} {what}" for what, count in left.items())
+    command = f"hrnet-ray mlflow-sync {os.path.relpath(folder)}"
+    why = f"{counts}; {reason or 'it is slow'}"
+    return f"MLflow was not told everything yet ({why}); later: {command}"
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,38 @@
+"""`hrnet-ray mlflow-sync`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from hrnet_ray.data.labels import check_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    """Tell MLflow what it was not told: its server was away, or the command was killed.
+
+    hrnet-ray mlflow-sync runs/atrw/first --tracking-uri http://127.0.0.1:5000
+
+    Once or ten times, the same comes out. Where the server wants a name and a password, set
+    MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; neither is kept in a run's folder.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Of a run, or of a study with its trials."""
+    tracking_uri: str | None = None
+    """MLflow server; by default the one that the run was to tell."""
+
+
+def run(args: Args) -> None:
+    """Tell it, and say for each run what was new."""
+    from hrnet_ray.runtime.lease import Lease
+    from hrnet_ray.tracking.sync import sync
+
+    check_folder(args.folder, "FOLDER")
+    folder = args.folder.resolve()
+    in_study = folder.parent.name == "trials" and (folder.parents[1] / "resolved.json").is_file()
+    with Lease(folder.parents[1] if in_study else folder):
+        for told, news in sync(folder, tracking_uri=args.tracking_uri):
+            print(f"{told.relative_to(folder.parent)}: {news}", flush=True)
