@@ -198,6 +198,8 @@ class Cluster:
 
     workers: int = 1
     """Training workers of one run, each with a GPU of its own where there are GPUs."""
+    min_workers: int | None = None
+    """A run begins with so many too, and goes on with them when a node is lost; else, with all."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes GPUs when the cluster has them."""
     storage: str = "runs"
@@ -213,8 +215,15 @@ class Cluster:
 
     def __post_init__(self) -> None:
         _require("cluster.workers", self.workers, self.workers >= 1, "1 or more")
+        possible = 1 <= self.fewest <= self.workers
+        _require("cluster.min-workers", self.min_workers, possible, f"1 to {self.workers}")
         mounted = "://" not in self.storage
         _require("cluster.storage", self.storage, mounted, "a folder that every node mounts")
+
+    @property
+    def fewest(self) -> int:
+        """Workers without which a run cannot be."""
+        return self.workers if self.min_workers is None else self.min_workers
 
 
 def override(config: T, changes: Mapping[str, Any]) -> T:

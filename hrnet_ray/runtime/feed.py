@@ -14,6 +14,7 @@ import pyarrow as pa
 import ray
 import torch
 from ray.data.block import BlockAccessor
+from ray.exceptions import GetTimeoutError, ObjectLostError
 
 from hrnet_ray.config import DataConfig
 from hrnet_ray.data.order import (
@@ -25,10 +26,12 @@ from hrnet_ray.data.order import (
 )
 from hrnet_ray.data.rows import Arrays, decode_exact, decode_rows
 from hrnet_ray.learning.batch import CanvasBatch, CropBatch, to_canvases, to_crops
-from hrnet_ray.runtime.ingest import Stored
+from hrnet_ray.runtime.ingest import LostRows, Stored
 
 AHEAD = 2
 """Batches that wait ready while the model works on one."""
+FETCH_S = 60.0
+"""A block from another node is here in a second, one that is made again in some."""
 MOST_THREADS = 8
 """Of a worker, for copying and decoding; these feed several thousand rows a second."""
 
@@ -51,9 +54,12 @@ class Feed:
         device: torch.device,
         rank: int = 0,
         workers: int = 1,
+        most_workers: int = 1,
         threads: int = 1,
     ) -> None:
         self.device, self.rank, self.workers = device, rank, workers
+        # An elastic run leaves out the same rows whether all of its workers are there or not.
+        self.most_workers = max(workers, most_workers)
         pool = ThreadPoolExecutor(min(threads, MOST_THREADS))
         canvases = partial(decode_rows, canvas_px=canvas_px)
         crops = partial(decode_exact, input_hw=data.input_hw, padding=data.padding)
@@ -69,13 +75,14 @@ class Feed:
 
     def steps(self, *, size: int) -> int:
         """How many batches of `size` rows, all workers together, an epoch has."""
-        return len(training_steps(np.arange(self.train.rows), size=size, workers=self.workers))
+        rows = np.arange(self.train.rows)
+        return len(training_steps(rows, size=size, workers=self.most_workers))
 
     def training(self, *, size: int, seed: int, epoch: int) -> Iterator[CanvasBatch]:
         """This worker's shares of the epoch's batches of `size` rows."""
         self.met = []
         order = epoch_order(self.train.rows, seed=seed, epoch=epoch)
-        steps = training_steps(order, size=size, workers=self.workers)
+        steps = training_steps(order, size=size, workers=self.most_workers)
         self.train.soon(order[:WINDOW])
 
         def shares() -> Iterator[tuple[Arrays, float]]:
@@ -196,12 +203,31 @@ class Rows:
     def _block(self, at: int) -> Any:
         """A block as it lies in the object store: its table, or `_pieces` of decoded rows."""
         if at not in self._held:
-            table = ray.get(self._stored.blocks[at])
+            table = self._fetched(self._stored.blocks[at])
             self._held[at] = _pieces(table) if self._stored.decoded else table
             if len(self._held) > self._most:
                 self._held.popitem(last=False)
         self._held.move_to_end(at)
         return self._held[at]
+
+    @staticmethod
+    def _fetched(block: Any) -> pa.Table:
+        """What a ref stands for.
+
+        Ray makes what a dead node held once more, if it has a CPU for that; it waits for ever for
+        one that the workers, this one too, will not let go.
+
+        Raises:
+            LostRows: it is not there, and does not come back.
+        """
+        try:
+            return ray.get(block, timeout=FETCH_S)
+        except (ObjectLostError, GetTimeoutError) as error:
+            raise LostRows(
+                "rows in the object store are lost",
+                f"{type(error).__name__}, waited for up to {FETCH_S:.0f} s",
+                "the same command reads them again, and goes on from the last checkpoint",
+            ) from error
 
 
 def _pieces(table: pa.Table) -> list[tuple[int, int, Arrays]]:

@@ -17,6 +17,8 @@ from torch import nn
 
 from hrnet_ray.errors import HrnetRayError
 from hrnet_ray.runtime.checkpoints import FOLDER, Checkpoints, Load, Save
+from hrnet_ray.runtime.losses import restarts, sign_in
+from hrnet_ray.runtime.records import append_fault
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 
@@ -51,8 +53,9 @@ class Host(Protocol):
 class TrainHost:
     """Ray Train, with its workers and its controller."""
 
-    def __init__(self, run_folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, run_folder: Path, about: Mapping[str, Any], *, workers: int) -> None:
         self.checkpoints = Checkpoints(run_folder, about)
+        self._run_folder, self._workers = run_folder, workers
 
     def rank(self) -> int:
         return ray.train.get_context().get_world_rank()
@@ -64,10 +67,17 @@ class TrainHost:
         return prepare_model(model)
 
     def require_storage(self) -> None:
-        self.checkpoints.require_storage(first=self.rank() == 0)
+        first = self.rank() == 0
+        self.checkpoints.require_storage(first=first)
+        sign_in(self._run_folder, self.rank())
+        here = ray.train.get_context().get_world_size()
+        if first and here < self._workers:
+            note = f"training with {here} of {self._workers} workers"
+            append_fault(self._run_folder, "fewer_workers", note)
 
     def report(self, metrics: dict[str, Any], *, epoch: int, save: Save | None) -> None:
         if save:
+            metrics = metrics | restarts(self._run_folder)
             metrics = self.checkpoints.keep(metrics, epoch=epoch, save=save)
         ray.train.report(metrics)
 

@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from hrnet_ray.config import DataConfig
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.rows import Arrays, checked, decode_exact, decode_rows
-from hrnet_ray.errors import DataError
+from hrnet_ray.errors import ClusterError, DataError
 
 DECODE_ROWS = 32
 """Rows that one call decodes: about 16 MB of 416 px canvases."""
@@ -28,6 +28,10 @@ CACHE_SHARE = 0.4
 """Of the object store; the rest is for what trials and Ray itself keep there."""
 SPEAK_S = 5.0
 """Reading that takes longer than this is told of."""
+
+
+class LostRows(ClusterError):
+    """Stored rows went with the node that held them; reading the shards again brings them back."""
 
 
 @dataclass(frozen=True)

@@ -106,18 +106,22 @@ def configure_data() -> None:
 def share_of(cluster: Cluster, have: Mapping[str, float], *, at_once: int = 1) -> Share:
     """What each worker gets when `at_once` runs of `cluster.workers` workers train together.
 
+    Where fewer workers will do, as many are counted on as get a CPU (and a GPU) each.
+
     Raises:
-        ClusterError: it is not there; the message says what is.
+        ClusterError: not even the fewest fit; the message says what is there.
     """
     cpus, gpus = have.get("CPU", 0.0), have.get("GPU", 0.0)
-    workers = cluster.workers * at_once
     use_gpu = cluster.device == "gpu" or (cluster.device == "auto" and gpus >= 1)
-    if use_gpu and gpus < workers:
-        raise _too_little("GPUs", workers, gpus, cluster, at_once)
+    fewest = cluster.fewest * at_once
+    if use_gpu and gpus < fewest:
+        raise _too_little("GPUs", fewest, gpus, cluster, at_once)
     spare = cpus - DATA_CPUS
-    each = min(1.0, spare / workers) if workers else 0.0
+    there = min(spare, gpus) if use_gpu else spare
+    workers = min(cluster.workers, max(cluster.fewest, int(there // at_once))) * at_once
+    each = min(1.0, spare / workers)
     if each < LEAST_CPUS:
-        raise _too_little("CPUs", LEAST_CPUS * workers + DATA_CPUS, cpus, cluster, at_once)
+        raise _too_little("CPUs", LEAST_CPUS * fewest + DATA_CPUS, cpus, cluster, at_once)
     # Booked in sixteenths, so that many small shares add up to no more than there is.
     booked = int(each * 16) / 16
     return Share(cpus=booked, gpus=int(use_gpu), threads=max(1, int(cpus // workers)))
@@ -128,10 +132,13 @@ def _too_little(
 ) -> ClusterError:
     runs = f"{at_once} runs at once, each with " if at_once > 1 else ""
     smaller = "--cluster.device cpu, " if what == "GPUs" else ""
+    elastic = cluster.fewest < cluster.workers
+    flag = "--cluster.min-workers" if elastic and cluster.fewest > 1 else "--cluster.workers"
     return ClusterError(
         f"the cluster has too few {what}",
-        f"{runs}{cluster.workers} workers want {want:g} {what} | have {have:g}",
-        f"{smaller}fewer --cluster.workers, or a larger cluster",
+        f"{runs}{'at least ' if elastic else ''}{cluster.fewest} workers want {want:g} {what} | "
+        f"have {have:g}",
+        f"{smaller}fewer {flag}, or a larger cluster",
     )
 
 

@@ -38,14 +38,24 @@ def tolerated(run_folder: Path, what: str) -> Iterator[None]:
 
 def read_faults(run_folder: Path) -> list[str]:
     """The notes, in order."""
+    return [note for _, note in _faults(run_folder)]
+
+
+def count_faults(run_folder: Path, kind: str) -> int:
+    """How many troubles of a kind there were."""
+    return sum(noted == kind for noted, _ in _faults(run_folder))
+
+
+def _faults(run_folder: Path) -> list[tuple[str, str]]:
     path = run_folder / FAULTS
     if not path.is_file():
         return []
-    notes = []
+    found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(ValueError, KeyError, TypeError):  # a line that a crash cut short
-            notes.append(json.loads(line)["note"])
-    return notes
+            entry = json.loads(line)
+            found.append((entry["kind"], entry["note"]))
+    return found
 
 
 def _append(path: Path, entry: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,12 +28,13 @@ from hrnet_ray.inference import plots
 from hrnet_ray.runtime import faults
 from hrnet_ray.runtime.checkpoints import FOLDER
 from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
-from hrnet_ray.runtime.ingest import Stored, load
+from hrnet_ray.runtime.ingest import LostRows, Stored, load
 from hrnet_ray.runtime.lease import Lease
+from hrnet_ray.runtime.losses import Losses
 from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.recipes import build_model
-from hrnet_ray.runtime.records import read_epochs, tolerated
+from hrnet_ray.runtime.records import append_fault, read_epochs, tolerated
 from hrnet_ray.runtime.run_folder import (
     ARTIFACTS,
     made_with,
@@ -47,6 +49,8 @@ from hrnet_ray.tracking import Board
 COLLECTIVE_TIMEOUT_S = 300
 OHKM_KEYPOINTS = 8  # the published top-k
 CONTROLLER_TRIES = 3  # Ray's default asks for a missing machine for ever
+ELASTIC_START_S = "20"
+"""Ray counts on a lost node for so long, and only then goes on with fewer workers."""
 
 log = logging.getLogger("hrnet_ray.train")
 
@@ -143,35 +147,66 @@ def train_once(
     *,
     callbacks: Sequence[UserCallback] = (),
 ) -> None:
-    """Run the workers under Ray Train; lost ones are replaced, from the last checkpoint."""
-    job = Job(
-        experiment=experiment,
-        manifest=manifest,
-        data=data,
-        run_folder=folder,
-        threads=share.threads,
-        write_order=cluster.write_order,
-        host=TrainHost(folder, made_with(experiment, manifest, workers=cluster.workers)),
-    )
+    """Run the workers under Ray Train; lost ones are replaced, from the last checkpoint.
+
+    Rows that were lost with a node, and that Ray cannot make again, are read again into `data`.
+    """
+    decoded = data["train"].decoded
+    for left in reversed(range(cluster.max_failures + 1)):
+        job = Job(
+            experiment=experiment,
+            manifest=manifest,
+            data=data,
+            run_folder=folder,
+            threads=share.threads,
+            write_order=cluster.write_order,
+            host=TrainHost(
+                folder,
+                made_with(experiment, manifest, workers=cluster.workers),
+                workers=cluster.workers,
+            ),
+            most_workers=cluster.workers,
+        )
+        trainer = _trainer(job, cluster, share, folder, callbacks)
+        try:
+            return _run(trainer, folder)
+        except LostRows as lost:
+            if not left:
+                raise
+            append_fault(folder, "lost_rows", f"{lost.what}: reading the data again")
+        del job, trainer  # they hold the rows that are still there
+        data.clear()
+        data.update(load(manifest, experiment.data, decoded=decoded))
+
+
+def _trainer(
+    job: Job, cluster: Cluster, share: Share, folder: Path, callbacks: Sequence[UserCallback]
+) -> TorchTrainer:
+    elastic = cluster.fewest < cluster.workers
+    if elastic:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", ELASTIC_START_S)
     resources: dict[str, float] = {"CPU": share.cpus}
     if share.gpus:
         resources["GPU"] = share.gpus
-    set_snapshot_aside(folder)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         train_worker,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
-            num_workers=cluster.workers,
+            num_workers=(cluster.fewest, cluster.workers) if elastic else cluster.workers,
             use_gpu=bool(share.gpus),
             resources_per_worker=resources,
+            # Shares of a CPU would all go to one node, beside others that have nothing to do.
+            placement_strategy="PACK" if share.gpus else "SPREAD",
         ),
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
         run_config=RunConfig(
             name=FOLDER,
             storage_path=str(folder),
-            callbacks=[GiveUp(), *callbacks],
+            callbacks=[GiveUp(), Losses(folder, survives=cluster.max_failures), *callbacks],
             failure_config=FailureConfig(
-                max_failures=cluster.max_failures, controller_failure_limit=CONTROLLER_TRIES
+                max_failures=cluster.max_failures,
+                # Of an elastic run each lost node costs a try; who waits for ever, Vigil ends.
+                controller_failure_limit=-1 if elastic else CONTROLLER_TRIES,
             ),
             worker_runtime_env={
                 "env_vars": {
@@ -182,6 +217,10 @@ def train_once(
             },
         ),
     )
+
+
+def _run(trainer: TorchTrainer, folder: Path) -> None:
+    set_snapshot_aside(folder)
     try:
         trainer.fit()
     except (TrainingFailedError, RayError) as error:

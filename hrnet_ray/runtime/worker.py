@@ -59,6 +59,7 @@ class Job:
     threads: int
     write_order: bool
     host: Host
+    most_workers: int = 1
 
 
 def train_worker(config: dict[str, Job]) -> None:
@@ -142,6 +143,7 @@ class Replica:
             device=self.device,
             rank=job.host.rank(),
             workers=world_size(),
+            most_workers=job.most_workers,
             threads=job.threads,
         )
         self.optimizer, self.scheduler = self._optimizer()

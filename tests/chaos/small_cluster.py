@@ -1,0 +1,112 @@
+"""A Ray cluster of several nodes on this machine, in a process of its own, to be hurt.
+
+    with SmallCluster([1, 1, 1]) as cluster:
+        subprocess.run([..., "--cluster.address", cluster.address])
+        cluster.kill_node(2)
+
+Run as a program it is that process: it prints its address and a line for each node, and then does
+what it reads.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+
+import psutil
+
+STORE_BYTES = 150 * 2**20
+PATIENCE_S = 60
+
+
+class SmallCluster:
+    """Nodes of so many CPUs each; the first is the head."""
+
+    def __init__(self, cpus: list[int]) -> None:
+        self._cpus = cpus
+        self.address = ""
+        self.nodes: list[str] = []
+        """Their ids, the head's first."""
+
+    def __enter__(self) -> "SmallCluster":
+        # A short path: Ray's sockets lie in there, and their names may have 107 bytes.
+        self._folder = tempfile.TemporaryDirectory(prefix="hr", dir="/tmp")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *map(str, self._cpus)],
+            env=calm_environment() | {"RAY_TMPDIR": self._folder.name},  # it notes addresses there
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                told = json.loads(line)
+                self.address, self.nodes = told["address"], told["nodes"]
+                break
+        assert self.address, "the cluster did not start"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+        with suppress(OSError):
+            self._folder.cleanup()
+
+    def kill_node(self, number: int) -> None:
+        """End all processes of a node at once, as a power failure does."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{self.nodes[number]}\n")
+        self._process.stdin.flush()
+        assert self._process.stdout.readline().strip() == "gone"
+
+    def kill(self) -> None:
+        """End all nodes at once, the head with the others."""
+        family = [self._process]
+        with suppress(psutil.Error):
+            family += psutil.Process(self._process.pid).children(recursive=True)
+        for process in family:
+            with suppress(psutil.Error, OSError):
+                process.kill()
+        with suppress(OSError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait(PATIENCE_S)
+
+
+def calm_environment() -> dict[str, str]:
+    """Ours, without an address of any Ray."""
+    return {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_JOB_ID")}
+
+
+def serve(cpus: list[int]) -> None:
+    """Start the nodes, tell of them, and end those that are named."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={
+            "num_cpus": cpus[0],
+            "object_store_memory": STORE_BYTES,
+            "include_dashboard": True,
+            "dashboard_port": 0,
+            "node_ip_address": "127.0.0.1",
+        },
+    )
+    for count in cpus[1:]:
+        cluster.add_node(
+            num_cpus=count, object_store_memory=STORE_BYTES, node_ip_address="127.0.0.1"
+        )
+    cluster.wait_for_nodes()
+    nodes = {node.node_id: node for node in cluster.list_all_nodes()}
+    print(json.dumps({"address": cluster.address, "nodes": list(nodes)}), flush=True)
+    for line in sys.stdin:
+        cluster.remove_node(nodes[line.strip()], allow_graceful=False)
+        print("gone", flush=True)
+
+
+if __name__ == "__main__":
+    serve([int(word) for word in sys.argv[1:]])
