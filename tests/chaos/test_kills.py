@@ -1,59 +1,63 @@
-"""Workers are killed without a word; Ray Train goes on from the last checkpoint."""
+"""Workers are killed without a word, wherever they are; the run ends as if nothing had been."""
 
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+import random
 
-import psutil
 import pytest
 
-from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.config import Cluster
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.runtime.train import Outcome, fit
+from tests.chaos.struck import assert_same, fit_struck, herd, short
 
-pytestmark = pytest.mark.chaos
+__all__ = ["herd"]
 
-EPOCHS = 5
+pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_session")]
 
-
-def _when(holds: Callable[[], bool], *, within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.05)
-
-
-def _our_workers() -> list[psutil.Process]:
-    """Training workers that descend from this very process; nobody else's are looked at."""
-    family = psutil.Process().children(recursive=True)
-    return [p for p in family if p.cmdline() and p.cmdline()[0].startswith("ray::RayTrainWorker")]
+EPOCHS = 11
+KILLS = 5  # in a run
+PLACES = [
+    *("rank=1,epoch=0,step=0", "rank=1,epoch=2,step=3", "rank=0,epoch=5,step=1"),
+    *("rank=0,epoch=7,at=report", "rank=1,epoch=9,at=report"),
+    *("rank=0,epoch=1,at=end", "rank=1,epoch=3,at=end", "rank=0,epoch=6,at=validation"),
+    *("rank=1,epoch=8,at=validation", "rank=0,epoch=10,at=end"),
+]
+"""The first and a middle step, half a checkpoint, an epoch's very end and a validation, of both."""
 
 
-def test_a_run_whose_worker_is_killed_ends_with_the_same_figures(ray_session, tiny, here):
-    longer = replace(tiny, optim=replace(tiny.optim, epochs=EPOCHS))
-    here = replace(here, write_order=True)
-    calm = fit(replace(longer, name="calm"), here)
-    folder = Path(here.storage).absolute() / "tigers" / "hurt"
-    killed: list[int] = []
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    folder = tmp_path_factory.mktemp("kills") / "runs"
+    return Cluster(workers=2, device="cpu", storage=str(folder), write_order=True)
 
-    def kill() -> None:
-        _when(lambda: len(read_epochs(folder)) >= 2, within_s=120)
-        victim = _our_workers()[-1]
-        killed.append(victim.pid)
-        victim.kill()
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    hurt = fit(replace(longer, name="hurt"), here)
-    killer.join()
+@pytest.fixture(scope="module")
+def calm(ray_session, herd: Manifest, storage: Cluster) -> Outcome:
+    """The run that nobody disturbs."""
+    return fit(short(herd, name="calm", epochs=EPOCHS), storage)
 
-    assert len(killed) == 1
-    assert [entry["epoch"] for entry in read_epochs(hurt.folder)] == list(range(EPOCHS))
-    for before, after in zip(read_epochs(calm.folder), read_epochs(hurt.folder), strict=True):
-        for name in ("train/loss", "val/OKS_AP", "val/EPE_px"):
-            assert after[name] == before[name], (name, after["epoch"])  # bit for bit
-    met = [sorted((run.folder / "data" / "order").iterdir()) for run in (calm, hurt)]
-    assert [path.name for path in met[0]] == [f"epoch_{epoch:04d}.txt" for epoch in range(EPOCHS)]
-    for before, after in zip(*met, strict=True):
-        assert after.read_bytes() == before.read_bytes()
+
+def random_places(seed: int) -> list[str]:
+    """As many kills as a run gets, in different epochs; most of them at some step."""
+    chance = random.Random(seed)
+    epochs = sorted(chance.sample(range(EPOCHS), KILLS))
+    moments = [f"step={step}" for step in range(6)]
+    moments += ["at=validation", "at=report", "at=end"]
+    return [f"rank={chance.randrange(2)},epoch={e},{chance.choice(moments)}" for e in epochs]
+
+
+RUNS = {"first five": PLACES[:KILLS], "other five": PLACES[KILLS:]}
+RUNS |= {f"five at random ({seed})": random_places(seed) for seed in range(4)}
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_a_run_whose_workers_are_killed_ends_as_the_calm_one(
+    run: str, calm: Outcome, herd: Manifest, storage: Cluster
+):
+    """Five kills in a run, each with its restart; the epoch of each is compared, and the end."""
+    name = run.translate(str.maketrans(" ", "-", "()"))
+
+    hurt = fit_struck(
+        short(herd, name=name, epochs=EPOCHS), storage, [f"kill:{place}" for place in RUNS[run]]
+    )
+
+    assert_same(hurt, calm)

@@ -1,7 +1,7 @@
 """Batches of NaN on one worker: skipped by all, got over once, and then the end of the run."""
 
 import json
-from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,28 +9,19 @@ import torch
 from hrnet_ray.data.manifest import read_table
 from hrnet_ray.errors import DivergedError
 from hrnet_ray.learning.checkpoint_store import STATE
-from hrnet_ray.runtime.faults import ALLOW, FAULTS
 from hrnet_ray.runtime.records import read_epochs, read_faults
 from hrnet_ray.runtime.train import fit
+from tests.chaos.struck import herd, short, struck
 
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_session")]
 
 
-@pytest.fixture
-def longer(tiny):
-    """Three epochs of at least six steps; the rate stays."""
-    return replace(tiny, optim=replace(tiny.optim, epochs=3, milestones=(9,), batch_size=4))
+__all__ = ["herd"]
 
 
-def strike(monkeypatch: pytest.MonkeyPatch, *faults: str) -> None:
-    monkeypatch.setenv(ALLOW, "1")
-    monkeypatch.setenv(FAULTS, ";".join(faults))
-
-
-def test_two_lone_batches_of_nan_cost_their_two_steps(longer, here, monkeypatch):
-    strike(monkeypatch, "nan:rank=1,epoch=1,step=0", "nan:rank=0,epoch=1,step=2")
-
-    run = fit(longer, here)
+def test_two_lone_batches_of_nan_cost_their_two_steps(herd, here):
+    with struck("nan:rank=1,epoch=1,step=0", "nan:rank=0,epoch=1,step=2"):
+        run = fit(short(herd, name="lone", epochs=3), here)
 
     epochs = read_epochs(run.folder)
     assert [entry.get("fault/skipped_steps", 0) for entry in epochs] == [0, 2, 0]
@@ -39,11 +30,10 @@ def test_two_lone_batches_of_nan_cost_their_two_steps(longer, here, monkeypatch)
     assert read_faults(run.folder) == ["epoch 2: skipped step 1, 3: no finite loss or gradient"]
 
 
-def test_four_in_a_row_go_back_once_at_half_the_rate_for_good(longer, here, monkeypatch, capsys):
+def test_four_in_a_row_go_back_once_at_half_the_rate_for_good(herd, here, capsys):
     row = [f"nan:rank=1,epoch=1,step={step}" for step in range(4)]
-    strike(monkeypatch, *row, "kill:rank=1,epoch=2,step=1")
-
-    run = fit(longer, here)
+    with struck(*row, "kill:rank=1,epoch=2,step=1"):
+        run = fit(short(herd, name="row", epochs=3), here)
 
     epochs = read_epochs(run.folder)
     assert [entry["epoch"] for entry in epochs] == [0, 1, 2]
@@ -59,33 +49,23 @@ def test_four_in_a_row_go_back_once_at_half_the_rate_for_good(longer, here, monk
     assert state["progress"]["rate"] == 0.5
 
 
-def test_the_second_time_the_run_ends_and_names_the_rows(longer, here, monkeypatch, tigers):
-    here = replace(here, write_order=True)
+def test_the_second_time_the_run_ends_and_names_the_rows(herd, here):
     row = [f"nan:rank=1,epoch=1,step={step}" for step in range(1, 5)]
-    strike(monkeypatch, *row, *row)
+    ending = short(herd, name="ending", epochs=3)
+    folder = Path(here.storage).absolute() / "herd" / "ending"
 
-    with pytest.raises(DivergedError) as ended:
-        fit(longer, here)
+    with struck(*row, *row), pytest.raises(DivergedError) as ended:
+        fit(ending, here)
 
-    folder = next(iter(tigers_runs(here)))
     assert ended.value.exit_code == 5
     assert f"{folder}: epoch 2, training rows " in ended.value.where
     spoilt = json.loads((folder / "debug" / "nan_batch.json").read_text())
     assert [part["step"] for part in spoilt["steps"]] == [1, 2, 3, 4]
-    ids = set(read_table(tigers, "train", columns=["id"])["id"].to_pylist())
+    ids = set(read_table(herd, "train", columns=["id"])["id"].to_pylist())
     for part in spoilt["steps"]:
         assert len(part["ids"]) == 2  # rank 1's half of a batch of 4
         assert set(part["ids"]) <= ids
     assert [entry["epoch"] for entry in read_epochs(folder)] == [0]
     assert [path.name for path in (folder / "ray").glob("epoch_*")] == ["epoch_0000"]
 
-    monkeypatch.delenv(FAULTS)
-    again = fit(longer, here)  # what struck is gone: the same command goes on
-
-    assert again.epochs == 3
-
-
-def tigers_runs(here):
-    from pathlib import Path
-
-    return (Path(here.storage).absolute() / "tigers").iterdir()
+    assert fit(ending, here).epochs == 3  # what struck is over: the same command goes on
