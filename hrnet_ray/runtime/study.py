@@ -5,23 +5,27 @@ import json
 import math
 import shutil
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from ray import tune
 
 from hrnet_ray.config import Cluster, Experiment, override
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DivergedError
 from hrnet_ray.inference import plots
+from hrnet_ray.runtime.latency import LATENCY
 from hrnet_ray.runtime.machines import Share
+from hrnet_ray.runtime.records import read_epochs
 from hrnet_ray.runtime.run_folder import ARTIFACTS, write_summary
+from hrnet_ray.runtime.search import Search
 from hrnet_ray.runtime.tracked import open_run
 from hrnet_ray.runtime.train import conclude
+from hrnet_ray.runtime.trial_notes import TrialNote, read_notes, trials_folder
 from hrnet_ray.tracking import Board, Run
 
 Trial = dict[str, Any]
-"""folder, what was drawn, score, best_epoch, epochs, error: a line of trials.csv."""
+"""A line of trials.csv: folder, what was drawn, metric, score, best_epoch, epochs, error,
+stopped_by, started_at, seconds, latency_ms; on_front where a study searched for quick models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class Plan:
     manifest: Manifest
     folder: Path
     share: Share
+    against_latency: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Records:
     def finish(self, study: Study | None = None, *, failed: str = "FAILED") -> None:
         """Give every run its honest end; without a study, all of them ended as `failed`."""
         trials = {trial["folder"]: trial for trial in study.trials} if study else {}
+        for name in trials:  # also those that ended in an earlier command
+            self._child(trials_folder(self.plan.folder) / name)
         for folder, run in self.children.items():
             run.log_folder(folder, only=ARTIFACTS)
             run.finish(self._ending(run, trials[folder.name]) if study else failed)
@@ -93,8 +100,9 @@ class Records:
         if trial["error"]:
             run.log_summary({}, tags={"error": trial["error"]})
             return "FAILED"
-        if trial["epochs"] < self.plan.base.optim.epochs:
-            run.log_summary({}, tags={"asha.stopped_at": str(trial["epochs"])})
+        if trial["stopped_by"]:
+            stopped_at = {f"{trial['stopped_by']}.stopped_at": str(trial["epochs"])}
+            run.log_summary({}, tags=stopped_at | {"stopped_by": trial["stopped_by"]})
         return "FINISHED"
 
     def _child(self, folder: Path) -> Run:
@@ -121,50 +129,64 @@ class Records:
         )
 
 
-def conclude_study(plan: Plan, searched: list[str], results: tune.ResultGrid) -> Study:
+def conclude_study(plan: Plan, searched: list[str], search: Search) -> Study:
     """Read what the trials recorded; write trials.csv, summary.json, the plot and the best model.
 
     Raises:
         DivergedError: no trial ended with a score.
     """
-    failed = {Path(r.path).name: _last_line(r.error) for r in results if r.error and r.path}
-    begun = sorted((plan.folder / "trials").glob("*/resolved.json"))
-    trials = [_trial(plan, path.parent, searched, failed) for path in begun]
+    trials = [
+        _trial(plan, note, searched)
+        for note in read_notes(plan.folder).values()
+        if (trials_folder(plan.folder) / note.number / "resolved.json").is_file()  # it was begun
+    ]
     scored = [trial for trial in trials if math.isfinite(trial["score"])]
     if not scored:
-        causes = [trial["error"] for trial in trials] + list(failed.values())
+        causes = [trial["error"] for trial in trials]
         raise DivergedError(
             "no trial ended with a score",
             f"{plan.folder}: {(causes or ['no trial was started'])[0][:200]}",
             "try one setting with `hrnet-ray train`, then narrow the search space",
         )
+    if search.against_latency:
+        mark_front(trials)
     trials.sort(key=lambda trial: -trial["score"] if math.isfinite(trial["score"]) else math.inf)
-    study = Study(plan.folder, scored[0]["metric"], trials)
+    study = Study(plan.folder, trials[0]["metric"], trials)
     _write(plan, study, searched)
     return study
 
 
-def _trial(plan: Plan, folder: Path, searched: list[str], failed: dict[str, str]) -> Trial:
+def mark_front(trials: list[Trial]) -> None:
+    """Mark the trials that no other one beats in both score and latency (the Pareto front)."""
+    for trial in trials:
+        own = trial["score"], -(trial["latency_ms"] or math.inf)
+        others = [(t["score"], -(t["latency_ms"] or math.inf)) for t in trials if t is not trial]
+        beaten = any(a >= own[0] and b >= own[1] and (a, b) != own for a, b in others)
+        trial["on_front"] = math.isfinite(own[0]) and not beaten
+
+
+def _trial(plan: Plan, note: TrialNote, searched: list[str]) -> Trial:
     """One line of trials.csv; a trial that failed stands there too, with its reason."""
-    drawn = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))["drawn"]
-    trial = {"folder": folder.name, **{name: drawn[name] for name in searched}}
-    error = failed.get(folder.name, "")
+    folder = trials_folder(plan.folder) / note.number
+    epochs = read_epochs(folder)
+    drawn = {name: note.drawn[name] for name in searched}
+    trial = {"folder": note.number, **drawn, "metric": "", "score": math.nan, "best_epoch": -1}
+    trial |= {"epochs": len(epochs), "error": note.error}
     try:
         outcome = conclude(folder, override(plan.base, drawn))
+        trial |= {"metric": outcome.main, "best_epoch": outcome.best_epoch}
+        if not note.diverged:  # what it was worth before says nothing of its settings
+            trial["score"] = outcome.best
     except DivergedError as no_score:
-        nothing = {"metric": "", "score": math.nan, "best_epoch": -1, "epochs": 0}
-        return trial | nothing | {"error": error or no_score.what}
+        trial["error"] = note.error or no_score.what
+    stopped_by = note.stopped_by or ("time_budget" if note.state == "running" else "")
+    whole = trial["error"] or len(epochs) == plan.base.optim.epochs
     return trial | {
-        "metric": outcome.main,
-        "score": outcome.best,
-        "best_epoch": outcome.best_epoch,
-        "epochs": outcome.epochs,
-        "error": error,
+        "stopped_by": "" if whole else stopped_by,
+        "started_at": datetime.fromtimestamp(note.began_at, UTC).isoformat(timespec="seconds"),
+        "seconds": round(note.seconds, 1),
+        "latency_ms": epochs[-1].get(LATENCY) if epochs else None,
     }
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1][:200]
 
 
 def _write(plan: Plan, study: Study, searched: list[str]) -> None:

@@ -1,75 +1,73 @@
 """Many experiments that differ in what is searched for, and which one was best."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import optuna
 import ray
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search.optuna import OptunaSearch
 
 from hrnet_ray.config import Cluster, Experiment, flatten, override
 from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.errors import UsageError
+from hrnet_ray.errors import HrnetRayError, UsageError
+from hrnet_ray.runtime.draws import Point, Space, check_space, grid, warm_points
+from hrnet_ray.runtime.early_stopping import NUMBER, EarlyStopping, replay, score_of
 from hrnet_ray.runtime.hosts import TrialHost
 from hrnet_ray.runtime.ingest import Stored, load
+from hrnet_ray.runtime.latency import TimedHost
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
+from hrnet_ray.runtime.records import read_epochs
 from hrnet_ray.runtime.run_folder import made_with, open_run_folder
+from hrnet_ray.runtime.search import WITHOUT_MEANING, Search
+from hrnet_ray.runtime.searcher import StudySearcher
 from hrnet_ray.runtime.stopping import stoppable
 from hrnet_ray.runtime.study import Plan, Records, Study, conclude_study
-from hrnet_ray.runtime.train import (
-    announce,
-    check,
-    train_once,
-)
+from hrnet_ray.runtime.train import announce, check, train_once
+from hrnet_ray.runtime.trial_notes import Diary, amend, ended, failed, read_notes, trials_folder
 from hrnet_ray.runtime.worker import Job, train_worker
 from hrnet_ray.tracking import Board
 
-Space = Mapping[str, Any]
-"""Dotted settings to Tune's samplers: `{"optim.lr": tune.loguniform(1e-4, 3e-3)}`."""
+__all__ = ["Search", "Space", "Study", "check_space", "sweep"]
 
-OBJECTIVE = "objective"  # what a worker calls its main validation metric; see worker.py
-
-
-@dataclass(frozen=True, kw_only=True)
-class Search:
-    """How a study looks for its best trial."""
-
-    trials: int = 24
-    at_once: int | None = None
-    """Trials that train at the same time; by default as many as do not starve each other."""
-    grace_epochs: int = 10
-    """No trial is stopped before this."""
-    reduction: int = 3
-    """Of the trials that reach a rung, one in so many goes on."""
-    early_stopping: bool = True
-    seed: int = 0
-    time_budget_s: float | None = None
+TRIES = 2  # of a trial that fails; the second goes on from its last checkpoint
 
 
 def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> Study:
     """Train variants of `base` with settings drawn from `space`; stop the hopeless ones early.
 
     The same command goes on where it stopped: finished trials stay, others continue from their
-    last checkpoint.
+    last checkpoint, failed ones are tried again. Asked for more trials, it adds them.
 
     Raises:
         HrnetRayError: the data, the settings or the machines do not fit.
     """
     check_space(base, space)
+    if search.against_latency and cluster.workers > 1:
+        raise UsageError(
+            "latency is measured in trials of one worker",
+            f"--search.against-latency --cluster.workers {cluster.workers}",
+            "use --cluster.workers 1",
+        )
+    points = _points(base, space, search)
     manifest = read_manifest(base.data.root)
     check(base, cluster, manifest)
     searched = {name: repr(_plain(sampler)) for name, sampler in space.items()}
+    searched |= {
+        f"search.{name}": repr(value)
+        for name, value in flatten(search).items()
+        if name not in WITHOUT_MEANING
+    }
     folder = open_run_folder(base, cluster, manifest, searched=searched)
     with Lease(folder):
-        return _sweep_in(folder, base, space, cluster, search, manifest)
+        return _sweep_in(folder, base, space, cluster, search, points, manifest)
 
 
 def _sweep_in(
@@ -78,28 +76,39 @@ def _sweep_in(
     space: Space,
     cluster: Cluster,
     search: Search,
+    points: Sequence[Point],
     manifest: Manifest,
 ) -> Study:
     connect(cluster)
     have = ray.cluster_resources()
-    at_once = search.at_once or runs_at_once(cluster, have, trials=search.trials)
+    trials = len(points) if search.sampler == "grid" else search.trials
+    at_once = search.at_once or runs_at_once(cluster, have, trials=trials)
     share = share_of(cluster, have, at_once=at_once)
-    plan = Plan(base=base, cluster=cluster, manifest=manifest, folder=folder, share=share)
+    plan = Plan(
+        base=base,
+        cluster=replace(cluster, tracking_uri=None),  # may hold a password; trials tell nobody
+        manifest=manifest,
+        folder=folder,
+        share=share,
+        against_latency=search.against_latency,
+    )
     board = Board.open(
         manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
     )
     records = Records(board, plan, list(space))
     announce(base, manifest, folder)
     print(
-        f"searching {', '.join(space)}: {search.trials} trials of at most {base.optim.epochs} "
-        f"epochs, {at_once} at once"
+        f"searching {', '.join(space)}: {trials} trials of at most {base.optim.epochs} "
+        f"epochs, {at_once} at once\n{search.sentence(base.optim.epochs)}",
+        flush=True,
     )
     try:
         watch = Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch)
         with stoppable(), watch:
-            data = load(manifest, base.data)
-            results = _tuner(plan, space, search, at_once, data).fit()
-        study = conclude_study(plan, list(space), results)
+            if to_do := _to_do(folder, trials):
+                searcher = StudySearcher(folder, space, search, points, epochs=base.optim.epochs)
+                _train(plan, search, searcher, at_once, to_do)
+        study = conclude_study(plan, list(space), search)
     except BaseException as error:
         records.finish(failed="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
@@ -107,37 +116,66 @@ def _sweep_in(
     return study
 
 
-def check_space(base: Experiment, space: Space) -> None:
-    """Refuse a search over what is no setting.
+def _points(base: Experiment, space: Space, search: Search) -> list[Point]:
+    """What is tried first: all of a grid, or the best of earlier studies."""
+    if search.sampler == "grid":
+        if search.warm_start:
+            raise UsageError(
+                "a grid tries everything, in no better order",
+                f"--search.sampler grid --search.warm-start {' '.join(search.warm_start)}",
+                "leave one of them out",
+            )
+        return grid(space, seed=search.seed)
+    points, outside = warm_points(search.warm_start, space, base, most=search.warm_points)
+    if search.warm_start:
+        left_out = f"; {outside} lie outside the space" if outside else ""
+        print(f"first the best of {', '.join(search.warm_start)}: {len(points)} settings{left_out}")
+    return points
 
-    Raises:
-        UsageError: a name is misspelt (the nearest one is given), or nothing is searched.
-    """
-    if not space:
-        raise UsageError("nothing to search", "an empty search space", "give it a setting")
-    override(base, {name: flatten(base).get(name) for name in space})
+
+def _to_do(study: Path, trials: int) -> int:
+    """How many trials have to be begun, or begun again."""
+    notes = read_notes(study).values()
+    done = sum(note.state == "done" for note in notes)
+    return max(trials, len(notes)) - done
 
 
-def run_trial(drawn: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) -> None:
-    """One Tune trial: a Ray Train run of its own, or, with one worker, in this very process."""
-    label = Path(tune.get_context().get_trial_dir()).name
-    experiment = override(plan.base, drawn | {"name": f"{plan.base.name}/trials/{label}"})
-    folder = plan.folder / "trials" / label
-    folder.mkdir(parents=True, exist_ok=True)
+def _train(plan: Plan, search: Search, searcher: StudySearcher, at_once: int, to_do: int) -> None:
+    """Run the trials, and note those that failed."""
+    data = load(plan.manifest, plan.base.data)
+    results = _tuner(plan, search, searcher, at_once, to_do, data).fit()
+    for result in results:
+        if result.error and result.config:
+            amend(plan.folder, result.config[NUMBER], partial(failed, error=result.error))
+            amend(plan.folder, result.config[NUMBER], ended)
+
+
+def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) -> None:
+    """One Tune trial. An error of the user's ends it; anything else, Tune tries once more."""
+    # Where one process serves several trials, the next one waits for this one's thread to end.
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
+    try:
+        _train_trial(config, plan, data)
+    except HrnetRayError as error:
+        amend(plan.folder, config[NUMBER], partial(failed, error=error))
+
+
+def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) -> None:
+    """A Ray Train run of its own, or, with one worker, in this very process."""
+    drawn = {name: _tupled(value) for name, value in config.items() if name != NUMBER}
+    number = config[NUMBER]
+    experiment = override(plan.base, drawn | {"name": f"{plan.base.name}/trials/{number}"})
+    folder = trials_folder(plan.folder) / number
     settings = flatten(experiment) | {"drawn": drawn}
     (folder / "resolved.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
     if plan.cluster.workers > 1:
         report = TuneReportCallback()
         train_once(
-            experiment,
-            plan.cluster,
-            plan.share,
-            plan.manifest,
-            folder,
-            data,
-            callbacks=[report],
+            experiment, plan.cluster, plan.share, plan.manifest, folder, data, callbacks=[report]
         )
         return
+    about = made_with(experiment, plan.manifest, workers=1)
+    timed = TimedHost(folder, about, input_hw=experiment.data.input_hw)
     job = Job(
         experiment=experiment,
         manifest=plan.manifest,
@@ -145,13 +183,18 @@ def run_trial(drawn: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) -> 
         run_folder=folder,
         threads=plan.share.threads,
         write_order=plan.cluster.write_order,
-        host=TrialHost(folder, made_with(experiment, plan.manifest, workers=1)),
+        host=timed if plan.against_latency else TrialHost(folder, about),
     )
     train_worker({"job": job})
 
 
 def _tuner(
-    plan: Plan, space: Space, search: Search, at_once: int, data: dict[str, Stored]
+    plan: Plan,
+    search: Search,
+    searcher: StudySearcher,
+    at_once: int,
+    to_do: int,
+    data: dict[str, Stored],
 ) -> tune.Tuner:
     nested = plan.cluster.workers > 1
     needs = {"CPU": DRIVER_CPUS if nested else plan.share.cpus}
@@ -161,53 +204,55 @@ def _tuner(
         tune.with_parameters(run_trial, plan=plan, data=data),  # one copy for all trials
         needs,
     )
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = plan.folder / "tune"
-    if tune.Tuner.can_restore(str(path)):
-        return tune.Tuner.restore(
-            str(path), trainable=trainable, resume_unfinished=True, resume_errored=True
-        )
+    shutil.rmtree(path, ignore_errors=True)  # an earlier command's; trial_notes.py says why
     return tune.Tuner(
         trainable,
-        param_space=dict(space),
         tune_config=tune.TuneConfig(
-            metric=OBJECTIVE,
-            mode="max",
-            num_samples=search.trials,
+            num_samples=to_do,
             max_concurrent_trials=at_once,
-            search_alg=OptunaSearch(seed=search.seed),
-            scheduler=_scheduler(search, plan.base.optim.epochs),
+            search_alg=searcher,
+            scheduler=_scheduler(plan, search),
             time_budget_s=search.time_budget_s,
             trial_dirname_creator=_label,
+            # The next trial takes over the process of one that ended, with torch in it. A nested
+            # run may still be tidying up in there when its trial is stopped.
+            reuse_actors=not nested,
         ),
         run_config=tune.RunConfig(
             name=path.name,
             storage_path=str(path.parent),
-            failure_config=tune.FailureConfig(max_failures=1),
+            failure_config=tune.FailureConfig(max_failures=TRIES - 1),
+            callbacks=[Diary(plan.folder)],
             verbose=0,
         ),
     )
 
 
 def _label(trial: Any) -> str:
-    """The number of a trial in its study, counted from 1; a restored trial keeps its own."""
-    return f"{int(trial.experiment_tag.split('_')[0]):02d}"
+    return trial.config[NUMBER]
 
 
-def _scheduler(search: Search, epochs: int) -> TrialScheduler | None:
-    if not search.early_stopping:
+def _scheduler(plan: Plan, search: Search) -> EarlyStopping | None:
+    """The rule of early stopping, told what earlier commands' trials came to."""
+    rule = search.rule(plan.base.optim.epochs)
+    if rule is None:
         return None
-    return ASHAScheduler(
-        time_attr="epochs_done",  # Tune's own count starts anew when a trial is restored
-        max_t=epochs + 1,  # at `epochs` it would kill trials while they tidy up
-        grace_period=min(search.grace_epochs, epochs),
-        reduction_factor=search.reduction,
-    )
+    met = [
+        (entry["at_ms"], number, score)
+        for number in read_notes(plan.folder)
+        for entry in read_epochs(trials_folder(plan.folder) / number)
+        if (score := score_of(entry))
+    ]
+    replay(rule, met)
+    return EarlyStopping(rule, plan.folder, name=search.scheduler)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON knows no tuples
 
 
 def _plain(sampler: Any) -> Any:
     """What a sampler draws from, in words that stay the same from run to run."""
-    if not hasattr(sampler, "sampler"):
-        return sampler
     bounds = {k: v for k, v in vars(sampler).items() if k in ("lower", "upper", "categories")}
     return {"kind": type(sampler.get_sampler()).__name__.strip("_"), **bounds}
