@@ -79,8 +79,8 @@ CHECKS = (
     Check("libGL", lambda _: packages.opencv_imports(), packages.IMPORT_S + 1),
     Check("config", lambda case: case.settings.finding, inputs.READ_S + 1),
     Check("data", lambda case: inputs.data(case.data_root), inputs.READ_S),
-    Check("GPU driver", lambda _: gpu.driver(), 30),  # the first import of torch, on a slow disk
-    Check("batch", lambda case: case.batch(), 120),
+    Check("GPU driver", lambda _: gpu.driver(), 30.0),  # the first import of torch, on a slow disk
+    Check("batch", lambda case: case.batch(), 120.0),
     Check("memory", lambda _: machine.memory()),
     Check("shared memory", lambda _: machine.shared_memory()),
     Check("open files", lambda _: machine.open_files()),
@@ -101,7 +101,7 @@ CHECKS = (
     ),
     Check("shared storage", lambda case: shared_storage(case.visit)),
     Check("clocks", lambda case: clocks(case.visit)),
-    Check("MLflow", lambda case: server.mlflow(case.cluster.tracking_uri), 2 * server.WAIT_S),
+    Check("MLflow", lambda case: server.mlflow(case.cluster.tracking_uri), server.WAIT_S + 1),
 )
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,8 @@ VISIT_S = 40.0
 """To join, to start a process on each node, to ask it; all of that takes 5-10 s."""
 MOST_SKEW_S = 5.0
 TOKEN_FIX = "export RAY_AUTH_MODE=token && scp {host}:.ray/auth_token ~/.ray/auth_token"
+
+UP_FIX = "RAY_UP_enable_autoscaler_v2=0 ray up -y --no-config-cache cluster/local.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +56,14 @@ def address_of(cluster: Cluster) -> str | None:
     return None if address == "local" else address
 
 
-def visit(address: str, place: Path) -> Visit:
+def visit(address: str, place: Path, *, limit_s: float = VISIT_S) -> Visit:
     """Join the cluster in a process of its own, and have every node write in `place`."""
     if closed := _closed(address):
         return Visit(address=address, place=place, failed=closed)
     try:
-        done = python("-m", f"{__package__}.nodes", address, str(place), limit_s=VISIT_S)
+        done = python("-m", f"{__package__}.nodes", address, str(place), limit_s=limit_s)
     except CouldNotLook:
-        return Visit(address=address, place=place, failed=f"no answer in {VISIT_S:g} s")
+        return Visit(address=address, place=place, failed=f"no answer in {limit_s:g} s")
     if done.returncode:
         failed = last_line(done.stderr) or f"joining it ends with {done.returncode}"
         return Visit(address=address, place=place, failed=failed)
@@ -88,7 +91,7 @@ def reached(found: Visit | None, cluster: Cluster) -> Finding:
     if found.failed:
         return Finding("wrong", f"{found.address}: {found.failed}", _way_in(found, cluster))
     cpus, gpus = (sum(getattr(node, kind) for node in found.nodes) for kind in ("cpus", "gpus"))
-    said = f"{found.address}: {len(found.nodes)} nodes with {cpus:g} CPUs and {gpus:g} GPUs"
+    said = f"{found.address}: {_count(found.nodes)} with {cpus:g} CPUs and {gpus:g} GPUs"
     for node in found.nodes:
         if node.devices > node.gpus:
             fix = f"ray stop && ray start --address={found.address} --num-gpus={node.devices}"
@@ -100,13 +103,17 @@ def reached(found: Visit | None, cluster: Cluster) -> Finding:
     return Finding("ok", said)
 
 
+def _count(nodes: Sequence[Node]) -> str:
+    return f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}"
+
+
 def _way_in(found: Visit, cluster: Cluster) -> str:
     if "auth" in found.failed.lower() or "token" in found.failed.lower():
         host = found.address.removeprefix("ray://").rpartition(":")[0]
         return TOKEN_FIX.format(host=shlex.quote(host)) + " && chmod 600 ~/.ray/auth_token"
     if cluster.address is None:
         return "unset RAY_ADDRESS  # then a run starts Ray on this machine"
-    return "ray up -y cluster/local.yaml"
+    return UP_FIX
 
 
 def shared_storage(found: Visit | None) -> Finding:
@@ -124,7 +131,7 @@ def shared_storage(found: Visit | None) -> Finding:
         said += f" and {len(bad) - 3} more nodes" if len(bad) > 3 else ""
         remount = shlex.quote(f"sudo mount -a; findmnt -T {place}")
         return Finding("wrong", f"{found.place}: {said}", f"ssh {bad[0].address} {remount}")
-    return Finding("ok", f"{len(found.nodes)} nodes wrote in {found.place}, and were read here")
+    return Finding("ok", f"{_count(found.nodes)} wrote in {found.place}, and were read here")
 
 
 def clocks(found: Visit | None) -> Finding:

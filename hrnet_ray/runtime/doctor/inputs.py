@@ -13,7 +13,7 @@ from hrnet_ray.errors import DataError, HrnetRayError
 from hrnet_ray.runtime.doctor.finding import CouldNotLook, Finding, python
 from hrnet_ray.skeletons import named
 
-READ_S = 20.0
+READ_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,26 @@ class Settings:
     experiment: Experiment | None = None
 
 
-def read_settings(path: Path | None) -> Settings:
+def read_settings(path: Path | None, *, limit_s: float = READ_S) -> Settings:
     """An experiment's page (.py: its BASE and SPACE), or a skeleton (.yaml)."""
     if path is None:
         return Settings(Finding("unasked", "no file named (--config experiments/X.py)"))
     if not path.is_file():
         return Settings(Finding("wrong", f"no file {path}", "ls experiments/*.py"))
     if path.suffix == ".py":
-        return _page(path)
+        return _page(path, limit_s)
     if path.suffix in (".yaml", ".yml"):
         return Settings(_skeleton(path))
     said = f"{path} is neither an experiment's page (.py) nor a skeleton (.yaml)"
     return Settings(Finding("wrong", said, "ls experiments/*.py"))
 
 
-def _page(path: Path) -> Settings:
+def _page(path: Path, limit_s: float) -> Settings:
     try:
-        done = python("-m", f"{__package__}.page", str(path), limit_s=READ_S)
+        done = python("-m", f"{__package__}.page", str(path), limit_s=limit_s)
     except CouldNotLook:
-        said = f"{path} does not end in {READ_S:g} s: is its work outside `if __name__ ...`?"
-        return Settings(Finding("wrong", said, _edit(path, 1)))
+        said = f"could not look: {path} is not read in {limit_s:g} s (does it wait for something?)"
+        return Settings(Finding("careful", said, _edit(path, 1)))
     try:
         answer = json.loads((done.stderr if done.returncode else done.stdout).splitlines()[-1])
     except (ValueError, IndexError):  # the page ended the process itself

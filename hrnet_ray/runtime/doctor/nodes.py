@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,16 +57,13 @@ def main(address: str, place: str) -> None:
     mark = PREFIX + uuid.uuid4().hex
     answers = {node["NodeID"]: f"{mark}-{at}" for at, node in enumerate(alive)}
     try:
-        here = ""
-        try:
-            Path(place, mark).write_text(mark)
-        except OSError as error:
-            here = str(error.strerror)
+        here = write(Path(place, mark), mark)
         found = visit(place, mark, answers)
         print(json.dumps({"here": here, "nodes": [told(node, found) for node in alive]}))
     finally:
         for name in (mark, *answers.values()):
-            Path(place, name).unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(place, name).unlink()
 
 
 def visit(place: str, mark: str, answers: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -101,6 +99,15 @@ def result(task: Any) -> dict[str, Any]:
         return ray.get(task)
     except Exception as error:  # of any kind, from another machine: it is told as it is
         return {"trouble": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
+
+
+def write(path: Path, said: str) -> str:
+    """Write a file; why it cannot be, or nothing."""
+    try:
+        path.write_text(said)
+    except OSError as error:
+        return str(error.strerror)
+    return ""
 
 
 def read(path: Path) -> str | None:

@@ -32,7 +32,9 @@ def ray_here(*, start: bool) -> Finding:
     try:
         done = python("-c", START, limit_s=START_S)  # Ray's processes end with the one killed here
     except CouldNotLook as error:
-        return Finding("wrong", f"{version} does not start: {error}", fix)
+        return Finding(
+            "careful", f"{version} imports; could not look whether it starts: {error}", fix
+        )
     if done.returncode:
         return Finding("wrong", f"{version} does not start: {last_line(done.stderr)}", fix)
     cpus, took = last_line(done.stdout), time.monotonic() - began

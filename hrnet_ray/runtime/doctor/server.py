@@ -4,6 +4,7 @@ import shlex
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from importlib import metadata
 from urllib.parse import urlsplit
 
@@ -20,14 +21,14 @@ def mlflow(uri: str | None, *, wait_s: float = WAIT_S) -> Finding:
     if not uri.startswith(("http://", "https://")):
         return Finding("ok", f"{uri.split(':')[0]}: no server to ask")
     base, began = uri.rstrip("/"), time.monotonic()
-    port = urlsplit(uri).port or 5000
-    fix = f"mlflow server --host 127.0.0.1 --port {port}"
+    fix = _start(uri)
     try:
         said = _get(f"{base}/health", wait_s)
         if said != "OK":
             return Finding("wrong", f"{base}/health answers {said!r}: no MLflow server", fix)
-        version = _get(f"{base}/version", wait_s)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        left_s = max(0.1, wait_s - (time.monotonic() - began))
+        version = _get(f"{base}/version", left_s)
+    except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         return Finding("wrong", f"{base}: {reason}", fix)
     return versions(f"{uri} answers in {time.monotonic() - began:.1f} s", version)
@@ -40,6 +41,15 @@ def versions(said: str, server: str) -> Finding:
         return Finding("ok", f"{said}, version {server}")
     fix = f"pip install {shlex.quote(f'mlflow=={client}')}  # where the server runs, then start it"
     return Finding("careful", f"{said}, version {server}, but here is {client}", fix)
+
+
+def _start(uri: str) -> str:
+    """How to start a server of this machine; another machine's can only be asked."""
+    parts = urlsplit(uri)
+    port = parts.netloc.rpartition(":")[2]
+    if parts.hostname in ("127.0.0.1", "localhost", "::1") and port.isdigit():
+        return f"mlflow server --host 127.0.0.1 --port {port}"
+    return f"curl -v --max-time 5 {shlex.quote(uri.rstrip('/') + '/health')}"
 
 
 def _get(address: str, wait_s: float) -> str:
