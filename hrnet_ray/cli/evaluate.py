@@ -1,21 +1,30 @@
 """`hrnet-ray evaluate`."""
 
 import json
+import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 
+from hrnet_ray.cli.models import Loaded, Store, load
 from hrnet_ray.cli.prepare import counter
+from hrnet_ray.cli.telling import Telling
 from hrnet_ray.data.labels import check_folder, make_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.inference.evaluation import Candidate, Evaluation, Question, evaluate
+from hrnet_ray.inference.evaluation import (
+    Candidate,
+    Evaluation,
+    Finder,
+    Question,
+    evaluate,
+    find_here,
+)
 from hrnet_ray.inference.evaluation_page import page
 from hrnet_ray.inference.evaluation_plots import draw
 from hrnet_ray.inference.evaluation_text import as_document, as_text
-from hrnet_ray.inference.model_folder import CONFIG, WEIGHTS, load_model
 from hrnet_ray.learning.assessment import results_of
 from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
 from hrnet_ray.learning.oks import NMS_OKS
@@ -26,7 +35,8 @@ class Args:
     """Score a model on a prepared data set: the tables that papers print, and how sure they are."""
 
     model: str
-    """A model folder, a run's folder, or a model.safetensors beside its config.json."""
+    """A model folder, a run's folder, weights beside their config.json, the id of an MLflow run,
+    models:/NAME@champion or models:/NAME/3."""
     data: Path
     """A prepared data set."""
     split: str = "val"
@@ -49,6 +59,17 @@ class Args:
     device: Literal["auto", "cpu", "gpu"] = "auto"
     out: Path | None = None
     """Folder for scores.json, predictions.coco.json, evaluation.html and the plots."""
+    workers: int | None = None
+    """Share the rows among so many workers of a Ray cluster; by default this process does it."""
+    address: str | None = None
+    """The Ray cluster of these workers; without one (and without RAY_ADDRESS), this machine."""
+    log: bool | None = None
+    """Copy figures, tables and plots to the model's MLflow run; by default for a model that is
+    named by MLflow."""
+    tracking_uri: str | None = None
+    """MLflow server; without one, the file in `storage`."""
+    storage: Path = Path("runs")
+    """Folder of the trainings, which has the MLflow file."""
 
 
 def run(args: Args) -> None:
@@ -56,33 +77,72 @@ def run(args: Args) -> None:
     question = _question(args)
     check_folder(args.data, "--data")
     manifest = read_manifest(args.data)
-    candidate = _candidate(args.model, args, "--model")
-    against = _candidate(args.against, args, "--against") if args.against else None
+    store = Store(args.tracking_uri, args.storage)
+    loaded = load(args.model, "--model", store)
+    candidate = _candidate(args.model, loaded, args)
+    against = None
+    if args.against:
+        against = _candidate(args.against, load(args.against, "--against", store), args)
+    tells = Telling.of(loaded, args.model, manifest, store) if _logs(args, loaded) else None
     if args.out:
         make_folder(args.out, "--out")  # before the work, not after it
-    evaluation = evaluate(manifest, question, candidate, against, progress=counter)
+    evaluation = evaluate(
+        manifest, question, candidate, against, finder=finder_of(args), progress=counter
+    )
     print(as_text(evaluation))
-    if args.out:
-        _write(evaluation, manifest, args.out)
+    with tempfile.TemporaryDirectory(prefix="hrnet-ray-") as scratch:
+        out = args.out or Path(scratch)
+        if args.out or tells:
+            write(evaluation, manifest, out)
+        if args.out:
+            print(f"\nwritten: {out / 'evaluation.html'}, scores.json and more beside it")
+        if tells:
+            print(tells.tell(evaluation, out))
 
 
-def find_model(text: str, flag: str) -> Path:
-    """The model folder that a user means by `text`.
+def finder_of(args: "HasWorkers") -> Finder:
+    """Who looks at the rows: this process, or workers of a cluster.
 
     Raises:
-        DataError: there is none.
+        UsageError: there cannot be so many.
+        ClusterError: the machines are not there.
     """
-    path = Path(text)
-    if path.suffix == ".safetensors" and path.name == WEIGHTS:
-        path = path.parent
-    for folder in (path, path / "model"):
-        if (folder / CONFIG).is_file():
-            return folder
-    raise DataError(
-        "no model there",
-        f"{flag} {text}",
-        f"give a folder with {CONFIG} and {WEIGHTS}, or a run's folder: runs/<data set>/<run>",
-    )
+    if args.workers is None and args.address is None:
+        return find_here
+    if args.workers is None or args.workers < 1:
+        said = f"--workers {args.workers}" if args.workers is not None else "no --workers"
+        raise UsageError("workers that cannot be", said, "give 1 or more")
+    from hrnet_ray.config import Cluster
+    from hrnet_ray.runtime.evaluate import Sharing
+
+    return Sharing(Cluster(workers=args.workers, device=args.device, address=args.address))
+
+
+class HasWorkers(Protocol):
+    """The flags that say who works."""
+
+    @property
+    def workers(self) -> int | None: ...
+    @property
+    def address(self) -> str | None: ...
+    @property
+    def device(self) -> Literal["auto", "cpu", "gpu"]: ...
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this process.
+
+    Raises:
+        UsageError: it has no GPU.
+    """
+    there = torch.cuda.is_available()
+    if name == "gpu" and not there:
+        raise UsageError("no GPU that torch can use", "--device gpu", "leave it out, or give cpu")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def _logs(args: Args, loaded: Loaded) -> bool:
+    return bool(loaded.run_id) if args.log is None else args.log
 
 
 def _question(args: Args) -> Question:
@@ -110,24 +170,22 @@ def _question(args: Args) -> Question:
     )
 
 
-def _candidate(text: str, args: Args, flag: str) -> Candidate:
-    model, spec = load_model(find_model(text, flag))
+def _candidate(text: str, loaded: Loaded, args: Args) -> Candidate:
     spec = replace(
-        spec,
-        decode=args.decode or spec.decode,
-        flip_test=spec.flip_test if args.flip_test is None else args.flip_test,
+        loaded.spec,
+        decode=args.decode or loaded.spec.decode,
+        flip_test=loaded.spec.flip_test if args.flip_test is None else args.flip_test,
     )
-    return Candidate(name=text, model=model, spec=spec, device=_device(args.device))
+    here = torch.device("cpu") if args.workers else device_of(args.device)
+    return Candidate(name=text, model=loaded.model, spec=spec, device=here)
 
 
-def _device(name: str) -> torch.device:
-    there = torch.cuda.is_available()
-    if name == "gpu" and not there:
-        raise UsageError("no GPU that torch can use", "--device gpu", "leave it out, or give cpu")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
+def write(evaluation: Evaluation, manifest: Manifest, out: Path) -> None:
+    """Write the figures, the predictions, the plots and the page.
 
-
-def _write(evaluation: Evaluation, manifest: Manifest, out: Path) -> None:
+    Raises:
+        DataError: they cannot be written.
+    """
     try:
         scores = json.dumps(as_document(evaluation), indent=2, allow_nan=False)
         (out / "scores.json").write_text(scores, encoding="utf-8")
@@ -141,4 +199,3 @@ def _write(evaluation: Evaluation, manifest: Manifest, out: Path) -> None:
             f"--out {out}: {error.strerror}",
             "give a folder that can be written",
         ) from error
-    print(f"\nwritten: {out / 'evaluation.html'}, scores.json and more beside it")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hrnet_ray.cli.models import Store, load
 from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import draw_pose
 from hrnet_ray.data.labels import check_file, make_folder, numbers
@@ -26,8 +27,9 @@ class Args:
     Writes predictions.coco.json (COCO results, with file names) and a drawing of each picture.
     """
 
-    model: Path
-    """A run's model/ folder."""
+    model: str
+    """A model folder, a run's folder, weights beside their config.json, the id of an MLflow run, or
+    models:/NAME@champion."""
     pictures: Path
     """A picture or a folder."""
     out: Path = Path("predictions")
@@ -36,6 +38,10 @@ class Args:
     whole picture."""
     strict: bool = False
     """Fail when a picture cannot be read, instead of naming it and going on."""
+    tracking_uri: str | None = None
+    """MLflow server of a model that is named by MLflow; without one, the file in `storage`."""
+    storage: Path = Path("runs")
+    """Folder of the trainings, which has the MLflow file."""
 
 
 def run(args: Args) -> int:
@@ -48,7 +54,8 @@ def run(args: Args) -> int:
             "give another folder",
         )
     boxes = read_boxes(args.boxes) if args.boxes else None
-    predictor = Predictor.from_folder(args.model)
+    loaded = load(args.model, "--model", Store(args.tracking_uri, args.storage))
+    predictor = Predictor(loaded.model, loaded.spec)
     make_folder(args.out, "--out")
     results: list[dict[str, Any]] = []
     unread: list[str] = []

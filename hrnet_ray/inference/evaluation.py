@@ -1,7 +1,7 @@
 """An evaluation: what was asked, what was found, how sure that is, and whether a model is better.
 
-It is made from a model folder and a prepared data set, here without Ray; whoever has predictions
-from several workers joins them and gets the same figures.
+It is made from a model folder and a prepared data set, here without Ray; whoever shares the looking
+among workers (a `Finder`) gets the same figures.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.shards import Progress
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.evaluation_labels import Labelled, read_labels
-from hrnet_ray.inference.evaluation_rows import Seen, look
+from hrnet_ray.inference.evaluation_rows import Found, Seen, find, seen_of
 from hrnet_ray.inference.model_folder import ModelSpec
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.learning.assessment import Assessment, assess
@@ -46,6 +46,23 @@ class Candidate:
     model: HRNet
     spec: ModelSpec
     device: torch.device
+
+
+Finder = Callable[[Candidate, Manifest, str, Labelled, Boxes | None, Progress], Found]
+"""How a candidate's poses are found in a split: in this process, or by workers."""
+
+
+def find_here(
+    candidate: Candidate,
+    manifest: Manifest,
+    split: str,
+    labelled: Labelled,
+    boxes: Boxes | None,
+    progress: Progress,
+) -> Found:
+    """Look at the whole split in this process."""
+    predictor = Predictor(candidate.model, candidate.spec, device=candidate.device)
+    return find(predictor, manifest, split, labelled, boxes=boxes, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +118,7 @@ def evaluate(
     candidate: Candidate,
     against: Candidate | None = None,
     *,
+    finder: Finder = find_here,
     progress: Callable[[str], Progress] = lambda what: lambda done, total: None,
 ) -> Evaluation:
     """Look, score, and draw the pictures again for the intervals.
@@ -114,7 +132,7 @@ def evaluate(
         _require_same_keypoints(one.spec, manifest)
     labelled = read_labels(manifest, question.split)
     boxes = _boxes(question, labelled)
-    judge = partial(_judge, manifest, question, labelled, boxes)
+    judge = partial(_judge, manifest, question, labelled, boxes, finder)
     seen = [judge(one, progress("predicted")) for one in both]
     draws = bootstrap(
         [assessment.statistic for _, assessment in seen],
@@ -173,11 +191,13 @@ def _judge(
     question: Question,
     labelled: Labelled,
     boxes: Boxes | None,
+    finder: Finder,
     candidate: Candidate,
     progress: Progress,
 ) -> tuple[Seen, Assessment]:
-    predictor = Predictor(candidate.model, candidate.spec, device=candidate.device)
-    seen = look(predictor, manifest, question.split, labelled, boxes=boxes, progress=progress)
+    split = question.split
+    found = finder(candidate, manifest, split, labelled, boxes, progress)
+    seen = seen_of(found, manifest, split, labelled, boxes=boxes, spec=candidate.spec)
     return seen, assess(
         seen.poses,
         seen.labelled.truth,

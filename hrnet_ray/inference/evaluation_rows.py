@@ -5,7 +5,7 @@ they were prepared are left out by name, of the truth as well.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -43,6 +43,45 @@ class Seen:
     """Row id and file name of those whose picture is not what was prepared."""
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of `of` parts of a split, for who shares the work. Any number finds the same."""
+
+    index: int = 0
+    of: int = 1
+
+    def has(self, number: int) -> bool:
+        """Whether a row group, or a batch of boxes, is this part's."""
+        return number % self.of == self.index
+
+
+WHOLE = Part()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model found in a part of a split."""
+
+    predictions: Predictions
+    """By row id, or with given boxes by the number of the box."""
+    unread: list[int]
+    """Such ids, of those whose pictures could not be read."""
+    intact: np.ndarray | None = None
+    """With given boxes, bool [P]: pictures that a row still holds as they were prepared."""
+
+    @classmethod
+    def joined(cls, parts: Sequence["Found"]) -> "Found":
+        """All parts as one, in whatever order they came."""
+        some = [part for part in parts if len(part.predictions.ids)]
+        predictions = (
+            Predictions.joined([part.predictions for part in some])
+            if some
+            else parts[0].predictions
+        )
+        unread = sorted(id for part in parts for id in part.unread)
+        return cls(predictions, unread, parts[0].intact)
+
+
 def look(
     predictor: Predictor,
     manifest: Manifest,
@@ -58,11 +97,52 @@ def look(
     Raises:
         DataError: a shard is damaged, or no row is readable.
     """
-    eyes = _Eyes(predictor, manifest, split, batch_size, progress)
+    found = find(
+        predictor, manifest, split, labelled, boxes=boxes, progress=progress, batch_size=batch_size
+    )
+    return seen_of(found, manifest, split, labelled, boxes=boxes, spec=predictor.spec)
+
+
+def find(
+    predictor: Predictor,
+    manifest: Manifest,
+    split: str,
+    labelled: Labelled,
+    *,
+    boxes: Boxes | None = None,
+    part: Part = WHOLE,
+    progress: Progress = lambda done, total: None,
+    batch_size: int = BATCH,
+) -> Found:
+    """Predict a part; batches are those of the whole, so that every pose is the same to the bit.
+
+    Raises:
+        DataError: a shard is damaged.
+    """
+    eyes = _Eyes(predictor, manifest, split, batch_size, progress, part)
     if boxes is None:
-        found, readable = _in_true_boxes(eyes, labelled)
-    else:
-        found, readable = _in_given_boxes(eyes, labelled, boxes)
+        return eyes.see(eyes.tables(part), total=len(labelled))
+    intact = np.zeros(len(labelled.pictures), bool)
+    batches = enumerate(_rows_of_boxes(eyes, labelled, boxes, intact))
+    mine = (table for number, table in batches if part.has(number))
+    return replace(eyes.see(mine, total=len(boxes.score)), intact=intact)
+
+
+def seen_of(
+    found: Found,
+    manifest: Manifest,
+    split: str,
+    labelled: Labelled,
+    *,
+    boxes: Boxes | None,
+    spec: ModelSpec,
+) -> Seen:
+    """Give the found poses to their pictures, and leave out by name what could not be read.
+
+    Raises:
+        DataError: no row is readable.
+    """
+    readable = _readable(found, labelled, boxes)
     skipped = [
         (int(labelled.truth["id"][at]), labelled.images[at]) for at in np.flatnonzero(~readable)
     ]
@@ -74,8 +154,17 @@ def look(
         )
     used = labelled.only(readable) if skipped else labelled
     if boxes is None:
-        return Seen(_poses_of_rows(found, used, predictor.spec), used, skipped)
-    return Seen(_poses_of_boxes(found, labelled, used, boxes, predictor.spec), used, skipped)
+        return Seen(_poses_of_rows(found.predictions, used, spec), used, skipped)
+    return Seen(_poses_of_boxes(found.predictions, labelled, used, boxes, spec), used, skipped)
+
+
+def _readable(found: Found, labelled: Labelled, boxes: Boxes | None) -> np.ndarray:
+    """Which rows' pictures could be read: bool [N]."""
+    if boxes is None or found.intact is None:
+        return ~np.isin(labelled.truth["id"], found.unread)
+    intact = found.intact.copy()
+    intact[boxes.picture[found.unread]] = False
+    return intact[labelled.truth["picture"]]
 
 
 @dataclass(frozen=True)
@@ -87,22 +176,28 @@ class _Eyes:
     split: str
     batch_size: int
     progress: Progress
+    part: Part
 
-    def tables(self) -> Iterator[pa.Table]:
-        """The rows in their order, each with whether its picture is intact."""
+    def tables(self, part: Part = WHOLE) -> Iterator[pa.Table]:
+        """A part's rows in their order, each with whether its picture is intact."""
+        number = 0
         for shard in self.manifest.shards(self.split):
             with open_shard(self.manifest, shard) as file:
-                for batch in file.iter_batches(self.batch_size):
-                    table = pa.Table.from_batches([batch])
-                    table.validate(full=True)
-                    yield rows.checked(table)
+                for group in range(file.num_row_groups):
+                    number += 1
+                    if not part.has(number - 1):
+                        continue
+                    for batch in file.iter_batches(self.batch_size, row_groups=[group]):
+                        table = pa.Table.from_batches([batch])
+                        table.validate(full=True)
+                        yield rows.checked(table)
 
-    def see(self, tables: Iterable[pa.Table], *, total: int) -> tuple[Predictions, list[int]]:
+    def see(self, tables: Iterable[pa.Table], *, total: int) -> Found:
         """Predictions by row id, and the ids of rows that could not be read."""
         unread: list[int] = []
         with ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1)) as pool:
             crops = self._crops(tables, pool, unread, total)
-            return self.predictor.predict(ahead(crops)), unread
+            return Found(self.predictor.predict(ahead(crops)), unread)
 
     def _crops(
         self, tables: Iterable[pa.Table], pool: ThreadPoolExecutor, unread: list[int], total: int
@@ -119,7 +214,7 @@ class _Eyes:
                 yield to_crops(arrays, self.predictor.device)
             done += table.num_rows
             self.progress(done, total)
-        if done < total:  # boxes in pictures that could not be read
+        if done < total and self.part == WHOLE:  # boxes in pictures that could not be read
             self.progress(total, total)
 
 
@@ -132,29 +227,15 @@ def ahead(batches: Iterator[CropBatch]) -> Iterator[CropBatch]:
             yield batch
 
 
-def _in_true_boxes(eyes: _Eyes, labelled: Labelled) -> tuple[Predictions, np.ndarray]:
-    found, unread = eyes.see(eyes.tables(), total=len(labelled))
-    return found, ~np.isin(labelled.truth["id"], unread)
-
-
-def _in_given_boxes(
-    eyes: _Eyes, labelled: Labelled, boxes: Boxes
-) -> tuple[Predictions, np.ndarray]:
-    """Predictions by the number of their box, and the rows of pictures that could be read."""
-    intact = np.zeros(len(labelled.pictures), bool)
-    picture_of = dict(
-        zip(labelled.truth["id"].tolist(), labelled.truth["picture"].tolist(), strict=True)
-    )
-    tables = _rows_of_boxes(eyes, picture_of, boxes, intact)
-    found, unread = eyes.see(tables, total=len(boxes.score))
-    intact[boxes.picture[unread]] = False
-    return found, intact[labelled.truth["picture"]]
-
-
 def _rows_of_boxes(
-    eyes: _Eyes, picture_of: Mapping[int, int], boxes: Boxes, intact: np.ndarray
+    eyes: _Eyes, labelled: Labelled, boxes: Boxes, intact: np.ndarray
 ) -> Iterator[pa.Table]:
-    """A row for each box: its picture from the first intact row of the same picture."""
+    """A row for each box: its picture from the first intact row of the same picture.
+
+    Says so in `intact`, bool [P]; all rows are read for that, whoever looks at them.
+    """
+    ids, pictures = (labelled.truth[name].tolist() for name in ("id", "picture"))
+    picture_of = dict(zip(ids, pictures, strict=True))
     ends = np.searchsorted(boxes.picture, np.arange(len(intact) + 1))
     for table in eyes.tables():
         pairs: list[tuple[int, int]] = []  # row of this table, box

@@ -23,6 +23,9 @@ from hrnet_ray.models.hrnet import COARSEST, branch_channels
 from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+SAFETENSORS = ".safetensors"
+FINGERPRINTS = {WEIGHTS: "model.sha256", CONFIG: "config.sha256"}
+"""How MLflow's tags name the sha256 of the files that decide what a model says."""
 
 DECODES = ("argmax", "quarter", "dark")
 LONGEST_SIDE = 4096
@@ -111,18 +114,18 @@ def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
     _replace(folder, files)
 
 
-def load_model(folder: Path) -> tuple[HRNet, ModelSpec]:
-    """Read what `save_model` wrote.
+def load_model(path: Path) -> tuple[HRNet, ModelSpec]:
+    """Read what `save_model` wrote: a folder, or a .safetensors file beside its `config.json`.
 
     Raises:
         DataError: files are missing, damaged, or do not belong together.
     """
+    alone = path.suffix == SAFETENSORS
+    folder, weights = (path.parent, path) if alone else (path, path / WEIGHTS)
     try:
         spec, digest = _read_config(folder / CONFIG)
-        weights = folder / WEIGHTS
-        with weights.open("rb") as file:
-            if file_digest(file, "sha256").hexdigest() != digest:
-                raise ValueError(f"{WEIGHTS} is not the file that {CONFIG} was written for")
+        if sha256_of(weights) != digest:
+            raise ValueError(f"{weights.name} is not the file that {CONFIG} was written for")
         tensors = load_file(weights)
         _require_size(spec, tensors)
         model = spec.build()
@@ -131,11 +134,26 @@ def load_model(folder: Path) -> tuple[HRNet, ModelSpec]:
         reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(
             "a model that cannot be loaded",
-            f"{folder}: {' '.join(reason.split())[:200]}",
+            f"{path}: {' '.join(reason.split())[:200]}",
             f"give a folder with {CONFIG} and {WEIGHTS}, such as runs/<data set>/<run>/model",
         ) from error
     model.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return model, spec
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """The sha256 of the files that decide what a model says, by the names of their tags.
+
+    Raises:
+        OSError: a file is missing, or cannot be read.
+    """
+    return {tag: sha256_of(folder / name) for name, tag in FINGERPRINTS.items()}
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file as it is read."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def _read_config(path: Path) -> tuple[ModelSpec, str]:

@@ -1,14 +1,16 @@
 """`hrnet-ray evaluate` as a user meets it."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from hrnet_ray.cli import main
-from hrnet_ray.cli.evaluate import find_model
+from hrnet_ray.cli.models import find_model
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DataError
+from hrnet_ray.inference.model_folder import load_model
 from hrnet_ray.skeletons import MPII
 from tests.inference.judged import EASY, write_easy_tigers, write_model
 
@@ -81,13 +83,16 @@ def test_a_model_is_found_by_its_folder_its_run_or_its_weights(run_folder: Path)
 
     for text in (folder, run_folder, folder / "model.safetensors"):
         assert find_model(str(text), "--model") == folder
+    shutil.copyfile(folder / "model.safetensors", folder / "best.safetensors")
+    assert find_model(str(folder / "best.safetensors"), "--model") == folder / "best.safetensors"
+    assert load_model(folder / "best.safetensors")[1] == load_model(folder)[1]
     with pytest.raises(DataError) as refused:
         find_model("runs/none", "--against")
     assert str(refused.value) == (
         "no model there\n"
         "  --against runs/none\n"
-        "  fix: give a folder with config.json and model.safetensors, "
-        "or a run's folder: runs/<data set>/<run>"
+        "  fix: give a folder with config.json and model.safetensors, a run's folder "
+        "(runs/<data set>/<run>), the id of an MLflow run, or models:/NAME@champion"
     )
 
 

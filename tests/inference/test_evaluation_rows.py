@@ -11,10 +11,14 @@ from hrnet_ray.data.rows import labels_of
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.evaluation_labels import read_labels
 from hrnet_ray.inference.evaluation_rows import (
+    Found,
+    Part,
     ahead,
     crops_of,
+    find,
     look,
     padded_areas,
+    seen_of,
 )
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.learning.boxes import Boxes
@@ -215,3 +219,33 @@ def test_batches_come_in_order_and_their_errors_too():
     assert [int(one) for one in ahead(iter(batches))] == [0, 1, 2]
     with pytest.raises(DataError, match="what"):
         list(ahead(broken()))
+
+
+@pytest.mark.parametrize(("detector", "parts"), [(False, 2), (False, 9), (True, 3)])
+def test_parts_join_to_the_whole_to_the_bit(
+    rotting: Manifest, predictor: Predictor, detector: bool, parts: int
+):
+    labelled = read_labels(rotting, "val")
+    rot(rotting, 2)
+    spots = [(place, [10.0 * place, 5.0, 40.0, 50.0], 0.5) for place in range(8)]
+    boxes = boxes_at(*(spot for spot in spots for _ in range(2))) if detector else None
+    size = 3
+
+    whole = look(predictor, rotting, "val", labelled, boxes=boxes, batch_size=size)
+    found = [
+        find(
+            predictor,
+            rotting,
+            "val",
+            labelled,
+            boxes=boxes,
+            part=Part(at, parts),
+            batch_size=size,
+        )
+        for at in reversed(range(parts))  # whoever is done first
+    ]
+    seen = seen_of(Found.joined(found), rotting, "val", labelled, boxes=boxes, spec=predictor.spec)
+
+    assert seen.skipped == whole.skipped
+    for name, column in vars(whole.poses).items():
+        np.testing.assert_array_equal(getattr(seen.poses, name), column, err_msg=name)

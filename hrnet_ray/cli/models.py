@@ -1,0 +1,96 @@
+"""The model that a user means: files on this machine, or a name in MLflow."""
+
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hrnet_ray.errors import DataError, UsageError
+from hrnet_ray.inference.model_folder import CONFIG, SAFETENSORS, WEIGHTS, ModelSpec, load_model
+from hrnet_ray.models import HRNet
+
+if TYPE_CHECKING:  # mlflow costs seconds: only who asks for it pays them
+    from hrnet_ray.tracking.registry import Registry, Version
+
+MLFLOW_NAME = re.compile(r"models:/.*|[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model, and where it is from."""
+
+    model: HRNet
+    spec: ModelSpec
+    run_id: str | None = None
+    """MLflow's run, where the model was named by MLflow's words."""
+    version: "Version | None" = None
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where MLflow is: a server, or the file that a training leaves in its storage."""
+
+    tracking_uri: str | None = None
+    storage: Path = Path("runs")
+
+    def open(self) -> "Registry":
+        """The models and runs in it.
+
+        Raises:
+            UsageError: there is no such file.
+            ClusterError: it does not answer.
+        """
+        from hrnet_ray.tracking import database_uri
+        from hrnet_ray.tracking.registry import Registry
+
+        if self.tracking_uri:
+            return Registry(self.tracking_uri)
+        if not (self.storage / "mlflow.db").is_file():
+            raise UsageError(
+                "no MLflow store there",
+                f"{self.storage / 'mlflow.db'}",
+                "give the --tracking-uri of a server, or the --storage of the trainings",
+            )
+        return Registry(database_uri(self.storage))
+
+
+def load(text: str, flag: str, store: Store) -> Loaded:
+    """Load a model by the name that a user gave it.
+
+    Raises:
+        DataError: there is none, it is damaged, or it was changed after it was registered.
+        UsageError, ClusterError: MLflow is needed, and is not there.
+    """
+    if not MLFLOW_NAME.fullmatch(text) or Path(text).exists():
+        return Loaded(*load_model(find_model(text, flag)))
+    from hrnet_ray.tracking.fetching import fetch_model
+
+    with tempfile.TemporaryDirectory(prefix="hrnet-ray-") as scratch:
+        found = fetch_model(store.open(), text, flag, Path(scratch))
+        if not found.checked:
+            print(f"note: run {text} has no sha256 to check its model by: it did not finish")
+        return Loaded(*load_model(found.folder), found.run_id or None, found.version)
+
+
+def find_model(text: str, flag: str) -> Path:
+    """The model folder, or the weights beside a config.json, that a user means by `text`.
+
+    Raises:
+        DataError: there is none.
+    """
+    path = Path(text)
+    if path.suffix == SAFETENSORS and path.name != WEIGHTS and path.is_file():
+        if (path.parent / CONFIG).is_file():
+            return path
+    elif path.name == WEIGHTS:
+        path = path.parent
+    for folder in (path, path / "model"):
+        if (folder / CONFIG).is_file():
+            return folder
+    raise DataError(
+        "no model there",
+        f"{flag} {text}",
+        f"give a folder with {CONFIG} and {WEIGHTS}, a run's folder (runs/<data set>/<run>), the "
+        "id of an MLflow run, or models:/NAME@champion",
+    )
