@@ -143,6 +143,7 @@ def each_setting(path: Path, study: Trials) -> None:
         axes.scatter(axis.places, scores, s=34, facecolors="white", edgecolors="#2d6ec8")
         axes.plot(axis.places[0], scores[0], **STAR)
         axes.set_xticks(*_ticks(axis))
+        axes.tick_params(labelsize=8)
         axes.set(xlim=(-0.12, 1.12), xlabel=name)
         axes.grid(alpha=0.25)
     for axes in panels[len(study.searched) :]:

@@ -44,10 +44,15 @@ def write(folder: Path, *, defaults: Mapping[str, Any] | None = None) -> Path:
 
 
 def draw(study: Trials, out: Path) -> dict[str, Path]:
-    """Draw what can be drawn of the study; what would be empty is left out."""
+    """Draw what can be drawn of the study; what would be empty is left out.
+
+    Of an earlier time, no picture stays.
+    """
     files = {"map": "lr_sigma", "rungs": "rungs", "cost": "cost"}
     files |= {name: name for name in ("parallel", "settings", "keypoints")}
     paths = {name: out / f"{file}.png" for name, file in files.items()}
+    for path in paths.values():
+        path.unlink(missing_ok=True)
     study_curves.learning(paths["rungs"], study)
     study_curves.cost(paths["cost"], study)
     drawn = {"rungs", "cost"}
