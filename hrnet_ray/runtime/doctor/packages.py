@@ -18,7 +18,7 @@ OPENCV_WHEELS = (
 )
 NAMED = ("torch", "ray", "mlflow", "opencv-python", "numpy", "pyarrow")
 """Said with their version; the others are only counted."""
-IMPORT_S = 20.0
+IMPORT_S = 30.0
 
 
 def python_version(wanted: SpecifierSet | None = None) -> Finding:

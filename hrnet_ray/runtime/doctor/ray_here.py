@@ -4,7 +4,7 @@ import time
 
 from hrnet_ray.runtime.doctor.finding import CouldNotLook, Finding, last_line, python
 
-IMPORT_S = 20.0
+IMPORT_S = 30.0
 START_S = 60.0
 LIMIT_S = IMPORT_S + START_S + 1
 START = """
