@@ -69,8 +69,8 @@ class TrainHost:
     def require_storage(self) -> None:
         first = self.rank() == 0
         self.checkpoints.require_storage(first=first)
-        sign_in(self._run_folder, self.rank())
         here = ray.train.get_context().get_world_size()
+        sign_in(self._run_folder, self.rank(), workers=here)
         if first and here < self._workers:
             note = f"training with {here} of {self._workers} workers"
             append_fault(self._run_folder, "fewer_workers", note)

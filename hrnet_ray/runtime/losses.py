@@ -1,6 +1,9 @@
 """Workers that are lost: who it was, where and why, told to people and counted."""
 
+import json
+import os
 import platform
+import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,13 @@ LOST_WORKER = "lost_worker"
 """The kind of its line in faults.jsonl."""
 RESTARTS = "fault/restarts"
 """The metric that counts them."""
+WORD = "worker_"
+"""Begins the name of the file that says where a worker runs."""
+NO_NODE = "its node is gone"
+ANSWER_S = 2.0
+
+Home = dict[str, str]
+"""`host`: its name; `node`: its id for Ray."""
 
 
 class Losses(UserCallback):
@@ -30,11 +40,10 @@ class Losses(UserCallback):
         self._run_folder, self._left = run_folder, survives
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-        lost = {r: e for r, e in worker_exceptions.items() if _is_lost(e)}
-        # Those whose link to a lost one broke fail with it; they are named when nobody else is.
+        homes = _homes(self._run_folder)
         who = ", ".join(
-            f"worker {rank} on node {_home(self._run_folder, rank)}: {_cause(error)}"
-            for rank, error in sorted((lost or worker_exceptions).items())
+            f"worker {rank} on node {_name(homes.get(rank))}: {cause}"
+            for rank, cause in sorted(_causes(worker_exceptions, homes).items())
         )
         self._left -= 1
         append_fault(self._run_folder, LOST_WORKER, f"lost {who}; {self._what_now()}")
@@ -47,11 +56,15 @@ class Losses(UserCallback):
         return "beginning anew"
 
 
-def sign_in(run_folder: Path, rank: int) -> None:
+def sign_in(run_folder: Path, rank: int, *, workers: int) -> None:
     """Leave word of where a worker runs: when it is lost, it cannot be asked any more."""
-    node = ray.get_runtime_context().get_node_id()
+    home = {"host": platform.node(), "node": ray.get_runtime_context().get_node_id()}
     with suppress(OSError):
-        _word(run_folder, rank).write_text(f"{platform.node()} ({node[:8]})", encoding="utf-8")
+        (run_folder / FOLDER / f"{WORD}{rank:04d}").write_text(json.dumps(home), encoding="utf-8")
+        if rank == 0:  # of a time when there were more
+            for path in (run_folder / FOLDER).glob(f"{WORD}*"):
+                if int(path.name.removeprefix(WORD)) >= workers:
+                    path.unlink(missing_ok=True)
 
 
 def restarts(run_folder: Path) -> dict[str, int]:
@@ -60,28 +73,54 @@ def restarts(run_folder: Path) -> dict[str, int]:
     return {RESTARTS: count} if count else {}
 
 
-def _word(run_folder: Path, rank: int) -> Path:
-    return run_folder / FOLDER / f"worker_{rank:04d}"
+def _homes(run_folder: Path) -> dict[int, Home]:
+    homes = {}
+    for path in (run_folder / FOLDER).glob(f"{WORD}*"):
+        with suppress(OSError, ValueError):
+            homes[int(path.name.removeprefix(WORD))] = json.loads(path.read_bytes())
+    return homes
 
 
-def _home(run_folder: Path, rank: int) -> str:
-    try:
-        return _word(run_folder, rank).read_text(encoding="utf-8")
-    except OSError:
-        return "unknown"
+def _name(home: Home | None) -> str:
+    return f"{home['host']} ({home['node'][:8]})" if home else "unknown"
+
+
+def _causes(errors: dict[int, Exception], homes: dict[int, Home]) -> dict[int, str]:
+    """What became of the lost workers, or of those who failed where nobody is lost.
+
+    A worker's link to a lost one breaks at once, but Ray learns of a node's end only when it has
+    been silent for a while. Until then nothing is said of the workers that were on it.
+    """
+    causes = {rank: _cause(error) for rank, error in errors.items()}
+    lost = {rank: causes[rank] for rank, error in errors.items() if _is_lost(error)}
+    if not lost:
+        lost = {rank: NO_NODE for rank in homes.keys() - errors.keys() if _is_down(homes[rank])}
+    return lost or causes
 
 
 def _is_lost(error: Exception) -> bool:
     return isinstance(error, WorkerHealthCheckFailedError | WorkerHealthCheckTimeoutError)
 
 
+def _is_down(home: Home) -> bool:
+    node = next((node for node in ray.nodes() if node["NodeID"] == home["node"]), None)
+    if node is None or not node["Alive"]:
+        return True
+    try:
+        place = (node["NodeManagerAddress"], node["NodeManagerPort"])
+        socket.create_connection(place, ANSWER_S).close()
+    except OSError:
+        return True
+    return False
+
+
 def _cause(error: Exception) -> str:
     if isinstance(error, WorkerHealthCheckTimeoutError):
-        limit = SETTINGS["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"]
-        return f"it did not answer for {limit} s"
+        name = "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"
+        return f"it did not answer for {os.environ.get(name, SETTINGS[name])} s"
     if isinstance(error, WorkerHealthCheckFailedError):
         error = error.health_check_failure
     if isinstance(error, RayActorError):
-        return "its node is gone" if "node has died" in str(error) else "its process is gone"
+        return NO_NODE if "node has died" in str(error) else "its process is gone"
     first = str(error).strip().splitlines()[:1]
     return f"{type(error).__name__}: {' '.join(first)[:200]}"

@@ -127,6 +127,17 @@ def share_of(cluster: Cluster, have: Mapping[str, float], *, at_once: int = 1) -
     return Share(cpus=booked, gpus=int(use_gpu), threads=max(1, int(cpus // workers)))
 
 
+def require_fewest(cluster: Cluster, share: Share, have: Mapping[str, float]) -> None:
+    """Look whether what is left of a cluster can hold a run that has begun on it.
+
+    Raises:
+        ClusterError: not even its fewest workers; the message says what is there.
+    """
+    for what, name, each in (("CPUs", "CPU", share.cpus), ("GPUs", "GPU", share.gpus)):
+        if have.get(name, 0.0) < each * cluster.fewest:
+            raise _too_little(what, each * cluster.fewest, have.get(name, 0.0), cluster, 1)
+
+
 def _too_little(
     what: str, want: int | float, have: float, cluster: Cluster, at_once: int
 ) -> ClusterError:

@@ -43,6 +43,7 @@ from hrnet_ray.runtime.run_folder import (
 )
 from hrnet_ray.runtime.stopping import stoppable
 from hrnet_ray.runtime.tracked import open_run
+from hrnet_ray.runtime.vigil import Vigil
 from hrnet_ray.runtime.worker import Job, train_worker
 from hrnet_ray.tracking import Board
 
@@ -89,13 +90,14 @@ def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Ma
     run = open_run(board, folder, experiment, manifest, kind="train", workers=cluster.workers)
     announce(experiment, manifest, folder)
     try:
-        with stoppable(), Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
+        vigil = Vigil(cluster, share)
+        with stoppable(), vigil, Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
             data = load(manifest, experiment.data)
             train_once(experiment, cluster, share, manifest, folder, data)
         outcome = conclude(folder, experiment)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
-        run.log_summary({}, tags={} if stopped else {"error": str(error).splitlines()[0]})
+        run.log_summary({}, tags={} if stopped else {"error": _first_line(error)})
         run.log_folder(folder, only=(*ARTIFACTS, "log.txt"))
         run.finish("KILLED" if stopped else "FAILED")
         raise
@@ -292,6 +294,10 @@ def announce(experiment: Experiment, manifest: Manifest, folder: Path) -> None:
         print(f"going on in {folder} after epoch {done}")
     else:
         print(f"writing to {folder}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _explained(error: Exception, folder: Path) -> HrnetRayError:

@@ -1,0 +1,107 @@
+"""Whether there still is a cluster to wait for.
+
+Who waits for a cluster whose head is gone is ended by Ray after a minute, in the middle of whatever
+it does, with exit code 1; who waits for machines that nobody has any more waits for ever. Here
+both end in an error that says what to do.
+"""
+
+import atexit
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+
+import ray
+
+from hrnet_ray.config import Cluster
+from hrnet_ray.errors import ClusterError
+from hrnet_ray.runtime.machines import Share, require_fewest
+
+LOOK_S = 2.0
+SILENT_S = 30.0
+"""Without an answer of its head, a cluster is given up; Ray itself does after 60 s."""
+TOO_SMALL_S = 180.0
+"""How long a node may take to be replaced, where fewer than the fewest workers are left."""
+LEAVE_S = 10.0
+"""For telling how the run ended; who is then still there is waiting for Ray."""
+
+
+class Vigil:
+    """While open, a cluster that is lost ends the work with a ClusterError.
+
+    For the main thread, and inside `stoppable`, which turns a signal into a KeyboardInterrupt.
+    """
+
+    def __init__(self, cluster: Cluster, share: Share) -> None:
+        self._cluster, self._share = cluster, share
+        self._head = ray.get_runtime_context().gcs_address
+        self._lost: ClusterError | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="vigil")
+
+    def __enter__(self) -> "Vigil":
+        if threading.current_thread() is threading.main_thread():
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        _: type[BaseException] | None,
+        error: BaseException | None,
+        __: TracebackType | None,
+    ) -> None:
+        self._stop.set()
+        if self._lost and error:
+            raise self._lost from error
+
+    def _watch(self) -> None:
+        heard = enough = time.monotonic()
+        while not self._stop.wait(LOOK_S):
+            now = time.monotonic()
+            if _answers(self._head):
+                heard = now
+            elif now - heard > SILENT_S:
+                return self._end(self._silent(), headless=True)
+            else:
+                continue
+            try:
+                require_fewest(self._cluster, self._share, ray.cluster_resources())
+                enough = now
+            except ClusterError as error:
+                if now - enough > TOO_SMALL_S:
+                    return self._end(error)
+
+    def _silent(self) -> ClusterError:
+        return ClusterError(
+            "the cluster is lost: its head does not answer",
+            f"{self._head}, for {SILENT_S:.0f} s",
+            "start a cluster, and give the same command again: it goes on from the last checkpoint",
+        )
+
+    def _end(self, error: ClusterError, *, headless: bool = False) -> None:
+        self._lost = error
+        if headless:  # Ray would say goodbye to nobody, for a minute, and then call it a crash
+            atexit.register(_leave, error.exit_code)
+        os.kill(os.getpid(), signal.SIGTERM)
+        if not self._stop.wait(LEAVE_S):
+            print(f"error: {error}", file=sys.stderr)
+            _leave(error.exit_code)
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), LOOK_S):
+        return True
+    return False
+
+
+def _leave(code: int) -> None:
+    """End this process as it is, and let nothing of Ray have a say."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

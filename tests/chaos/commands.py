@@ -1,0 +1,71 @@
+"""The `hrnet-ray train` command as a process of its own, and what its run left."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.runtime.records import read_epochs
+from tests.chaos.small_cluster import calm_environment
+
+NET = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
+FIGURES = ("train/loss", "val/OKS_AP", "val/EPE_px")
+
+
+class Command:
+    """Two workers who train a net that is nearly nothing, for so many epochs."""
+
+    def __init__(self, tigers: Manifest, storage: Path, *more: str, epochs: int) -> None:
+        self.run = storage / "tigers" / "run"
+        self.words = [
+            *("train", "--name", "run", *NET.split(), "--optim.batch-size", "4"),
+            *("--optim.epochs", str(epochs), "--data.root", str(tigers.root)),
+            *("--cluster.device", "cpu", "--cluster.workers", "2", "--cluster.write-order"),
+            *("--cluster.storage", str(storage), *more),
+        ]
+
+    @contextmanager
+    def started(self, address: str = "local", **more: str) -> Iterator[subprocess.Popen[str]]:
+        """The command at work; it is ended should it still be there."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hrnet_ray.cli", *self.words],
+            env=calm_environment() | {"RAY_ADDRESS": address} | more,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def wait_for_epochs(self, count: int, process: subprocess.Popen[str]) -> None:
+        """Return when so many epochs are recorded."""
+        when(lambda: len(read_epochs(self.run)) >= count or process.poll() is not None)
+        assert len(read_epochs(self.run)) >= count, process.communicate()[0]
+
+    def figures(self) -> list[list[Any]]:
+        """What was recorded of each epoch."""
+        return [[epoch[name] for name in FIGURES] for epoch in read_epochs(self.run)]
+
+    def order(self) -> dict[str, bytes]:
+        """The files that tell which rows were met when."""
+        return {path.name: path.read_bytes() for path in (self.run / "data" / "order").iterdir()}
+
+    def folders(self) -> list[str]:
+        """What lies beside Ray's own files: checkpoints, and whatever was forgotten."""
+        return sorted(path.name for path in (self.run / "ray").iterdir() if path.is_dir())
+
+
+def when(holds: Callable[[], bool], *, within_s: float = 240) -> float:
+    """Wait until it holds; returns the seconds that it took."""
+    began = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began < within_s, "it never came to that"
+        time.sleep(0.05)
+    return time.monotonic() - began

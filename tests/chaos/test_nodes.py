@@ -1,0 +1,147 @@
+"""A node dies, or all of them with the head: the run goes on, or the same command does."""
+
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import ray
+
+from hrnet_ray.cli import parse
+from hrnet_ray.cli.train import Args
+from hrnet_ray.config import Cluster, DataConfig, Experiment
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.runtime.ingest import Stored, load
+from hrnet_ray.runtime.losses import RESTARTS
+from hrnet_ray.runtime.records import read_epochs, read_faults
+from hrnet_ray.runtime.train import fit
+from tests.chaos.commands import Command, when
+from tests.chaos.small_cluster import SmallCluster
+
+pytestmark = pytest.mark.chaos
+
+EPOCHS = 12
+
+
+@pytest.fixture(scope="module")
+def calm(ray_session, tigers: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """The same run, undisturbed."""
+    command = Command(tigers, tmp_path_factory.mktemp("calm"), epochs=EPOCHS)
+    args = parse(Args, command.words[1:], prog="calm")
+    fit(args.experiment, args.cluster)
+    return command
+
+
+def test_a_node_that_dies_costs_a_restart_and_nothing_else(calm, tigers, tmp_path):
+    command = Command(tigers, tmp_path, epochs=EPOCHS)
+    with SmallCluster([1, 1, 1]) as cluster, command.started(cluster.address) as driver:
+        command.wait_for_epochs(2, driver)
+        rank, victim = _outside_the_head(command.run, cluster)
+        done = len(read_epochs(command.run))
+        cluster.kill_node(victim)
+        again = when(lambda: len(read_epochs(command.run)) > done + 1)
+        said = driver.communicate()[0]
+
+    print(f"a node's death -> an epoch more: {again:.1f} s")
+    assert driver.returncode == 0, said
+    assert command.figures() == calm.figures()  # bit for bit
+    assert command.order() == calm.order()
+    assert command.folders() == [f"epoch_{epoch:04d}" for epoch in range(EPOCHS - 3, EPOCHS)]
+    assert read_epochs(command.run)[-1][RESTARTS] == 1
+    (note,) = read_faults(command.run)
+    node = f"{platform.node()} ({cluster.nodes[victim][:8]})"
+    assert note.startswith(f"lost worker {rank} on node {node}: its node is gone; going on after")
+    assert note in said
+
+
+def test_a_cluster_that_is_lost_ends_the_command_which_goes_on_with_the_next_one(
+    calm, tigers, tmp_path
+):
+    command = Command(tigers, tmp_path, epochs=EPOCHS)
+    with SmallCluster([2]) as cluster, command.started(cluster.address) as driver:
+        command.wait_for_epochs(3, driver)
+        cluster.kill()
+        ended = when(lambda: driver.poll() is not None)
+        said = driver.communicate()[0]
+
+    print(f"a head's death -> the command has ended: {ended:.1f} s")
+    done = len(read_epochs(command.run))
+    assert driver.returncode == 4, said
+    assert "error: the cluster is lost: its head does not answer\n" in said
+    assert "Traceback" not in said
+    assert done < EPOCHS
+
+    with SmallCluster([2]) as cluster, command.started(cluster.address) as driver:
+        said = driver.communicate()[0]
+
+    assert driver.returncode == 0, said
+    assert f"going on in {command.run} after epoch {done}" in said
+    assert command.figures() == calm.figures()  # bit for bit
+    assert command.order() == calm.order()
+
+
+def test_an_elastic_run_goes_on_with_the_worker_that_is_left(calm, tigers, tmp_path):
+    command = Command(tigers, tmp_path, "--cluster.min-workers", "1", epochs=EPOCHS)
+    with SmallCluster([1, 1]) as cluster, command.started(cluster.address) as driver:
+        command.wait_for_epochs(2, driver)
+        done = len(read_epochs(command.run))
+        cluster.kill_node(1)
+        again = when(lambda: len(read_epochs(command.run)) > done + 1)
+        said = driver.communicate()[0]
+
+    print(f"a node's death -> an epoch more with one worker: {again:.1f} s")
+    assert driver.returncode == 0, said
+    assert "training with 1 of 2 workers" in said
+    assert command.order() == calm.order()  # the very same rows, whoever is there
+    for (loss, *_), (before, *_) in zip(command.figures(), calm.figures(), strict=True):
+        assert loss == pytest.approx(before, rel=0.2)  # BatchNorm sees a batch of 4, not of 2
+
+
+def test_rows_that_ray_cannot_make_again_are_read_again(
+    ray_session, tiny: Experiment, here: Cluster, monkeypatch
+):
+    here = replace(here, workers=1)
+    fit(replace(tiny, name="calm"), here)
+    times = []
+
+    def load_badly(
+        manifest: Manifest, data: DataConfig, *, decoded: bool | None = None
+    ) -> dict[str, Stored]:
+        stored = load(manifest, data, decoded=decoded)
+        times.append(decoded)
+        if len(times) == 1:
+            stored["train"].blocks[0] = _orphaned(stored["train"].blocks[0])
+        return stored
+
+    monkeypatch.setattr("hrnet_ray.runtime.train.load", load_badly)
+    hurt = fit(tiny, here)
+
+    assert times == [None, True]
+    assert read_faults(hurt.folder) == ["rows in the object store are lost: reading the data again"]
+    for before, after in zip(
+        read_epochs(hurt.folder.parent / "calm"), read_epochs(hurt.folder), strict=True
+    ):
+        assert after["train/loss"] == before["train/loss"]
+
+
+def _outside_the_head(run: Path, cluster: SmallCluster) -> tuple[int, int]:
+    """A worker that is not on the head, and the number of its node."""
+    for rank in range(2):
+        word = json.loads((run / "ray" / f"worker_{rank:04d}").read_text())
+        if node := cluster.nodes.index(word["node"]):
+            return rank, node
+    raise AssertionError("both workers are on the head")
+
+
+def _orphaned(block: ray.ObjectRef) -> ray.ObjectRef:
+    """The same rows, in the hands of a process that is gone."""
+
+    class Owner:
+        def own(self, table: object) -> list[ray.ObjectRef]:
+            return [ray.put(table)]
+
+    owner = ray.remote(num_cpus=0)(Owner).remote()
+    (ref,) = ray.get(owner.own.remote(block))
+    ray.kill(owner)  # pyright: ignore[reportArgumentType]
+    return ref
