@@ -46,6 +46,8 @@ class Visit:
     nodes: tuple[Node, ...] = ()
     failed: str = ""
     """Why there is no cluster."""
+    listens: bool = True
+    """Whether anything answers there at all; a Ray with another token does, and then refuses."""
     here: str = ""
     """Why this machine cannot write in the storage."""
 
@@ -59,7 +61,7 @@ def address_of(cluster: Cluster) -> str | None:
 def visit(address: str, place: Path, *, limit_s: float = VISIT_S) -> Visit:
     """Join the cluster in a process of its own, and have every node write in `place`."""
     if closed := _closed(address):
-        return Visit(address=address, place=place, failed=closed)
+        return Visit(address=address, place=place, failed=closed, listens=False)
     try:
         done = python("-m", f"{__package__}.nodes", address, str(place), limit_s=limit_s)
     except CouldNotLook:
@@ -98,7 +100,7 @@ def reached(found: Visit | None, cluster: Cluster) -> Finding:
             said = f"{said}; {node.address} has {node.devices} GPUs, Ray knows {node.gpus:g}"
             return Finding("careful", said, f"ssh {node.address} {shlex.quote(fix)}")
     if cluster.device == "gpu" and gpus < cluster.workers:
-        said = f"{said}; {cluster.workers} workers want a GPU each"
+        said = f"{said}, {cluster.workers:g} GPUs are wanted"
         return Finding("wrong", said, "hrnet-ray train --cluster.device cpu")
     return Finding("ok", said)
 
@@ -108,7 +110,7 @@ def _count(nodes: Sequence[Node]) -> str:
 
 
 def _way_in(found: Visit, cluster: Cluster) -> str:
-    if "auth" in found.failed.lower() or "token" in found.failed.lower():
+    if found.listens:
         host = found.address.removeprefix("ray://").rpartition(":")[0]
         return TOKEN_FIX.format(host=shlex.quote(host)) + " && chmod 600 ~/.ray/auth_token"
     if cluster.address is None:

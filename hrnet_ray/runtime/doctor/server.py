@@ -29,7 +29,8 @@ def mlflow(uri: str | None, *, wait_s: float = WAIT_S) -> Finding:
         left_s = max(0.1, wait_s - (time.monotonic() - began))
         version = _get(f"{base}/version", left_s)
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
+        has_code = isinstance(error, urllib.error.HTTPError)  # its reason alone lacks the number
+        reason = error if has_code else getattr(error, "reason", None) or error
         return Finding("wrong", f"{base}: {reason}", fix)
     return versions(f"{uri} answers in {time.monotonic() - began:.1f} s", version)
 

@@ -78,7 +78,9 @@ def test_something_else_than_ray_is_left_after_the_limit():
 
 
 def test_a_refused_token_is_fetched_from_the_head():
-    refused = Visit(address="head:6379", place=ANYWHERE, failed="AuthenticationError: no token")
+    refused = Visit(
+        address="head:6379", place=ANYWHERE, failed="ConnectionError: Failed to connect"
+    )
 
     fix = reached(refused, Cluster(address="head:6379")).fix
 

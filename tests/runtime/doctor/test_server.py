@@ -83,6 +83,12 @@ def test_a_closed_port_is_told():
     assert "Connection refused" in found.detail
 
 
+def test_a_server_without_that_page_is_told(server: HTTPServer):
+    server.said.clear()
+
+    assert mlflow(at(server)).detail == f"{at(server)}: HTTP Error 404: Not Found"
+
+
 def test_an_address_that_is_none_is_told():
     assert mlflow("http://127.0.0.1:port").state == "wrong"
 
