@@ -71,31 +71,6 @@ def per_keypoint(
     write_figure(path, figure)
 
 
-def lr_against_sigma(path: Path, trials: Sequence[Mapping[str, Any]], *, of: str) -> None:
-    """Where in the search space the good trials are."""
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
-    axes = figure.subplots()
-    dots = axes.scatter(
-        [trial["optim.lr"] for trial in trials],
-        [trial["heatmap.sigma"] for trial in trials],
-        c=[trial["score"] for trial in trials],
-        s=[40 + 12 * trial["epochs"] for trial in trials],
-        cmap="viridis",
-        edgecolors="black",
-    )
-    best = max(trials, key=lambda trial: trial["score"])
-    axes.annotate(
-        f"best {best['score']:.3f}",
-        (best["optim.lr"], best["heatmap.sigma"]),
-        xytext=(8, 8),
-        textcoords="offset points",
-    )
-    axes.set(xscale="log", xlabel="optim.lr", ylabel="heatmap.sigma")
-    axes.set_title("a dot a trial; larger ones ran longer", fontsize=9)
-    figure.colorbar(dots, label=f"best validation {of}")
-    write_figure(path, figure)
-
-
 def write_figure(path: Path, figure: Figure) -> None:
     """Write a figure, and the folder above it unless it is there."""
     path.parent.mkdir(parents=True, exist_ok=True)

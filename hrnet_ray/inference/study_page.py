@@ -82,8 +82,8 @@ def _settings(study: Trials, trial: Trial) -> list[Html]:
 
 def _rivals(study: Trials, sure: Certainty | str) -> list[Html]:
     caution = _soft(
-        "This is the luck of the pictures only: with another seed, a training comes out a little "
-        "differently, too. And as the best was chosen on these pictures, its figure flatters: "
+        "Intervals tell of the luck of the pictures only: with another seed, a training comes out "
+        "a little differently, too. And as the best was chosen on these pictures, its figure flatters: "
         "judge the model once on pictures that no trial has seen."
     )
     if len(study.scored) < 2:
@@ -212,7 +212,7 @@ def _rungs(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
         "Above, each trial's score over its epochs; below, how many were still training: the "
         "filled part was trained, the pale part was not.",
     )
-    took = _plot(plots["cost"], "The time within epochs; starting a trial is not in it.")
+    took = _plot(plots["cost"], "How long each trial took, and would have taken on.")
     both = tag("div", shown, took, class_="cards pair")
     rungs = rungs_of(study)
     if not rungs:
@@ -248,6 +248,8 @@ def _trial(study: Trials, place: int, trial: Trial, more: Sequence[str]) -> list
     share = max(0.0, trial.score) if trial.scored else 0.0
     bar = tag("div", class_="bar train", style=f"width: {min(share, 1):.1%}")
     end = str(trial.ending) + (f": {trial.error}" if trial.error else "")
+    if trial.stopped_by and trial.ending is Ending.STOPPED:
+        end += f" ({trial.stopped_by.replace('_', ' ')})"
     failed = trial.ending is Ending.FAILED
     return [
         _number(f"{place}" if trial.scored else ""),
@@ -258,9 +260,17 @@ def _trial(study: Trials, place: int, trial: Trial, more: Sequence[str]) -> list
         _number(f"{best:,}" if trial.scored else ""),
         _number(f"{len(trial.epochs):,} of {trial.planned:,}"),
         _number(duration(trial.seconds)),
-        *(_number(trial.more.get(name, "")) for name in more),
+        *(_number(_figure(trial.more.get(name, ""))) for name in more),
         tag("td", end, class_="what look" if failed else "what soft"),
     ]
+
+
+def _figure(said: str) -> str:
+    """A cell of trials.csv; numbers are cut short."""
+    try:
+        return as_text(float(said))
+    except ValueError:
+        return said
 
 
 def _again(study: Trials, command: str) -> list[Html]:

@@ -87,6 +87,8 @@ def _certainty(study: Trials) -> Certainty | str:
         return certainty(study)
     except DataError as error:
         return f"{error.what} ({error.where})"
+    except (OSError, ValueError) as error:  # a storage that does not answer, a broken shard
+        return str(error)
 
 
 def _crops(study: Trials) -> Path | None:

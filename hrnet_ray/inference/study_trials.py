@@ -21,6 +21,8 @@ from hrnet_ray.errors import DataError
 SIGMA, RATE = "heatmap.sigma", "optim.lr"
 COLUMNS = ("folder", "metric", "score", "best_epoch", "epochs", "error")
 """What trials.csv says of every trial; its other columns are what was searched, and figures."""
+READ = (*COLUMNS, "stopped_by", "started_at", "seconds")
+"""The columns that are not shown as they are."""
 
 Entry = dict[str, Any]
 """A line of metrics.jsonl."""
@@ -51,6 +53,10 @@ class Trial:
     best_epoch: int
     epochs: list[Entry]
     error: str
+    stopped_by: str = ""
+    """The rule that ended it early, where that was noted."""
+    held_s: float = 0.0
+    """For how long it held its place, its start included; 0 where that was not noted."""
     more: dict[str, str]
     """What else trials.csv says of it."""
 
@@ -71,6 +77,11 @@ class Trial:
 
     @property
     def seconds(self) -> float:
+        """What it took, with its start where that is known."""
+        return max(self.held_s, self.epochs_s)
+
+    @property
+    def epochs_s(self) -> float:
         """Spent in its epochs."""
         return sum(_number(entry, "perf/epoch_s", 0.0) for entry in self.epochs)
 
@@ -79,7 +90,7 @@ class Trial:
         """What the epochs that it was spared would have taken, at its own pace."""
         if self.ending is not Ending.STOPPED:
             return 0.0
-        return self.seconds / max(1, len(self.epochs)) * (self.planned - len(self.epochs))
+        return self.epochs_s / max(1, len(self.epochs)) * (self.planned - len(self.epochs))
 
     @cached_property
     def curve(self) -> list[tuple[int, float]]:
@@ -206,7 +217,9 @@ def _trial(root: Path, line: dict[str, str], metric: str) -> Trial:
         best_epoch=int(line["best_epoch"]),
         epochs=_epochs(folder / "metrics.jsonl"),
         error=line["error"],
-        more={k: v for k, v in line.items() if k not in COLUMNS and k not in drawn and v},
+        stopped_by=line.get("stopped_by") or "",
+        held_s=float(line.get("seconds") or 0.0),
+        more={k: v for k, v in line.items() if k not in READ and k not in drawn and v},
     )
 
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.config import Cluster, Experiment, override
+from hrnet_ray.config import Cluster, Experiment, flatten, override
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DivergedError
-from hrnet_ray.inference import plots
+from hrnet_ray.inference import study_report
 from hrnet_ray.runtime.latency import LATENCY
 from hrnet_ray.runtime.machines import Share
-from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.records import read_epochs, tolerated
 from hrnet_ray.runtime.run_folder import ARTIFACTS, write_summary
 from hrnet_ray.runtime.search import Search
 from hrnet_ray.runtime.tracked import open_run
@@ -93,7 +93,9 @@ class Records:
                 | {f"best.{name}": float(value) for name, value in drawn.items()},
                 tags={"best.trial": best["folder"]},
             )
-            self.parent.log_folder(self.plan.folder, only=(*ARTIFACTS, "trials.csv"))
+            self.parent.log_folder(
+                self.plan.folder, only=(*ARTIFACTS, "trials.csv", study_report.REPORT)
+            )
         self.parent.finish("FINISHED" if study else failed)
 
     def _ending(self, run: Run, trial: Trial) -> str:
@@ -130,7 +132,7 @@ class Records:
 
 
 def conclude_study(plan: Plan, searched: list[str], search: Search) -> Study:
-    """Read what the trials recorded; write trials.csv, summary.json, the plot and the best model.
+    """Read what the trials recorded; write trials.csv, summary.json, the report and the best model.
 
     Raises:
         DivergedError: no trial ended with a score.
@@ -195,9 +197,6 @@ def _write(plan: Plan, study: Study, searched: list[str]) -> None:
         table = csv.DictWriter(file, fieldnames=list(best))
         table.writeheader()
         table.writerows(study.trials)
-    if {"optim.lr", "heatmap.sigma"} <= set(searched):
-        scored = [trial for trial in study.trials if math.isfinite(trial["score"])]
-        plots.lr_against_sigma(folder / "plots" / "lr_sigma.png", scored, of=study.main)
     for name in ("model", "predictions"):
         shutil.copytree(
             folder / "trials" / best["folder"] / name, folder / name, dirs_exist_ok=True
@@ -211,6 +210,8 @@ def _write(plan: Plan, study: Study, searched: list[str]) -> None:
         "trials": study.trials,
     }
     write_summary(folder, summary)
+    with tolerated(folder, study_report.REPORT):
+        study_report.write(folder, defaults=flatten(Experiment()))
 
 
 def _short(value: Any) -> str:

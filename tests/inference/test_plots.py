@@ -11,7 +11,6 @@ from hrnet_ray.inference.plots import (
     TILE_PX,
     TRUTH,
     curves,
-    lr_against_sigma,
     per_keypoint,
     poses_on_crops,
 )
@@ -21,7 +20,6 @@ TOES = Skeleton(name="toes", keypoints=("left_toe", "right_toe"))
 GAP = 6  # of a sheet
 ZOOM = 8  # a crop of 28 x 20 pixels on a tile of 224 x 160
 ORANGE, BLUE = (0xC8, 0x50, 0x2D), (0x2D, 0x6E, 0xC8)
-YELLOW, PURPLE = (0xFD, 0xE7, 0x25), (0x44, 0x01, 0x54)  # best and worst of viridis
 
 
 def places(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
@@ -104,18 +102,3 @@ def test_bars_are_as_long_as_their_scores_and_the_first_keypoint_is_on_top(tmp_p
     lengths = [np.ptp(blue[np.isin(blue[:, 1], bar), 0]) for bar in bars]
     assert lengths == pytest.approx([lengths[1] / 4, lengths[1], lengths[1] / 2], abs=2)
     assert lengths[1] > 300
-
-
-def test_a_trial_stands_at_its_learning_rate_and_sigma_coloured_by_its_score(tmp_path: Path):
-    def trial(lr: float, sigma: float, score: float) -> dict[str, float]:
-        return {"optim.lr": lr, "heatmap.sigma": sigma, "score": score, "epochs": 10}
-
-    trials = [trial(1e-4, 3.0, 0.1), trial(1e-3, 2.0, 0.5), trial(1e-2, 1.0, 0.9)]
-
-    lr_against_sigma(tmp_path / "lr_sigma.png", trials, of="OKS_AP")
-
-    picture = pictures.read(tmp_path / "lr_sigma.png")
-    plot = picture[:, : int(0.78 * picture.shape[1])]  # without the bar of colours
-    best, worst = places(plot, YELLOW).mean(axis=0), places(plot, PURPLE).mean(axis=0)
-    assert best[0] > worst[0] + 200
-    assert best[1] > worst[1] + 200  # a smaller sigma is lower
