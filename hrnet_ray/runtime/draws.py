@@ -176,12 +176,10 @@ def _value(sampler: Any, share: float) -> Any:
     step = kind.q if isinstance(kind, Quantized) else None
     kind = kind.sampler if isinstance(kind, Quantized) else kind
     low, high = sampler.lower, sampler.upper
+    if step:  # its bounds are both included
+        return type(low)(low + int(share * (int((high - low) / step + 1e-9) + 1)) * step)
     if isinstance(kind, LogUniform):
         value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
     else:
         value = low + share * (high - low)
-    if isinstance(sampler, Float):
-        value = low + round((value - low) / step) * step if step else value
-        return float(min(value, high))
-    value = low + int((value - low) // step) * step if step else int(value)
-    return int(min(value, high if step else high - 1))
+    return float(min(value, high)) if isinstance(sampler, Float) else min(int(value), high - 1)

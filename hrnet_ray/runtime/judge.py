@@ -39,13 +39,21 @@ class Unkept:
 class Judge:
     """Scores everybody's predictions, keeps the best model, draws the same crops each time."""
 
-    def __init__(self, experiment: Experiment, manifest: Manifest, run_folder: Path) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        manifest: Manifest,
+        run_folder: Path,
+        *,
+        shown: rows.Arrays | None = None,
+    ) -> None:
+        """`shown` are the first `SHOWN` validation rows, where somebody has them decoded."""
         self.experiment, self.manifest, self.run_folder = experiment, manifest, run_folder
         self.last = WORST
         """The newest score, for the search; a score that is no number counts as the worst."""
         self._unkept: Unkept | None = None
         self.truth = rows.labels_of(read_table(manifest, "val", columns=list(rows.LABELS)))
-        self.shown = rows.decode_exact(
+        self.shown = shown or rows.decode_exact(
             rows.checked(read_head(manifest, "val", SHOWN)),
             input_hw=experiment.data.input_hw,
             padding=experiment.data.padding,

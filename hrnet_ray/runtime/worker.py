@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from hrnet_ray.config import Experiment
@@ -33,7 +34,7 @@ from hrnet_ray.runtime.faults import Faults
 from hrnet_ray.runtime.feed import Feed
 from hrnet_ray.runtime.hosts import Host
 from hrnet_ray.runtime.ingest import Stored
-from hrnet_ray.runtime.judge import Judge
+from hrnet_ray.runtime.judge import SHOWN, Judge
 from hrnet_ray.runtime.ledger import Ledger
 from hrnet_ray.runtime.progress import Pulse
 from hrnet_ray.runtime.recipes import (
@@ -86,7 +87,7 @@ def train(job: Job, *, slower: bool = False) -> bool:
 
     replica = Replica(job)
     first = host.rank() == 0
-    judge = Judge(job.experiment, job.manifest, job.run_folder) if first else None
+    judge = _judge(job, replica.feed) if first else None
     ledger = Ledger(job.manifest, job.run_folder, write_order=job.write_order, active=first)
     pulse = Pulse(job.run_folder, epochs=epochs, active=first)
     done = replica.resume(slower=slower)
@@ -114,6 +115,11 @@ def train(job: Job, *, slower: bool = False) -> bool:
         done = replace(done, epoch=epoch, rate=replica.rate)
         replica.report(metrics, done)
     return True
+
+
+def _judge(job: Job, feed: Feed) -> Judge:
+    shown = feed.val.take(np.arange(min(SHOWN, feed.val.rows)))  # decoded once, for every trial
+    return Judge(job.experiment, job.manifest, job.run_folder, shown=shown)
 
 
 class Replica:

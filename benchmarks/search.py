@@ -1,0 +1,156 @@
+"""What a study with early stopping finds, and what it costs, against a full grid.
+
+    python benchmarks/search.py            # 12 settings of lr x sigma, 12 epochs: about 15 minutes
+    python benchmarks/search.py --quick    # smaller, under 4 minutes
+
+Trains drawn tigers on this machine's CPU, two trials at once: each of 12 settings to the end, then
+the study (TPE and ASHA, 12 trials, the same most epochs) in the space around them. Prints both
+bests, the epochs that were trained, and the seconds from the moment a trial gets its place to its
+first training step: of trials of one worker, where the first ones start a process, and of trials
+of two workers (Ray Train runs of their own). Ends with one JSON line: `ap_gap` is by how much the
+study's best is below the grid's (less than 0: above), `epochs_share` what it trained of the
+grid's epochs.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads sleep
+
+from ray import tune
+
+from hrnet_ray.cli.prepare import Synthetic, run as prepare
+from hrnet_ray.config import (
+    AugmentConfig,
+    Cluster,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    HeatmapConfig,
+    ModelConfig,
+    OptimConfig,
+    override,
+)
+from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.trial_notes import read_notes, trials_folder
+from hrnet_ray.runtime.tune import Search, Study, sweep
+
+RATES, SIGMAS = (3e-4, 1e-3, 3e-3, 1e-2), (0.7, 1.1, 1.8)
+GRID = {"optim.lr": tune.choice(RATES), "heatmap.sigma": tune.choice(SIGMAS)}
+SPACE = {
+    "optim.lr": tune.loguniform(RATES[0], RATES[-1]),
+    "heatmap.sigma": tune.uniform(SIGMAS[0], SIGMAS[-1]),
+}
+BASE = Experiment(
+    data=DataConfig(input_hw=(64, 96)),
+    model=ModelConfig(width=8, modules=(1, 1, 1), blocks=1, stem=16),
+    heatmap=HeatmapConfig(rounded=False),
+    augment=AugmentConfig(scale_factor=0.1, rotation_deg=8.0),
+    optim=OptimConfig(schedule="cosine", warmup_steps=20, epochs=12, batch_size=8),
+    evaluation=EvaluationConfig(decode="dark"),
+)
+
+
+def main() -> None:
+    """Train, compare, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer tigers")
+    parser.add_argument("--seed", type=int, default=0, help="of the study's draws")
+    parser.add_argument("--folder", type=Path, help="keep the studies, and go on with them")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        print(json.dumps(compared(args.folder or Path(folder), quick=args.quick, seed=args.seed)))
+
+
+def compared(folder: Path, *, quick: bool, seed: int) -> dict[str, float]:
+    """The figures."""
+    base = override(BASE, {"data.root": str(tigers(folder / "tigers", 80 if quick else 240))})
+    cluster = Cluster(workers=1, device="cpu", storage=str(folder / "runs"))
+    common = {"at_once": 2, "grace_epochs": 2, "seed": seed}
+    grid = Search(sampler="grid", scheduler="none", **common)
+    search = Search(trials=12, startup=8, **common)
+
+    whole = told(named(base, "grid"), GRID, cluster, grid)
+    study = told(named(base, f"study-{seed}"), SPACE, cluster, search)
+    pair = told(
+        named(override(base, {"optim.epochs": 1}), "pairs"),
+        SPACE,
+        replace(cluster, workers=2),
+        Search(trials=2, grace_epochs=1),
+    )
+    share = epochs_of(study) / epochs_of(whole)
+    gap = whole.best["score"] - study.best["score"]
+    print(f"epochs: {epochs_of(study)} of {epochs_of(whole)}, {share:.0%}; AP {gap:.4f} below")
+    starts, pairs = overheads(study), overheads(pair)
+    for name, taken in (("one worker", starts), ("two workers", pairs)):
+        shown = " ".join(f"{seconds:.1f}" for seconds in taken)
+        print(f"place to first step, {name}: median {statistics.median(taken):.1f} s ({shown})")
+    return {
+        "ap_gap": round(gap, 4),
+        "epochs_share": round(share, 3),
+        "overhead_1_s": round(statistics.median(starts), 2),
+        "overhead_1_most_s": round(max(starts), 2),
+        "overhead_2_s": round(statistics.median(pairs), 2),
+    }
+
+
+def tigers(root: Path, pictures: int) -> Path:
+    """A data set of drawn tigers."""
+    if not (root / "manifest.json").is_file():
+        with silence():
+            prepare(Synthetic(kind="tigers", train=pictures, val=70, out=root, canvas=128))
+    return root
+
+
+def named(base: Experiment, name: str) -> Experiment:
+    """The same experiment under another name."""
+    return override(base, {"name": name})
+
+
+def told(base: Experiment, space: dict, cluster: Cluster, search: Search) -> Study:
+    """Run a study and print its trials, best first."""
+    print(f"\n{base.name}: {search.sentence(base.optim.epochs)}", flush=True)
+    with silence():
+        study = sweep(base, space, cluster, search)
+    for trial in study.trials:
+        drawn = "  ".join(f"{name} {trial[name]:.2g}" for name in space)
+        stopped = f"  {trial['stopped_by']}" if trial["stopped_by"] else ""
+        print(f"  {study.main} {trial['score']:.4f}  {trial['epochs']:2} epochs  {drawn}{stopped}")
+    return study
+
+
+def epochs_of(study: Study) -> int:
+    """Epochs that all its trials trained."""
+    return sum(trial["epochs"] for trial in study.trials)
+
+
+def overheads(study: Study) -> list[float]:
+    """Seconds from a trial's place to its first training step, in the order of the trials.
+
+    The first epoch's line tells when it was written and how long the epoch took; all that the epoch
+    waited for data is counted to its start, and so is the writing of its checkpoint.
+    """
+    found = []
+    for number, note in read_notes(study.folder).items():
+        if epochs := read_epochs(trials_folder(study.folder) / number):
+            first = epochs[0]
+            trained_s = first["perf/epoch_s"] * (1 - first["perf/data_wait_share"])
+            found.append(first["at_ms"] / 1000 - trained_s - note.began_at)
+    return found
+
+
+@contextmanager
+def silence():
+    """The studies' own lines are not for here."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+if __name__ == "__main__":
+    main()
