@@ -24,6 +24,7 @@ VERBS = {
     "train": "train one model",
     "tune": "search learning rate, sigma or any other setting",
     "evaluate": "score a model on a prepared data set",
+    "promote": "register a run's model, and make it the champion if it is better",
     "predict": "find keypoints on your pictures",
     "mlflow-sync": "tell MLflow what it was not told: its server was away, or the run was killed",
     "demo": "the whole path on made-up tigers, in a few minutes",

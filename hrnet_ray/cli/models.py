@@ -22,6 +22,8 @@ class Loaded:
 
     model: HRNet
     spec: ModelSpec
+    path: Path
+    """The folder that it was loaded from, or its weights."""
     run_id: str | None = None
     """MLflow's run, where the model was named by MLflow's words."""
     version: "Version | None" = None
@@ -55,22 +57,29 @@ class Store:
         return Registry(database_uri(self.storage))
 
 
-def load(text: str, flag: str, store: Store) -> Loaded:
-    """Load a model by the name that a user gave it.
+def load(text: str, flag: str, store: Store, *, into: Path | None = None) -> Loaded:
+    """Load a model by the name that a user gave it; what comes from MLflow stays in `into`.
 
     Raises:
         DataError: there is none, it is damaged, or it was changed after it was registered.
         UsageError, ClusterError: MLflow is needed, and is not there.
     """
     if not MLFLOW_NAME.fullmatch(text) or Path(text).exists():
-        return Loaded(*load_model(find_model(text, flag)))
+        path = find_model(text, flag)
+        return Loaded(*load_model(path), path)
     from hrnet_ray.tracking.fetching import fetch_model
 
     with tempfile.TemporaryDirectory(prefix="hrnet-ray-") as scratch:
-        found = fetch_model(store.open(), text, flag, Path(scratch))
+        found = fetch_model(store.open(), text, flag, into or Path(scratch))
         if not found.checked:
             print(f"note: run {text} has no sha256 to check its model by: it did not finish")
-        return Loaded(*load_model(found.folder), found.run_id or None, found.version)
+        return Loaded(*load_model(found.folder), found.folder, found.run_id or None, found.version)
+
+
+def store_above(path: Path) -> Path:
+    """The storage that a run's folder is in: the nearest one above it with an MLflow file."""
+    above = (folder for folder in path.absolute().parents if (folder / "mlflow.db").is_file())
+    return next(above, Path("runs"))
 
 
 def find_model(text: str, flag: str) -> Path:

@@ -48,14 +48,14 @@ class Telling:
         }
         self.registry.log_evaluation(
             self.run_id,
-            {f"{place}/{name}": v for name, v in values.items() if math.isfinite(v)},
+            {f"{place}.{name}": v for name, v in values.items() if math.isfinite(v)},
             files=files,
             under=f"evaluation/{place}",
             at_ms=int(time.time() * 1000),
             data=(evaluation.data, evaluation.digest),
             model_id=self.model_id,
         )
-        return f"told MLflow: run {self.run_id}, metrics eval/{place}/..., evaluation/{place}/"
+        return f"told MLflow: run {self.run_id}, metrics eval/{place}.*, evaluation/{place}/"
 
 
 def run_id_of(path: Path, registry: "Registry", data: str) -> str | None:
