@@ -260,7 +260,7 @@ def test_an_experiments_script_starts_like_a_verb(
 ):
     monkeypatch.setattr(sys, "argv", ["tune_otters.py", "--model", "m", "--pictures", "p"])
     with pytest.raises(SystemExit) as end:
-        start(PredictArgs, lambda args: 7 if args.model == Path("m") else 0, name="tune_otters")
+        start(PredictArgs, lambda args: 7 if args.model == "m" else 0, name="tune_otters")
     assert end.value.code == 7
 
     monkeypatch.setattr(sys, "argv", ["tune_otters.py"])
