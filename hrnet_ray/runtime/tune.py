@@ -1,7 +1,5 @@
 """Many experiments that differ in what is searched for, and which one was best."""
 
-import json
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,28 +9,26 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 
-from hrnet_ray.config import Cluster, Experiment, flatten, override
+from hrnet_ray.config import Cluster, Experiment, flatten
 from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.errors import HrnetRayError, UsageError
+from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.draws import Point, Space, check_space, grid, warm_points
 from hrnet_ray.runtime.early_stopping import NUMBER, EarlyStopping, replay, score_of
-from hrnet_ray.runtime.hosts import TrialHost
 from hrnet_ray.runtime.ingest import Stored, load
-from hrnet_ray.runtime.latency import TimedHost
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.run_folder import made_with, open_run_folder
+from hrnet_ray.runtime.run_folder import open_run_folder
 from hrnet_ray.runtime.search import WITHOUT_MEANING, Search
 from hrnet_ray.runtime.searcher import StudySearcher
 from hrnet_ray.runtime.stopping import stoppable
 from hrnet_ray.runtime.study import Plan, Records, Study, conclude_study
-from hrnet_ray.runtime.train import announce, check, train_once
+from hrnet_ray.runtime.train import announce, check
+from hrnet_ray.runtime.trial import Plan, run_trial
 from hrnet_ray.runtime.trial_notes import Diary, amend, ended, failed, read_notes, trials_folder
-from hrnet_ray.runtime.worker import Job, train_worker
+from hrnet_ray.runtime.vigil import Vigil
 from hrnet_ray.tracking import Board
 
 __all__ = ["Search", "Space", "Study", "check_space", "sweep"]
@@ -104,7 +100,7 @@ def _sweep_in(
     )
     try:
         watch = Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch)
-        with stoppable(), watch:
+        with stoppable(), Vigil(cluster, share), watch:
             if to_do := _to_do(folder, trials):
                 searcher = StudySearcher(folder, space, search, points, epochs=base.optim.epochs)
                 _train(plan, search, searcher, at_once, to_do)
@@ -148,44 +144,6 @@ def _train(plan: Plan, search: Search, searcher: StudySearcher, at_once: int, to
         if result.error and result.config:
             amend(plan.folder, result.config[NUMBER], partial(failed, error=result.error))
             amend(plan.folder, result.config[NUMBER], ended)
-
-
-def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) -> None:
-    """One Tune trial. An error of the user's ends it; anything else, Tune tries once more."""
-    # Where one process serves several trials, the next one waits for this one's thread to end.
-    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
-    try:
-        _train_trial(config, plan, data)
-    except HrnetRayError as error:
-        amend(plan.folder, config[NUMBER], partial(failed, error=error))
-
-
-def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) -> None:
-    """A Ray Train run of its own, or, with one worker, in this very process."""
-    drawn = {name: _tupled(value) for name, value in config.items() if name != NUMBER}
-    number = config[NUMBER]
-    experiment = override(plan.base, drawn | {"name": f"{plan.base.name}/trials/{number}"})
-    folder = trials_folder(plan.folder) / number
-    settings = flatten(experiment) | {"drawn": drawn}
-    (folder / "resolved.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    if plan.cluster.workers > 1:
-        report = TuneReportCallback()
-        train_once(
-            experiment, plan.cluster, plan.share, plan.manifest, folder, data, callbacks=[report]
-        )
-        return
-    about = made_with(experiment, plan.manifest, workers=1)
-    timed = TimedHost(folder, about, input_hw=experiment.data.input_hw)
-    job = Job(
-        experiment=experiment,
-        manifest=plan.manifest,
-        data=data,
-        run_folder=folder,
-        threads=plan.share.threads,
-        write_order=plan.cluster.write_order,
-        host=timed if plan.against_latency else TrialHost(folder, about),
-    )
-    train_worker({"job": job})
 
 
 def _tuner(
@@ -246,10 +204,6 @@ def _scheduler(plan: Plan, search: Search) -> EarlyStopping | None:
     ]
     replay(rule, met)
     return EarlyStopping(rule, plan.folder, name=search.scheduler)
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # JSON knows no tuples
 
 
 def _plain(sampler: Any) -> Any:
