@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from hrnet_ray.tracking.system import Sampler
 
 SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-DRAIN_S, HURRIED_S = 15.0, 2.0
-"""How long the end of a run waits for MLflow; and when somebody stops it, who is in a hurry."""
+DRAIN_S, HURRIED_S, DATABASE_S = 15.0, 2.0, 60.0
+"""How long the end of a run waits for MLflow: for a server, when somebody is in a hurry and stopped
+the run, and for a database file, which hangs on no network."""
 
 log = logging.getLogger("hrnet_ray.tracking")
 
@@ -72,10 +73,11 @@ class Board:
         if self.sampler is None:
             self.sampler = Sampler(folder)
 
-    def close(self, folder: Path, *, within_s: float) -> None:
+    def close(self, folder: Path, *, hurried: bool) -> None:
         """Wait a little for what is not told yet, and say in one line what remains."""
         if self.sampler:
             self.sampler.close()
+        within_s = HURRIED_S if hurried else DRAIN_S if self.tracking_uri else DATABASE_S
         if left := self.shipper.close(within_s=within_s):
             print(_untold(left, self.shipper.trouble, folder), flush=True)
 
@@ -145,7 +147,7 @@ class Run:
         self._write(replace(self._story, status=status, ended_ms=at_ms))
         if self._story.parent is None:
             give_up_lost(stories_below(self.folder)[1:])
-            self.board.close(self.folder, within_s=HURRIED_S if status == "KILLED" else DRAIN_S)
+            self.board.close(self.folder, hurried=status == "KILLED")
 
     def _write(self, story: Story) -> None:
         self._story = story

@@ -7,6 +7,7 @@ pictures and files keep their names.
 import logging
 import os
 import re
+import secrets
 import tempfile
 import uuid
 import warnings
@@ -18,12 +19,14 @@ from pathlib import Path
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")  # 120 s x 8 tries by default
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 from mlflow import MlflowClient
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.tracking.multimedia import compress_image_size
 from PIL import Image
 from sqlalchemy.exc import SQLAlchemyError
@@ -59,7 +62,7 @@ class Server:
             logging.getLogger(chatty).setLevel(logging.ERROR)
         self._experiments: dict[str, str] = {}
         with self._answering():
-            _make_folder_of(address)
+            _make_database(address)
             self.client = MlflowClient(address)
 
     def run_of(self, story: Story, *, parent: str | None) -> tuple[str, set[str]]:
@@ -166,12 +169,19 @@ class Server:
             yield
         except FAILURES as error:
             self._experiments.clear()  # it may come back as another one
-            reason = " ".join(without_secrets(str(error)).split())[:160]
+            reason = _in_short(without_secrets(str(error)))
             raise ClusterError(
                 "the MLflow store does not answer",
                 f"{self.name}: {reason}",
                 "start it, correct --cluster.tracking-uri, or leave it out to use a local file",
             ) from error
+
+
+def _in_short(reason: str) -> str:
+    """MLflow wraps what happened in three exceptions and an address."""
+    if known := re.search(r"Connection refused|[Tt]imed out|too many \d+ error responses", reason):
+        return known[0].lower()
+    return " ".join(reason.split())[:160]
 
 
 def allowed(name: str) -> str:
@@ -191,9 +201,27 @@ def _database_of(address: str) -> Path | None:
     return Path(path) if found and not scheme else None
 
 
-def _make_folder_of(address: str) -> None:
-    if database := _database_of(address):
-        database.parent.mkdir(parents=True, exist_ok=True)
+def _make_database(address: str) -> None:
+    """Make a database file that is not there yet: whole, or not at all.
+
+    MLflow makes its tables in dozens of steps. Two that do so at once, or one that is killed
+    between them, leave a file that nobody can use any more.
+    """
+    path = _database_of(address)
+    if path is None or path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
+    try:
+        SqlAlchemyStore(f"sqlite:///{part}", _artifacts_of(address)).engine.dispose()
+        try:
+            os.link(part, path)
+        except FileExistsError:
+            return  # another one was quicker
+        except OSError:  # a file system without links
+            os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _artifacts_of(address: str) -> str | None:

@@ -28,7 +28,7 @@ class Shipper:
         """And how each looked when the last of it was told."""
         self._lock = threading.Lock()
         self._wake = threading.Event()
-        self._closing = False
+        self._closing = self._given_up = False
         self._failed = ""
         self._thread: threading.Thread | None = None
 
@@ -46,6 +46,7 @@ class Shipper:
         self._wake.set()
         if self._thread:
             self._thread.join(within_s)
+        self._given_up = True  # whoever tells the rest shall not meet us
         with self._lock:
             folders = list(self._folders)
         left: Counter[str] = Counter()
@@ -60,7 +61,7 @@ class Shipper:
 
     def _run(self) -> None:
         pause = BEAT_S
-        while True:
+        while not self._given_up:
             last = self._closing
             try:
                 self._pass()
@@ -84,7 +85,7 @@ class Shipper:
             folders = dict(self._folders)
         for folder, seen in folders.items():
             looks = _looks(folder)
-            if looks != seen:
+            if looks != seen and not self._given_up:
                 try:
                     self._teller.tell(folder)
                 except (OSError, ValueError) as error:  # its file, not the server

@@ -53,7 +53,8 @@ class Teller:
         ]
         for step in steps:
             try:
-                step(folder, story, told)
+                # A server that hung for minutes is told how things are now, not how they were.
+                step(folder, read_story(folder) or story, told)
             except Exception:
                 self._known.clear()  # who knows what is there when it answers again
                 raise
