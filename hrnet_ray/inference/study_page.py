@@ -39,6 +39,7 @@ def page(
         tag("h2", "How sure is that?"),
         *_rivals(study, sure),
         *_space(study, plots),
+        *_speed(plots),
         *_matter(study, plots),
         *_keypoints(study, plots),
         tag("h2", "Who was stopped when, and what it took"),
@@ -83,8 +84,8 @@ def _settings(study: Trials, trial: Trial) -> list[Html]:
 def _rivals(study: Trials, sure: Certainty | str) -> list[Html]:
     caution = _soft(
         "Intervals tell of the luck of the pictures only: with another seed, a training comes out "
-        "a little differently, too. And as the best was chosen on these pictures, its figure flatters: "
-        "judge the model once on pictures that no trial has seen."
+        "a little differently, too. And as the best was chosen on these pictures, its figure "
+        "flatters: judge the model once on pictures that no trial has seen."
     )
     if len(study.scored) < 2:
         return [_soft("One trial has a score: there is nothing to compare it with."), caution]
@@ -126,6 +127,13 @@ def _space(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
         shown.append(_plot(plots["map"], said))
     said = "A line for each trial, through its settings to its score."
     return [*shown, _plot(plots["parallel"], said)]
+
+
+def _speed(plots: Mapping[str, Path]) -> list[Html]:
+    if "speed" not in plots:
+        return []
+    said = "On the line: no other trial is both better and quicker."
+    return [tag("h2", "Score against speed"), _plot(plots["speed"], said)]
 
 
 def _matter(study: Trials, plots: Mapping[str, Path]) -> list[Html]:

@@ -4,6 +4,7 @@ STUDY/report.html            the page, complete in itself
 STUDY/plots/lr_sigma.png     where the good trials are, over two settings
 STUDY/plots/parallel.png     a line for each trial through its settings to its score
 STUDY/plots/settings.png     score over each setting by itself
+STUDY/plots/speed.png        score against latency, where both were searched for
 STUDY/plots/keypoints.png    which trial finds which keypoint best
 STUDY/plots/rungs.png        learning curves, and who was stopped when
 STUDY/plots/cost.png         time spent and saved
@@ -16,6 +17,7 @@ from typing import Any
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference import study_curves, study_plots
 from hrnet_ray.inference.study_command import as_shell, train_command
+from hrnet_ray.inference.study_front import score_against_latency, timed
 from hrnet_ray.inference.study_keypoints import compared, ordering
 from hrnet_ray.inference.study_page import page
 from hrnet_ray.inference.study_sure import Certainty, certainty
@@ -49,7 +51,7 @@ def draw(study: Trials, out: Path) -> dict[str, Path]:
     Of an earlier time, no picture stays.
     """
     files = {"map": "lr_sigma", "rungs": "rungs", "cost": "cost"}
-    files |= {name: name for name in ("parallel", "settings", "keypoints")}
+    files |= {name: name for name in ("parallel", "settings", "keypoints", "speed")}
     paths = {name: out / f"{file}.png" for name, file in files.items()}
     for path in paths.values():
         path.unlink(missing_ok=True)
@@ -65,6 +67,9 @@ def draw(study: Trials, out: Path) -> dict[str, Path]:
         if across := _across(study):
             study_plots.score_map(paths["map"], study, across=across)
             drawn.add("map")
+    if len(timed(study)) > 1:
+        score_against_latency(paths["speed"], study)
+        drawn.add("speed")
     if len(trials := compared(study)) > 1:
         by, kind = ordering(study), study.metric.split("_")[0]
         values = {t.name: as_text(t.drawn[by]) + "\n" if by else "" for t in trials}

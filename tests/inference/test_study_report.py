@@ -10,7 +10,9 @@ from hrnet_ray.config import Experiment, flatten
 from hrnet_ray.data import pictures
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference import study_plots, study_report
-from tests.inference.studies import HOSTILE, write_study
+from hrnet_ray.inference.study_front import on_front
+from hrnet_ray.inference.study_trials import read_trials
+from tests.inference.studies import HOSTILE, rate_and_sigma, with_latency, write_study
 from tests.inference.test_report import WATCH, Elements, browse
 
 PLOTS = ["cost", "keypoints", "lr_sigma", "parallel", "rungs", "settings"]
@@ -121,6 +123,23 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, options: dict, plots: list
     shown = Elements(page.read_text(encoding="utf-8"))
     assert said in shown.text
     assert shown.tags.count("img") == len(plots)
+
+
+def test_a_search_for_quick_models_shows_score_against_speed(tmp_path: Path):
+    def rate_and_width(rng: np.random.Generator) -> dict[str, object]:
+        return rate_and_sigma(rng) | {"model.width": int(rng.choice([18, 32, 48]))}
+
+    study = with_latency(write_study(tmp_path, trials=6, draw=rate_and_width, keypoints=["nose"]))
+
+    page = study_report.write(study)
+
+    shown = Elements(page.read_text(encoding="utf-8"))
+    assert "Score against speed" in shown.text
+    assert "latency_ms" in shown.text
+    front = [trial.name for _, trial in on_front(read_trials(study))]
+    assert read_trials(study).best.name == front[-1]  # the best one is the slowest of these
+    line = pictures.read(tmp_path / "plots" / "speed.png") == (0x00, 0x72, 0xB2)
+    assert line.all(-1).sum() > 100
 
 
 def test_a_plot_of_an_earlier_time_does_not_stay(tmp_path: Path):
