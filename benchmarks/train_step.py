@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrnet_ray.learning.batch import PoseBatch
 from hrnet_ray.learning.loop import Target, train_epoch
+from hrnet_ray.learning.memory import KEEP_MEMORY
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
 from hrnet_ray.learning.precision import multiplies_bf16
 from hrnet_ray.models import HRNet
@@ -260,4 +262,6 @@ def median_ratio(above: list[float], below: list[float]) -> float:
 
 
 if __name__ == "__main__":
+    if not os.environ.keys() >= KEEP_MEMORY.keys():  # all contestants start as our workers do
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})
     main()

@@ -25,6 +25,7 @@ from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.data.vouch import check_shards
 from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
 from hrnet_ray.inference import plots
+from hrnet_ray.learning.memory import KEEP_MEMORY
 from hrnet_ray.runtime import faults
 from hrnet_ray.runtime.checkpoints import FOLDER
 from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
@@ -214,6 +215,7 @@ def _trainer(
                 "env_vars": {
                     "OMP_NUM_THREADS": str(share.threads),
                     "OMP_WAIT_POLICY": SETTINGS["OMP_WAIT_POLICY"],
+                    **KEEP_MEMORY,
                     **faults.environment(),
                 }
             },
