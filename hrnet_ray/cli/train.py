@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from hrnet_ray.config import Cluster, Experiment
+from hrnet_ray.text import without_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,7 @@ def tell_where(folder: Path, cluster: Cluster) -> None:
 def mlflow_command(cluster: Cluster) -> str:
     """How to see the runs: the server's address, or the command that opens the local store."""
     if cluster.tracking_uri:
-        return cluster.tracking_uri
+        return without_secrets(cluster.tracking_uri)
     store = _near(Path(cluster.storage) / "mlflow.db")
     return f"mlflow server --backend-store-uri sqlite:///{store}    then http://127.0.0.1:5000"
 

@@ -2,7 +2,8 @@
 
 resolved.json command.txt environment.json metrics.jsonl faults.jsonl summary.json log.txt, and the
 folders data/ plots/ predictions/ model/ ray/ (the checkpoints). MLflow's artifact tree has the same
-names.
+names. For MLflow alone: tracked.json (what it shall know besides), system.jsonl (how busy the
+machine was), told.json (what it knows).
 """
 
 import json
@@ -19,6 +20,7 @@ from hrnet_ray.config import Cluster, Experiment, differences, flatten
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.runtime.lease import put_once
+from hrnet_ray.text import without_secrets
 
 ARTIFACTS = (
     "resolved.json",
@@ -76,7 +78,8 @@ def open_run_folder(
 def _begin(folder: Path, path: Path, settings: dict[str, Any]) -> None:
     """Write with what a run is made; of two commands that begin together, one has its way."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "command.txt").write_text(" ".join(sys.argv) + "\n", encoding="utf-8")
+    command = without_secrets(" ".join(sys.argv))
+    (folder / "command.txt").write_text(command + "\n", encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment(), indent=2))
     part = path.with_name(f".{path.name}-{platform.node()}-{os.getpid()}")
     try:

@@ -77,7 +77,9 @@ class Board:
         """Wait a little for what is not told yet, and say in one line what remains."""
         if self.sampler:
             self.sampler.close()
-        within_s = HURRIED_S if hurried else DRAIN_S if self.tracking_uri else DATABASE_S
+        within_s = HURRIED_S if hurried else DRAIN_S
+        if not self.tracking_uri:
+            within_s = DATABASE_S
         if left := self.shipper.close(within_s=within_s):
             print(_untold(left, self.shipper.trouble, folder), flush=True)
 
