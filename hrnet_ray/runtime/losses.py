@@ -28,6 +28,7 @@ WORD = "worker_"
 """Begins the name of the file that says where a worker runs."""
 NO_NODE = "its node is gone"
 ANSWER_S = 2.0
+GOODBYE_S = "5"
 
 Home = dict[str, str]
 """`host`: its name; `node`: its id for Ray."""
@@ -40,6 +41,8 @@ class Losses(UserCallback):
         self._run_folder, self._left = run_folder, survives
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        # Ray asks all of them to take leave of each other now, and would wait 30 s for the lost.
+        os.environ.setdefault("TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S", GOODBYE_S)
         homes = _homes(self._run_folder)
         who = ", ".join(
             f"worker {rank} on node {_name(homes.get(rank))}: {cause}"
