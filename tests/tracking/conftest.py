@@ -20,9 +20,15 @@ START_S = 120  # 5 s on a calm machine
 
 
 @pytest.fixture(scope="session")
-def server_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """`mlflow server` on loopback; its database, artifacts and log are in `server_folder`."""
-    folder = tmp_path_factory.mktemp("mlflow")
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The server's database, artifacts and log."""
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="session")
+def server_port(server_folder: Path) -> Iterator[int]:
+    """`mlflow server` on loopback."""
+    folder = server_folder
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
