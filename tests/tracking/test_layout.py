@@ -91,8 +91,8 @@ SECRETS = {
 
 def test_secrets_reach_neither_the_runs_nor_their_output_nor_mlflow(
     experiment: Experiment, tigers: Manifest, proxy: Proxy, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
-    server_folder: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture, server_folder: Path,
 ):  # fmt: skip
     for name, value in SECRETS.items():
         monkeypatch.setenv(name, value)
