@@ -88,6 +88,7 @@ def _still_training(axes: Axes, study: Trials) -> None:
     axes.bar(at + 0.5, running, width=1.0, color=WHOLE)
     axes.set(ylabel="still training", xlabel="epochs done", xlim=(0, longest * 1.02))
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
 
 
 def cost(path: Path, study: Trials) -> None:

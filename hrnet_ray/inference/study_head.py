@@ -14,6 +14,12 @@ def verdict(study: Trials) -> str:
     """The study in one sentence."""
     best = study.best
     settings = ", ".join(f"{name} {as_text(best.drawn.get(name, ''))}" for name in study.searched)
+    alike = sum(trial.score == best.score for trial in study.all) - 1
+    if alike:
+        return (
+            f"No trial won: {alike + 1:,} of {len(study.all):,} came to the same {study.metric} "
+            f"{best.score:.4f}. The first of them, #{best.name}, had {settings}."
+        )
     return f"Trial #{best.name} won with {settings}: {study.metric} {best.score:.4f}."
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -55,6 +56,8 @@ class Trial:
     error: str
     stopped_by: str = ""
     """The rule that ended it early, where that was noted."""
+    began_s: float = math.nan
+    """When it began, in seconds since 1970; NaN where that was not noted."""
     held_s: float = 0.0
     """For how long it held its place, its start included; 0 where that was not noted."""
     more: dict[str, str]
@@ -159,12 +162,14 @@ class Trials:
 
     @property
     def wall_s(self) -> float:
-        """From the first epoch's beginning to the last one's end; NaN when no time was noted."""
+        """From the first trial's beginning to the last one's end; NaN when no time was noted."""
         entries = [entry for trial in self.all for entry in trial.epochs if "at_ms" in entry]
-        if not entries:
-            return math.nan
+        begun = [trial for trial in self.all if math.isfinite(trial.began_s)]
         starts = [e["at_ms"] / 1000 - _number(e, "perf/epoch_s", 0.0) for e in entries]
-        return max(entry["at_ms"] for entry in entries) / 1000 - min(starts)
+        starts += [trial.began_s for trial in begun]
+        ends = [entry["at_ms"] / 1000 for entry in entries]
+        ends += [trial.began_s + trial.held_s for trial in begun]
+        return max(ends) - min(starts) if ends else math.nan
 
 
 def read_trials(folder: Path) -> Trials:
@@ -218,9 +223,16 @@ def _trial(root: Path, line: dict[str, str], metric: str) -> Trial:
         epochs=_epochs(folder / "metrics.jsonl"),
         error=line["error"],
         stopped_by=line.get("stopped_by") or "",
+        began_s=_when(line.get("started_at") or ""),
         held_s=float(line.get("seconds") or 0.0),
         more={k: v for k, v in line.items() if k not in READ and k not in drawn and v},
     )
+
+
+def _when(said: str) -> float:
+    with suppress(ValueError):
+        return datetime.fromisoformat(said).timestamp()
+    return math.nan
 
 
 def _json(path: Path) -> dict[str, Any]:

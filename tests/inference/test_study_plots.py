@@ -166,7 +166,7 @@ def test_bars_of_time_are_as_long_as_it_took_and_saved_time_is_hatched(tmp_path:
     [
         {"trials": 1, "rungs": ()},
         {"trials": 4, "rungs": (), "failed": {1: "a", 2: "b", 4: "c"}},
-        {"trials": 40, "keypoints": ["nose"]},
+        {"trials": 40, "keypoints": ["nose"], "epochs": 6, "rungs": (2,)},
         {"draw": lambda rng: {"model.init": str(rng.choice(ODD))}},
     ],
     ids=["one", "one of four", "forty", "choice"],

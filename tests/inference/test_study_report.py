@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,7 +127,7 @@ def test_what_cannot_be_drawn_is_said(tmp_path: Path, options: dict, plots: list
 
 
 def test_a_search_for_quick_models_shows_score_against_speed(tmp_path: Path):
-    def rate_and_width(rng: np.random.Generator) -> dict[str, object]:
+    def rate_and_width(rng: np.random.Generator) -> dict[str, Any]:
         return rate_and_sigma(rng) | {"model.width": int(rng.choice([18, 32, 48]))}
 
     study = with_latency(write_study(tmp_path, trials=6, draw=rate_and_width, keypoints=["nose"]))

@@ -1,12 +1,14 @@
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.study_curves import duration, rungs_of
+from hrnet_ray.inference.study_head import verdict
 from hrnet_ray.inference.study_keypoints import compared, ordering, winners_of
 from hrnet_ray.inference.study_trials import Ending, Trial, read_trials
 from tests.inference.studies import write_study
@@ -144,6 +146,36 @@ def test_a_trial_that_failed_after_a_score_keeps_both():
 
     assert trial.scored
     assert trial.ending is Ending.FAILED
+
+
+def test_what_the_study_noted_of_a_trials_time_counts(tmp_path: Path):
+    write_study(tmp_path, trials=2, rungs=(), epochs=4)
+    path = tmp_path / "trials.csv"
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    with path.open("w", newline="") as file:
+        table = csv.DictWriter(file, [*lines[0], "stopped_by", "started_at", "seconds"])
+        table.writeheader()
+        for line in lines:
+            noted = {"started_at": "2025-10-09T08:53:00+00:00", "seconds": "500.5"}
+            table.writerow(line | noted | {"stopped_by": "asha"})
+
+    study = read_trials(tmp_path)
+
+    last_ms = max(trial.epochs[-1]["at_ms"] for trial in study.all)
+    assert [trial.seconds for trial in study.all] == [500.5, 500.5]
+    assert study.best.stopped_by == "asha"
+    assert study.best.more == {}
+    assert study.wall_s == max(last_ms / 1000 - 1_760_000_000 + 20, 500.5)
+
+
+def test_trials_that_came_to_the_same_have_no_winner(tmp_path: Path):
+    study = read_trials(write_study(tmp_path, trials=3, rungs=()))
+    first = study.best
+    tied = replace(study, all=[first, replace(study.all[1], score=first.score), study.all[2]])
+
+    assert verdict(study).startswith(f"Trial #{first.name} won with optim.lr ")
+    assert verdict(tied).startswith("No trial won: 2 of 3 came to the same OKS_AP ")
 
 
 @pytest.mark.parametrize(
