@@ -86,7 +86,7 @@ class Trial:
     @property
     def epochs_s(self) -> float:
         """Spent in its epochs."""
-        return sum(_number(entry, "perf/epoch_s", 0.0) for entry in self.epochs)
+        return sum((_number(entry, "perf/epoch_s", 0.0) for entry in self.epochs), 0.0)
 
     @property
     def saved_s(self) -> float:
