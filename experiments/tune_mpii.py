@@ -5,7 +5,9 @@
 
 The objective is validation PCKh at 0.5, so trials of different heatmap
 sigmas can be compared. Trials share one decoded copy of the data; hopeless ones are stopped early
-(ASHA). The same command goes on where it stopped. Not yet run here on MPII itself.
+(ASHA), and the draws learn from the trials before (TPE). The same command goes on where it stopped,
+and with more trials if it asks for more; docs/tune.md has all the ways to search. Not yet run
+here on MPII itself.
 
 `--smoke` runs the same path on drawn people in about a minute.
 """

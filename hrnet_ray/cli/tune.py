@@ -8,6 +8,7 @@ import tyro
 from hrnet_ray.cli.train import tell_where
 from hrnet_ray.config import Cluster, Experiment
 from hrnet_ray.runtime.space import parse_space
+from hrnet_ray.runtime.study import Trial
 from hrnet_ray.runtime.tune import Search, Space, Study, sweep
 
 
@@ -35,14 +36,25 @@ def search_and_tell(
 ) -> Study:
     """Run a sweep and print its trials, best first."""
     study = sweep(experiment, space, cluster, search)
-    print(f"\n{study.main:>10}  epochs  " + "  ".join(f"{name:>14}" for name in space))
+    quick = f"{'ms a crop':>9}  " if search.against_latency else ""
+    print(f"\n{study.main:>10}  epochs  {quick}" + "  ".join(f"{name:>14}" for name in space))
     for trial in study.trials:
         drawn = "  ".join(f"{_short(trial[name]):>14}" for name in space)
-        print(f"{trial['score']:>10.4f}  {trial['epochs']:>6}  {drawn}")
+        if quick:
+            drawn = f"{_short(trial['latency_ms']):>9}  {drawn}"
+        print(f"{trial['score']:>10.4f}  {trial['epochs']:>6}  {drawn}{_ending(trial)}")
     settings = ", ".join(f"{name} {_short(study.best[name])}" for name in space)
     print(f"best {study.main} {study.best['score']:.4f} with {settings}")
     tell_where(study.folder, cluster)
     return study
+
+
+def _ending(trial: Trial) -> str:
+    """What is worth knowing of a trial that did not simply train to the end."""
+    if trial["error"]:
+        return f"  failed: {trial['error']}"
+    front = "  on the front" if trial.get("on_front") else ""
+    return (f"  stopped by {trial['stopped_by']}" if trial["stopped_by"] else "") + front
 
 
 def _short(value: object) -> str:

@@ -9,35 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.config import Cluster, Experiment, flatten, override
-from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.config import Experiment, flatten, override
 from hrnet_ray.errors import DivergedError
 from hrnet_ray.inference import study_report
 from hrnet_ray.runtime.latency import LATENCY
-from hrnet_ray.runtime.machines import Share
 from hrnet_ray.runtime.records import read_epochs, tolerated
 from hrnet_ray.runtime.run_folder import ARTIFACTS, write_summary
 from hrnet_ray.runtime.search import Search
 from hrnet_ray.runtime.tracked import open_run
 from hrnet_ray.runtime.train import conclude
+from hrnet_ray.runtime.trial import Plan
 from hrnet_ray.runtime.trial_notes import TrialNote, read_notes, trials_folder
 from hrnet_ray.tracking import Board, Run
 
 Trial = dict[str, Any]
 """A line of trials.csv: folder, what was drawn, metric, score, best_epoch, epochs, error,
 stopped_by, started_at, seconds, latency_ms; on_front where a study searched for quick models."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What every trial is told. Plain values: it travels to other machines."""
-
-    base: Experiment
-    cluster: Cluster
-    manifest: Manifest
-    folder: Path
-    share: Share
-    against_latency: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,13 +65,18 @@ class Records:
         self._child(folder)
 
     def finish(self, study: Study | None = None, *, failed: str = "FAILED") -> None:
-        """Give every run its honest end; without a study, all of them ended as `failed`."""
+        """Give every run its honest end; without a study, whatever had not ended is `failed`."""
         trials = {trial["folder"]: trial for trial in study.trials} if study else {}
         for name in trials:  # also those that ended in an earlier command
             self._child(trials_folder(self.plan.folder) / name)
+        cut = {
+            trials_folder(self.plan.folder) / note.number: "FAILED" if note.error else "FINISHED"
+            for note in read_notes(self.plan.folder).values()
+            if note.state == "done"
+        }
         for folder, run in self.children.items():
             run.log_folder(folder, only=ARTIFACTS)
-            run.finish(self._ending(run, trials[folder.name]) if study else failed)
+            run.finish(self._ending(run, trials[folder.name]) if study else cut.get(folder, failed))
         if study:
             best = study.best
             drawn = {name: best[name] for name in self.searched if _is_number(best[name])}
@@ -164,7 +156,7 @@ def mark_front(trials: list[Trial]) -> None:
         own = trial["score"], -(trial["latency_ms"] or math.inf)
         others = [(t["score"], -(t["latency_ms"] or math.inf)) for t in trials if t is not trial]
         beaten = any(a >= own[0] and b >= own[1] and (a, b) != own for a, b in others)
-        trial["on_front"] = math.isfinite(own[0]) and not beaten
+        trial["on_front"] = math.isfinite(sum(own)) and not beaten
 
 
 def _trial(plan: Plan, note: TrialNote, searched: list[str]) -> Trial:

@@ -24,7 +24,7 @@ from hrnet_ray.runtime.run_folder import open_run_folder
 from hrnet_ray.runtime.search import WITHOUT_MEANING, Search
 from hrnet_ray.runtime.searcher import StudySearcher
 from hrnet_ray.runtime.stopping import stoppable
-from hrnet_ray.runtime.study import Plan, Records, Study, conclude_study
+from hrnet_ray.runtime.study import Records, Study, conclude_study
 from hrnet_ray.runtime.train import announce, check
 from hrnet_ray.runtime.trial import Plan, run_trial
 from hrnet_ray.runtime.trial_notes import Diary, amend, ended, failed, read_notes, trials_folder
