@@ -12,6 +12,7 @@ import ray
 
 from hrnet_ray.config import Experiment, flatten
 from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.inference.model_folder import fingerprints
 from hrnet_ray.runtime.run_folder import git_commit
 from hrnet_ray.tracking import Board, DataVersion, Run
 
@@ -56,6 +57,14 @@ def open_run(
         data=[_version(manifest, split) for split in ("train", "val")],
         parent=parent,
     )
+
+
+def vouch_for_model(run: Run, folder: Path) -> None:
+    """Note the sha256 of the run's model: what is changed in MLflow afterwards is refused."""
+    try:
+        run.log_summary({}, tags=fingerprints(folder / "model"))
+    except OSError:  # a trial without a score has no model
+        return
 
 
 def compared(settings: dict[str, Any], folder: Path) -> dict[str, Any]:

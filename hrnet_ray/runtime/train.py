@@ -43,7 +43,7 @@ from hrnet_ray.runtime.run_folder import (
     write_summary,
 )
 from hrnet_ray.runtime.stopping import stoppable
-from hrnet_ray.runtime.tracked import open_run
+from hrnet_ray.runtime.tracked import open_run, vouch_for_model
 from hrnet_ray.runtime.vigil import Vigil
 from hrnet_ray.runtime.worker import Job, train_worker
 from hrnet_ray.tracking import Board
@@ -102,6 +102,7 @@ def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Ma
         run.log_folder(folder, only=(*ARTIFACTS, "log.txt"))
         run.finish("KILLED" if stopped else "FAILED")
         raise
+    vouch_for_model(run, folder)
     run.log_folder(folder, only=ARTIFACTS)
     run.finish("FINISHED")
     return outcome
