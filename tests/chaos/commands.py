@@ -8,22 +8,28 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from hrnet_ray.cli import parse
+from hrnet_ray.cli.train import Args
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.train import fit
 from tests.chaos.small_cluster import calm_environment
 
 NET = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
+EPOCHS = 12
 FIGURES = ("train/loss", "val/OKS_AP", "val/EPE_px")
 
 
 class Command:
-    """Two workers who train a net that is nearly nothing, for so many epochs."""
+    """Two workers who train a net that is nearly nothing."""
 
-    def __init__(self, tigers: Manifest, storage: Path, *more: str, epochs: int) -> None:
+    def __init__(self, tigers: Manifest, storage: Path, *more: str) -> None:
         self.run = storage / "tigers" / "run"
         self.words = [
             *("train", "--name", "run", *NET.split(), "--optim.batch-size", "4"),
-            *("--optim.epochs", str(epochs), "--data.root", str(tigers.root)),
+            *("--optim.epochs", str(EPOCHS), "--data.root", str(tigers.root)),
             *("--cluster.device", "cpu", "--cluster.workers", "2", "--cluster.write-order"),
             *("--cluster.storage", str(storage), *more),
         ]
@@ -62,7 +68,16 @@ class Command:
         return sorted(path.name for path in (self.run / "ray").iterdir() if path.is_dir())
 
 
-def when(holds: Callable[[], bool], *, within_s: float = 240) -> float:
+@pytest.fixture(scope="session")
+def calm(ray_session: None, tigers: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """What the command does when nobody hurts it."""
+    command = Command(tigers, tmp_path_factory.mktemp("calm"))
+    args = parse(Args, command.words[1:], prog="calm")
+    fit(args.experiment, args.cluster)
+    return command
+
+
+def when(holds: Callable[[], bool], *, within_s: float = 400) -> float:
     """Wait until it holds; returns the seconds that it took."""
     began = time.monotonic()
     while not holds():

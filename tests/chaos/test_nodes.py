@@ -8,33 +8,20 @@ from pathlib import Path
 import pytest
 import ray
 
-from hrnet_ray.cli import parse
-from hrnet_ray.cli.train import Args
 from hrnet_ray.config import Cluster, DataConfig, Experiment
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.losses import RESTARTS
 from hrnet_ray.runtime.records import read_epochs, read_faults
 from hrnet_ray.runtime.train import fit
-from tests.chaos.commands import Command, when
+from tests.chaos.commands import EPOCHS, Command, when
 from tests.chaos.small_cluster import SmallCluster
 
 pytestmark = pytest.mark.chaos
 
-EPOCHS = 12
-
-
-@pytest.fixture(scope="module")
-def calm(ray_session, tigers: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """The same run, undisturbed."""
-    command = Command(tigers, tmp_path_factory.mktemp("calm"), epochs=EPOCHS)
-    args = parse(Args, command.words[1:], prog="calm")
-    fit(args.experiment, args.cluster)
-    return command
-
 
 def test_a_node_that_dies_costs_a_restart_and_nothing_else(calm, tigers, tmp_path):
-    command = Command(tigers, tmp_path, epochs=EPOCHS)
+    command = Command(tigers, tmp_path)
     with SmallCluster([1, 1, 1]) as cluster, command.started(cluster.address) as driver:
         command.wait_for_epochs(2, driver)
         rank, victim = _outside_the_head(command.run, cluster)
@@ -58,7 +45,7 @@ def test_a_node_that_dies_costs_a_restart_and_nothing_else(calm, tigers, tmp_pat
 def test_a_cluster_that_is_lost_ends_the_command_which_goes_on_with_the_next_one(
     calm, tigers, tmp_path
 ):
-    command = Command(tigers, tmp_path, epochs=EPOCHS)
+    command = Command(tigers, tmp_path)
     with SmallCluster([2]) as cluster, command.started(cluster.address) as driver:
         command.wait_for_epochs(3, driver)
         cluster.kill()
@@ -82,7 +69,7 @@ def test_a_cluster_that_is_lost_ends_the_command_which_goes_on_with_the_next_one
 
 
 def test_an_elastic_run_goes_on_with_the_worker_that_is_left(calm, tigers, tmp_path):
-    command = Command(tigers, tmp_path, "--cluster.min-workers", "1", epochs=EPOCHS)
+    command = Command(tigers, tmp_path, "--cluster.min-workers", "1")
     with SmallCluster([1, 1]) as cluster, command.started(cluster.address) as driver:
         command.wait_for_epochs(2, driver)
         done = len(read_epochs(command.run))
