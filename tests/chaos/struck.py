@@ -70,8 +70,9 @@ def fit_struck(experiment: Experiment, cluster: Cluster, faults: list[str]) -> O
     struck_at = [json.loads(path.read_text()) for path in sorted(marks(run).glob("??-*.json"))]
     assert len(struck_at) == len(faults)
     for fault, mark in zip(faults, struck_at, strict=True):
-        again = min((b["at_s"] for b in began if b["at_s"] > mark["at_s"]), default=float("nan"))
-        print(f"{fault:34} first step {again - mark['at_s']:5.1f} s after")
+        after = [b["at_s"] - mark["at_s"] for b in began if b["at_s"] > mark["at_s"]]
+        told = f"first step {min(after):5.1f} s after" if after else "no step was left to do"
+        print(f"{fault:34} {told}", flush=True)
     return run
 
 
