@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayError
 from ray.train import UserCallback
 from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckFailedError,
@@ -94,11 +94,11 @@ def _causes(errors: dict[int, Exception], homes: dict[int, Home]) -> dict[int, s
     A worker's link to a lost one breaks at once, but Ray learns of a node's end only when it has
     been silent for a while. Until then nothing is said of the workers that were on it.
     """
-    causes = {rank: _cause(error) for rank, error in errors.items()}
-    lost = {rank: causes[rank] for rank, error in errors.items() if _is_lost(error)}
-    if not lost:
-        lost = {rank: NO_NODE for rank in homes.keys() - errors.keys() if _is_down(homes[rank])}
-    return lost or causes
+    lost = {rank: error for rank, error in errors.items() if _is_lost(error)}
+    causes = {rank: _cause(error) for rank, error in (lost or errors).items()}
+    silent = homes.keys() - (errors.keys() - lost.keys())
+    down = dict.fromkeys((rank for rank in silent if _is_down(homes[rank])), NO_NODE)
+    return ({rank: causes[rank] for rank in lost} | down) or causes
 
 
 def _is_lost(error: Exception) -> bool:
@@ -106,14 +106,18 @@ def _is_lost(error: Exception) -> bool:
 
 
 def _is_down(home: Home) -> bool:
-    node = next((node for node in ray.nodes() if node["NodeID"] == home["node"]), None)
-    if node is None or not node["Alive"]:
-        return True
+    if not ray.is_initialized():
+        return False
     try:
+        node = next((node for node in ray.nodes() if node["NodeID"] == home["node"]), None)
+        if node is None or not node["Alive"]:
+            return True
         place = (node["NodeManagerAddress"], node["NodeManagerPort"])
         socket.create_connection(place, ANSWER_S).close()
-    except OSError:
+    except OSError:  # Ray will find out, too
         return True
+    except RayError:  # the head does not know
+        return False
     return False
 
 
@@ -124,6 +128,6 @@ def _cause(error: Exception) -> str:
     if isinstance(error, WorkerHealthCheckFailedError):
         error = error.health_check_failure
     if isinstance(error, RayActorError):
-        return NO_NODE if "node has died" in str(error) else "its process is gone"
+        return "its process is gone"
     first = str(error).strip().splitlines()[:1]
     return f"{type(error).__name__}: {' '.join(first)[:200]}"
