@@ -55,7 +55,9 @@ class Vigil:
         __: TracebackType | None,
     ) -> None:
         self._stop.set()
-        if self._lost and error:
+        if error and not self._lost and not _answers(self._head):
+            self._give_up_on_head()  # Ray was quicker: some actor of its own does not answer
+        if error and self._lost:
             raise self._lost from error
 
     def _watch(self) -> None:
@@ -65,7 +67,8 @@ class Vigil:
             if _answers(self._head):
                 heard = now
             elif now - heard > SILENT_S:
-                return self._end(self._silent(), headless=True)
+                self._give_up_on_head()
+                return self._end()
             else:
                 continue
             try:
@@ -73,23 +76,24 @@ class Vigil:
                 enough = now
             except ClusterError as error:
                 if now - enough > TOO_SMALL_S:
-                    return self._end(error)
+                    self._lost = error
+                    return self._end()
 
-    def _silent(self) -> ClusterError:
-        return ClusterError(
+    def _give_up_on_head(self) -> None:
+        self._lost = ClusterError(
             "the cluster is lost: its head does not answer",
-            f"{self._head}, for {SILENT_S:.0f} s",
+            self._head,
             "start a cluster, and give the same command again: it goes on from the last checkpoint",
         )
+        # Ray would say goodbye to nobody, for a minute, and then call it a crash.
+        atexit.register(_leave, self._lost.exit_code)
 
-    def _end(self, error: ClusterError, *, headless: bool = False) -> None:
-        self._lost = error
-        if headless:  # Ray would say goodbye to nobody, for a minute, and then call it a crash
-            atexit.register(_leave, error.exit_code)
+    def _end(self) -> None:
+        assert self._lost
         os.kill(os.getpid(), signal.SIGTERM)
         if not self._stop.wait(LEAVE_S):
-            print(f"error: {error}", file=sys.stderr)
-            _leave(error.exit_code)
+            print(f"error: {self._lost}", file=sys.stderr)
+            _leave(self._lost.exit_code)
 
 
 def _answers(address: str) -> bool:
