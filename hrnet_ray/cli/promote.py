@@ -2,10 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import tyro
@@ -220,16 +219,13 @@ def _data_of(text: str, loaded: Loaded, registry: Registry) -> Path:
     Raises:
         UsageError: it does not say.
     """
-    settings: Mapping[str, Any] = {}
-    resolved = [folder / "resolved.json" for folder in (Path(text), Path(text).parent)]
-    if loaded.run_id and (run := registry.run(loaded.run_id)):
-        settings = run.data.params
-    elif known := next((path for path in resolved if path.is_file()), None):
-        try:
-            settings = json.loads(known.read_bytes())
-        except ValueError:
-            settings = {}
-    root = settings.get("data.root")
+    root = registry.data_root(loaded.run_id) if loaded.run_id else None
+    for folder in (Path(text), Path(text).parent):
+        if not root and (folder / "resolved.json").is_file():
+            try:
+                root = json.loads((folder / "resolved.json").read_bytes()).get("data.root")
+            except (ValueError, AttributeError):
+                root = None
     if not isinstance(root, str) or not root:
         raise UsageError("a run that does not name its data set", f"RUN {text}", "give --data")
     return Path(root)

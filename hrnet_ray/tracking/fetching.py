@@ -13,7 +13,6 @@ from hrnet_ray.inference.model_folder import CARD, CONFIG, FINGERPRINTS, WEIGHTS
 from hrnet_ray.tracking.logged import HOME
 from hrnet_ray.tracking.registry import Registry, Version
 
-from mlflow.exceptions import MlflowException  # isort: skip
 from mlflow.store.artifact.artifact_repository_registry import (  # isort: skip
     get_artifact_repository,
 )
@@ -55,17 +54,15 @@ def fetch_model(registry: Registry, text: str, flag: str, into: Path) -> Fetched
 
 def _copied(registry: Registry, place: str, into: Path, text: str, flag: str) -> Path:
     """Copy three files by their names: what else lies there, under which name, does not matter."""
+    into.mkdir(exist_ok=True)
     with registry.answering():
         files = get_artifact_repository(place, registry.address, registry.address)
+        there = {Path(file.path).name for file in files.list_artifacts()}
+        if not {CONFIG, WEIGHTS} <= there:
+            raise _no_model(text, flag, registry)
         for name in (CONFIG, WEIGHTS, CARD):
-            try:
-                found = Path(files.download_artifacts(name, str(into)))
-            except (MlflowException, OSError) as error:
-                if isinstance(error, OSError) or error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                    raise _no_model(text, flag, registry) from error
-                raise
-            if found != into / name:
-                raise _no_model(text, flag, registry)
+            if name in there:
+                files.download_artifacts(name, str(into))
     return into
 
 

@@ -95,7 +95,8 @@ def write_mlflow_model(
     ours.save(str(out / "MLmodel"))
     (out / HOME).mkdir()
     for name in (WEIGHTS, CONFIG, CARD):
-        shutil.copyfile(folder / name, out / HOME / name)
+        if (folder / name).is_file():  # anybody may have removed the card
+            shutil.copyfile(folder / name, out / HOME / name)
     return {"pt2.sha256": sha256_of(out / EXPORTED)}
 
 

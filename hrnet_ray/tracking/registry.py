@@ -4,6 +4,7 @@ What a version is, and why it was or was not promoted, stands in its tags and it
 alias is moved by `hrnet-ray promote` only.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -139,6 +140,20 @@ class Registry:
                 return None
             runs = self.client.search_runs([found.experiment_id], f"tags.`{KEY}` = '{key}'")
             return runs[0] if runs else None
+
+    def data_root(self, run_id: str) -> str | None:
+        """Where the data set of a run lay, as its inputs say."""
+        run = self.run(run_id)
+        inputs = run.inputs.dataset_inputs if run and run.inputs else []
+        sources = [one.dataset.source for one in inputs]
+        for source in sources:
+            try:
+                uri = json.loads(source)["uri"]
+            except (ValueError, KeyError, TypeError):
+                continue
+            if isinstance(uri, str):
+                return uri.removeprefix("file://")
+        return None
 
     def log_evaluation(
         self,

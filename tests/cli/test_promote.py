@@ -11,7 +11,8 @@ from mlflow.artifacts import list_artifacts
 from hrnet_ray.cli import main
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.runtime.run_folder import ARTIFACTS
-from hrnet_ray.tracking import Board, Run, database_uri
+from hrnet_ray.runtime.tracked import vouch_for_model
+from hrnet_ray.tracking import Board, DataVersion, Run, database_uri
 from tests.inference.judged import EASY, write_easy_tigers, write_model
 
 NAME = "hrnet-tigers"
@@ -47,7 +48,11 @@ class World:
         settings = {"data.root": str(self.tigers.root)}
         (folder / "resolved.json").write_text(json.dumps(settings))
         board = Board.open("tigers", storage=self.storage, tracking_uri=None)
-        run = Run.open(board, folder, name=name, params=settings, tags={"kind": "train"})
+        root, digest = str(self.tigers.root), self.tigers.digest
+        data = [DataVersion(name="tigers-val", digest=digest, root=root, context="val")]
+        tags = {"kind": "train"}
+        run = Run.open(board, folder, name=name, params=settings, tags=tags, data=data)
+        vouch_for_model(run, folder)
         run.log_folder(folder, only=ARTIFACTS)
         run.finish("FINISHED")
         return folder
@@ -102,7 +107,8 @@ def test_the_champion_changes_only_for_a_better_one(world: World, tmp_path: Path
     back = world.call("promote", "--back", "--data", world.tigers.root, "--storage", world.storage)
     assert (back.code, back.aliases) == (0, better.aliases | {"champion": "1", "previous": "3"})
 
-    forced = world.call("promote", world.storage / "tigers" / "poor", "--force")
+    run_id = world.client.get_model_version(NAME, "2").run_id
+    forced = world.call("promote", run_id, "--force", "--storage", world.storage)
     assert (forced.code, forced.aliases) == (0, {"champion": "2", "previous": "1"})
     assert "is the champion now; forced, though worse" in forced.said
 
@@ -136,6 +142,7 @@ def _evaluate_and_predict_take_mlflows_names(world: World, tmp_path: Path) -> No
     assert (judged.code, judged.complained) == (0, "")
     assert f"beyond noise: {run_id} is better" in judged.said
     assert f"told MLflow: run {run_id}" in judged.said
+    assert "no sha256 to check" not in judged.said
     files = list_artifacts(
         run_id=run_id, artifact_path="evaluation/tigers", tracking_uri=database_uri(world.storage)
     )
