@@ -124,6 +124,9 @@ def share_of(cluster: Cluster, have: Mapping[str, float], *, at_once: int = 1) -
         raise _too_little("CPUs", LEAST_CPUS * fewest + DATA_CPUS, cpus, cluster, at_once)
     # Booked in sixteenths, so that many small shares add up to no more than there is.
     booked = int(each * 16) / 16
+    if fewest < cluster.workers * at_once:  # Ray starts what fits, and knows of no CPU for the data
+        most = min(cpus // booked, gpus) if use_gpu else cpus // booked
+        workers = min(cluster.workers * at_once, max(workers, int(most)))
     return Share(cpus=booked, gpus=int(use_gpu), threads=max(1, int(cpus // workers)))
 
 
