@@ -11,7 +11,11 @@ from tests.chaos.struck import assert_same, fit_struck, herd, short
 
 __all__ = ["herd"]
 
-pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_session")]
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.usefixtures("ray_session"),
+    pytest.mark.timeout(1200),  # five restarts: a minute and a half, and ten on a busy machine
+]
 
 EPOCHS = 11
 KILLS = 5  # in a run
