@@ -12,7 +12,6 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
@@ -48,16 +47,20 @@ class Rule(Protocol):
     """What decides whether a trial goes on."""
 
     def stops(self, trial: str, score: Score) -> bool:
-        """Note a score; say whether the trial is to end here."""
+        """Note a score; say whether the trial is to end here, or for now."""
+        ...
+
+    def goes_on(self, waiting: set[str], *, last: bool) -> str | None:
+        """Which of the trials that it ended is to go on after all; `last`: no others come."""
         ...
 
 
 class Halving:
-    """Asynchronous successive halving (ASHA, Li et al. 2020), one bracket.
+    """Asynchronous successive halving (ASHA, Li et al. 2020, algorithm 2), one bracket.
 
-    Rungs are at `grace * reduction ** k` epochs. A trial that reaches one stops there unless it is
-    among the best `1 / reduction` of those that came there before; nobody waits for anybody.
-    The same decisions as Ray's ASHAScheduler with `max_t` beyond the last epoch.
+    Rungs are at `grace * reduction ** k` epochs. A trial that reaches one goes on when it is among
+    the best `1 / reduction` of those that came there; if not, it waits there, and goes on when it
+    is among them later. Whoever has a place free takes such a trial before a new one.
     """
 
     def __init__(self, *, grace: int, reduction: int, epochs: int) -> None:
@@ -66,16 +69,30 @@ class Halving:
         self._met: dict[int, dict[str, float]] = {rung: {} for rung in self.rungs}
 
     def stops(self, trial: str, score: Score) -> bool:
-        """Note a score; say whether the trial is to end here."""
-        for rung in reversed(self.rungs):
-            met = self._met[rung]
-            if score.epoch < rung or trial in met:
-                continue
-            before = list(met.values())
-            met[trial] = score.value
-            share = 100 * (1 - 1 / self.reduction)
-            return bool(before) and score.value < float(np.percentile(before, share))
+        """Note a score; say whether the trial is to wait here."""
+        for rung in self.rungs:
+            if score.epoch >= rung and trial not in self._met[rung]:
+                self._met[rung][trial] = score.value
+                return trial not in self._best(rung)
         return False
+
+    def goes_on(self, waiting: set[str], *, last: bool) -> str | None:
+        """The waiting trial that is to go on: on the highest rung, the best.
+
+        When no others come, the best of each rung does, however few met there.
+        """
+        for rung in reversed(self.rungs):
+            higher = self._met.get(rung * self.reduction, {})
+            for trial in self._best(rung, least=int(last)):
+                if trial in waiting and trial not in higher:
+                    return trial
+        return None
+
+    def _best(self, rung: int, *, least: int = 0) -> list[str]:
+        met = self._met[rung]
+        return sorted(met, key=met.__getitem__, reverse=True)[
+            : max(least, len(met) // self.reduction)
+        ]
 
     def __str__(self) -> str:
         if not self.rungs:
@@ -106,6 +123,10 @@ class Median:
             if name != trial and min(met) <= score.epoch <= max(met)
         ]
         return len(means) >= FEWEST and max(self._met[trial].values()) < median(means)
+
+    def goes_on(self, waiting: set[str], *, last: bool) -> str | None:
+        """None: what is below the median ends for good."""
+        return None
 
     def __str__(self) -> str:
         return f"median stopping from epoch {self.grace}, once {FEWEST} other trials came as far"

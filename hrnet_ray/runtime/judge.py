@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import nn
 
 from hrnet_ray.config import Experiment
@@ -69,6 +70,7 @@ class Judge:
         rotten: Set[Row] = frozenset(),
     ) -> tuple[Progress, dict[str, float]]:
         """Score an epoch; where it is the best so far, keep its model and predictions."""
+        found = _numbers(found)
         scores = score(found, self._readable(rotten), self.manifest.skeleton)
         self.last = scores.value if math.isfinite(scores.value) else WORST
         with tolerated(self.run_folder, fixed16(self.run_folder, epoch).name):
@@ -118,6 +120,15 @@ class Judge:
             self.manifest.skeleton,
         )
         pictures.write(fixed16(self.run_folder, epoch), picture)
+
+
+def _numbers(found: Predictions) -> Predictions:
+    """The same where it is numbers; where a net came to none, a keypoint at (0, 0) scoring 0."""
+
+    def finite(tensor: torch.Tensor) -> torch.Tensor:
+        return torch.where(tensor.isfinite(), tensor, 0.0)
+
+    return replace(found, image_xy=finite(found.image_xy), scores=finite(found.scores))
 
 
 def fixed16(run_folder: Path, epoch: int) -> Path:

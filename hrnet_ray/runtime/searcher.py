@@ -1,7 +1,7 @@
 """Draws the trials of a study, and learns from what they came to (Optuna's TPE)."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from ray.tune.search import Searcher
 
 from hrnet_ray.runtime.draws import Point, Space, at_random, distributions, evenly
-from hrnet_ray.runtime.early_stopping import Score, score_of
+from hrnet_ray.runtime.early_stopping import Rule, Score, replay, score_of
 from hrnet_ray.runtime.judge import WORST
 from hrnet_ray.runtime.latency import LATENCY
 from hrnet_ray.runtime.records import read_epochs
@@ -27,10 +27,10 @@ from hrnet_ray.runtime.trial_notes import (
 
 
 class StudySearcher(Searcher):
-    """First the trials that were begun and have not ended, then new ones.
+    """First the trials that were begun and have not ended, then those that go on, then new ones.
 
-    What a trial came to is read from its folder, whether it ended now or in an earlier command.
-    `points` are tried first.
+    It keeps nothing in mind: what there is to know of a trial is read from its folder, whether it
+    ended now or in an earlier command. `points` are tried first.
     """
 
     def __init__(
@@ -39,28 +39,32 @@ class StudySearcher(Searcher):
         super().__init__()
         self.study, self.space, self.search = study, dict(space), search
         self.points, self.epochs = list(points), epochs
-        self._optuna = _study(search)
-        self._distributions = distributions(space)
-        self._live: dict[str, tuple[str, optuna.Trial]] = {}  # by Tune's id
-        notes = read_notes(study)
-        self._drawn = max(map(int, notes), default=0)
-        self._begun = [note for note in notes.values() if note.state != "done"]
-        for note in notes.values():
-            if note.state == "done":
-                self._tell(self._asked(note.drawn), note.number)
+        self.trials = len(points) if search.sampler == "grid" else search.trials
+        self._begun = [n for n, note in read_notes(study).items() if note.state != "done"]
+        self._live: dict[str, str] = {}  # numbers of trials, by Tune's ids
+        self._idle_with: frozenset[str] = frozenset()
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
+    def has_more(self) -> bool:
+        """Whether there is anything to train."""
+        return bool(self._begun) or self._undrawn() or self._goes_on() is not None
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The settings of the next trial, and its number; noted on disk before it begins."""
+        if self._idle_with and self._idle_with == self._live.keys():
+            return None  # as a moment ago: Tune asks all the time
         if self._begun:
-            note = replace(self._begun.pop(0), asked_at=time.time(), state="running", error="")
-            drawn = self._asked(note.drawn)
+            note = self._again(self._begun.pop(0))
+        elif number := self._goes_on():
+            note = self._again(number)
+        elif self._undrawn():
+            note = self._new()
+        elif self._live:  # those that train may yet let others go on
+            self._idle_with = frozenset(self._live)
+            return None
         else:
-            self._drawn += 1
-            drawn = self._draw(self._drawn)
-            now, number = time.time(), label(self._drawn)
-            note = TrialNote(number=number, drawn=drawn.params, asked_at=now, began_at=now)
+            return Searcher.FINISHED
         write_note(self.study, note)
-        self._live[trial_id] = note.number, drawn
+        self._live[trial_id] = note.number
         return {**note.drawn, NUMBER: note.number}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -69,58 +73,101 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Learn from a trial that ended."""
-        if trial_id in self._live:
-            number, drawn = self._live.pop(trial_id)
-            if error or read_notes(self.study)[number].state == "failed":
-                self._optuna.tell(drawn, state=TrialState.FAIL)
-            else:
-                self._tell(drawn, number)
+        """What came of it stands in its folder."""
+        self._live.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Leave Ray's snapshot without a searcher: the trials' folders are the memory."""
         Path(checkpoint_path).write_text("see trials/*/trial.json\n", encoding="utf-8")
 
-    def _draw(self, number: int) -> optuna.Trial:
+    def told(self) -> optuna.Study:
+        """All that is known, in Optuna's words."""
+        study = _study(self.search)
+        for note in read_notes(self.study).values():
+            study.enqueue_trial(dict(note.drawn))
+            trial = study.ask(distributions(self.space))
+            if note.state == "failed":
+                study.tell(trial, state=TrialState.FAIL)
+            elif note.state == "done":
+                self._tell(study, trial, note)
+        return study
+
+    def _undrawn(self) -> bool:
+        return self._last() < self.trials
+
+    def _last(self) -> int:
+        return max(map(int, read_notes(self.study)), default=0)
+
+    def _again(self, number: str) -> TrialNote:
+        note = read_notes(self.study)[number]
+        return replace(note, asked_at=time.time(), state="running", error="", stopped_by="")
+
+    def _new(self) -> TrialNote:
+        number = self._last() + 1
+        drawn, now = self._draw(number), time.time()
+        return TrialNote(number=label(number), drawn=drawn, asked_at=now, began_at=now)
+
+    def _goes_on(self) -> str | None:
+        rule = filled_rule(self.study, self.search, epochs=self.epochs)
+        if rule is None:
+            return None
+        notes = read_notes(self.study).values()
+        waiting = {n.number for n in notes if n.state == "done" and n.stopped_by and not n.error}
+        last = not self._live and not self._begun and not self._undrawn()
+        return rule.goes_on(waiting, last=last)
+
+    def _draw(self, number: int) -> Point:
         new = number - len(self.points)
         if new <= 0:
-            return self._asked(self.points[number - 1])
+            return self.points[number - 1]
         if self.search.sampler == "random":
-            return self._asked(at_random(self.space, new, seed=self.search.seed))
+            return at_random(self.space, new, seed=self.search.seed)
         if new <= self.search.startup:
-            return self._asked(evenly(self.space, new, seed=self.search.seed))
+            return evenly(self.space, new, seed=self.search.seed)
+        study = self.told()
         # Seeded anew for each trial: what it draws follows from what is known, however often the
         # command was killed on the way.
-        self._optuna.sampler = _tpe(self.search.seed, number)
-        return self._optuna.ask(self._distributions)
+        study.sampler = _tpe(self.search.seed, number)
+        return study.ask(distributions(self.space)).params
 
-    def _asked(self, point: Mapping[str, Any]) -> optuna.Trial:
-        """Optuna's handle of a trial whose settings did not come from Optuna."""
-        self._optuna.enqueue_trial(dict(point))
-        return self._optuna.ask(self._distributions)
-
-    def _tell(self, drawn: optuna.Trial, number: str) -> None:
+    def _tell(self, study: optuna.Study, trial: optuna.Trial, note: TrialNote) -> None:
         """Tell Optuna what a trial came to.
 
         One that was stopped early is below all that were not, by how far it came and how good it
-        was then; one that diverged is below all others. A failed one says nothing of its settings.
+        was then; one that diverged is below all others.
         """
-        epochs = read_epochs(trials_folder(self.study) / number)
+        epochs = read_epochs(trials_folder(self.study) / note.number)
         last = next((score for entry in reversed(epochs) if (score := score_of(entry))), None)
         latency_ms = epochs[-1].get(LATENCY) if epochs else None
-        if last is None or read_notes(self.study)[number].diverged:
+        if last is None or note.diverged:
             last = Score(0, WORST)
         if self.search.against_latency:
             if latency_ms is None or last.value <= WORST:
-                self._optuna.tell(drawn, state=TrialState.FAIL)
+                study.tell(trial, state=TrialState.FAIL)
             else:
-                self._optuna.tell(drawn, (last.value, latency_ms))
+                study.tell(trial, (last.value, latency_ms))
         elif last.epoch >= self.epochs and last.value > WORST:
-            self._optuna.tell(drawn, last.value)
+            study.tell(trial, last.value)
         else:
             if last.value > WORST:
-                drawn.report(last.value, step=last.epoch)
-            self._optuna.tell(drawn, state=TrialState.PRUNED)
+                trial.report(last.value, step=last.epoch)
+            study.tell(trial, state=TrialState.PRUNED)
+
+
+def filled_rule(study: Path, search: Search, *, epochs: int) -> Rule | None:
+    """The rule of early stopping, told what the trials came to so far."""
+    rule = search.rule(epochs)
+    if rule is None:
+        return None
+    met = [
+        (entry["at_ms"], number, score)
+        for number, note in read_notes(study).items()
+        if not note.error  # one that failed takes nobody's place
+        for entry in read_epochs(trials_folder(study) / number)
+        if (score := score_of(entry))
+    ]
+    replay(rule, met)
+    return rule
 
 
 def _study(search: Search) -> optuna.Study:

@@ -14,20 +14,19 @@ from hrnet_ray.config import Cluster, Experiment, flatten
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.draws import Point, Space, check_space, grid, warm_points
-from hrnet_ray.runtime.early_stopping import NUMBER, EarlyStopping, replay, score_of
+from hrnet_ray.runtime.early_stopping import EarlyStopping
 from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
-from hrnet_ray.runtime.records import read_epochs
 from hrnet_ray.runtime.run_folder import open_run_folder
 from hrnet_ray.runtime.search import WITHOUT_MEANING, Search
-from hrnet_ray.runtime.searcher import StudySearcher
+from hrnet_ray.runtime.searcher import StudySearcher, filled_rule
 from hrnet_ray.runtime.stopping import stoppable
 from hrnet_ray.runtime.study import Records, Study, conclude_study
 from hrnet_ray.runtime.train import announce, check
 from hrnet_ray.runtime.trial import Plan, run_trial
-from hrnet_ray.runtime.trial_notes import Diary, amend, ended, failed, read_notes, trials_folder
+from hrnet_ray.runtime.trial_notes import NUMBER, Diary, amend, ended, failed
 from hrnet_ray.runtime.vigil import Vigil
 from hrnet_ray.tracking import Board
 
@@ -101,9 +100,9 @@ def _sweep_in(
     try:
         watch = Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch)
         with stoppable(), Vigil(cluster, share), watch:
-            if to_do := _to_do(folder, trials):
-                searcher = StudySearcher(folder, space, search, points, epochs=base.optim.epochs)
-                _train(plan, search, searcher, at_once, to_do)
+            searcher = StudySearcher(folder, space, search, points, epochs=base.optim.epochs)
+            if searcher.has_more():
+                _train(plan, search, searcher, at_once)
         study = conclude_study(plan, list(space), search)
     except BaseException as error:
         records.finish(failed="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -129,17 +128,10 @@ def _points(base: Experiment, space: Space, search: Search) -> list[Point]:
     return points
 
 
-def _to_do(study: Path, trials: int) -> int:
-    """How many trials have to be begun, or begun again."""
-    notes = read_notes(study).values()
-    done = sum(note.state == "done" for note in notes)
-    return max(trials, len(notes)) - done
-
-
-def _train(plan: Plan, search: Search, searcher: StudySearcher, at_once: int, to_do: int) -> None:
+def _train(plan: Plan, search: Search, searcher: StudySearcher, at_once: int) -> None:
     """Run the trials, and note those that failed."""
     data = load(plan.manifest, plan.base.data)
-    results = _tuner(plan, search, searcher, at_once, to_do, data).fit()
+    results = _tuner(plan, search, searcher, at_once, data).fit()
     for result in results:
         if result.error and result.config:
             amend(plan.folder, result.config[NUMBER], partial(failed, error=result.error))
@@ -151,7 +143,6 @@ def _tuner(
     search: Search,
     searcher: StudySearcher,
     at_once: int,
-    to_do: int,
     data: dict[str, Stored],
 ) -> tune.Tuner:
     nested = plan.cluster.workers > 1
@@ -167,7 +158,7 @@ def _tuner(
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            num_samples=to_do,
+            num_samples=-1,  # the searcher says when it is over
             max_concurrent_trials=at_once,
             search_alg=searcher,
             scheduler=_scheduler(plan, search),
@@ -188,21 +179,15 @@ def _tuner(
 
 
 def _label(trial: Any) -> str:
-    return trial.config[NUMBER]
+    """Of Tune's own folder; what waited at a rung and goes on is another trial to it."""
+    return f"{trial.config[NUMBER]}_{trial.trial_id}"
 
 
 def _scheduler(plan: Plan, search: Search) -> EarlyStopping | None:
     """The rule of early stopping, told what earlier commands' trials came to."""
-    rule = search.rule(plan.base.optim.epochs)
+    rule = filled_rule(plan.folder, search, epochs=plan.base.optim.epochs)
     if rule is None:
         return None
-    met = [
-        (entry["at_ms"], number, score)
-        for number in read_notes(plan.folder)
-        for entry in read_epochs(trials_folder(plan.folder) / number)
-        if (score := score_of(entry))
-    ]
-    replay(rule, met)
     return EarlyStopping(rule, plan.folder, name=search.scheduler)
 
 

@@ -1,36 +1,51 @@
 import random
 
 import pytest
-from ray.tune.schedulers.async_hyperband import _Bracket
 
 from hrnet_ray.runtime.early_stopping import Halving, Median, Score, replay, score_of
 
 
-class _Trial:
-    def __init__(self, trial_id):
-        self.trial_id = trial_id
+def _run(order, *, rule, epochs):
+    """Train trials of these qualities one after the other, as a study does; epochs of each."""
+    trained = dict.fromkeys(order, 0)
+    undrawn, waiting, going = list(order), set(), None
+    while True:
+        going = rule.goes_on(waiting, last=not undrawn) or (undrawn.pop(0) if undrawn else None)
+        if going is None:
+            return trained
+        waiting.discard(going)
+        while trained[going] < epochs:
+            trained[going] += 1
+            if rule.stops(going, Score(trained[going], order[going])):
+                waiting.add(going)
+                break
 
 
-@pytest.mark.parametrize(("grace", "reduction", "epochs"), [(1, 3, 12), (2, 2, 9), (10, 3, 210)])
-def test_halving_decides_as_rays_asha_does(grace, reduction, epochs):
-    ours = Halving(grace=grace, reduction=reduction, epochs=epochs)
-    rays = _Bracket(grace, epochs + 1, reduction, 0)
-    chance = random.Random(0)
-    going = {f"{number:02d}": 0 for number in range(30)}
-    stopped = 0
-    while going:
-        trial = chance.choice(list(going))
-        going[trial] += 1
-        if going[trial] == epochs:  # nothing is left to decide
-            del going[trial]
-            continue
-        score = chance.random()
-        stops = ours.stops(trial, Score(going[trial], score))
-        assert stops == (rays.on_result(_Trial(trial), going[trial], score) == "STOP")
-        if stops:
-            stopped += 1
-            del going[trial]
-    assert 10 <= stopped < 30
+@pytest.mark.parametrize("seed", range(20))
+def test_halving_finds_the_best_of_twelve_in_far_fewer_epochs_whatever_their_order(seed):
+    qualities = {f"{number:02d}": number / 12 for number in range(12)}
+    names = list(qualities)
+    random.Random(seed).shuffle(names)
+    order = {name: qualities[name] for name in names}
+
+    trained = _run(order, rule=Halving(grace=2, reduction=3, epochs=16), epochs=16)
+
+    assert trained["11"] == 16
+    assert min(trained.values()) == 2
+    assert sum(trained.values()) <= 0.4 * 12 * 16
+
+
+def test_a_trial_that_waits_goes_on_when_it_is_among_the_best():
+    rule = Halving(grace=1, reduction=2, epochs=9)
+
+    assert rule.stops("01", Score(1, 0.5))  # half of one is nobody
+    assert rule.goes_on({"01"}, last=False) is None
+    assert rule.stops("02", Score(1, 0.4))
+    assert rule.goes_on({"01", "02"}, last=False) == "01"
+    assert not rule.stops("03", Score(1, 0.6))
+    assert rule.stops("03", Score(2, 0.6))
+    assert rule.goes_on({"02", "03"}, last=False) is None
+    assert rule.goes_on({"02", "03"}, last=True) == "03"  # nobody comes to compare it with
 
 
 def test_the_rungs_are_said_and_none_is_at_the_last_epoch():
@@ -46,8 +61,8 @@ def test_a_rule_filled_from_the_past_decides_as_if_it_had_been_there():
     decided = [there.stops(trial, score) for _, trial, score in sorted(past)]
     replay(later, past)
 
-    assert decided == [False, False, True]
-    for trial, value in (("04", 0.39), ("05", 0.41), ("06", 0.40)):
+    assert decided == [True, False, True]
+    for trial, value in (("04", 0.5), ("05", 0.7), ("06", 0.1)):
         score = Score(1, value)
         assert there.stops(trial, score) == later.stops(trial, score) == (value < 0.4)
 

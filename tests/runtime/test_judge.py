@@ -46,3 +46,12 @@ def test_a_best_model_that_did_not_fit_is_written_at_the_next_validation(
     kept, spec = load_model(tmp_path / "model")
     assert all(torch.equal(weight, best[name]) for name, weight in kept.state_dict().items())
     assert spec.scores["OKS_AP"] == done.best
+
+
+def test_a_net_that_came_to_no_number_scores_nothing(tiny, tigers, tmp_path, found):
+    judge, model = Judge(tiny, tigers, tmp_path), build_model(tiny, tigers)
+    nowhere = Predictions(found.ids, found.image_xy * torch.nan, found.scores * torch.inf)
+
+    _, figures = judge.judge(nowhere, model, epoch=0, done=Progress(epoch=-1))
+
+    assert figures["val/OKS_AP"] == judge.last == 0.0

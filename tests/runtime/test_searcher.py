@@ -19,12 +19,14 @@ EPOCHS = 4
 
 def _searcher(study, **search):
     points = search.pop("points", [])
+    search = {"scheduler": "none"} | search if "grace_epochs" not in search else search
     return StudySearcher(study, SPACE, Search(**search), points, epochs=EPOCHS)
 
 
 def _trains(study, number, scores, **more):
     lines = [
         {
+            "at_ms": 1000 * int(number) + epoch,
             "epoch": epoch,
             "epochs_done": epoch + 1,
             "train/loss": 1.0,
@@ -45,7 +47,7 @@ def _ends(searcher, study, tune_id, number, scores, **more):
 
 
 def _states(searcher):
-    return [(trial.state.name, trial.value) for trial in searcher._optuna.trials]
+    return [(trial.state.name, trial.value) for trial in searcher.told().trials]
 
 
 def test_a_draw_is_on_disk_before_the_trial_begins(tmp_path):
@@ -99,11 +101,12 @@ def test_what_optuna_is_told(tmp_path):
     for tune_id in "abcde":
         searcher.suggest(tune_id)
     _ends(searcher, tmp_path, "a", "01", [0.1, 0.2, 0.3, 0.4])
-    _ends(searcher, tmp_path, "b", "02", [0.1, 0.2])  # stopped early
+    _ends(searcher, tmp_path, "b", "02", [0.1, 0.2])
+    amend(tmp_path, "02", lambda note: replace(note, stopped_by="asha"))
     _trains(tmp_path, "03", [0.9])
     amend(tmp_path, "03", lambda note: failed(note, DivergedError("no number", "here", "lower")))
     searcher.on_trial_complete("c")
-    searcher.on_trial_complete("d", error=True)
+    searcher.on_trial_complete("d", error=True)  # noted when the others have ended
     amend(tmp_path, "05", lambda note: failed(note, DataError("no file", "there", "copy it")))
     searcher.on_trial_complete("e")
 
@@ -111,7 +114,7 @@ def test_what_optuna_is_told(tmp_path):
         ("COMPLETE", 0.4),
         ("PRUNED", 0.2),
         ("PRUNED", None),  # below everything
-        ("FAIL", None),
+        ("RUNNING", None),
         ("FAIL", None),
     ]
     notes = read_notes(tmp_path)
@@ -150,9 +153,32 @@ def test_score_against_latency_tells_optuna_both(tmp_path):
         _ends(searcher, tmp_path, tune_id, number, [score] * 4, **{LATENCY: 7.0})
     third = searcher.suggest("c")  # TPE itself, with two directions
 
-    assert searcher._optuna.trials[0].values == [0.5, 7.0]
-    assert searcher._optuna.trials[1].state == optuna.trial.TrialState.FAIL
+    known = searcher.told().trials
+    assert known[0].values == [0.5, 7.0]
+    assert known[1].state == optuna.trial.TrialState.FAIL
     assert 1e-4 <= third["optim.lr"] <= 1e-2
+
+
+def test_what_waits_at_a_rung_goes_on_before_new_trials_and_the_best_at_the_end(tmp_path):
+    searcher = _searcher(tmp_path, trials=3, grace_epochs=1, reduction=2)
+
+    def one_trial(tune_id, epochs):
+        number = searcher.suggest(tune_id)["number"]
+        scores = {"01": 0.3, "02": 0.2, "03": 0.1}
+        _trains(tmp_path, number, [scores[number]] * epochs)
+        searcher.on_trial_complete(tune_id)
+        stopped_by = "" if epochs == EPOCHS else "asha"
+        amend(tmp_path, number, lambda note: ended(replace(note, stopped_by=stopped_by)))
+        return number
+
+    numbers = [one_trial(*step) for step in (("a", 1), ("b", 1), ("c", 2), ("d", 1), ("e", 4))]
+
+    assert numbers == ["01", "02", "01", "03", "01"]  # rungs are at 1 and 2
+    assert not searcher.has_more()
+    assert searcher.suggest("f") == "FINISHED"
+    more = _searcher(tmp_path, trials=4, grace_epochs=1, reduction=2)
+    assert more.suggest("g")["number"] == "04"
+    assert more.suggest("h") is None  # until that one has come to its rung
 
 
 def test_a_note_cut_short_is_named(tmp_path):
