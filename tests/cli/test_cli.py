@@ -116,8 +116,8 @@ def truncate(path: Path) -> int:
             "xyzzy",
             "error: no verb 'xyzzy'\n"
             "  hrnet-ray xyzzy\n"
-            "  fix: use one of prepare, check, train, tune, evaluate, promote, predict, mlflow-sync, "
-            "demo, doctor\n",
+            "  fix: use one of prepare, check, train, tune, evaluate, promote, predict, "
+            "mlflow-sync, demo, doctor\n",
         ),
         (
             "predict --model m --pictures p --strct",
