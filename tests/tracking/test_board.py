@@ -168,7 +168,8 @@ def test_the_runs_own_tree_is_copied_under_the_same_names(
 
 def test_an_experiment_deleted_in_the_ui_comes_back(board: Board, folder: Path, storage: Path):
     client = MlflowClient(database_uri(storage))
-    client.delete_experiment(client.create_experiment("hrnet/otters"))
+    place = (storage / "mlartifacts").as_uri()
+    client.delete_experiment(client.create_experiment("hrnet/otters", artifact_location=place))
 
     begun(board, folder).finish("FINISHED")
 
