@@ -55,7 +55,8 @@ class Vigil:
         __: TracebackType | None,
     ) -> None:
         self._stop.set()
-        if error and not self._lost and not _answers(self._head):
+        failed = isinstance(error, Exception)  # not stopped by a person, who may stop Ray as well
+        if failed and not self._lost and not _answers(self._head):
             self._give_up_on_head()  # Ray was quicker: some actor of its own does not answer
         if error and self._lost:
             raise self._lost from error
