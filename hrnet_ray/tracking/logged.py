@@ -112,7 +112,7 @@ def _plain(package: str) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """MLflow asks for an environment that we name ourselves; torch tells of its own future."""
-    chatty = [getLogger(name) for name in ("mlflow", "torch.export")]
+    chatty = [getLogger(name) for name in ("mlflow", "torch.export", "torch.__trace")]
     levels = [logger.level for logger in chatty]
     for logger in chatty:
         logger.setLevel(ERROR)

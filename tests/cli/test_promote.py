@@ -83,7 +83,7 @@ def world(tigers: Manifest, storage: Path, capsys: pytest.CaptureFixture[str]) -
     return World(tigers, storage, capsys)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(480)
 def test_the_champion_changes_only_for_a_better_one(world: World, tmp_path: Path):
     """One story, because each version takes seconds to export; its chapters are below."""
     first = world.call("promote", world.train("fair", **FAIR))
