@@ -7,12 +7,18 @@ from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.inference.evaluation import Evaluation, Judged
 
 
+LONGEST = 5000  # characters of a description in MLflow
+
+
 @dataclass(frozen=True)
 class Verdict:
     """Whether the candidate becomes the champion, and why."""
 
     promoted: bool
     why: str
+
+    def __str__(self) -> str:
+        return f"{'promoted' if self.promoted else 'not promoted'}: {self.why}"
 
 
 def decide(evaluation: Evaluation, *, forced: bool) -> Verdict:
@@ -22,12 +28,12 @@ def decide(evaluation: Evaluation, *, forced: bool) -> Verdict:
         value = evaluation.judged.assessment.value
         if value > 0 or forced:
             return Verdict(True, "there was no champion")
-        return Verdict(False, "it finds nothing: no champion is better than this one")
+        return Verdict(False, "it finds nothing, and no champion is better than this one")
     sure = f"{100 * against.interval.confidence:g} % interval of the difference"
     if against.interval.low > 0:
-        return Verdict(True, f"better: the {sure} lies above 0")
+        return Verdict(True, f"better, the {sure} lies above 0")
     worse = against.interval.high < 0
-    said = f"worse: the {sure} lies below 0" if worse else f"within noise: the {sure} holds 0"
+    said = f"worse, the {sure} lies below 0" if worse else f"within noise, the {sure} holds 0"
     return Verdict(forced, f"forced, though {said}" if forced else said)
 
 
@@ -62,8 +68,7 @@ def lines_of(
     lines.append(("data", f"{evaluation.data} {evaluation.question.split}, {rows}", ""))
     if note:
         lines.append(("note", note, ""))
-    said = "is the champion now" if verdict.promoted else "is not promoted"
-    return [*lines, ("verdict", f"{said}; {verdict.why}", "")]
+    return [*lines, ("verdict", str(verdict), "")]
 
 
 def as_table(lines: Lines) -> str:
@@ -75,11 +80,13 @@ def as_table(lines: Lines) -> str:
     return "\n".join(line.rstrip() for line in [title, *body])
 
 
-def as_markdown(lines: Lines) -> str:
-    """For the page of the version in MLflow."""
+def as_markdown(lines: Lines, card: str) -> str:
+    """For the page of the version in MLflow; its list of versions shows the first line."""
+    verdict = next(said for what, said, _ in lines if what == "verdict")
     heads = [("", "candidate", "champion" if _paired(lines) else "")]
     table = [f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in [*heads, *lines]]
-    return "\n".join([table[0], "|---|---|---|", *table[1:]])
+    text = "\n".join([f"{verdict}\n", table[0], "|---|---|---|", *table[1:], f"\n{card}"])
+    return text[:LONGEST]
 
 
 def tags_of(verdict: Verdict, evaluation: Evaluation, manifest: Manifest) -> dict[str, str]:

@@ -18,7 +18,7 @@ from hrnet_ray.data.labels import check_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.evaluation import Candidate, Evaluation, Question, evaluate
-from hrnet_ray.inference.model_folder import fingerprints
+from hrnet_ray.inference.model_folder import CARD, fingerprints
 from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
 from hrnet_ray.tracking.logged import log_model
 from hrnet_ray.tracking.registry import (
@@ -130,13 +130,18 @@ class Contest:
         lines = lines_of(verdict, evaluation, names, note)
         print(as_table(lines))
         tags = tags_of(verdict, evaluation, self.manifest)
-        self.registry.note(version, tags, as_markdown(lines))
+        self.registry.note(version, tags, as_markdown(lines, self._card()))
         Telling(self.registry, self.run.info.run_id).tell(evaluation, None)
         if verdict.promoted:
             self._crown(version, champion)
         else:
             self.registry.move(CHALLENGER, version)
         return 0 if verdict.promoted else NOT_BETTER
+
+    def _card(self) -> str:
+        """The model card, for the version's page; anybody may have removed it."""
+        path = self.loaded.path / CARD
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     def _judged(self, champion: Version | None) -> Evaluation:
         args = self.args

@@ -539,4 +539,4 @@ def test_a_folder_without_pictures_or_model_is_refused(command, otters: Path, mo
     )
     code, _, said = command(*words, otters / "images", "--model", otters / "empty")
     assert code == 3
-    assert said.startswith(f"error: a model that cannot be loaded\n  {otters / 'empty'}: ")
+    assert said.startswith(f"error: no model there\n  --model {otters / 'empty'}\n")

@@ -88,17 +88,17 @@ def test_the_champion_changes_only_for_a_better_one(world: World, tmp_path: Path
     """One story, because each version takes seconds to export; its chapters are below."""
     first = world.call("promote", world.train("fair", **FAIR))
     assert (first.code, first.aliases) == (0, {"champion": "1"})
-    assert "is the champion now; there was no champion" in first.said
+    assert "promoted: there was no champion" in first.said
 
     worse = world.call("promote", world.train("poor", **POOR))
     assert (worse.code, worse.aliases) == (1, {"champion": "1", "challenger": "2"})
-    assert "is not promoted; worse: the 95 % interval of the difference lies below 0" in worse.said
+    assert "not promoted: worse, the 95 % interval of the difference lies below 0" in worse.said
 
     good = world.train("good", **GOOD)
     better = world.call("promote", good)
     assert (better.code, better.complained) == (0, "")
     assert better.aliases == {"champion": "3", "previous": "1", "challenger": "2"}
-    assert "is the champion now; better: the 95 % interval of the difference" in better.said
+    assert "promoted: better, the 95 % interval of the difference" in better.said
 
     again = world.call("promote", good)
     assert (again.code, again.aliases) == (0, better.aliases)
@@ -110,7 +110,7 @@ def test_the_champion_changes_only_for_a_better_one(world: World, tmp_path: Path
     run_id = world.client.get_model_version(NAME, "2").run_id
     forced = world.call("promote", run_id, "--force", "--storage", world.storage)
     assert (forced.code, forced.aliases) == (0, {"champion": "2", "previous": "1"})
-    assert "is the champion now; forced, though worse" in forced.said
+    assert "promoted: forced, though worse" in forced.said
 
     _the_version_says_why(world)
     _evaluate_and_predict_take_mlflows_names(world, tmp_path)
@@ -124,7 +124,9 @@ def _the_version_says_why(world: World) -> None:
     assert version.tags["data.digest"] == world.tigers.digest
     assert float(version.tags["OKS_AP"]) > 0.6
     assert version.tags["difference"].startswith("+0.")
-    assert version.description.splitlines()[1] == "|---|---|---|"
+    assert version.description.startswith("promoted: better, the 95 % interval of the difference")
+    assert version.description.splitlines()[3] == "|---|---|---|"
+    assert "# HRNet-W8 for easy" in version.description
     assert f"| version | {NAME} version 3 | {NAME} version 1 |" in version.description
     run = world.client.get_run(version.run_id)
     assert run.info.run_name == "good"
