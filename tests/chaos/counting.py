@@ -2,12 +2,12 @@
 
     python tests/chaos/counting.py COUNTS ROOT STORAGE TRIALS
 
-Each process adds a byte to a file of its own in COUNTS per picture; the file's name tells which
-kind of process it was.
+Each process adds a line to a file of its own in COUNTS per picture: the sha256 of its bytes.
 """
 
 import os
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,11 @@ def count_decoding() -> None:
     """Let this process count what it decodes from now on."""
     from hrnet_ray.data import pictures
 
-    folder = os.environ["COUNTS"]
-
-    decode = pictures.decode
+    folder, decode = os.environ["COUNTS"], pictures.decode
 
     def counted(data: bytes) -> Any:
-        with (Path(folder) / str(os.getpid())).open("ab", buffering=0) as file:
-            file.write(b".")
+        with (Path(folder) / str(os.getpid())).open("a", encoding="utf-8") as file:
+            file.write(sha256(data).hexdigest() + "\n")
         return decode(data)
 
     pictures.decode = counted
