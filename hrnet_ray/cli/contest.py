@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.inference.evaluation import Evaluation, Judged
 
-
 LONGEST = 5000  # characters of a description in MLflow
 
 
