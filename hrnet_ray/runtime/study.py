@@ -16,7 +16,7 @@ from hrnet_ray.runtime.latency import LATENCY
 from hrnet_ray.runtime.records import read_epochs, tolerated
 from hrnet_ray.runtime.run_folder import ARTIFACTS, write_summary
 from hrnet_ray.runtime.search import Search
-from hrnet_ray.runtime.tracked import open_run
+from hrnet_ray.runtime.tracked import open_run, vouch_for_model
 from hrnet_ray.runtime.train import conclude
 from hrnet_ray.runtime.trial import Plan
 from hrnet_ray.runtime.trial_notes import TrialNote, read_notes, trials_folder
@@ -75,6 +75,7 @@ class Records:
             if note.state == "done"
         }
         for folder, run in self.children.items():
+            vouch_for_model(run, folder)
             run.log_folder(folder, only=ARTIFACTS)
             run.finish(self._ending(run, trials[folder.name]) if study else cut.get(folder, failed))
         if study:
@@ -85,6 +86,7 @@ class Records:
                 | {f"best.{name}": float(value) for name, value in drawn.items()},
                 tags={"best.trial": best["folder"]},
             )
+            vouch_for_model(self.parent, self.plan.folder)
             self.parent.log_folder(
                 self.plan.folder, only=(*ARTIFACTS, "trials.csv", study_report.REPORT)
             )
