@@ -41,6 +41,7 @@ KEY = "hrnet.key"
 AT_ONCE = 900  # numbers in a request; MLflow takes 1,000
 PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 500, 5000, 36  # what MLflow keeps of them, or less
 LARGEST_PICTURE = 300_000  # bytes
+ALREADY_THERE = "RESOURCE_ALREADY_EXISTS"
 FAILURES = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
 CHATTY = ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool")
 
@@ -146,7 +147,14 @@ class Server:
             if found.lifecycle_stage == "deleted":  # in the UI; its name is still taken
                 self.client.restore_experiment(found.experiment_id)
             return found.experiment_id
-        return self.client.create_experiment(name, artifact_location=_artifacts_of(self._address))
+        place = _artifacts_of(self._address)
+        try:
+            return self.client.create_experiment(name, artifact_location=place)
+        except MlflowException as error:
+            made = self.client.get_experiment_by_name(name)
+            if error.error_code != ALREADY_THERE or made is None:
+                raise
+            return made.experiment_id  # by another command, or by a request that seemed to be lost
 
     def _only(self, experiment: str, key: str) -> Run | None:
         """The first run with this key. Any other was made by a request that seemed to be lost."""

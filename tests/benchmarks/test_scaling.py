@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.timeout(180)  # two more processes that import torch
 def test_two_workers_are_timed_against_one(root: Path):
     command = [sys.executable, "benchmarks/scaling.py", "--quick", "--width", "4", "--crops", "2"]
 

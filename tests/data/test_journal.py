@@ -168,7 +168,7 @@ def test_a_killed_command_goes_on(tmp_path: Path):
     """)
     going = subprocess.Popen([sys.executable, "-c", command])
     made = tmp_path / "out" / ".journal"
-    while going.poll() is None and (not made.is_dir() or len(list(made.iterdir())) < 4):
+    while going.poll() is None and (not made.is_dir() or len(list(made.iterdir())) < 6):
         time.sleep(0.005)
     os.kill(going.pid, signal.SIGKILL)
     assert going.wait() == -signal.SIGKILL, "it was faster than its killer"
@@ -178,7 +178,7 @@ def test_a_killed_command_goes_on(tmp_path: Path):
 
     manifest = written(tmp_path / "images", some(60), shard_rows=2, make=counted)
 
-    assert len(counted.files) <= 27  # the fourth report may not have been whole
+    assert len(counted.files) <= 27  # the last reports may not have been whole
     verify(manifest)
     names = [path.name for path in (tmp_path / "out" / "train").iterdir()]
     assert sorted(names) == [f"{at:05d}.parquet" for at in range(30)]

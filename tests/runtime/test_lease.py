@@ -18,7 +18,7 @@ from hrnet_ray.runtime import lease
 from hrnet_ray.runtime.lease import LEASE, Lease
 from hrnet_ray.runtime.run_folder import open_run_folder
 from hrnet_ray.runtime.train import fit
-from hrnet_ray.runtime.tune import Search, _plain, sweep
+from hrnet_ray.runtime.tune import Search, sweep
 
 HOLDER = """
 import sys, time
@@ -213,8 +213,8 @@ def test_a_run_or_a_search_that_goes_on_already_is_refused_before_ray_starts(tin
         fit(tiny, here)
     space = {"optim.lr": tune.loguniform(1e-4, 1e-2)}
     study = replace(tiny, name="study")
-    searched = {"optim.lr": repr(_plain(space["optim.lr"]))}
-    folder = open_run_folder(study, here, tigers, searched=searched)
+    folder = folder.with_name("study")
+    folder.mkdir()
     with Lease(folder), pytest.raises(ClusterError, match="going on already"):
         sweep(study, space, here, Search(trials=1))
 
