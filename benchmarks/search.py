@@ -38,7 +38,7 @@ from hrnet_ray.config import (
     override,
 )
 from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.trial_notes import read_notes, trials_folder
+from hrnet_ray.runtime.studies.trial_notes import read_notes, trials_folder
 from hrnet_ray.runtime.tune import Search, Study, sweep
 
 RATES, SIGMAS = (3e-4, 1e-3, 3e-3, 1e-2), (0.7, 1.1, 1.8)

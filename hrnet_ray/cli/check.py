@@ -11,9 +11,9 @@ from hrnet_ray.config import AugmentConfig, DataConfig, HeatmapConfig
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.data.vouch import verify
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.inference.report import write_report
-from hrnet_ray.inference.report_counts import Counts, count
-from hrnet_ray.inference.report_findings import Kind, Spot
+from hrnet_ray.inference.report.counts import Counts, count
+from hrnet_ray.inference.report.findings import Kind, Spot
+from hrnet_ray.inference.report.report import write_report
 from hrnet_ray.learning.batch import Recipe
 from hrnet_ray.pose.augment import Augmentation
 from hrnet_ray.text import printable

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.inference.evaluation import Evaluation, Judged
+from hrnet_ray.inference.evaluation.evaluation import Evaluation, Judged
 
 LONGEST = 5000  # characters of a description in MLflow
 

@@ -14,7 +14,7 @@ from hrnet_ray.cli.telling import Telling
 from hrnet_ray.data.labels import check_folder, make_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.inference.evaluation import (
+from hrnet_ray.inference.evaluation.evaluation import (
     Candidate,
     Evaluation,
     Finder,
@@ -22,9 +22,9 @@ from hrnet_ray.inference.evaluation import (
     evaluate,
     find_here,
 )
-from hrnet_ray.inference.evaluation_page import page
-from hrnet_ray.inference.evaluation_plots import draw
-from hrnet_ray.inference.evaluation_text import as_document, as_text
+from hrnet_ray.inference.evaluation.page import page
+from hrnet_ray.inference.evaluation.plots import draw
+from hrnet_ray.inference.evaluation.text import as_document, as_text
 from hrnet_ray.learning.assessment import results_of
 from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
 from hrnet_ray.learning.oks import NMS_OKS

@@ -17,7 +17,7 @@ from hrnet_ray.cli.telling import Telling, no_run, run_id_of
 from hrnet_ray.data.labels import check_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import ClusterError, DataError, UsageError
-from hrnet_ray.inference.evaluation import Candidate, Evaluation, Question, evaluate
+from hrnet_ray.inference.evaluation.evaluation import Candidate, Evaluation, Question, evaluate
 from hrnet_ray.inference.model_folder import CARD, fingerprints
 from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
 from hrnet_ray.tracking.logged import log_model

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hrnet_ray.cli.models import Loaded, Store
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DataError
-from hrnet_ray.inference.evaluation import Evaluation
+from hrnet_ray.inference.evaluation.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from hrnet_ray.tracking.registry import Registry

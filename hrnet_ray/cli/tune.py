@@ -7,8 +7,8 @@ import tyro
 
 from hrnet_ray.cli.train import tell_where
 from hrnet_ray.config import Cluster, Experiment
-from hrnet_ray.runtime.space import parse_space
-from hrnet_ray.runtime.study import Trial
+from hrnet_ray.runtime.studies.space import parse_space
+from hrnet_ray.runtime.studies.study import Trial
 from hrnet_ray.runtime.tune import Search, Space, Study, sweep
 
 

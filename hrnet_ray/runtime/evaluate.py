@@ -18,9 +18,9 @@ from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.pictures import cv2
 from hrnet_ray.data.shards import Progress
 from hrnet_ray.errors import ClusterError, HrnetRayError
-from hrnet_ray.inference.evaluation import Candidate
-from hrnet_ray.inference.evaluation_labels import Labelled
-from hrnet_ray.inference.evaluation_rows import Found, Part, find
+from hrnet_ray.inference.evaluation.evaluation import Candidate
+from hrnet_ray.inference.evaluation.labels import Labelled
+from hrnet_ray.inference.evaluation.rows import Found, Part, find
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.learning.boxes import Boxes
 from hrnet_ray.runtime.machines import Share, connect, share_of

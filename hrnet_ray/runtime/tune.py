@@ -13,20 +13,20 @@ from ray import tune
 from hrnet_ray.config import Cluster, Experiment, flatten
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import UsageError
-from hrnet_ray.runtime.draws import Point, Space, check_space, grid, warm_points
-from hrnet_ray.runtime.early_stopping import EarlyStopping
 from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.run_folder import open_run_folder
-from hrnet_ray.runtime.search import WITHOUT_MEANING, Search
-from hrnet_ray.runtime.searcher import StudySearcher, filled_rule
 from hrnet_ray.runtime.stopping import stoppable
-from hrnet_ray.runtime.study import Records, Study, conclude_study
+from hrnet_ray.runtime.studies.draws import Point, Space, check_space, grid, warm_points
+from hrnet_ray.runtime.studies.early_stopping import EarlyStopping
+from hrnet_ray.runtime.studies.search import WITHOUT_MEANING, Search
+from hrnet_ray.runtime.studies.searcher import StudySearcher, filled_rule
+from hrnet_ray.runtime.studies.study import Records, Study, conclude_study
+from hrnet_ray.runtime.studies.trial import Plan, run_trial
+from hrnet_ray.runtime.studies.trial_notes import NUMBER, Diary, amend, ended, failed
 from hrnet_ray.runtime.train import announce, check
-from hrnet_ray.runtime.trial import Plan, run_trial
-from hrnet_ray.runtime.trial_notes import NUMBER, Diary, amend, ended, failed
 from hrnet_ray.runtime.vigil import Vigil
 from hrnet_ray.tracking import Board
 

@@ -15,7 +15,7 @@ import ray
 
 from hrnet_ray.config import Cluster, Experiment, override
 from hrnet_ray.runtime.machines import SETTINGS
-from hrnet_ray.runtime.space import parse_space
+from hrnet_ray.runtime.studies.space import parse_space
 from hrnet_ray.runtime.tune import Search, sweep
 
 TINY = {

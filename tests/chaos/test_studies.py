@@ -23,7 +23,7 @@ from ray import tune
 from hrnet_ray.config import Cluster
 from hrnet_ray.data.manifest import read_table
 from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.trial_notes import read_notes, trials_folder
+from hrnet_ray.runtime.studies.trial_notes import read_notes, trials_folder
 from hrnet_ray.runtime.tune import Search, sweep
 from hrnet_ray.tracking import database_uri
 

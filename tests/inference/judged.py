@@ -13,7 +13,7 @@ from hrnet_ray.data.prepare import prepare
 from hrnet_ray.data.readers.coco import read_coco
 from hrnet_ray.data.readers.mpii import read_mpii
 from hrnet_ray.data.sources import Source
-from hrnet_ray.inference.evaluation import Candidate
+from hrnet_ray.inference.evaluation.evaluation import Candidate
 from hrnet_ray.inference.model_folder import ModelSpec, save_model
 from hrnet_ray.models import HRNet
 from hrnet_ray.skeletons import ATRW, Skeleton

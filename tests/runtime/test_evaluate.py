@@ -11,8 +11,8 @@ from hrnet_ray.cli import main
 from hrnet_ray.config import Cluster
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import ClusterError, DataError
-from hrnet_ray.inference.evaluation import Question, evaluate
-from hrnet_ray.inference.evaluation_labels import read_labels
+from hrnet_ray.inference.evaluation.evaluation import Question, evaluate
+from hrnet_ray.inference.evaluation.labels import read_labels
 from hrnet_ray.runtime.evaluate import Sharing
 from tests.inference.judged import EASY, candidate, rot, write_easy_tigers, write_model
 

@@ -1,0 +1,72 @@
+"""The data report: look at the data before a model does.
+
+OUT/check.html              the page, complete in itself
+OUT/samples.png             16 training instances as they are stored
+OUT/samples_augmented.png   the same ones as the model meets them in its first epoch, with heatmaps
+OUT/suspects.png            16 things that deserve a look, if there are any
+OUT/counts.csv              all figures
+OUT/suspects.csv            everything that deserves a look
+OUT/skipped.csv             everything that was left out
+"""
+
+from pathlib import Path
+
+from hrnet_ray.data import pictures
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.errors import DataError
+from hrnet_ray.inference.report.counts import Counts, count
+from hrnet_ray.inference.report.crops import augmented_tiles
+from hrnet_ray.inference.report.page import page
+from hrnet_ray.inference.report.sheets import (
+    as_sheet,
+    read_samples,
+    stored_tiles,
+    suspect_tiles,
+)
+from hrnet_ray.inference.report.tables import write_counts, write_skipped, write_suspects
+from hrnet_ray.learning.batch import Recipe
+
+
+def write_report(
+    manifest: Manifest,
+    out: Path,
+    *,
+    recipe: Recipe,
+    sigma: float,
+    rounded: bool = True,
+    counts: Counts | None = None,
+) -> Path:
+    """Write the files above and return the page's path.
+
+    The second sheet shows epoch 0 of a run with this `recipe` and heatmaps of this `sigma`.
+    `counts` is for a caller who has called `count` already.
+
+    Raises:
+        DataError: a split without rows, files that do not add up, or `out` cannot be written.
+    """
+    counts = counts or count(manifest)
+    samples = read_samples(manifest)
+    sheets = {
+        "samples": stored_tiles(samples, manifest.skeleton),
+        "samples_augmented": augmented_tiles(samples, recipe, sigma=sigma, rounded=rounded),
+        "suspects": suspect_tiles(manifest, counts),
+    }
+    html = page(manifest, counts, sheets, recipe, sigma)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_counts(counts, out / "counts.csv")
+        write_suspects(counts, out / "suspects.csv")
+        write_skipped(counts, out / "skipped.csv")
+        path = out / "check.html"
+        path.write_text(html, encoding="utf-8")
+        (out / "suspects.png").unlink(missing_ok=True)  # of an earlier time
+    except OSError as error:
+        raise DataError(
+            "a report that cannot be written",
+            f"--out {out}: {error.strerror}",
+            "give a folder that can be written",
+        ) from error
+    for name, tiles in sheets.items():
+        if tiles:
+            pictures.write(out / f"{name}.png", as_sheet(tiles))
+    return path

@@ -1,0 +1,83 @@
+"""One trial of a study, in the process that Tune gives it.
+
+A process that is new has to import this room before it can train, so neither MLflow nor Optuna nor
+anything else that only the driver needs is known here.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from hrnet_ray.config import Cluster, Experiment, flatten, override
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.errors import HrnetRayError
+from hrnet_ray.runtime.hosts import TrialHost
+from hrnet_ray.runtime.ingest import Stored
+from hrnet_ray.runtime.machines import Share
+from hrnet_ray.runtime.run_folder import made_with
+from hrnet_ray.runtime.studies.latency import TimedHost
+from hrnet_ray.runtime.studies.trial_notes import NUMBER, amend, failed, trials_folder
+from hrnet_ray.runtime.worker import Job, train_worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What every trial is told. Plain values: it travels to other machines."""
+
+    base: Experiment
+    cluster: Cluster
+    manifest: Manifest
+    folder: Path
+    share: Share
+    against_latency: bool = False
+
+
+def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) -> None:
+    """One Tune trial. An error of the user's ends it; anything else, Tune tries once more."""
+    # Where one process serves several trials, the next one waits for this one's thread to end.
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
+    try:
+        _train_trial(config, plan, data)
+    except HrnetRayError as error:
+        amend(plan.folder, config[NUMBER], partial(failed, error=error))
+
+
+def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) -> None:
+    """A Ray Train run of its own, or, with one worker, in this very process."""
+    drawn = {name: _tupled(value) for name, value in config.items() if name != NUMBER}
+    number = config[NUMBER]
+    experiment = override(plan.base, drawn | {"name": f"{plan.base.name}/trials/{number}"})
+    folder = trials_folder(plan.folder) / number
+    settings = flatten(experiment) | {"drawn": drawn}
+    part = folder / "resolved.json.part"  # the driver may be reading the one of an earlier try
+    part.write_text(json.dumps(settings, indent=2), encoding="utf-8")
+    part.replace(folder / "resolved.json")
+    if plan.cluster.workers > 1:
+        from hrnet_ray.runtime.train import train_once  # knows MLflow
+
+        report = TuneReportCallback()
+        train_once(
+            experiment, plan.cluster, plan.share, plan.manifest, folder, data, callbacks=[report]
+        )
+        return
+    about = made_with(experiment, plan.manifest, workers=1)
+    timed = TimedHost(folder, about, input_hw=experiment.data.input_hw)
+    job = Job(
+        experiment=experiment,
+        manifest=plan.manifest,
+        data=data,
+        run_folder=folder,
+        threads=plan.share.threads,
+        write_order=plan.cluster.write_order,
+        host=timed if plan.against_latency else TrialHost(folder, about),
+    )
+    train_worker({"job": job})
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value  # JSON knows no tuples

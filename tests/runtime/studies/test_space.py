@@ -1,0 +1,29 @@
+import pytest
+
+from hrnet_ray.errors import UsageError
+from hrnet_ray.runtime.studies.space import parse_space
+
+
+def test_words_become_samplers_with_their_bounds():
+    space = parse_space(["optim.lr=log(1e-4, 3e-3)", "heatmap.sigma=uniform(1,4)"])
+
+    assert list(space) == ["optim.lr", "heatmap.sigma"]
+    assert (space["optim.lr"].lower, space["optim.lr"].upper) == (1e-4, 3e-3)
+    assert (space["heatmap.sigma"].lower, space["heatmap.sigma"].upper) == (1.0, 4.0)
+
+
+def test_a_choice_keeps_numbers_as_numbers_and_words_as_words():
+    space = parse_space(["optim.batch_size=choice(32,64)", "optim.loss=choice(mse,ohkm)"])
+
+    assert space["optim.batch_size"].categories == [32, 64]
+    assert space["optim.loss"].categories == ["mse", "ohkm"]
+
+
+@pytest.mark.parametrize(
+    "entry", ["optim.lr", "optim.lr=log(3,1)", "optim.lr=log(a,b)", "optim.lr=gauss(0,1)"]
+)
+def test_what_cannot_be_read_is_quoted(entry):
+    with pytest.raises(UsageError) as refused:
+        parse_space([entry])
+
+    assert f"--space {entry}" in str(refused.value)
