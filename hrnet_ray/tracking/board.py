@@ -144,7 +144,9 @@ class Run:
     def finish(self, status: str) -> None:
         """FINISHED, FAILED or KILLED. It is the last word on a study, or on a run by itself."""
         at_ms, last = self._story.ended_ms, last_sign(self.folder)
-        if at_ms is None or at_ms < last:  # else nothing came to it since it ended before
+        if self._story.parent and last:
+            at_ms = last  # its study tells of all ends at once, when it ends itself
+        elif at_ms is None or at_ms < last:  # else nothing came to it since it ended before
             at_ms = _now_ms()
         self._write(replace(self._story, status=status, ended_ms=at_ms))
         if self._story.parent is None:

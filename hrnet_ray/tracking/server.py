@@ -41,6 +41,8 @@ KEY = "hrnet.key"
 AT_ONCE = 900  # numbers in a request; MLflow takes 1,000
 PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 500, 5000, 36  # what MLflow keeps of them, or less
 LARGEST_PICTURE = 300_000  # bytes
+SHOWN_PX = 1024
+"""Longer side of the copy that the page shows; MLflow's own 256 leave a crop of sixteen 64."""
 ALREADY_THERE = "RESOURCE_ALREADY_EXISTS"
 FAILURES = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
 CHATTY = ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool")
@@ -119,7 +121,7 @@ class Server:
             return
         with self._answering(), tempfile.TemporaryDirectory() as folder:
             _save_small(whole, Path(folder) / f"{name}.png")
-            compress_image_size(whole).save(Path(folder) / f"{name}+compressed.webp")
+            _shown(whole).save(Path(folder) / f"{name}+compressed.webp")
             self.client.log_artifacts(run_id, folder, "images")
             self.client.set_tag(run_id, "mlflow.loggedImages", "True")
 
@@ -253,3 +255,8 @@ def _save_small(picture: Image.Image, path: Path) -> None:
     while path.stat().st_size > LARGEST_PICTURE:
         picture.quantize(256).save(path)
         picture = picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)))
+
+
+def _shown(picture: Image.Image) -> Image.Image:
+    """The copy for the page, which is not larger than the picture."""
+    return compress_image_size(picture, min(SHOWN_PX, max(picture.size)))
