@@ -3,9 +3,7 @@ import json
 import math
 import re
 import shutil
-import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +25,7 @@ from hrnet_ray.learning.batch import CanvasBatch, Recipe, augmented
 from hrnet_ray.pose.augment import Augmentation
 from hrnet_ray.skeletons import Skeleton
 from tests.inference.cats import ANSI, FORMULA, HOSTILE, write_cats
+from tests.inference.pages import WATCH, Elements, browse
 
 INPUT_HW = (64, 96)
 
@@ -162,26 +161,6 @@ def test_the_tables_hold_all_and_no_formula(report: Path):
     every = [cell for table in (counts, suspects, skipped) for line in table for cell in line]
     assert not [cell for cell in every if cell.startswith(("=", "+", "-", "@"))]
     assert not [cell for cell in every if "\n" in cell or "\x1b" in cell]
-
-
-class Elements(HTMLParser):
-    """The elements of a page, and all its text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: set[str] = set()
-        self.links: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes |= {name for name, _ in attrs}
-        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_the_page_shows_the_sums_and_escapes_every_name(report: Path):
@@ -333,21 +312,6 @@ def chromium() -> str:
     return found
 
 
-FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
-QUIET = "--disable-background-networking --disable-component-update --enable-logging=stderr"
-
-
-def browse(chromium: str, url: str, tmp_path: Path, *flags: str) -> subprocess.CompletedProcess:
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    return subprocess.run(
-        [chromium, *FLAGS.split(), *QUIET.split(), profile, *flags, url],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=True,
-    )
-
-
 @pytest.mark.browser
 def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, tmp_path: Path):
     shot = tmp_path / "page.png"
@@ -364,23 +328,6 @@ def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, 
     assert page[5, 5].tolist() == [251, 250, 248]  # the style sheet's paper
     warm = (abs(page - np.array(LEFT)).max(-1) < 40).sum()
     assert warm > 500  # the pictures are there, not only their frames
-
-
-WATCH = """<!DOCTYPE html><iframe id="page" style="width: {width}px; height: 800px"></iframe>
-<pre id="said"></pre>
-<script>
-  const frame = document.getElementById("page");
-  frame.onload = () => {{
-    const page = frame.contentDocument, images = [...page.images];
-    document.getElementById("said").textContent = JSON.stringify({{
-      images: images.length,
-      loaded: images.filter(image => image.naturalWidth > 0).length,
-      wide: page.documentElement.scrollWidth - page.documentElement.clientWidth,
-      paper: getComputedStyle(page.body).backgroundColor,
-    }});
-  }};
-  frame.srcdoc = {page};
-</script>"""
 
 
 @pytest.mark.browser

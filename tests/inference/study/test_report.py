@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.inference.test_report import WATCH, Elements, browse
 
 from hrnet_ray.config import Experiment, flatten
 from hrnet_ray.data import pictures
@@ -14,6 +13,7 @@ from hrnet_ray.errors import DataError
 from hrnet_ray.inference.study import plots as study_plots, report as study_report
 from hrnet_ray.inference.study.front import on_front
 from hrnet_ray.inference.study.trials import read_trials
+from tests.inference.pages import WATCH, Elements, browse
 from tests.inference.studies import HOSTILE, rate_and_sigma, with_latency, write_study
 
 PLOTS = ["cost", "keypoints", "lr_sigma", "parallel", "rungs", "settings"]
