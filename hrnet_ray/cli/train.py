@@ -33,7 +33,7 @@ def run(args: Args) -> None:
 
 def tell_where(folder: Path, cluster: Cluster) -> None:
     """Say where the pictures and the model are, and how to compare and use them."""
-    here = _near(folder)
+    here = near(folder)
     print(f"  pictures  {here}/plots")
     print(f"  model     {here}/model")
     print(f"  compare   {mlflow_command(cluster)}")
@@ -44,11 +44,11 @@ def mlflow_command(cluster: Cluster) -> str:
     """How to see the runs: the server's address, or the command that opens the local store."""
     if cluster.tracking_uri:
         return without_secrets(cluster.tracking_uri)
-    store = _near(Path(cluster.storage) / "mlflow.db")
+    store = near(Path(cluster.storage) / "mlflow.db")
     return f"mlflow server --backend-store-uri sqlite:///{store}    then http://127.0.0.1:5000"
 
 
-def _near(path: Path) -> str:
+def near(path: Path) -> str:
     """As short as it can be pasted: relative to here where it lies below."""
     relative = os.path.relpath(path)
     return str(path.absolute()) if relative.startswith("..") else relative

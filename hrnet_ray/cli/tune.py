@@ -5,8 +5,9 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.cli.train import tell_where
+from hrnet_ray.cli.train import near, tell_where
 from hrnet_ray.config import Cluster, Experiment
+from hrnet_ray.inference.study.report import REPORT
 from hrnet_ray.runtime.studies.space import parse_space
 from hrnet_ray.runtime.studies.study import Trial
 from hrnet_ray.runtime.tune import Search, Space, Study, sweep
@@ -45,6 +46,8 @@ def search_and_tell(
         print(f"{trial['score']:>10.4f}  {trial['epochs']:>6}  {drawn}{_ending(trial)}")
     settings = ", ".join(f"{name} {_short(study.best[name])}" for name in space)
     print(f"best {study.main} {study.best['score']:.4f} with {settings}")
+    if (page := study.folder / REPORT).is_file():
+        print(f"  report    {near(page)}")
     tell_where(study.folder, cluster)
     return study
 

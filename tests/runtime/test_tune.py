@@ -39,6 +39,7 @@ def test_a_sweep_of_lr_and_sigma_is_recorded_as_a_study_with_its_trials(tiny, tm
     assert 1e-4 <= study.best["optim.lr"] <= 1e-2
     best = study.folder / "trials" / study.best["folder"] / "model" / "config.json"
     assert (study.folder / "model" / "config.json").read_bytes() == best.read_bytes()
+    assert (study.folder / "report.html").is_file()
     _mlflow_has_the_study(tmp_path, study)
 
     assert sweep(tiny, SPACE, alone, search).trials == study.trials  # the same command again
