@@ -1,0 +1,162 @@
+"""What people see in MLflow: a study in the pages of a real server, in a real browser.
+
+The pages are MLflow's. That they show what was recorded, where `docs/compare.md` says, is ours.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from hrnet_ray.data import pictures
+from hrnet_ray.tracking import Board
+from tests.tracking.browser import Page, browsing
+from tests.tracking.runs import begun, found, train
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
+
+SCORES = {"#01 lr=0.0031 sigma=2.5": (0.125, 0.25), "#02 lr=0.00075 sigma=1.5": (0.375, 0.625)}
+"""Of the epochs of each trial; halves of halves are printed as they are."""
+PARAMS = [{"optim.lr": 0.0031, "heatmap.sigma": 2.5}, {"optim.lr": 0.00075, "heatmap.sigma": 1.5}]
+TRIALS = "tags.study = 'pond' and tags.kind = 'trial'"
+GRID = "[...document.querySelectorAll('img')].filter((e) => e.src.includes('fixed16')).pop()"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> str:
+    """The browser's program."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("no chromium on this machine (apt-get install chromium)")
+    return program
+
+
+@pytest.fixture(scope="module")
+def study(server_port: int, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A study of two trials that the server was told of; returns the server's address."""
+    uri, storage = f"http://127.0.0.1:{server_port}", tmp_path_factory.mktemp("runs")
+    board = Board.open("pond", storage=storage, tracking_uri=uri)
+    parent = begun(board, storage / "pond", name="pond", tags={"kind": "study", "study": "pond"})
+    trials = []
+    for (name, scores), params in zip(SCORES.items(), PARAMS, strict=True):
+        folder = storage / "pond" / "trials" / name[1:3]
+        tags = {"kind": "trial", "study": "pond"}
+        trials.append(begun(board, folder, name=name, params=params, parent=parent, tags=tags))
+        for epoch, score in enumerate(scores):
+            train(folder, epoch, score=score)
+    for run in (*trials, parent):
+        run.finish("FINISHED")
+    return uri
+
+
+@pytest.fixture(scope="module")
+def page(chromium: str, study: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A browser that was told, on the first page, that no chat is looked for."""
+    folder = tmp_path_factory.mktemp("browser")
+    with browsing(chromium, folder, width=1400, height=900) as page:
+        page.open(study)
+        page.until_shown("hrnet/pond")
+        page.click("Model training")
+        page.click("Close")
+        yield page
+
+
+def experiment(uri: str) -> str:
+    """The address of its page."""
+    known = MlflowClient(uri).get_experiment_by_name("hrnet/pond")
+    assert known
+    return f"{uri}/#/experiments/{known.experiment_id}"
+
+
+def best_first(uri: str) -> str:
+    """The address of the trials in their order. Without one, MLflow folds them into the study."""
+    order = quote("metrics.`val/OKS_AP`", safe="")
+    return (
+        f"{experiment(uri)}/runs?searchFilter={quote(TRIALS)}&orderByKey={order}"
+        "&orderByAsc=false&startTime=ALL"
+    )
+
+
+def trials(uri: str) -> dict[str, str]:
+    """The ids of the trials' runs by name."""
+    return {str(run.info.run_name): run.info.run_id for run in found(uri, "pond")}
+
+
+def test_the_runs_table_shows_the_trials_their_settings_and_the_best_first(
+    page: Page, study: str, tmp_path: Path
+):
+    page.open(best_first(study))
+    page.until_shown("2 matching runs", *SCORES)
+    page.click("Columns")
+    for column in ("optim.lr", "heatmap.sigma", "val/OKS_AP"):
+        page.click(column, inside="[role=dialog]")
+    page.until_shown("0.0031", "0.00075", "2.5", "1.5", "0.25", "0.625")
+    page.keep(tmp_path / "table.png")
+
+    first, second = (page.text.index(name) for name in ("#02 lr", "#01 lr"))
+    assert first < second
+
+
+def test_a_runs_page_shows_its_last_figures_and_a_picture_for_each_epoch(
+    page: Page, study: str, tmp_path: Path
+):
+    run = f"{experiment(study)}/runs/{trials(study)['#02 lr=0.00075 sigma=1.5']}"
+    page.open(run)
+    page.until_shown("#02 lr=0.00075 sigma=1.5", "val/OKS_AP", "0.625", "Finished")
+    page.keep(tmp_path / "run.png")
+
+    page.open(f"{run}/model-metrics")
+    page.click("Search metric charts")
+    page.type("fixed16")
+    page.until(f"{GRID}?.src.includes('step%2B0%2B') && {GRID}.naturalWidth == 36")
+    slider = "document.querySelector('[role=slider]')"
+    assert page.run(f"[{slider}.ariaValueMin, {slider}.ariaValueMax]") == ["0", "1"]
+    page.run(f"{slider}.focus()")
+    page.key("ArrowRight", 39)
+    page.until(f"{GRID}?.src.includes('step%2B1%2B') && {GRID}.complete")
+    page.run(f"{GRID}.scrollIntoView({{block: 'center'}})")
+    page.keep(tmp_path / "image.png")
+
+    shown = pictures.read(tmp_path / "image.png").astype(int)
+    otter = np.array((200, 40, 10))  # what was drawn after epoch 1
+    assert (abs(shown - otter).max(-1) < 12).sum() > 400  # of its 36 x 24 pixels
+
+
+def test_trials_side_by_side_are_lines_through_their_settings_to_their_scores(
+    page: Page, study: str, tmp_path: Path
+):
+    ids = quote(json.dumps([trials(study)[name] for name in SCORES]))
+    number = experiment(study).rsplit("/", 1)[1]
+    page.open(f"{study}/#/compare-runs?runs={ids}&experiments={quote(json.dumps([number]))}")
+    page.until_shown("Comparing 2 Runs", "Parallel Coordinates Plot", *SCORES)
+    page.until("document.querySelectorAll('.parcoords .y-axis').length == 3")
+    page.keep(tmp_path / "compare.png")
+
+    axes = page.run(
+        "[...document.querySelectorAll('.parcoords .axis-title')].map(e=>e.textContent)"
+    )
+    assert sorted(axes)[:2] == ["heatmap.sigma", "optim.lr"]
+    for value in ("0.0031", "0.00075", "2.5", "1.5"):
+        assert f"\t{value}" in page.text
+
+
+def test_a_chart_has_a_line_for_each_trial_and_a_point_for_each_epoch(
+    page: Page, study: str, tmp_path: Path
+):
+    page.open(best_first(study) + "&compareRunsMode=CHART")
+    page.until_shown("2 matching runs")
+    page.click("Search metric charts")
+    page.type("val/OKS_AP$")
+    page.until("document.querySelectorAll('.scatterlayer .point').length == 4")
+    page.keep(tmp_path / "chart.png")
+
+    drawn = page.run(
+        "document.querySelector('.js-plotly-plot').data"
+        ".map((line) => [Array.from(line.x), Array.from(line.y)])"
+    )
+    assert sorted(drawn) == sorted([[0, 1], list(scores)] for scores in SCORES.values())
