@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from hrnet_ray.data import pictures
 from hrnet_ray.errors import UsageError
 from hrnet_ray.tracking import Board, board as board_module, database_uri
+from hrnet_ray.tracking.history import read_epochs
 from hrnet_ray.tracking.server import allowed
 from hrnet_ray.tracking.sync import sync
 from tests.tracking.runs import DIGEST, begun, found, history, images, recorded, train
@@ -235,3 +236,18 @@ def test_two_runs_of_one_key_become_one_again(board: Board, folder: Path, storag
 
 def test_a_database_is_made_under_another_name_of_which_nothing_stays(empty_database: Path):
     assert [path.name for path in empty_database.parent.iterdir()] == ["mlflow.db"]
+
+
+def test_a_trial_ended_with_its_last_epoch_though_its_study_says_so_later(storage: Path):
+    board = Board.open("ends", storage=storage, tracking_uri=None)
+    parent = begun(board, storage / "ends", name="ends", tags={"kind": "study"})
+    folder = storage / "ends" / "trials" / "01"
+    trial = begun(board, folder, name="#01", parent=parent, tags={"kind": "trial"})
+    train(folder, 0)
+    time.sleep(0.02)
+    trial.finish("FINISHED")
+    parent.finish("FINISHED")
+
+    runs = {run.data.tags["kind"]: run for run in found(database_uri(storage), "ends")}
+    (epoch,) = read_epochs(folder)
+    assert runs["trial"].info.end_time == epoch["at_ms"] < runs["study"].info.end_time
