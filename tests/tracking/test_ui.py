@@ -4,7 +4,6 @@ The pages are MLflow's. That they show what was recorded, where `docs/compare.md
 """
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
@@ -25,15 +24,6 @@ SCORES = {"#01 lr=0.0031 sigma=2.5": (0.125, 0.25), "#02 lr=0.00075 sigma=1.5": 
 PARAMS = [{"optim.lr": 0.0031, "heatmap.sigma": 2.5}, {"optim.lr": 0.00075, "heatmap.sigma": 1.5}]
 TRIALS = "tags.study = 'pond' and tags.kind = 'trial'"
 GRID = "[...document.querySelectorAll('img')].filter((e) => e.src.includes('fixed16')).pop()"
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    """The browser's program."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("no chromium on this machine (apt-get install chromium)")
-    return program
 
 
 @pytest.fixture(scope="module")

@@ -96,9 +96,11 @@ def reached(found: Visit | None, cluster: Cluster) -> Finding:
     said = f"{found.address}: {_count(found.nodes)} with {cpus:g} CPUs and {gpus:g} GPUs"
     for node in found.nodes:
         if node.devices > node.gpus:
-            fix = f"ray stop && ray start --address={found.address} --num-gpus={node.devices}"
+            # Not `ray stop` first: it would end every Ray of that account, not this node alone.
+            fix = f"ray start --address={found.address} --num-gpus={node.devices}"
             said = f"{said}; {node.address} has {node.devices} GPUs, Ray knows {node.gpus:g}"
-            return Finding("careful", said, f"ssh {node.address} {shlex.quote(fix)}")
+            again = f"ssh {node.address} {shlex.quote(fix)}"
+            return Finding("careful", said, f"end Ray's node there, then: {again}")
     if cluster.device == "gpu" and gpus < cluster.workers:
         said = f"{said}, {cluster.workers:g} GPUs are wanted"
         return Finding("wrong", said, "hrnet-ray train --cluster.device cpu")

@@ -304,14 +304,6 @@ def _caption_of(before: torch.Tensor, after: torch.Tensor, mirrored: bool) -> st
     return f"{'mirrored, ' if mirrored else ''}{said}{zoom:.2f}x"
 
 
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("no chromium on this machine (apt-get install chromium)")
-    return found
-
-
 @pytest.mark.browser
 def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, tmp_path: Path):
     shot = tmp_path / "page.png"

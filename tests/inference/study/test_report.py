@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -156,14 +155,6 @@ def test_a_plot_of_an_earlier_time_does_not_stay(tmp_path: Path):
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="a list of trials that cannot be read"):
         study_report.write(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def chromium() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    if found is None:
-        pytest.skip("no chromium on this machine (apt-get install chromium)")
-    return found
 
 
 @pytest.mark.browser

@@ -95,7 +95,9 @@ def test_gpus_that_ray_does_not_know_are_told():
 
     assert found.state == "careful"
     assert found.detail.endswith("10.0.0.2 has 4 GPUs, Ray knows 1")
-    assert found.fix.startswith("ssh 10.0.0.2 'ray stop && ray start --address=10.0.0.1:6379 ")
+    assert found.fix == (
+        "end Ray's node there, then: ssh 10.0.0.2 'ray start --address=10.0.0.1:6379 --num-gpus=4'"
+    )
 
 
 def test_fewer_gpus_than_workers_are_wrong():
