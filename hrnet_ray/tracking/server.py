@@ -11,10 +11,11 @@ import secrets
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")  # 120 s x 8 tries by default
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -44,6 +45,8 @@ LARGEST_PICTURE = 300_000  # bytes
 SHOWN_PX = 1024
 """Longer side of the copy that the page shows; MLflow's own 256 leave a crop of sixteen 64."""
 ALREADY_THERE = "RESOURCE_ALREADY_EXISTS"
+AT_THE_SAME_TIME = re.compile("IntegrityError|UniqueViolation|Duplicate entry")
+"""How SQLite, PostgreSQL and MySQL say that a row has been inserted by another one."""
 FAILURES = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
 CHATTY = ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool")
 
@@ -81,7 +84,7 @@ class Server:
         with self._answering():
             for start in range(0, len(metrics), AT_ONCE):
                 part = metrics[start : start + AT_ONCE]
-                self.client.log_batch(run_id, metrics=part, synchronous=True)
+                _settled(self.client.log_batch, run_id, metrics=part, synchronous=True)
 
     def marks(
         self,
@@ -96,7 +99,9 @@ class Server:
         labels = [RunTag(allowed(name), value[:TAG_LENGTH]) for name, value in tags.items()]
         with self._answering():
             if settings or labels:
-                self.client.log_batch(run_id, params=settings, tags=labels, synchronous=True)
+                _settled(
+                    self.client.log_batch, run_id, params=settings, tags=labels, synchronous=True
+                )
             there = self.client.get_run(run_id).data.tags if gone else {}
             for name in {allowed(name) for name in gone} & there.keys():
                 self.client.delete_tag(run_id, name)
@@ -104,7 +109,7 @@ class Server:
     def data(self, run_id: str, versions: Sequence[DataVersion]) -> None:
         """Tie a run to the versions of what it was made from."""
         with self._answering():
-            self.client.log_inputs(run_id, [_input(version) for version in versions])
+            _settled(self.client.log_inputs, run_id, [_input(version) for version in versions])
 
     def picture(self, run_id: str, picture: Picture, *, at_ms: int) -> None:
         """Show a picture with a slider over epochs, under a name that is always the same.
@@ -123,7 +128,7 @@ class Server:
             _save_small(whole, Path(folder) / f"{name}.png")
             _shown(whole).save(Path(folder) / f"{name}+compressed.webp")
             self.client.log_artifacts(run_id, folder, "images")
-            self.client.set_tag(run_id, "mlflow.loggedImages", "True")
+            _settled(self.client.set_tag, run_id, "mlflow.loggedImages", "True")
 
     def file(self, run_id: str, path: Path, *, under: str) -> None:
         """Copy a file into a folder of the run's artifacts."""
@@ -185,6 +190,20 @@ class Server:
                 f"{self.name}: {reason}",
                 "start it, correct --cluster.tracking-uri, or leave it out to use a local file",
             ) from error
+
+
+def _settled(tell: Callable[..., object], *what: Any, **more: Any) -> None:
+    """Tell once more what somebody else told in the same moment.
+
+    A request that was given up may still be carried out. Both then find a row missing, both insert
+    it, and the slower one is refused, with all that it had to say.
+    """
+    try:
+        tell(*what, **more)
+    except MlflowException as error:
+        if not AT_THE_SAME_TIME.search(str(error)):
+            raise
+        tell(*what, **more)
 
 
 def _in_short(reason: str) -> str:

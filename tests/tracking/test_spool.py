@@ -11,8 +11,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,7 @@ from mlflow import MlflowClient
 from hrnet_ray.cli import main
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.tracking import Board, board as board_module, database_uri
+from hrnet_ray.tracking.server import Server
 from hrnet_ray.tracking.story import read_story
 from hrnet_ray.tracking.sync import sync
 from tests.tracking.proxy import Proxy
@@ -327,3 +330,22 @@ def test_a_story_that_a_crash_spoilt_is_written_anew_for_the_same_run(storage: P
     assert history(uri, noted.info.run_id) == recorded(folder)
     assert noted.info.status == "FINISHED"
     assert json.loads((folder / "told.json").read_text()).keys() == {uri}
+
+
+def test_two_that_tell_the_same_in_the_same_moment_both_succeed(proxy: Proxy):
+    """A request that was given up may still be carried out beside the one that follows it."""
+    servers = [Server(proxy.url) for _ in range(2)]
+    client, together = servers[0].client, threading.Barrier(2)
+    experiment = client.create_experiment("hrnet/at-once")
+
+    for attempt in range(20):
+        run_id = client.create_run(experiment).info.run_id
+        tags = {f"tag{number}": str(attempt) for number in range(20)}
+
+        def tell(server: Server, run_id: str = run_id, tags: dict[str, str] = tags) -> None:
+            together.wait(30)
+            server.marks(run_id, params={"optim.lr": "0.1"}, tags=tags)
+
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(tell, servers))
+        assert tags.items() <= client.get_run(run_id).data.tags.items()
