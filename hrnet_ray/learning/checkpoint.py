@@ -1,4 +1,4 @@
-"""All that a run needs to go on after its epoch, bit for bit: one file, `state.pt`.
+"""All that a run needs to go on where it was, bit for bit: one file, `state.pt`.
 
 Tensors and plain numbers only, so it loads with `weights_only=True` and runs no code.
 """
@@ -6,7 +6,7 @@ Tensors and plain numbers only, so it loads with `weights_only=True` and runs no
 import errno
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -21,6 +21,27 @@ ROOM = 3  # checkpoints must fit on the disk before one is written: the run writ
 
 
 @dataclass(frozen=True, kw_only=True)
+class Begun:
+    """What has come of an epoch that was interrupted, on all workers."""
+
+    losses: list[Tensor]
+    """By rank: of each step that is done."""
+    bad: Tensor
+    """1 for each step that was left out, because its gradient was no number."""
+    lr: float
+    """At the epoch's first step."""
+    met: list[list[int]]
+    """Ids of the rows of each step."""
+    rotten: list[tuple[str, int]]
+    """Split and id of the rows that could not be read."""
+
+    @property
+    def steps(self) -> int:
+        """How many are done."""
+        return len(self.bad)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a run has come."""
 
@@ -30,6 +51,8 @@ class Progress:
     best_epoch: int = -1
     rate: float = 1.0
     """What the learning rate is multiplied by since the run diverged."""
+    begun: Begun | None = None
+    """Of the epoch after that, where it was interrupted."""
 
 
 @runtime_checkable
@@ -59,7 +82,7 @@ def save(
         "model": bare(model).state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": {"last_epoch": scheduler.last_epoch},
-        "progress": vars(progress),
+        "progress": {k: v for k, v in asdict(progress).items() if v is not None},
         "also": {name: dict(part.state_dict()) for name, part in (also or {}).items()},
     }
     _require_room(folder, sum(tensor.nbytes for tensor in _tensors(state)))
@@ -91,7 +114,7 @@ def load(
     verify(folder)
     try:
         state: dict[str, Any] = unpickle(folder / STATE)
-        progress = Progress(**state["progress"])
+        progress = _progress(state["progress"])
         last_step = int(state["scheduler"]["last_epoch"])
         extras = {name: state["also"][name] for name in also or {}}
         _require_same(state["model"], bare(model).state_dict())
@@ -110,6 +133,11 @@ def bare(model: nn.Module) -> nn.Module:
     for wrapper in ("module", "_orig_mod"):
         model = getattr(model, wrapper, model)
     return model
+
+
+def _progress(state: Mapping[str, Any]) -> Progress:
+    begun = {"begun": Begun(**state["begun"])} if "begun" in state else {}
+    return Progress(**{**state, **begun})
 
 
 def _require_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -1,5 +1,7 @@
 """Checkpoints on disk: folders `epoch_0037`, each vouched for by its manifest.
 
+An epoch that was interrupted is `paused_0038`, until it is finished.
+
 state.pt        see `hrnet_ray.learning.checkpoint`
 meta.json       the metrics of the epoch
 MANIFEST.json   written last: size and sha256 of the others, and what made them
@@ -32,7 +34,7 @@ Entries = dict[str, Entry]
 Write = Callable[[Path], Entries]
 """Writes a checkpoint's state into an empty folder."""
 
-_NAME = re.compile(r"epoch_(\d{4,9})")
+_NAME = re.compile(r"(epoch|paused)_(\d{4,9})")
 
 
 class Sink:
@@ -84,16 +86,18 @@ class CheckpointStore:
 
     def newest_first(self) -> list[Path]:
         """Checkpoint folders by epoch, damaged ones too."""
-        found = (path for path in self.folder.glob("epoch_*") if _NAME.fullmatch(path.name))
-        return sorted((p for p in found if p.is_dir()), key=epoch_of, reverse=True)
+        found = (path for path in self.folder.glob("*_*") if _NAME.fullmatch(path.name))
+        return sorted((p for p in found if p.is_dir()), key=_place, reverse=True)
 
-    def save(self, epoch: int, write: Write, *, metrics: Mapping[str, Any]) -> Path:
-        """Add the checkpoint of an epoch, then let go of the oldest.
+    def save(
+        self, epoch: int, write: Write, *, metrics: Mapping[str, Any], paused: bool = False
+    ) -> Path:
+        """Add the checkpoint of an epoch, finished or `paused`, then let go of the oldest.
 
         Raises:
             OSError: it could not be written; nothing of it is left behind.
         """
-        final = self.folder / checkpoint_name(epoch)
+        final = self.folder / checkpoint_name(epoch, paused=paused)
         part = self.folder / f"{UNFINISHED}{final.name}"
         shutil.rmtree(part, ignore_errors=True)  # of a worker that was killed here
         try:
@@ -108,7 +112,8 @@ class CheckpointStore:
             shutil.rmtree(part, ignore_errors=True)
             raise
         sync_folder(self.folder)
-        self._prune(epoch)
+        if not paused:
+            self._prune(epoch)
         return final
 
     def tidy(self) -> None:
@@ -119,18 +124,30 @@ class CheckpointStore:
     def _prune(self, epoch: int) -> None:
         # Newer ones are damaged: their epochs are done again, and written over.
         done = [path for path in self.newest_first() if epoch_of(path) <= epoch]
-        for old in done[self.keep :]:
+        for past in filter(is_paused, done):
+            _remove(past)
+        for old in [path for path in done if not is_paused(path)][self.keep :]:
             _remove(old)
 
 
-def checkpoint_name(epoch: int) -> str:
+def checkpoint_name(epoch: int, *, paused: bool = False) -> str:
     """The same epoch always has the same folder: what a crash left behind is written over."""
-    return f"epoch_{epoch:04d}"
+    return f"{'paused' if paused else 'epoch'}_{epoch:04d}"
 
 
 def epoch_of(folder: Path) -> int:
     """The inverse of `checkpoint_name`."""
-    return int(folder.name.removeprefix("epoch_"))
+    return int(folder.name.rpartition("_")[2])
+
+
+def is_paused(folder: Path) -> bool:
+    """Whether it was saved in the middle of its epoch."""
+    return folder.name.startswith("paused_")
+
+
+def _place(folder: Path) -> tuple[int, bool]:
+    """In time: an epoch is paused before it is finished."""
+    return epoch_of(folder), not is_paused(folder)
 
 
 def put_json(path: Path, content: Any) -> Entry:

@@ -90,6 +90,17 @@ class Guard:
         losses, bad = torch.stack(self._losses), torch.stack(self._bad)
         return torch.where(bad > 0, 0, losses).sum() / (1 - bad).sum()
 
+    def so_far(self) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
+        """Of each step: the loss, and 1 where it was left out. For `recall`."""
+        return torch.stack(self._losses).cpu(), torch.stack(self._bad).cpu()
+
+    def recall(self, losses: Float[Tensor, " S"], bad: Float[Tensor, " S"]) -> None:
+        """Begin with the steps that were taken before the epoch was interrupted."""
+        device = self._parameters[0].device
+        self._losses, self._bad = list(losses.to(device)), list(bad.to(device))
+        if self._bad:
+            self._look(len(self._bad))
+
     def skipped(self) -> list[int]:
         """The steps that are known to have been left out, counted from 0."""
         return [step for step, (bad, _) in enumerate(self._seen) if bad]

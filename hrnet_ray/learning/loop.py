@@ -94,8 +94,9 @@ def train_epoch(
 
     `accumulate` takes a batch in so many parts, for less memory: the gradient is the whole batch's,
     while BatchNorm sees a part. `clip_norm` shortens a longer gradient to that; 0 never does.
-    `average` follows the weights. `each_step` is told how many crops were learnt from. `guard` (a
-    fresh one) leaves out steps whose loss or gradient is no number; the schedule goes on.
+    `average` follows the weights. `each_step` is told how many crops were learnt from, and ends the
+    epoch there if it raises. `guard` (of this epoch) leaves out steps whose loss or gradient is no
+    number; the schedule goes on.
 
     Raises:
         Diverging: these are too many.
@@ -109,8 +110,8 @@ def train_epoch(
         scheduler.step()
         if average:
             average.update(unless=bad)
-        each_step(len(batch.crops))
         guard.look()
+        each_step(len(batch.crops))
     return guard.end()
 
 

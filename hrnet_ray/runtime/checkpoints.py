@@ -6,6 +6,7 @@ them: it forgets one whose worker dies within two seconds, and never goes back t
 
 import platform
 from collections.abc import Callable, Mapping
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hrnet_ray.learning.checkpoint_store import (
     CheckpointStore,
     Entries,
     epoch_of,
+    is_paused,
     metrics_of,
 )
 from hrnet_ray.learning.workers import of_everybody
@@ -85,8 +87,18 @@ class Checkpoints:
         self._record(entry)
         return entry
 
-    def resume(self, load: Load, *, first: bool) -> None:
+    def pause(self, *, epoch: int, save: Save) -> None:
+        """Save in the middle of an epoch; should that fail, it is done again from its beginning."""
+        try:
+            self.store.save(epoch, save, metrics={}, paused=True)
+        except OSError as error:
+            where = f"{self.store.folder} on {platform.node()}: {error.strerror or error}"
+            append_fault(self.run_folder, "failed_save", f"epoch {epoch + 1} is lost: {where}")
+
+    def resume(self, load: Load, *, first: bool, midway: bool = True) -> None:
         """Call `load` with the newest checkpoint that is whole for every worker, if there is any.
+
+        `midway`: one in the middle of an epoch will do.
 
         Raises:
             ClusterError: some workers could read a checkpoint, others none.
@@ -94,11 +106,12 @@ class Checkpoints:
         if first:
             self.store.tidy()
         mixed = False
-        for name in of_everybody([path.name for path in self.store.newest_first()])[0]:
+        found = [path for path in self.store.newest_first() if midway or not is_paused(path)]
+        for name in of_everybody([path.name for path in found])[0]:
             reasons = of_everybody(_refusal(load, self.store.folder / name))
             if not any(reasons):
                 if first:
-                    self._recall(epoch_of(Path(name)))
+                    self._recall(Path(name))
                 return
             mixed |= not all(reasons)
             self._rejected += 1
@@ -135,11 +148,12 @@ class Checkpoints:
         except OSError as error:
             print(f"not recorded yet: {error}", flush=True)
 
-    def _recall(self, epoch: int) -> None:
+    def _recall(self, newest: Path) -> None:
         """Record the epochs that were saved by a worker that died before it could record them."""
         known = {entry["epoch"] for entry in read_epochs(self.run_folder)}
-        for folder in reversed(self.store.newest_first()):
-            if epoch_of(folder) <= epoch and epoch_of(folder) not in known:
+        finished = filterfalse(is_paused, self.store.newest_first())
+        for folder in reversed(list(finished)):
+            if epoch_of(folder) <= epoch_of(newest) and epoch_of(folder) not in known:
                 try:
                     metrics = metrics_of(folder)
                 except (OSError, ValueError, KeyError, TypeError):

@@ -96,16 +96,20 @@ class Faults:
             os.kill(os.getpid(), SIGNALS[fault.kind])
         return False
 
-    def training(self, batches: Iterator[PoseBatch], *, epoch: int) -> Iterator[PoseBatch]:
-        """The same batches, some of them spoilt."""
-        return self._training(batches, epoch) if self._any else batches
+    def training(
+        self, batches: Iterator[PoseBatch], *, epoch: int, begin: int = 0
+    ) -> Iterator[PoseBatch]:
+        """The same batches, from the step `begin` on; some of them spoilt."""
+        return self._training(batches, epoch, begin) if self._any else batches
 
     def validation(self, batches: Iterator[T], *, epoch: int) -> Iterator[T]:
         """The same batches; to some of them it does not come."""
         return self._validation(batches, epoch) if self._mine else batches
 
-    def _training(self, batches: Iterator[PoseBatch], epoch: int) -> Iterator[PoseBatch]:
-        for step, batch in enumerate(batches):
+    def _training(
+        self, batches: Iterator[PoseBatch], epoch: int, begin: int
+    ) -> Iterator[PoseBatch]:
+        for step, batch in enumerate(batches, start=begin):
             spoilt = self.meet("step", epoch=epoch, step=step)
             crops = torch.full_like(batch.crops, torch.nan) if spoilt else batch.crops
             yield replace(batch, crops=crops)

@@ -78,15 +78,16 @@ class Feed:
         rows = np.arange(self.train.rows)
         return len(training_steps(rows, size=size, workers=self.most_workers))
 
-    def training(self, *, size: int, seed: int, epoch: int) -> Iterator[CanvasBatch]:
-        """This worker's shares of the epoch's batches of `size` rows."""
-        self.met = []
+    def training(
+        self, *, size: int, seed: int, epoch: int, begin: int = 0
+    ) -> Iterator[CanvasBatch]:
+        """This worker's shares of the epoch's batches of `size` rows, from the step `begin` on."""
         order = epoch_order(self.train.rows, seed=seed, epoch=epoch)
         steps = training_steps(order, size=size, workers=self.most_workers)
-        self.train.soon(order[:WINDOW])
+        self.train.soon(order[begin * size : begin * size + WINDOW])
 
         def shares() -> Iterator[tuple[Arrays, float]]:
-            for number, step in enumerate(steps):
+            for number, step in enumerate(steps[begin:], start=begin):
                 if number * size % WINDOW < size:  # a window begins: fetch the one after it
                     self.train.soon(order[number * size : number * size + 2 * WINDOW])
                 share = share_of_step(step, rank=self.rank, workers=self.workers)

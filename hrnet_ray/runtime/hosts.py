@@ -45,8 +45,12 @@ class Host(Protocol):
         """Tell the metrics of an epoch; every worker must, and rank 0 gives `save`."""
         ...
 
-    def resume(self, load: Load) -> None:
-        """Call `load` with the newest whole checkpoint, if there is any."""
+    def pause(self, *, epoch: int, save: Save) -> None:
+        """Save in the middle of an epoch; only rank 0 is asked."""
+        ...
+
+    def resume(self, load: Load, *, midway: bool) -> None:
+        """Call `load` with the newest whole checkpoint, if there is any; see `Checkpoints`."""
         ...
 
 
@@ -81,8 +85,11 @@ class TrainHost:
             metrics = self.checkpoints.keep(metrics, epoch=epoch, save=save)
         ray.train.report(metrics)
 
-    def resume(self, load: Load) -> None:
-        self.checkpoints.resume(load, first=self.rank() == 0)
+    def pause(self, *, epoch: int, save: Save) -> None:
+        self.checkpoints.pause(epoch=epoch, save=save)
+
+    def resume(self, load: Load, *, midway: bool) -> None:
+        self.checkpoints.resume(load, first=self.rank() == 0, midway=midway)
 
 
 class TrialHost:
@@ -107,8 +114,11 @@ class TrialHost:
         assert save is not None  # the only worker is rank 0
         tune.report(self.checkpoints.keep(metrics, epoch=epoch, save=save))
 
-    def resume(self, load: Load) -> None:
-        self.checkpoints.resume(load, first=True)
+    def pause(self, *, epoch: int, save: Save) -> None:
+        self.checkpoints.pause(epoch=epoch, save=save)
+
+    def resume(self, load: Load, *, midway: bool) -> None:
+        self.checkpoints.resume(load, first=True, midway=midway)
 
 
 class GiveUp(UserCallback):

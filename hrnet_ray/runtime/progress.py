@@ -29,12 +29,13 @@ class Pulse:
     def __init__(self, run_folder: Path, *, epochs: int, active: bool) -> None:
         self._path = run_folder / "progress.json"
         self._epochs, self._active = epochs, active
-        self._epoch = self._crops = self._done = 0
+        self._epoch = self._crops = self._done = self._before = 0
         self._started = self._trained = self._noted = time.monotonic()
 
-    def start(self, epoch: int, *, crops: int) -> None:
-        """A new epoch of `crops` crops begins."""
-        self._epoch, self._crops, self._done = epoch, crops, 0
+    def start(self, epoch: int, *, crops: int, done: int = 0) -> None:
+        """An epoch of `crops` crops begins, or goes on after so many."""
+        self._epoch, self._crops = epoch, crops
+        self._done = self._before = done
         self._started = self._trained = time.monotonic()
 
     def beat(self, crops: int) -> None:
@@ -47,7 +48,7 @@ class Pulse:
 
     def rate(self) -> float:
         """Training crops a second in this epoch, of this worker."""
-        return self._done / max(1e-9, self._trained - self._started)
+        return (self._done - self._before) / max(1e-9, self._trained - self._started)
 
     def elapsed(self) -> float:
         """Seconds since the epoch began, validation included."""

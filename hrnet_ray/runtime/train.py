@@ -30,6 +30,7 @@ from hrnet_ray.runtime import faults
 from hrnet_ray.runtime.checkpoints import FOLDER
 from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
 from hrnet_ray.runtime.ingest import LostRows, Stored, load
+from hrnet_ray.runtime.job import Job
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.losses import Losses
 from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
@@ -42,10 +43,10 @@ from hrnet_ray.runtime.run_folder import (
     open_run_folder,
     write_summary,
 )
-from hrnet_ray.runtime.stopping import stoppable
+from hrnet_ray.runtime.stopping import apart, saving, stoppable
 from hrnet_ray.runtime.tracked import open_run, vouch_for_model
 from hrnet_ray.runtime.vigil import Vigil
-from hrnet_ray.runtime.worker import Job, train_worker
+from hrnet_ray.runtime.worker import train_worker
 from hrnet_ray.tracking import Board
 
 COLLECTIVE_TIMEOUT_S = 300
@@ -94,7 +95,8 @@ def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Ma
         vigil = Vigil(cluster, share)
         with stoppable(), vigil, Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
             data = load(manifest, experiment.data)
-            train_once(experiment, cluster, share, manifest, folder, data)
+            with saving(lambda: [folder], unless=vigil.lost):
+                train_once(experiment, cluster, share, manifest, folder, data)
         outcome = conclude(folder, experiment)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
@@ -227,7 +229,7 @@ def _trainer(
 def _run(trainer: TorchTrainer, folder: Path) -> None:
     set_snapshot_aside(folder)
     try:
-        trainer.fit()
+        apart(trainer.fit)
     except (TrainingFailedError, RayError) as error:
         with tolerated(folder, "log.txt"):
             (folder / "log.txt").write_text(traceback.format_exc(), encoding="utf-8")

@@ -18,7 +18,7 @@ from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.run_folder import open_run_folder
-from hrnet_ray.runtime.stopping import stoppable
+from hrnet_ray.runtime.stopping import apart, saving, stoppable
 from hrnet_ray.runtime.studies.draws import Point, Space, check_space, grid, warm_points
 from hrnet_ray.runtime.studies.early_stopping import EarlyStopping
 from hrnet_ray.runtime.studies.search import WITHOUT_MEANING, Search
@@ -99,10 +99,12 @@ def _sweep_in(
     )
     try:
         watch = Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch)
-        with stoppable(), Vigil(cluster, share), watch:
+        vigil = Vigil(cluster, share)
+        with stoppable(), vigil, watch:
             searcher = StudySearcher(folder, space, search, points, epochs=base.optim.epochs)
             if searcher.has_more():
-                _train(plan, search, searcher, at_once)
+                with saving(lambda: records.folders().values(), unless=vigil.lost):
+                    _train(plan, search, searcher, at_once)
         study = conclude_study(plan, list(space), search)
     except BaseException as error:
         records.finish(failed="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
@@ -131,7 +133,7 @@ def _points(base: Experiment, space: Space, search: Search) -> list[Point]:
 def _train(plan: Plan, search: Search, searcher: StudySearcher, at_once: int) -> None:
     """Run the trials, and note those that failed."""
     data = load(plan.manifest, plan.base.data)
-    results = _tuner(plan, search, searcher, at_once, data).fit()
+    results = apart(_tuner(plan, search, searcher, at_once, data).fit)
     for result in results:
         if result.error and result.config:
             amend(plan.folder, result.config[NUMBER], partial(failed, error=result.error))

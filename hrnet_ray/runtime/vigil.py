@@ -43,6 +43,10 @@ class Vigil:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="vigil")
 
+    def lost(self) -> bool:
+        """Whether the cluster has been given up."""
+        return self._lost is not None
+
     def __enter__(self) -> "Vigil":
         if threading.current_thread() is threading.main_thread():
             self._thread.start()

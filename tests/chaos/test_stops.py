@@ -1,66 +1,170 @@
 """A person's Ctrl-C, or the SIGTERM of `ray job stop`: an honest end, and the command goes on."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 
-from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.cli.prepare import Synthetic, run as prepare
+from hrnet_ray.data.manifest import Manifest, read_manifest
+from hrnet_ray.learning.checkpoint_store import STATE
+from hrnet_ray.runtime.faults import ALLOW, FAULTS
 from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.stopping import SAVE_S
+from hrnet_ray.runtime.train import Outcome
 from hrnet_ray.tracking import database_uri
+from tests.chaos.commands import NET, when
+from tests.chaos.small_cluster import calm_environment
+from tests.chaos.struck import assert_same
 
 pytestmark = pytest.mark.chaos
 
-EPOCHS = 12
-NET = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
-RUN = f"{NET} --optim.epochs {EPOCHS} --optim.batch-size 4 --cluster.device cpu"
+EPOCHS = 3
+WITHIN_S = 30  # what `ray job stop` waits before it kills
 
 
-def command(verb: str, tigers: Manifest, storage: Path) -> list[str]:
-    more = ["--search.trials", "2", "--search.at-once", "1"] if verb == "tune" else []
-    places = ["--data.root", str(tigers.root), "--cluster.storage", str(storage)]
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Tigers enough for epochs of some seconds, in steps of four."""
+    out = tmp_path_factory.mktemp("data") / "pack"
+    prepare(Synthetic(kind="tigers", train=150, val=4, out=out, canvas=96))
+    return read_manifest(out)
+
+
+def words(verb: str, pack: Manifest, storage: Path, *more: str) -> list[str]:
+    one = ["--search.trials", "1", "--search.scheduler", "none"] if verb == "tune" else []
     return [
-        *(sys.executable, "-m", "hrnet_ray.cli", verb, "--name", "stopped"),
-        *RUN.split(),
-        *places,
-        *more,
+        *(sys.executable, "-m", "hrnet_ray.cli", verb, "--name", "run", *NET.split()),
+        *("--optim.epochs", str(EPOCHS), "--optim.batch-size", "4", "--cluster.device", "cpu"),
+        *("--data.root", str(pack.root), "--cluster.storage", str(storage)),
+        *("--cluster.write-order", *one, *more),
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("verb", ["train", "tune"])
-def test_a_stopped_command_says_so_and_goes_on(tigers, tmp_path, verb: str, number: signal.Signals):
-    words = command(verb, tigers, tmp_path)
-    run = tmp_path / "tigers" / "stopped"
-    first = run / "trials" / "01" if verb == "tune" else run
-    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+def run_folder(verb: str, storage: Path) -> Path:
+    run = storage / "pack" / "run"
+    return run / "trials" / "01" if verb == "tune" else run
+
+
+def finish(command: list[str]) -> str:
+    ended = subprocess.run(
+        command, env=calm_environment(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    pack: Manifest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, int], Outcome]:
+    """What a command leaves when nobody stops it."""
+
+    @cache
+    def left_by(verb: str, workers: int) -> Outcome:
+        storage = tmp_path_factory.mktemp("undisturbed")
+        finish(words(verb, pack, storage, "--cluster.workers", str(workers)))
+        return outcome(run_folder(verb, storage))
+
+    return left_by
+
+
+def in_second_epoch(run: Path) -> bool:
+    """Whether some steps of it are done."""
+    with suppress(OSError, ValueError):
+        note = json.loads((run / "progress.json").read_text())
+        return note["epoch"] == 1 and 0 < note["done"] < note["of"] / 2
+    return False
+
+
+@pytest.mark.parametrize(
+    ("verb", "workers", "number", "group"),
+    [
+        ("train", 2, signal.SIGINT, True),  # Ctrl-C goes to all that the terminal started
+        ("train", 1, signal.SIGTERM, False),
+        ("tune", 1, signal.SIGINT, True),
+        ("tune", 2, signal.SIGTERM, False),
+    ],
+)
+def test_stopped_in_mid_epoch_it_saves_first_and_no_step_is_done_twice(
+    verb: str, workers: int, number: signal.Signals, group: bool, pack, undisturbed, tmp_path
+):
+    command = words(verb, pack, tmp_path, "--cluster.workers", str(workers))
+    run = run_folder(verb, tmp_path)
 
     with subprocess.Popen(
-        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=calm_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     ) as stopped:
-        deadline = time.monotonic() + 120
-        while len(read_epochs(first)) < 2:
-            assert stopped.poll() is None, stopped.communicate()[0]
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        stopped.send_signal(number)
+        when(lambda: in_second_epoch(run) or stopped.poll() is not None)
+        asked = time.monotonic()
+        (os.killpg if group else os.kill)(stopped.pid, number)
         said = stopped.communicate(timeout=60)[0]
+        took = time.monotonic() - asked
 
     assert stopped.returncode == 130, said
+    assert "stopping: saving first (once more to stop at once)" in said
     assert "stopped; the same command goes on from here" in said
     assert "Traceback" not in said
-    assert len(read_epochs(first)) < EPOCHS
-    client = MlflowClient(database_uri(tmp_path))
-    board = client.get_experiment_by_name("hrnet/tigers")
-    assert {r.info.status for r in client.search_runs([board.experiment_id])} == {"KILLED"}
+    assert took < WITHIN_S
+    assert [entry["epoch"] for entry in read_epochs(run)] == [0]
+    state = torch.load(run / "ray" / "paused_0001" / STATE, weights_only=True)
+    steps = len((run / "data" / "order" / "epoch_0000.txt").read_text().splitlines())
+    assert 0 < len(state["progress"]["begun"]["bad"]) < steps
+    assert statuses(tmp_path) == {"KILLED"}
 
-    again = subprocess.run(words, env=env, capture_output=True, text=True, timeout=300)
+    finish(command)
 
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert [entry["epoch"] for entry in read_epochs(first)] == list(range(EPOCHS))
-    assert "FINISHED" in {r.info.status for r in client.search_runs([board.experiment_id])}
+    assert_same(outcome(run), undisturbed(verb, workers))
+    assert not list((run / "ray").glob("paused_*"))
+    assert not (run / "stop").exists()
+    assert statuses(tmp_path) == {"FINISHED"}
+
+
+def outcome(run: Path) -> Outcome:
+    return Outcome(run, "OKS_AP", 0.0, 0, EPOCHS)
+
+
+def statuses(storage: Path) -> set[str]:
+    client = MlflowClient(database_uri(storage))
+    board = client.get_experiment_by_name("hrnet/pack")
+    return {run.info.status for run in client.search_runs([board.experiment_id])}
+
+
+def test_a_second_signal_stops_at_once(pack, tmp_path):
+    command = words("train", pack, tmp_path)
+    run = run_folder("train", tmp_path)
+    hangs = {ALLOW: "1", FAULTS: "hang:epoch=0,step=50"}  # and will never have saved
+
+    with subprocess.Popen(
+        command,
+        env=calm_environment() | hangs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as stopped:
+        when(lambda: list(run.glob("debug/faults/*-hang.json")) or stopped.poll() is not None)
+        asked = time.monotonic()
+        stopped.send_signal(signal.SIGINT)
+        time.sleep(2)
+        assert stopped.poll() is None  # it waits
+        stopped.send_signal(signal.SIGINT)
+        said = stopped.communicate(timeout=60)[0]
+        took = time.monotonic() - asked
+
+    assert stopped.returncode == 130, said
+    assert took < SAVE_S

@@ -6,6 +6,7 @@ anything else that only the driver needs is known here.
 
 import json
 import os
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +17,15 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from hrnet_ray.config import Cluster, Experiment, flatten, override
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import HrnetRayError
+from hrnet_ray.runtime import stop_sign
 from hrnet_ray.runtime.hosts import TrialHost
 from hrnet_ray.runtime.ingest import Stored
+from hrnet_ray.runtime.job import Job
 from hrnet_ray.runtime.machines import Share
 from hrnet_ray.runtime.run_folder import made_with
 from hrnet_ray.runtime.studies.latency import TimedHost
 from hrnet_ray.runtime.studies.trial_notes import NUMBER, amend, failed, trials_folder
-from hrnet_ray.runtime.worker import Job, train_worker
+from hrnet_ray.runtime.worker import train_worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) ->
         _train_trial(config, plan, data)
     except HrnetRayError as error:
         amend(plan.folder, config[NUMBER], partial(failed, error=error))
+    if stop_sign.read(trials_folder(plan.folder) / config[NUMBER]) == "saved":
+        threading.Event().wait()  # to be ended: one that returns would be a finished trial to Tune
 
 
 def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) -> None:

@@ -17,6 +17,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune import Callback
 
 from hrnet_ray.errors import DataError, DivergedError
+from hrnet_ray.runtime import stop_sign
 from hrnet_ray.runtime.hosts import users_error
 
 NOTE = "trial.json"
@@ -106,6 +107,7 @@ class Diary(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note it, unless the trial itself has noted why it failed."""
+        stop_sign.forget(trials_folder(self.study) / trial.config[NUMBER])
         amend(self.study, trial.config[NUMBER], ended)
 
 

@@ -1,0 +1,24 @@
+"""What a training worker is told."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrnet_ray.config import Experiment
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.runtime.hosts import Host
+from hrnet_ray.runtime.ingest import Stored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a worker is told. Plain values: it travels to other machines."""
+
+    experiment: Experiment
+    manifest: Manifest
+    data: Mapping[str, Stored]
+    run_folder: Path
+    threads: int
+    write_order: bool
+    host: Host
+    most_workers: int = 1
