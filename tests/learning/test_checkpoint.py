@@ -8,7 +8,7 @@ from torch import nn
 
 from hrnet_ray.errors import DataError
 from hrnet_ray.learning import checkpoint
-from hrnet_ray.learning.checkpoint import Progress
+from hrnet_ray.learning.checkpoint import Begun, Progress
 from hrnet_ray.learning.checkpoint_store import STATE, CheckpointStore, put_json, seal
 from hrnet_ray.models import HRNet
 from tests.learning.trainings import Training
@@ -51,6 +51,26 @@ def test_two_steps_and_two_more_are_four_bit_for_bit(saved: Path):
     moments = straight.optimizer.state_dict()["state"]
     for index, state in resumed.optimizer.state_dict()["state"].items():
         assert all(torch.equal(value, moments[index][name]) for name, value in state.items())
+
+
+def test_what_has_come_of_an_interrupted_epoch_is_kept(tmp_path: Path):
+    losses = [torch.tensor([0.25, 0.125]), torch.tensor([0.5, torch.nan])]
+    begun = Begun(
+        losses=losses,
+        bad=torch.tensor([0.0, 1.0]),
+        lr=1e-3,
+        met=[[4, 0, 3], [1, 2]],
+        rotten=[("train", 3), ("val", 1)],
+    )
+    folder = Training(seed=0).pause(CheckpointStore(tmp_path), Progress(epoch=1, begun=begun))
+
+    found = Training(seed=99).load(folder).begun
+
+    assert found is not None
+    assert found.steps == 2
+    assert [part.tolist()[0] for part in found.losses] == [0.25, 0.5]
+    assert (found.lr, found.met, found.rotten) == (begun.lr, begun.met, begun.rotten)
+    assert torch.load(folder / STATE, weights_only=True)["progress"]["begun"]["lr"] == 1e-3
 
 
 def test_it_holds_nothing_that_only_pickle_could_load(saved: Path):

@@ -313,3 +313,26 @@ def test_a_checkpoint_reaches_the_disk_before_it_gets_its_name(
 
     # Three files and their folder; then the name, and the folder that it stands in.
     assert told == ["sync"] * 4 + ["rename", "sync"]
+
+
+def test_a_paused_epoch_is_newer_than_the_last_and_gone_when_it_is_finished(
+    training: Training, store: CheckpointStore
+):
+    training.pause(store, Progress(epoch=5))
+
+    assert names(store) == ["epoch_0003", "epoch_0004", "epoch_0005", "paused_0006"]
+    assert newest_whole(store) == (store.folder / "paused_0006", [])
+
+    training.save(store, Progress(epoch=6))
+
+    assert names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
+
+
+def test_a_damaged_pause_costs_no_more_than_its_epoch(training: Training, store: CheckpointStore):
+    training.pause(store, Progress(epoch=5))
+    (store.folder / "paused_0006" / STATE).write_bytes(b"rotten")
+
+    folder, reasons = newest_whole(store)
+
+    assert folder.name == "epoch_0005"
+    assert "paused_0006" in reasons[0]

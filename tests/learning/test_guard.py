@@ -184,6 +184,23 @@ def test_one_percent_of_an_epoch_may_be_skipped_and_three_steps_always(steps: in
     assert ended.value.steps == [2 * most]
 
 
+@pytest.mark.parametrize("cut", range(8))
+def test_an_interrupted_epoch_goes_on_as_if_it_had_not_been(cut: int):
+    plan = "l.gg..l."
+    straight, before, after = (Steps(steps=1000) for _ in range(3))
+    straight.take(plan)
+    before.take(plan[:cut])
+    if cut:
+        after.guard.recall(*before.guard.so_far())
+    after.take(plan[cut:])
+
+    assert after.guard.skipped() == straight.guard.skipped()
+    assert after.guard.end() == straight.guard.end()
+    after.take("g" * 3)
+    with pytest.raises(Diverging, match="4 steps in a row"):
+        after.take("g")
+
+
 def test_an_epoch_without_any_step_taken_is_an_error_however_short():
     nothing = Steps()
     nothing.take("g")

@@ -8,7 +8,7 @@ from torch import nn
 from hrnet_ray.learning import checkpoint
 from hrnet_ray.learning.batch import PoseBatch
 from hrnet_ray.learning.checkpoint import Progress
-from hrnet_ray.learning.checkpoint_store import CheckpointStore
+from hrnet_ray.learning.checkpoint_store import CheckpointStore, Entries
 from hrnet_ray.learning.loop import Target, train_epoch
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
 from hrnet_ray.models import HRNet
@@ -49,11 +49,21 @@ class Training:
     def save(self, store: CheckpointStore, progress: Progress) -> Path:
         return store.save(
             progress.epoch,
-            lambda folder: checkpoint.save(
-                folder, self.model, self.optimizer, self.scheduler, progress
-            ),
+            lambda folder: self.write(folder, progress),
             metrics={"epoch": progress.epoch, "train/loss": 0.5},
         )
+
+    def pause(self, store: CheckpointStore, progress: Progress) -> Path:
+        """Save in the middle of the epoch that follows."""
+        return store.save(
+            progress.epoch + 1,
+            lambda folder: self.write(folder, progress),
+            metrics={},
+            paused=True,
+        )
+
+    def write(self, folder: Path, progress: Progress) -> Entries:
+        return checkpoint.save(folder, self.model, self.optimizer, self.scheduler, progress)
 
     def load(self, folder: Path) -> Progress:
         return checkpoint.load(folder, self.model, self.optimizer, self.scheduler)
