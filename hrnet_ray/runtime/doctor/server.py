@@ -1,14 +1,16 @@
 """The MLflow server: whether it answers, and in which version."""
 
+import base64
 import shlex
 import time
 import urllib.error
 import urllib.request
 from http.client import HTTPException
 from importlib import metadata
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from hrnet_ray.runtime.doctor.finding import Finding
+from hrnet_ray.text import without_secrets
 
 WAIT_S = 3.0
 MOST_READ = 64  # bytes of an answer that says `OK` or a version
@@ -21,18 +23,19 @@ def mlflow(uri: str | None, *, wait_s: float = WAIT_S) -> Finding:
     if not uri.startswith(("http://", "https://")):
         return Finding("ok", f"{uri.split(':')[0]}: no server to ask")
     base, began = uri.rstrip("/"), time.monotonic()
-    fix = _start(uri)
+    shown = without_secrets(base, {})
+    fix = _start(shown)
     try:
         said = _get(f"{base}/health", wait_s)
         if said != "OK":
-            return Finding("wrong", f"{base}/health answers {said!r}: no MLflow server", fix)
+            return Finding("wrong", f"{shown}/health answers {said!r}: no MLflow server", fix)
         left_s = max(0.1, wait_s - (time.monotonic() - began))
         version = _get(f"{base}/version", left_s)
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
         has_code = isinstance(error, urllib.error.HTTPError)  # its reason alone lacks the number
         reason = error if has_code else getattr(error, "reason", None) or error
-        return Finding("wrong", f"{base}: {reason}", fix)
-    return versions(f"{uri} answers in {time.monotonic() - began:.1f} s", version)
+        return Finding("wrong", f"{shown}: {reason}", fix)
+    return versions(f"{shown} answers in {time.monotonic() - began:.1f} s", version)
 
 
 def versions(said: str, server: str) -> Finding:
@@ -54,5 +57,12 @@ def _start(uri: str) -> str:
 
 
 def _get(address: str, wait_s: float) -> str:
-    with urllib.request.urlopen(address, timeout=wait_s) as answer:
+    """What is said there. A password in the address is sent, as a client of MLflow does."""
+    parts = urlsplit(address)
+    account, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl())
+    if at:
+        basic = base64.b64encode(unquote(account).encode()).decode()
+        request.add_header("Authorization", f"Basic {basic}")
+    with urllib.request.urlopen(request, timeout=wait_s) as answer:
         return answer.read(MOST_READ).decode(errors="replace").strip()

@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from hrnet_ray.runtime.doctor.finding import Finding
+from hrnet_ray.runtime.places import OWN_RAY
 
 LEAST_DISK_GB = 5
 FULLEST = 0.95  # Ray stops making objects on a disk that is fuller
@@ -53,18 +54,20 @@ def existing(folder: Path) -> Path:
 
 
 def temporary() -> Path:
-    """Where Ray puts its sessions' folder, `ray`."""
+    """Where `ray start` puts its sessions' folder, `ray`."""
     return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
 
 
-def old_sessions(folder: Path | None = None, *, most_gb: float = MOST_LEFT_GB) -> Finding:
+def old_sessions(*folders: Path, most_gb: float = MOST_LEFT_GB) -> Finding:
     """What Ray sessions that no process of this machine belongs to have left behind."""
-    folder = folder or temporary() / "ray"
-    if not folder.is_dir():
-        return Finding("ok", f"no {folder}")
-    sizes = {path: _bytes(path) for path in _ended(folder)}
+    folders = folders or (OWN_RAY / "ray", temporary() / "ray")
+    there = [folder for folder in folders if folder.is_dir()]
+    if not there:
+        return Finding("ok", f"no {folders[0]}")
+    sizes = {path: _bytes(path) for folder in there for path in _ended(folder)}
     total = sum(sizes.values())
-    detail = f"{len(sizes)} ended Ray sessions left {total / GB:.2f} GB in {folder}"
+    where = " and ".join(map(str, there))
+    detail = f"{len(sizes)} ended Ray sessions left {total / GB:.2f} GB in {where}"
     if total <= most_gb * GB:
         return Finding("ok", detail)
     largest = []

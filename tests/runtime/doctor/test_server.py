@@ -1,3 +1,4 @@
+import base64
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ def server() -> Iterator[HTTPServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self.server.sent.append(self.headers.get("Authorization"))
             said = self.server.said.get(self.path)
             self.send_response(404 if said is None else 200)
             self.end_headers()
@@ -25,6 +27,7 @@ def server() -> Iterator[HTTPServer]:
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.sent = []
         running.said = {"/health": b"OK", "/version": metadata.version("mlflow").encode()}
         threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
         yield running
@@ -39,8 +42,21 @@ def test_a_tracking_server_that_answers_is_well_and_tells_its_version(server: HT
     found = mlflow(at(server) + "/")
 
     assert found.state == "ok"
-    assert found.detail.startswith(f"{at(server)}/ answers in 0.")
+    assert found.detail.startswith(f"{at(server)} answers in 0.")
     assert found.detail.endswith(f" s, version {metadata.version('mlflow')}")
+
+
+def test_a_password_in_the_address_is_sent_and_not_shown(server: HTTPServer):
+    address = at(server).replace("://", "://otter:hidden%21word@")
+
+    found = mlflow(address)
+
+    assert found.state == "ok", found.detail
+    assert "hidden" not in str(found)
+    assert base64.b64decode(server.sent[0].split()[1]) == b"otter:hidden!word"
+    server.shutdown()
+    server.server_close()
+    assert "hidden" not in str(mlflow(address))
 
 
 def test_a_server_of_another_major_version_is_told(server: HTTPServer):
