@@ -48,7 +48,12 @@ def curves(path: Path, epochs: Sequence[Mapping[str, Any]], main: str) -> None:
     left, right = figure.subplots(1, 2)
     steps = [entry["epoch"] for entry in epochs]
     left.plot(steps, [entry["train/loss"] for entry in epochs], color="#c8502d")
-    left.set(title="training loss", xlabel="epoch", yscale="log")
+    judged = [(entry["epoch"], entry["val/loss"]) for entry in epochs if "val/loss" in entry]
+    if judged:
+        left.plot(*zip(*judged, strict=True), color="#2d6ec8", linestyle="--", label="validation")
+        left.lines[0].set_label("training")
+        left.legend(fontsize=8)
+    left.set(title="loss", xlabel="epoch", yscale="log")
     scored = [(entry["epoch"], entry[f"val/{main}"]) for entry in epochs if f"val/{main}" in entry]
     right.plot(*zip(*scored, strict=True), color="#2d6ec8", marker="o", markersize=3)
     right.set(title=f"validation {main}", xlabel="epoch", ylim=(0, 1))

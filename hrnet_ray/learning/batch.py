@@ -52,11 +52,16 @@ class PoseBatch:
 
 @dataclass(frozen=True)
 class CropBatch:
-    """B validation rows on the device: the published crop, nothing random."""
+    """B rows to predict on the device: the published crop, nothing random.
+
+    Where the truth is known, it is in image pixels.
+    """
 
     ids: Int[Tensor, " B"]
     crops: UInt8[Tensor, "B H W 3"]
     crop_from_image: Float[Tensor, "B 3 3"]
+    image_xy: Float[Tensor, "B K 2"] | None = None
+    visible: Bool[Tensor, "B K"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +90,16 @@ def to_canvases(
     )
 
 
-def to_crops(rows: Mapping[str, np.ndarray], device: torch.device) -> CropBatch:
+def to_crops(
+    rows: Mapping[str, np.ndarray], device: torch.device, *, with_truth: bool = False
+) -> CropBatch:
     """Move decoded validation rows (`data.rows.decode_exact`) to the device."""
     return CropBatch(
         ids=_moved(rows["id"], device),
         crops=_moved(rows["crop"], device),
         crop_from_image=_moved(rows["crop_from_image"], device),
+        image_xy=_moved(rows["image_xy"], device) if with_truth else None,
+        visible=_moved(rows["visible"], device) if with_truth else None,
     )
 
 

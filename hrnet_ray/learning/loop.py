@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -54,6 +54,8 @@ class Predictions:
     ids: Int[Tensor, " N"]
     image_xy: Float[Tensor, "N K 2"]
     scores: Float[Tensor, "N K"]
+    losses: Float[Tensor, " N"] | None = None
+    """What training makes small, where it was asked for."""
 
     @classmethod
     def none(cls, keypoints: int = 0) -> "Predictions":
@@ -69,10 +71,12 @@ class Predictions:
             return cls.none()
         ids = torch.cat([part.ids for part in parts])
         order = ids.argsort()
+        losses = [part.losses for part in parts if part.losses is not None]
         return cls(
             ids[order],
             torch.cat([part.image_xy for part in parts])[order],
             torch.cat([part.scores for part in parts])[order],
+            torch.cat(losses)[order] if len(losses) == len(parts) else None,
         )
 
 
@@ -145,32 +149,47 @@ def _shares(batch: PoseBatch, parts: int) -> list[PoseBatch]:
 
 
 def _loss(model: nn.Module, batch: PoseBatch, *, target: Target, bf16: bool) -> Float[Tensor, ""]:
-    heatmaps, weights = encode_heatmaps(
-        batch.crop_xy,
-        batch.visible,
-        input_hw=target.input_hw,
-        heatmap_hw=target.heatmap_hw,
-        sigma=target.sigma,
-        rounded=target.rounded,
-    )
+    heatmaps, weights = _wanted(batch.crop_xy, batch.visible, target)
     with torch.autocast(batch.crops.device.type, torch.bfloat16, enabled=bf16):
         predicted = model(batch.crops.contiguous(memory_format=torch.channels_last))
     return LOSSES[target.loss](predicted.float(), heatmaps, weights)
 
 
+def _wanted(
+    crop_xy: Float[Tensor, "B K 2"], visible: Bool[Tensor, "B K"], target: Target
+) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B K"]]:
+    return encode_heatmaps(
+        crop_xy,
+        visible,
+        input_hw=target.input_hw,
+        heatmap_hw=target.heatmap_hw,
+        sigma=target.sigma,
+        rounded=target.rounded,
+    )
+
+
 @torch.inference_mode()
 def predict(
-    model: nn.Module, batches: Iterable[CropBatch], *, decoding: Decoding, bf16: bool = False
+    model: nn.Module,
+    batches: Iterable[CropBatch],
+    *,
+    decoding: Decoding,
+    bf16: bool = False,
+    target: Target | None = None,
 ) -> Predictions:
-    """Predict the keypoints of every row, in original image pixels, on the CPU."""
+    """Predict the keypoints of every row, in original image pixels, on the CPU.
+
+    With a `target`, each row has its loss, as published: of the heatmaps that are decoded. The
+    batches must know the truth then.
+    """
     model.eval()
     return Predictions.joined(
-        [_predict_batch(model, batch, decoding=decoding, bf16=bf16) for batch in batches]
+        [_predict_batch(model, batch, target, decoding=decoding, bf16=bf16) for batch in batches]
     )
 
 
 def _predict_batch(
-    model: nn.Module, batch: CropBatch, *, decoding: Decoding, bf16: bool
+    model: nn.Module, batch: CropBatch, target: Target | None, *, decoding: Decoding, bf16: bool
 ) -> Predictions:
     heatmaps = _heatmaps(model, model_input(batch.crops), decoding, bf16=bf16)
     heatmap_xy, scores = decode_heatmaps(
@@ -178,7 +197,19 @@ def _predict_batch(
     )
     image_from_crop = invert(batch.crop_from_image).to(heatmap_xy.dtype)
     image_xy = move(image_from_crop, heatmap_xy * decoding.stride)
-    return Predictions(batch.ids.cpu(), image_xy.cpu(), scores.cpu())
+    losses = _row_losses(heatmaps, batch, target).cpu() if target else None
+    return Predictions(batch.ids.cpu(), image_xy.cpu(), scores.cpu(), losses)
+
+
+def _row_losses(
+    heatmaps: Float[Tensor, "B K h w"], batch: CropBatch, target: Target
+) -> Float[Tensor, " B"]:
+    assert batch.image_xy is not None
+    assert batch.visible is not None
+    crop_xy = move(batch.crop_from_image, batch.image_xy).float()
+    wanted, weights = _wanted(crop_xy, batch.visible, target)
+    rows = zip(*(column.split(1) for column in (heatmaps, wanted, weights)), strict=True)
+    return torch.stack([LOSSES[target.loss](*row) for row in rows])
 
 
 def dark_kernel(sigma: float) -> int:

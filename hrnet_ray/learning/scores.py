@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from hrnet_ray.errors import DataError, shortened
 from hrnet_ray.learning.loop import Predictions
@@ -73,6 +74,21 @@ def paired(
     predictions = Predictions.joined([predictions])
     _each_row_once(predictions.ids.numpy(), ordered["id"])
     return predictions, ordered
+
+
+def errors(predictions: Predictions, truth: Mapping[str, np.ndarray]) -> Float[np.ndarray, " N"]:
+    """How far each `paired` instance is off: the mean distance of its keypoints, by its size.
+
+    That is the head's where it was measured, the root of the area elsewhere. 0 where nothing is
+    labelled.
+    """
+    predicted, true_xy, visible = _points(predictions, truth)
+    distance = (predicted - true_xy).square().sum(-1).sqrt()
+    size = np.where(
+        np.isfinite(truth["head_size"]), truth["head_size"], np.sqrt(truth["area"].clip(min=1))
+    )
+    mean = (distance * visible).sum(-1) / visible.sum(-1).clamp(min=1)
+    return mean.numpy() / size
 
 
 def coco_results(predictions: Predictions, truth: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

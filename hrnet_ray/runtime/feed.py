@@ -107,7 +107,7 @@ class Feed:
             self._note_rotten("val", rows)
             if readable.any():
                 kept = rows if readable.all() else {k: v[readable] for k, v in rows.items()}
-                yield to_crops(kept, self.device)
+                yield to_crops(kept, self.device, with_truth=True)
 
     def _note_rotten(self, split: str, rows: Arrays) -> None:
         self.rotten |= {(split, id) for id in rows["id"][~rows["readable"]].tolist()}

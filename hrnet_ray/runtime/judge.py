@@ -2,29 +2,35 @@
 
 import json
 import math
-from collections.abc import Set
+from collections.abc import Callable, Set
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from torch import nn
 
 from hrnet_ray.config import Experiment
 from hrnet_ray.data import pictures, rows
-from hrnet_ray.data.manifest import Manifest, read_head, read_table
+from hrnet_ray.data.manifest import Manifest, read_table
 from hrnet_ray.inference.model_folder import save_model
 from hrnet_ray.inference.plots import poses_on_crops
 from hrnet_ray.learning.checkpoint import Progress
 from hrnet_ray.learning.loop import Predictions
-from hrnet_ray.learning.scores import Scores, coco_results, score
+from hrnet_ray.learning.scores import Scores, coco_results, errors, paired, score
 from hrnet_ray.runtime.ledger import Row
 from hrnet_ray.runtime.recipes import spec_of
 from hrnet_ray.runtime.records import tolerated
 
 WORST = 0.0  # of any metric that is searched for
-SHOWN = 16  # validation crops drawn after each validation
+SHOWN = 16
+"""Validation crops that are drawn: the same after each validation, the worst after each best."""
+FIXED, WORST16 = "fixed16", "worst16"
+
+Crops = Callable[[Int[np.ndarray, " N"]], rows.Arrays]
+"""Validation rows by their numbers, as `rows.decode_exact` gives them."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +52,15 @@ class Judge:
         manifest: Manifest,
         run_folder: Path,
         *,
-        shown: rows.Arrays | None = None,
+        crops: Crops,
     ) -> None:
-        """`shown` are the first `SHOWN` validation rows, where somebody has them decoded."""
         self.experiment, self.manifest, self.run_folder = experiment, manifest, run_folder
         self.last = WORST
         """The newest score, for the search; a score that is no number counts as the worst."""
         self._unkept: Unkept | None = None
         self.truth = rows.labels_of(read_table(manifest, "val", columns=list(rows.LABELS)))
-        self.shown = shown or rows.decode_exact(
-            rows.checked(read_head(manifest, "val", SHOWN)),
-            input_hw=experiment.data.input_hw,
-            padding=experiment.data.padding,
-        )
+        self._crops = crops
+        self._fixed = crops(np.arange(min(SHOWN, len(self.truth["id"]))))  # once
 
     def judge(
         self,
@@ -71,19 +73,22 @@ class Judge:
     ) -> tuple[Progress, dict[str, float]]:
         """Score an epoch; where it is the best so far, keep its model and predictions."""
         found = _numbers(found)
-        scores = score(found, self._readable(rotten), self.manifest.skeleton)
+        truth = self._readable(rotten)
+        scores = score(found, truth, self.manifest.skeleton)
         self.last = scores.value if math.isfinite(scores.value) else WORST
-        with tolerated(self.run_folder, fixed16(self.run_folder, epoch).name):
-            self._draw(found, epoch)
+        self._draw(self._fixed, found, FIXED, epoch)
         best = self._unkept.best if self._unkept else done
         if not scores.value <= best.best:  # the first one is the best even when it is NaN
             best = Progress(epoch=epoch, best=scores.value, best_epoch=epoch)
             self._unkept = Unkept(best, found, model, scores)
+            self._draw(self._crops(self._worst(found, truth)), found, WORST16, epoch)
         if self._unkept and self._kept(self._unkept):
             done, self._unkept = best, None
         figures = {f"val/{name}": value for name, value in scores.summary.items()}
         kind = scores.main.split("_")[0]
         figures |= {f"val/{kind}.{name}": value for name, value in scores.per_keypoint.items()}
+        if found.losses is not None:
+            figures["val/loss"] = float(found.losses.double().mean())
         return done, figures | {f"val/best.{scores.main}": best.best}
 
     def _readable(self, rotten: Set[Row]) -> rows.Arrays:
@@ -107,9 +112,16 @@ class Judge:
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(coco_results(found, self.truth)), encoding="utf-8")
 
-    def _draw(self, found: Predictions, epoch: int) -> None:
+    def _worst(self, found: Predictions, truth: rows.Arrays) -> Int[np.ndarray, " N"]:
+        """The numbers of the rows that came out worst, the very worst first."""
+        found, truth = paired(found, truth)
+        worst = truth["id"][np.argsort(-errors(found, truth), kind="stable")][:SHOWN]
+        number = {id: at for at, id in enumerate(self.truth["id"].tolist())}
+        return np.array([number[id] for id in worst.tolist()])
+
+    def _draw(self, crops: rows.Arrays, found: Predictions, name: str, epoch: int) -> None:
         place = {row: at for at, row in enumerate(found.ids.tolist())}
-        shown = {name: column[self.shown["readable"]] for name, column in self.shown.items()}
+        shown = {name: column[crops["readable"]] for name, column in crops.items()}
         order = [place[row] for row in shown["id"].tolist()]
         picture = poses_on_crops(
             list(shown["crop"]),
@@ -119,7 +131,9 @@ class Judge:
             shown["visible"],
             self.manifest.skeleton,
         )
-        pictures.write(fixed16(self.run_folder, epoch), picture)
+        path = drawn(self.run_folder, name, epoch)
+        with tolerated(self.run_folder, path.name):
+            pictures.write(path, picture)
 
 
 def _numbers(found: Predictions) -> Predictions:
@@ -131,6 +145,6 @@ def _numbers(found: Predictions) -> Predictions:
     return replace(found, image_xy=finite(found.image_xy), scores=finite(found.scores))
 
 
-def fixed16(run_folder: Path, epoch: int) -> Path:
+def drawn(run_folder: Path, name: str, epoch: int) -> Path:
     """Where the drawn validation crops of an epoch are."""
-    return run_folder / "plots" / "fixed16" / f"epoch_{epoch:04d}.jpg"
+    return run_folder / "plots" / name / f"epoch_{epoch:04d}.jpg"

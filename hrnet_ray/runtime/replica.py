@@ -153,6 +153,8 @@ class Replica:
             "perf/pictures_per_s": pulse.rate() * world_size(),
             "perf/data_wait_share": self.feed.waited / max(1e-9, pulse.elapsed()),
         }
+        if self.device.type == "cuda":
+            metrics["perf/gpu_mem_gb"] = torch.cuda.max_memory_allocated(self.device) / 1e9
         return metrics | self._skipped(self.guard.skipped(), epoch)
 
     def pause(self, done: checkpoint.Progress) -> None:
@@ -193,6 +195,7 @@ class Replica:
             self.faults.validation(batches, epoch=epoch),
             decoding=decoding_of(self.experiment, self.manifest),
             bf16=self.bf16,
+            target=target_of(self.experiment),
         )
         return gather_predictions(mine)
 

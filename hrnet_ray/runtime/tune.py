@@ -23,6 +23,7 @@ from hrnet_ray.runtime.studies.draws import Point, Space, check_space, grid, war
 from hrnet_ray.runtime.studies.early_stopping import EarlyStopping
 from hrnet_ray.runtime.studies.search import WITHOUT_MEANING, Search
 from hrnet_ray.runtime.studies.searcher import StudySearcher, filled_rule
+from hrnet_ray.runtime.studies.space import in_words
 from hrnet_ray.runtime.studies.study import Records, Study, conclude_study
 from hrnet_ray.runtime.studies.trial import Plan, run_trial
 from hrnet_ray.runtime.studies.trial_notes import NUMBER, Diary, amend, ended, failed
@@ -54,7 +55,7 @@ def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> S
     points = _points(base, space, search)
     manifest = read_manifest(base.data.root)
     check(base, cluster, manifest)
-    searched = {name: repr(_plain(sampler)) for name, sampler in space.items()}
+    searched = {name: in_words(sampler) for name, sampler in space.items()}
     searched |= {
         f"search.{name}": repr(value)
         for name, value in flatten(search).items()
@@ -191,9 +192,3 @@ def _scheduler(plan: Plan, search: Search) -> EarlyStopping | None:
     if rule is None:
         return None
     return EarlyStopping(rule, plan.folder, name=search.scheduler)
-
-
-def _plain(sampler: Any) -> Any:
-    """What a sampler draws from, in words that stay the same from run to run."""
-    bounds = {k: v for k, v in vars(sampler).items() if k in ("lower", "upper", "categories")}
-    return {"kind": type(sampler.get_sampler()).__name__.strip("_"), **bounds}

@@ -3,7 +3,6 @@
 import gc
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from hrnet_ray.config import Experiment
@@ -11,7 +10,7 @@ from hrnet_ray.learning.guard import Diverging
 from hrnet_ray.learning.workers import of_everybody
 from hrnet_ray.runtime.feed import Feed
 from hrnet_ray.runtime.job import Job
-from hrnet_ray.runtime.judge import SHOWN, Judge
+from hrnet_ray.runtime.judge import Judge
 from hrnet_ray.runtime.ledger import Ledger
 from hrnet_ray.runtime.progress import Pulse
 from hrnet_ray.runtime.replica import Replica
@@ -79,8 +78,7 @@ def train(job: Job, *, slower: bool = False) -> bool:
 
 
 def _judge(job: Job, feed: Feed) -> Judge:
-    shown = feed.val.take(np.arange(min(SHOWN, feed.val.rows)))  # decoded once, for every trial
-    return Judge(job.experiment, job.manifest, job.run_folder, shown=shown)
+    return Judge(job.experiment, job.manifest, job.run_folder, crops=feed.val.take)
 
 
 def _validates(experiment: Experiment, epoch: int) -> bool:

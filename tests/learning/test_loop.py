@@ -1,5 +1,8 @@
 """One epoch of learning and one of judging, with nets small enough to follow by hand."""
 
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +10,7 @@ from torch import Tensor, nn
 from hrnet_ray.learning.average import Average
 from hrnet_ray.learning.batch import CropBatch, PoseBatch, model_input
 from hrnet_ray.learning.loop import (
+    LOSSES,
     Decoding,
     Predictions,
     Target,
@@ -17,7 +21,7 @@ from hrnet_ray.learning.loop import (
 from hrnet_ray.models import HRNet
 from hrnet_ray.pose.geometry import move
 from hrnet_ray.pose.heatmaps import encode_heatmaps
-from hrnet_ray.pose.losses import joints_mse
+from hrnet_ray.pose.losses import joints_mse, joints_ohkm
 
 INPUT_HW, HEATMAP_HW = (96, 64), (24, 16)
 TARGET = Target(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5)
@@ -108,6 +112,37 @@ def test_the_flip_test_finds_the_same_sides_and_moves_x_as_published(shift: bool
     expected_xy = move(image_from_crop, (DOTS_XY + torch.tensor([moved_px, 0.0])).double())
     off = (found.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
     assert (off * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()
+
+
+@pytest.mark.parametrize("loss", ["mse", "ohkm"])
+def test_each_row_has_the_loss_that_training_makes_small(loss: str, monkeypatch):
+    monkeypatch.setitem(LOSSES, "ohkm", partial(joints_ohkm, topk=1))
+    batches, image_from_crop = crop_batches()
+    truth_xy = move(image_from_crop, (DOTS_XY + 3).double())
+    visible = torch.tensor([[True, True], [True, False], [False, True]])
+    known = [
+        replace(batch, image_xy=truth_xy[at], visible=visible[at])
+        for batch, at in zip(batches, ([0, 1], [2]), strict=True)
+    ]
+    target = Target(input_hw=DOTS_HW, heatmap_hw=(DOTS_HW[0] // 4, DOTS_HW[1] // 4), sigma=2.0)
+    target = replace(target, loss=loss)
+
+    found = predict(TwoDots(), known, decoding=decoding("dark"), target=target)
+
+    wanted, weights = encode_heatmaps(
+        DOTS_XY + 3,
+        visible,
+        input_hw=target.input_hw,
+        heatmap_hw=target.heatmap_hw,
+        sigma=target.sigma,
+        rounded=True,
+    )
+    maps = TwoDots()(model_input(dots(DOTS_XY)))
+    mean = LOSSES[loss](maps, wanted, weights)
+    torch.testing.assert_close(found.losses.mean(), mean)
+    alone = LOSSES[loss](maps[1:2], wanted[1:2], weights[1:2])
+    torch.testing.assert_close(found.losses[0], alone)  # id 5 comes first
+    assert predict(TwoDots(), known, decoding=decoding("dark")).losses is None
 
 
 def test_no_batches_predict_no_rows():

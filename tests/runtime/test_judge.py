@@ -3,27 +3,44 @@
 import pytest
 import torch
 
+from hrnet_ray.data import rows
+from hrnet_ray.data.manifest import read_table
 from hrnet_ray.inference.model_folder import load_model
 from hrnet_ray.learning.checkpoint import Progress
 from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.runtime import judge as room
-from hrnet_ray.runtime.judge import Judge
+from hrnet_ray.runtime.judge import Crops, Judge
 from hrnet_ray.runtime.recipes import build_model
 from hrnet_ray.runtime.records import read_faults
 
 
 @pytest.fixture
-def found(tiny, tigers, tmp_path) -> Predictions:
+def crops(tiny, tigers) -> Crops:
+    """The validation rows, as a worker's feed gives them."""
+    data = tiny.data
+    every = rows.decode_exact(
+        rows.checked(read_table(tigers, "val")), input_hw=data.input_hw, padding=data.padding
+    )
+    return lambda numbers: {name: column[numbers] for name, column in every.items()}
+
+
+@pytest.fixture
+def judge(tiny, tigers, crops, tmp_path) -> Judge:
+    return Judge(tiny, tigers, tmp_path, crops=crops)
+
+
+@pytest.fixture
+def found(judge) -> Predictions:
     """Every keypoint exactly where it is."""
-    truth = Judge(tiny, tigers, tmp_path).truth
+    truth = judge.truth
     xy = torch.tensor(truth["image_xy"]).float()
     return Predictions(torch.tensor(truth["id"]), xy, torch.ones(xy.shape[:2]))
 
 
 def test_a_best_model_that_did_not_fit_is_written_at_the_next_validation(
-    tiny, tigers, tmp_path, found, monkeypatch
+    tiny, tigers, tmp_path, judge, found, monkeypatch
 ):
-    judge, model = Judge(tiny, tigers, tmp_path), build_model(tiny, tigers)
+    model = build_model(tiny, tigers)
     best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     def full(*_: object) -> None:
@@ -48,8 +65,29 @@ def test_a_best_model_that_did_not_fit_is_written_at_the_next_validation(
     assert spec.scores["OKS_AP"] == done.best
 
 
-def test_a_net_that_came_to_no_number_scores_nothing(tiny, tigers, tmp_path, found):
-    judge, model = Judge(tiny, tigers, tmp_path), build_model(tiny, tigers)
+def test_the_worst_are_drawn_after_each_best_and_the_same_ones_after_each(
+    tiny, tigers, tmp_path, judge, found, crops, monkeypatch
+):
+    model, asked = build_model(tiny, tigers), []
+    monkeypatch.setattr(judge, "_crops", lambda numbers: asked.append(numbers) or crops(numbers))
+    off = found.image_xy.clone()
+    off[2] += 500
+    off[4] += 200
+
+    judge.judge(Predictions(found.ids, off, found.scores), model, epoch=0, done=Progress(epoch=-1))
+    judge.judge(found, model, epoch=1, done=Progress(epoch=0, best=1.0))
+
+    assert asked[0][:2].tolist() == [2, 4]
+    drawn = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("plots/*/*"))
+    assert drawn == [
+        "plots/fixed16/epoch_0000.jpg",
+        "plots/fixed16/epoch_0001.jpg",
+        "plots/worst16/epoch_0000.jpg",
+    ]
+
+
+def test_a_net_that_came_to_no_number_scores_nothing(tiny, tigers, judge, found):
+    model = build_model(tiny, tigers)
     nowhere = Predictions(found.ids, found.image_xy * torch.nan, found.scores * torch.inf)
 
     _, figures = judge.judge(nowhere, model, epoch=0, done=Progress(epoch=-1))

@@ -32,7 +32,8 @@ def test_two_workers_train_score_and_leave_what_a_run_leaves(tiny, here, tigers,
     assert spec.skeleton.keypoints == tigers.skeleton.keypoints
     poses = json.loads((outcome.folder / "predictions" / "val.coco.json").read_text())
     assert len(poses) == tigers.splits["val"].rows
-    for picture in ("plots/curves.png", "plots/fixed16/epoch_0001.jpg"):
+    worst = f"plots/worst16/epoch_{outcome.best_epoch:04d}.jpg"
+    for picture in ("plots/curves.png", "plots/fixed16/epoch_0001.jpg", worst):
         assert read(outcome.folder / picture).std() > 10  # something is drawn
     assert "epoch   2/2" in capsys.readouterr().out
 

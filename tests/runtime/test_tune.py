@@ -7,6 +7,7 @@ from ray import tune
 
 from hrnet_ray.config import Cluster
 from hrnet_ray.errors import UsageError
+from hrnet_ray.runtime.studies.space import in_words
 from hrnet_ray.runtime.tune import Search, check_space, sweep
 from hrnet_ray.tracking import database_uri
 
@@ -55,6 +56,9 @@ def _mlflow_has_the_study(tmp_path, study):
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
     assert {run.info.status for run in runs} == {"FINISHED"}
     assert parent.data.metrics["best.OKS_AP"] == study.best["score"]
+    assert len({run.data.tags["ray.trial_id"] for run in children}) == 3
+    assert parent.data.params["optim.lr"] == in_words(SPACE["optim.lr"])
+    assert {"val/loss", "train/loss"} <= children[0].data.metrics.keys()
     lrs = {float(run.data.params["optim.lr"]) for run in children}
     assert lrs == {trial["optim.lr"] for trial in study.trials}
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ray import tune
+from ray.tune.search.sample import Categorical, Integer, LogUniform, Quantized
 
 from hrnet_ray.errors import UsageError
 
@@ -18,6 +19,19 @@ def parse_space(entries: Iterable[str]) -> dict[str, Any]:
         UsageError: an entry is written otherwise, or its bounds are the wrong way round.
     """
     return dict(map(_entry, entries))
+
+
+def in_words(sampler: Any) -> str:
+    """The inverse: `log(0.0001,0.003)`. What has the same words draws the same."""
+    if isinstance(sampler, Categorical):
+        return f"choice({','.join(map(str, sampler.categories))})"
+    how, step = sampler.get_sampler(), ""
+    if isinstance(how, Quantized):
+        how, step = how.get_sampler(), f",step={how.q:g}"
+    kind = "int" if isinstance(sampler, Integer) else "uniform"
+    if isinstance(how, LogUniform):
+        kind = "log" if kind == "uniform" else "logint"
+    return f"{kind}({sampler.lower:g},{sampler.upper:g}{step})"
 
 
 def _entry(entry: str) -> tuple[str, Any]:

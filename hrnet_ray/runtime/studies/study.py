@@ -17,7 +17,12 @@ from hrnet_ray.runtime.run_folder import ARTIFACTS, write_summary
 from hrnet_ray.runtime.studies.latency import LATENCY
 from hrnet_ray.runtime.studies.search import Search
 from hrnet_ray.runtime.studies.trial import Plan
-from hrnet_ray.runtime.studies.trial_notes import TrialNote, read_notes, trials_folder
+from hrnet_ray.runtime.studies.trial_notes import (
+    TrialNote,
+    read_note,
+    read_notes,
+    trials_folder,
+)
 from hrnet_ray.runtime.tracked import open_run, vouch_for_model
 from hrnet_ray.runtime.train import conclude
 from hrnet_ray.tracking import Board, Run
@@ -115,6 +120,7 @@ class Records:
                 name=self._name(folder),
                 parent=self.parent,
                 params=settings,
+                tags={"ray.trial_id": read_note(folder).ray_trial},
             )
         return self.children[folder]
 

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,8 @@ class TrialNote:
     stopped_by: str = ""
     """Which rule ended it early."""
     error: str = ""
+    ray_trial: str = ""
+    """The trial that it is to Ray Tune, which may be its second one."""
     seconds: float = 0.0
     """For which it held its place, up to its end."""
 
@@ -61,9 +64,26 @@ def read_notes(study: Path) -> dict[str, TrialNote]:
     Raises:
         DataError: a note is not what a study wrote.
     """
-    paths = trials_folder(study).glob(f"*/{NOTE}")
-    notes = map(_read, sorted(paths, key=lambda path: (len(path.parent.name), path.parent.name)))
+    folders = (path.parent for path in trials_folder(study).glob(f"*/{NOTE}"))
+    notes = map(read_note, sorted(folders, key=lambda folder: (len(folder.name), folder.name)))
     return {note.number: note for note in notes}
+
+
+def read_note(folder: Path) -> TrialNote:
+    """The note in a trial's folder.
+
+    Raises:
+        DataError: it is not what a study wrote.
+    """
+    path = folder / NOTE
+    try:
+        return TrialNote(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            "a trial's note that cannot be read",
+            f"{path}: {error}",
+            "move that trial's folder away; another one takes its place",
+        ) from error
 
 
 def write_note(study: Path, note: TrialNote) -> None:
@@ -80,7 +100,7 @@ def write_note(study: Path, note: TrialNote) -> None:
 
 def amend(study: Path, number: str, change: Callable[[TrialNote], TrialNote]) -> None:
     """Write a trial's note anew."""
-    write_note(study, change(_read(trials_folder(study) / number / NOTE)))
+    write_note(study, change(read_note(trials_folder(study) / number)))
 
 
 def label(number: int) -> str:
@@ -88,22 +108,16 @@ def label(number: int) -> str:
     return f"{number:02d}"
 
 
-def _read(path: Path) -> TrialNote:
-    try:
-        return TrialNote(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            "a trial's note that cannot be read",
-            f"{path}: {error}",
-            "move that trial's folder away; another one takes its place",
-        ) from error
-
-
 class Diary(Callback):
     """Notes the end of each trial, when Tune tells of it."""
 
     def __init__(self, study: Path) -> None:
         self.study = study
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Note what Tune calls it."""
+        known = partial(replace, ray_trial=trial.trial_id)
+        amend(self.study, trial.config[NUMBER], known)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note it, unless the trial itself has noted why it failed."""

@@ -1,7 +1,8 @@
 import pytest
+from ray import tune
 
 from hrnet_ray.errors import UsageError
-from hrnet_ray.runtime.studies.space import parse_space
+from hrnet_ray.runtime.studies.space import in_words, parse_space
 
 
 def test_words_become_samplers_with_their_bounds():
@@ -27,3 +28,34 @@ def test_what_cannot_be_read_is_quoted(entry):
         parse_space([entry])
 
     assert f"--space {entry}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "words", ["log(0.0001,0.003)", "uniform(1,4)", "int(1,9)", "choice(32,64)", "choice(mse,ohkm)"]
+)
+def test_a_sampler_in_words_is_what_it_was_read_from(words: str):
+    (sampler,) = parse_space([f"optim.lr={words}"]).values()
+
+    assert in_words(sampler) == words
+
+
+def test_samplers_that_differ_differ_in_words():
+    kinds = [
+        tune.uniform(1, 4),
+        tune.loguniform(1, 4),
+        tune.quniform(1, 4, 0.5),
+        tune.qloguniform(1, 4, 0.5),
+        tune.randint(1, 4),
+        tune.lograndint(1, 4),
+        tune.qrandint(1, 4, 2),
+    ]
+
+    assert [in_words(kind) for kind in kinds] == [
+        "uniform(1,4)",
+        "log(1,4)",
+        "uniform(1,4,step=0.5)",
+        "log(1,4,step=0.5)",
+        "int(1,4)",
+        "logint(1,4)",
+        "int(1,4,step=2)",
+    ]
