@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -185,6 +186,18 @@ def train_once(
         data.update(load(manifest, experiment.data, decoded=decoded))
 
 
+class Trainer(TorchTrainer):
+    """Ray's, without the process that deals out data sets: it is given none.
+
+    Every start of the workers waits 2 s for it on two cores. Should Ray rename what is left out
+    here, it is merely there again (tests/runtime/test_train.py tells).
+    """
+
+    def _create_default_callbacks(self) -> list[Any]:
+        made = super()._create_default_callbacks()
+        return [one for one in made if type(one).__name__ != "DatasetsCallback"]
+
+
 def _trainer(
     job: Job, cluster: Cluster, share: Share, folder: Path, callbacks: Sequence[UserCallback]
 ) -> TorchTrainer:
@@ -194,7 +207,7 @@ def _trainer(
     resources: dict[str, float] = {"CPU": share.cpus}
     if share.gpus:
         resources["GPU"] = share.gpus
-    return TorchTrainer(
+    return Trainer(
         train_worker,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(

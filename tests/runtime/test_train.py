@@ -7,13 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from ray.train.torch import TorchTrainer
 
 from hrnet_ray.data.manifest import read_table
 from hrnet_ray.data.pictures import read
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.model_folder import load_model
 from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.runtime.train import Trainer, fit
 from hrnet_ray.tracking import database_uri
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
@@ -130,3 +131,12 @@ def test_data_that_were_never_prepared_are_refused(tiny, here, tmp_path):
 
     with pytest.raises(DataError, match="no prepared data set"):
         fit(lost, here)
+
+
+def test_ray_still_has_the_process_that_is_left_out():
+    usual, ours = (
+        {type(one).__name__ for one in trainer(print)._create_default_callbacks()}
+        for trainer in (TorchTrainer, Trainer)
+    )
+
+    assert usual - ours == {"DatasetsCallback"}
