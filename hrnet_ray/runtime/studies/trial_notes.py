@@ -121,8 +121,16 @@ class Diary(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note it, unless the trial itself has noted why it failed."""
-        stop_sign.forget(trials_folder(self.study) / trial.config[NUMBER])
+        self._is_over(trial)
         amend(self.study, trial.config[NUMBER], ended)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
+        """Leave the note to whoever reads all errors in the end."""
+        self._is_over(trial)
+
+    def _is_over(self, trial: Any) -> None:
+        """There is nobody who could be asked to save."""
+        stop_sign.forget(trials_folder(self.study) / trial.config[NUMBER])
 
 
 def ended(note: TrialNote) -> TrialNote:
