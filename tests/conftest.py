@@ -87,6 +87,9 @@ def ray_session() -> Iterator[None]:
     """One Ray of our own with two CPUs, for all `ray` tests; it is gone when they end."""
     import ray
 
+    from hrnet_ray.runtime.places import note_address, use_own_folder
+
+    use_own_folder()
     ray.init(
         address="local",
         num_cpus=2,
@@ -94,5 +97,6 @@ def ray_session() -> Iterator[None]:
         include_dashboard=True,  # Ray Train asks it which controllers are alive
         logging_level="warning",
     )
+    note_address(ray.get_runtime_context().gcs_address)
     yield
     ray.shutdown()

@@ -7,7 +7,6 @@ CPU. Both are found here, in a second, with a table of what is wanted and what i
 import logging
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ray.data import DataContext
 
 from hrnet_ray.config import Cluster
 from hrnet_ray.errors import ClusterError
-from hrnet_ray.runtime.places import OWN_RAY
+from hrnet_ray.runtime.places import note_address, use_own_folder
 
 DATA_CPUS = 1.0
 """Kept free of workers, for reading and decoding."""
@@ -70,7 +69,7 @@ def _start_here() -> None:
     # the variable is for the processes it starts, the constant for this one, which read it before.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray_constants.ENABLE_RAY_CLUSTER = False
-    _use_own_folder()
+    use_own_folder()
     ray.init(
         address="local",
         # One CPU would leave Ray Data nothing beside a worker; a second one is only a number.
@@ -79,21 +78,10 @@ def _start_here() -> None:
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+    note_address(ray.get_runtime_context().gcs_address)
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() and token.stat().st_uid == os.getuid():
         token.chmod(0o600)  # Ray writes it for everybody to read
-
-
-def _use_own_folder() -> None:
-    """Let Ray keep its sockets and logs where no `ray start` of this machine leaves a note.
-
-    What such a note names, dead or somebody else's, Ray Train's cleaner asks whether our run is
-    still there, and believes it.
-    """
-    with suppress(OSError):
-        OWN_RAY.mkdir(mode=0o700, exist_ok=True)
-        if OWN_RAY.stat(follow_symlinks=False).st_uid == os.getuid():
-            os.environ.setdefault("RAY_TMPDIR", str(OWN_RAY))
 
 
 def _join(address: str) -> None:

@@ -19,7 +19,8 @@ from tests.learning.two_workers import together
 def predictions(*ids: int) -> Predictions:
     rows = torch.tensor(ids, dtype=torch.int64)
     xy = torch.stack([rows * 1.5, rows * -2.0], dim=-1)
-    return Predictions(rows, xy[:, None].expand(-1, 3, 2).contiguous(), xy[:, :1].expand(-1, 3) / 8)
+    image_xy, scores = xy[:, None].expand(-1, 3, 2).contiguous(), xy[:, :1].expand(-1, 3) / 8
+    return Predictions(rows, image_xy, scores, losses=rows / 4)
 
 
 def work(rank: int, folder: Path) -> None:

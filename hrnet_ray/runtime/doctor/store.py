@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from hrnet_ray.runtime.doctor.finding import Finding
-from hrnet_ray.runtime.places import OWN_RAY
+from hrnet_ray.runtime.places import OWN_RAYS
 
 LEAST_DISK_GB = 5
 FULLEST = 0.95  # Ray stops making objects on a disk that is fuller
@@ -60,13 +60,13 @@ def temporary() -> Path:
 
 def old_sessions(*folders: Path, most_gb: float = MOST_LEFT_GB) -> Finding:
     """What Ray sessions that no process of this machine belongs to have left behind."""
-    folders = folders or (OWN_RAY / "ray", temporary() / "ray")
+    folders = folders or (temporary() / "ray", *OWN_RAYS.glob("*/ray"))
     there = [folder for folder in folders if folder.is_dir()]
     if not there:
         return Finding("ok", f"no {folders[0]}")
     sizes = {path: _bytes(path) for folder in there for path in _ended(folder)}
     total = sum(sizes.values())
-    where = " and ".join(map(str, there))
+    where = " and ".join({str(f if f.parents[1] != OWN_RAYS else OWN_RAYS): 0 for f in there})
     detail = f"{len(sizes)} ended Ray sessions left {total / GB:.2f} GB in {where}"
     if total <= most_gb * GB:
         return Finding("ok", detail)
