@@ -31,8 +31,8 @@ os.environ |= {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before anybody else's: xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Run the quick tests first, then `ray`, then `chaos`; give the slow ones more time.
 
     With two processes (`make test`), one takes all `ray` tests, which mostly wait, and the other
@@ -50,6 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if slowness(item):
             item.add_marker(pytest.mark.xdist_group("ray"))
     items.sort(key=slowness)  # a stable sort: files keep their order
+    yield
 
 
 @pytest.fixture(scope="session", autouse=True)
