@@ -26,8 +26,8 @@ class Elements(HTMLParser):
 
 
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
-
-
+# A phone's lie over the page. Others take 15 px from it, sometimes after the page was measured.
+FLAGS += " --hide-scrollbars"
 QUIET = "--disable-background-networking --disable-component-update --enable-logging=stderr"
 
 

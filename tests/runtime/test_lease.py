@@ -181,8 +181,12 @@ def test_it_is_touched_while_it_is_held(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_ctrl_c_lets_go_of_it(tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt), Lease(tmp_path):
-        signal.raise_signal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
+    try:
+        with pytest.raises(KeyboardInterrupt), Lease(tmp_path):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert list(tmp_path.iterdir()) == []
 

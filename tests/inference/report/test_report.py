@@ -307,7 +307,7 @@ def _caption_of(before: torch.Tensor, after: torch.Tensor, mirrored: bool) -> st
 @pytest.mark.browser
 def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, tmp_path: Path):
     shot = tmp_path / "page.png"
-    flags = ("--hide-scrollbars", "--window-size=1400,2600", f"--screenshot={shot}", "--dump-dom")
+    flags = ("--window-size=1400,2600", f"--screenshot={shot}", "--dump-dom")
 
     done = browse(chromium, report.as_uri(), tmp_path, *flags)
 

@@ -160,7 +160,7 @@ def test_a_folder_that_is_no_study_is_refused(tmp_path: Path):
 @pytest.mark.browser
 def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, tmp_path: Path):
     shot = tmp_path / "page.png"
-    flags = ("--hide-scrollbars", "--window-size=1400,2600", f"--screenshot={shot}", "--dump-dom")
+    flags = ("--window-size=1400,2600", f"--screenshot={shot}", "--dump-dom")
 
     done = browse(chromium, report.as_uri(), tmp_path, *flags)
 
