@@ -13,7 +13,6 @@ what the seeds alone explain (Welch's t below its 5 % bound).
 import argparse
 import json
 import math
-import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,8 +20,6 @@ from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, variance
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads sleep
 
 import numpy as np
 import torch
@@ -170,4 +167,7 @@ def oks_ap(
 
 
 if __name__ == "__main__":
+    from as_workers import start_again
+
+    start_again()
     main()

@@ -12,7 +12,6 @@ working together costs. Ends with one JSON line.
 
 import argparse
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -21,8 +20,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads sleep
 
 import torch
 from torch import distributed, nn
@@ -165,4 +162,7 @@ def stepper(model: nn.Module, options: Options):
 
 
 if __name__ == "__main__":
+    from as_workers import start_again
+
+    start_again()
     main()

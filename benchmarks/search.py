@@ -21,8 +21,6 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads sleep
-
 from ray import tune
 
 from hrnet_ray.cli.prepare import Synthetic, run as prepare
@@ -157,4 +155,7 @@ def silence():
 
 
 if __name__ == "__main__":
+    from as_workers import start_again
+
+    start_again()
     main()

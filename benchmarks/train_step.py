@@ -12,14 +12,10 @@ product or on convolutions of the net's own kinds, in turns as well. Ends with o
 
 import argparse
 import json
-import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: idle threads sleep
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +24,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hrnet_ray.learning.batch import PoseBatch
 from hrnet_ray.learning.loop import Target, train_epoch
-from hrnet_ray.learning.memory import KEEP_MEMORY
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
 from hrnet_ray.learning.precision import multiplies_bf16
 from hrnet_ray.models import HRNet
@@ -262,6 +257,7 @@ def median_ratio(above: list[float], below: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    if not os.environ.keys() >= KEEP_MEMORY.keys():  # all contestants start as our workers do
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**KEEP_MEMORY, **os.environ})
+    from as_workers import start_again
+
+    start_again()
     main()

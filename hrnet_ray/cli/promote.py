@@ -13,6 +13,7 @@ from hrnet_ray.cli.contest import as_markdown, as_table, decide, lines_of, other
 from hrnet_ray.cli.evaluate import device_of, finder_of
 from hrnet_ray.cli.models import Loaded, Store, load, store_above
 from hrnet_ray.cli.prepare import counter
+from hrnet_ray.cli.registering import register
 from hrnet_ray.cli.telling import Telling, no_run, run_id_of
 from hrnet_ray.data.labels import check_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
@@ -20,7 +21,6 @@ from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.evaluation.evaluation import Candidate, Evaluation, Question, evaluate
 from hrnet_ray.inference.model_folder import CARD, fingerprints
 from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
-from hrnet_ray.tracking.logged import log_model
 from hrnet_ray.tracking.registry import (
     CHALLENGER,
     CHAMPION,
@@ -124,7 +124,7 @@ class Contest:
             return 0
         evaluation = self._judged(champion)
         verdict = decide(evaluation, forced=self.args.force)
-        version = self._registered(mine)
+        version = register(self.registry, self.name, self.run, self.loaded)
         note = other_rows(self.manifest, "val", champion.tags if champion else {})
         names = (str(version), str(champion) if champion else "")
         lines = lines_of(verdict, evaluation, names, note)
@@ -162,21 +162,6 @@ class Contest:
     def _candidate(self, name: str, loaded: Loaded) -> Candidate:
         here = torch.device("cpu") if self.args.workers else device_of(self.args.device)
         return Candidate(name=name, model=loaded.model, spec=loaded.spec, device=here)
-
-    def _registered(self, tags: dict[str, str]) -> Version:
-        """The candidate's version: the one of before, where this very model was registered."""
-        if known := self.registry.alike(self.name, tags):
-            return known
-        print("exporting the model for MLflow (seconds; a minute on a busy machine)", flush=True)
-        loaded = self.loaded
-        logged = log_model(self.registry, self.run, loaded.path, loaded.model, loaded.spec)
-        return self.registry.register(
-            self.name,
-            run_id=self.run.info.run_id,
-            model_id=logged.model_id,
-            place=logged.place,
-            tags=tags | logged.tags,
-        )
 
     def _crown(self, version: Version, champion: Version | None) -> None:
         """Move the alias, unless somebody else did while this contest was held."""

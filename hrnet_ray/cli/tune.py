@@ -5,8 +5,10 @@ from typing import Annotated
 
 import tyro
 
+from hrnet_ray.cli.registering import challenge
 from hrnet_ray.cli.train import near, tell_where
 from hrnet_ray.config import Cluster, Experiment
+from hrnet_ray.data.manifest import read_manifest
 from hrnet_ray.inference.study.report import REPORT
 from hrnet_ray.runtime.studies.space import parse_space
 from hrnet_ray.runtime.studies.study import Trial
@@ -35,7 +37,7 @@ def run(args: Args) -> None:
 def search_and_tell(
     experiment: Experiment, space: Space, cluster: Cluster, search: Search
 ) -> Study:
-    """Run a sweep and print its trials, best first."""
+    """Run a sweep and print its trials, best first; the best one becomes the challenger."""
     study = sweep(experiment, space, cluster, search)
     quick = f"{'ms a crop':>9}  " if search.against_latency else ""
     print(f"\n{study.main:>10}  epochs  {quick}" + "  ".join(f"{name:>14}" for name in space))
@@ -49,6 +51,8 @@ def search_and_tell(
     if (page := study.folder / REPORT).is_file():
         print(f"  report    {near(page)}")
     tell_where(study.folder, cluster)
+    if search.challenge:
+        challenge(study.folder, read_manifest(experiment.data.root).name, cluster)
     return study
 
 

@@ -14,6 +14,7 @@ from hrnet_ray.skeletons import Skeleton, mirrored_name
 
 LEFT, RIGHT, MIDDLE = (255, 96, 48), (48, 144, 255), (255, 214, 64)
 PAPER, INK = (250, 250, 248), (40, 40, 40)
+DIMMED = 0.4  # of a crop under its heatmaps
 
 
 def side_colour(name: str) -> tuple[int, int, int]:
@@ -61,6 +62,23 @@ def over(picture: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
     glow = np.clip(heatmaps.max(0), 0, 1)
     glow = cv2.resize(glow, picture.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
     return (picture * (1 - 0.75 * glow) + np.array([255, 60, 20]) * 0.75 * glow).astype(np.uint8)
+
+
+def glow(crop: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Lay heatmaps [K, h, w] over a dimmed crop [H, W, 3], each in the colour of its side.
+
+    A cell is lit by the keypoint that is highest there; what is no number is dark.
+    """
+    height, width = crop.shape[:2]
+    # A cell stands at a multiple of the stride, not in the middle of its pixels: no half here.
+    zoom = np.diag([width / heatmaps.shape[2], height / heatmaps.shape[1]])
+    into = np.concatenate([zoom, np.zeros((2, 1))], 1)
+    colours = np.array([side_colour(name) for name in skeleton.keypoints], np.float32)
+    highest = np.nan_to_num(heatmaps, posinf=1).max(0).clip(0, 1).astype(np.float32)
+    light = colours[np.nan_to_num(heatmaps).argmax(0)] * highest[..., None]
+    strength = cv2.warpAffine(highest, into, (width, height))[..., None]
+    light = cv2.warpAffine(light, into, (width, height))
+    return (crop * DIMMED * (1 - strength) + light).clip(0, 255).astype(np.uint8)
 
 
 def sheet(

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -182,7 +182,6 @@ def predict(
     With a `target`, each row has its loss, as published: of the heatmaps that are decoded. The
     batches must know the truth then.
     """
-    model.eval()
     return Predictions.joined(
         [_predict_batch(model, batch, target, decoding=decoding, bf16=bf16) for batch in batches]
     )
@@ -191,7 +190,7 @@ def predict(
 def _predict_batch(
     model: nn.Module, batch: CropBatch, target: Target | None, *, decoding: Decoding, bf16: bool
 ) -> Predictions:
-    heatmaps = _heatmaps(model, model_input(batch.crops), decoding, bf16=bf16)
+    heatmaps = predict_heatmaps(model, batch.crops, decoding=decoding, bf16=bf16)
     heatmap_xy, scores = decode_heatmaps(
         heatmaps, method=decoding.method, kernel=dark_kernel(decoding.sigma)
     )
@@ -217,10 +216,13 @@ def dark_kernel(sigma: float) -> int:
     return max(3, 2 * round(3 * sigma - 1) + 1)
 
 
-def _heatmaps(
-    model: nn.Module, crops: Float[Tensor, "B 3 H W"], decoding: Decoding, *, bf16: bool
+@torch.inference_mode()
+def predict_heatmaps(
+    model: nn.Module, crops: UInt8[Tensor, "B H W 3"], *, decoding: Decoding, bf16: bool = False
 ) -> Float[Tensor, "B K h w"]:
-    crops = crops.contiguous(memory_format=torch.channels_last)
+    """The heatmaps that `predict` decodes: with a flip test, those of both sides."""
+    model.eval()
+    crops = model_input(crops).contiguous(memory_format=torch.channels_last)
     with torch.autocast(crops.device.type, torch.bfloat16, enabled=bf16):
         upright = model(crops).float()
         if decoding.flip_order is None:

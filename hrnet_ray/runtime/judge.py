@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int, UInt8
 from torch import nn
 
 from hrnet_ray.config import Experiment
@@ -29,6 +29,8 @@ SHOWN = 16
 """Validation crops that are drawn: the same after each validation, the worst after each best."""
 FIXED, WORST16 = "fixed16", "worst16"
 
+Look = Callable[[UInt8[np.ndarray, "N H W 3"]], Float[np.ndarray, "N K h w"]]
+"""The heatmaps that the model sees in crops."""
 Crops = Callable[[Int[np.ndarray, " N"]], rows.Arrays]
 """Validation rows by their numbers, as `rows.decode_exact` gives them."""
 
@@ -60,28 +62,30 @@ class Judge:
         self._unkept: Unkept | None = None
         self.truth = rows.labels_of(read_table(manifest, "val", columns=list(rows.LABELS)))
         self._crops = crops
-        self._fixed = crops(np.arange(min(SHOWN, len(self.truth["id"]))))  # once
+        self._fixed = _readable(crops(np.arange(min(SHOWN, len(self.truth["id"])))))  # once
 
     def judge(
         self,
         found: Predictions,
         model: nn.Module,
         *,
+        look: Look,
         epoch: int,
         done: Progress,
         rotten: Set[Row] = frozenset(),
     ) -> tuple[Progress, dict[str, float]]:
         """Score an epoch; where it is the best so far, keep its model and predictions."""
         found = _numbers(found)
-        truth = self._readable(rotten)
+        truth = self._truth_without(rotten)
         scores = score(found, truth, self.manifest.skeleton)
         self.last = scores.value if math.isfinite(scores.value) else WORST
-        self._draw(self._fixed, found, FIXED, epoch)
+        self._draw(self._fixed, found, FIXED, epoch, heatmaps=look(self._fixed["crop"]))
         best = self._unkept.best if self._unkept else done
         if not scores.value <= best.best:  # the first one is the best even when it is NaN
             best = Progress(epoch=epoch, best=scores.value, best_epoch=epoch)
             self._unkept = Unkept(best, found, model, scores)
-            self._draw(self._crops(self._worst(found, truth)), found, WORST16, epoch)
+            worst = _readable(self._crops(self._worst(found, truth)))
+            self._draw(worst, found, WORST16, epoch)
         if self._unkept and self._kept(self._unkept):
             done, self._unkept = best, None
         figures = {f"val/{name}": value for name, value in scores.summary.items()}
@@ -91,7 +95,7 @@ class Judge:
             figures["val/loss"] = float(found.losses.double().mean())
         return done, figures | {f"val/best.{scores.main}": best.best}
 
-    def _readable(self, rotten: Set[Row]) -> rows.Arrays:
+    def _truth_without(self, rotten: Set[Row]) -> rows.Arrays:
         """The truth without the rows that nobody could read; the run names and counts them."""
         lost = [id for split, id in rotten if split == "val"]
         readable = ~np.isin(self.truth["id"], lost)
@@ -119,9 +123,18 @@ class Judge:
         number = {id: at for at, id in enumerate(self.truth["id"].tolist())}
         return np.array([number[id] for id in worst.tolist()])
 
-    def _draw(self, crops: rows.Arrays, found: Predictions, name: str, epoch: int) -> None:
+    def _draw(
+        self,
+        shown: rows.Arrays,
+        found: Predictions,
+        name: str,
+        epoch: int,
+        *,
+        heatmaps: np.ndarray | None = None,
+    ) -> None:
+        if not len(shown["id"]):
+            return
         place = {row: at for at, row in enumerate(found.ids.tolist())}
-        shown = {name: column[crops["readable"]] for name, column in crops.items()}
         order = [place[row] for row in shown["id"].tolist()]
         picture = poses_on_crops(
             list(shown["crop"]),
@@ -130,10 +143,15 @@ class Judge:
             shown["image_xy"],
             shown["visible"],
             self.manifest.skeleton,
+            heatmaps=heatmaps,
         )
         path = drawn(self.run_folder, name, epoch)
         with tolerated(self.run_folder, path.name):
             pictures.write(path, picture)
+
+
+def _readable(crops: rows.Arrays) -> rows.Arrays:
+    return {name: column[crops["readable"]] for name, column in crops.items()}
 
 
 def _numbers(found: Predictions) -> Predictions:

@@ -16,6 +16,7 @@ from ray.data import DataContext
 
 from hrnet_ray.config import Cluster
 from hrnet_ray.errors import ClusterError
+from hrnet_ray.learning.environment import WAIT_BRIEFLY
 from hrnet_ray.runtime.places import note_address, use_own_folder
 
 DATA_CPUS = 1.0
@@ -33,11 +34,10 @@ SETTINGS = {
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end a stopped search as if it were done
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait starve the other workers
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    **WAIT_BRIEFLY,
 }
 
 

@@ -7,7 +7,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 
 from hrnet_ray.errors import shortened
 from hrnet_ray.learning import checkpoint
@@ -16,7 +18,7 @@ from hrnet_ray.learning.batch import PoseBatch, augmented
 from hrnet_ray.learning.checkpoint_store import Entries
 from hrnet_ray.learning.compiling import compile_or_go_on
 from hrnet_ray.learning.guard import Diverging, Guard, all_finite, scale_rate
-from hrnet_ray.learning.loop import Predictions, predict, train_epoch
+from hrnet_ray.learning.loop import Predictions, predict, predict_heatmaps, train_epoch
 from hrnet_ray.learning.norms import share_norms
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
 from hrnet_ray.learning.workers import (
@@ -198,6 +200,20 @@ class Replica:
             target=target_of(self.experiment),
         )
         return gather_predictions(mine)
+
+    def heatmaps(self, crops: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N K h w"]:
+        """What this worker's model sees in some crops."""
+        net, size = folded(self.bare), self.experiment.evaluation.batch_size
+        parts = [
+            predict_heatmaps(
+                net,
+                part.to(self.device),
+                decoding=decoding_of(self.experiment, self.manifest),
+                bf16=self.bf16,
+            )
+            for part in torch.from_numpy(crops).split(size)
+        ]
+        return torch.cat(parts).cpu().numpy()
 
     def _skipped(self, steps: list[int], epoch: int) -> dict[str, int]:
         if not steps:

@@ -26,7 +26,7 @@ from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.data.vouch import check_shards
 from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
 from hrnet_ray.inference import plots
-from hrnet_ray.learning.memory import KEEP_MEMORY
+from hrnet_ray.learning.environment import FOR_TRAINING
 from hrnet_ray.runtime import faults
 from hrnet_ray.runtime.checkpoints import FOLDER
 from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
@@ -34,7 +34,7 @@ from hrnet_ray.runtime.ingest import LostRows, Stored, load
 from hrnet_ray.runtime.job import Job
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.losses import Losses
-from hrnet_ray.runtime.machines import SETTINGS, Share, connect, share_of
+from hrnet_ray.runtime.machines import Share, connect, share_of
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.recipes import build_model
 from hrnet_ray.runtime.records import append_fault, read_epochs, tolerated
@@ -230,8 +230,7 @@ def _trainer(
             worker_runtime_env={
                 "env_vars": {
                     "OMP_NUM_THREADS": str(share.threads),
-                    "OMP_WAIT_POLICY": SETTINGS["OMP_WAIT_POLICY"],
-                    **KEEP_MEMORY,
+                    **FOR_TRAINING,
                     **faults.environment(),
                 }
             },

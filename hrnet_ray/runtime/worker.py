@@ -65,7 +65,12 @@ def train(job: Job, *, slower: bool = False) -> bool:
                 metrics["data/skipped"], metrics["skipped"] = ledger.skipped(rotten)
                 if judge:
                     done, figures = judge.judge(
-                        found, replica.bare, epoch=epoch, done=done, rotten=rotten
+                        found,
+                        replica.bare,
+                        look=replica.heatmaps,
+                        epoch=epoch,
+                        done=done,
+                        rotten=rotten,
                     )
                     metrics |= figures
         if judge:

@@ -1,7 +1,8 @@
 """MLflow's model registry: versions of a model, and which of them is the champion.
 
-What a version is, and why it was or was not promoted, stands in its tags and its description. An
-alias is moved by `hrnet-ray promote` only.
+What a version is, and why it was or was not promoted, stands in its tags and its description. The
+aliases `champion` and `previous` are moved by `hrnet-ray promote` only; `challenger` is the best of
+the last study, or the last model that was not better.
 """
 
 import json

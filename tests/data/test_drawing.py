@@ -8,6 +8,7 @@ from hrnet_ray.data.drawing import (
     RIGHT,
     draw_pose,
     fitted,
+    glow,
     moved,
     over,
     sheet,
@@ -147,3 +148,26 @@ def test_a_fitted_picture_keeps_its_shape_and_the_matrix_leads_into_it(picture_h
     assert (columns.min() - 0.5, columns.max() + 0.5) == pytest.approx((left, right))
     assert max((bottom - top) / 50, (right - left) / 70) == pytest.approx(1)
     assert abs((bottom - top) - height * min(50 / height, 70 / width)) <= 0.5
+
+
+def test_heatmaps_glow_in_the_colour_of_their_side():
+    pair = Skeleton("pair", ("left_paw", "right_paw"))
+    heatmaps = np.zeros((2, 6, 8), np.float32)
+    heatmaps[0, 1, 2] = heatmaps[1, 4, 5] = 1.0
+
+    shown = glow(np.full((24, 32, 3), 100, np.uint8), heatmaps, pair)
+
+    assert tuple(shown[4 * 1, 4 * 2]) == LEFT
+    assert tuple(shown[4 * 4, 4 * 5]) == RIGHT
+    assert tuple(shown[0, 31]) == (40, 40, 40)  # the crop, dimmed
+
+
+def test_what_is_no_number_does_not_glow():
+    pair = Skeleton("pair", ("left_paw", "right_paw"))
+    heatmaps = np.full((2, 6, 8), np.nan, np.float32)
+    heatmaps[1, 2, 3] = np.inf
+
+    shown = glow(np.full((24, 32, 3), 100, np.uint8), heatmaps, pair)
+
+    assert tuple(shown[4 * 2, 4 * 3]) == RIGHT
+    assert tuple(shown[0, 0]) == (40, 40, 40)

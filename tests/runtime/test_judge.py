@@ -1,17 +1,21 @@
 """The best model is kept, even when there was no room for it at first."""
 
+import numpy as np
 import pytest
 import torch
 
-from hrnet_ray.data import rows
+from hrnet_ray.data import pictures, rows
 from hrnet_ray.data.manifest import read_table
 from hrnet_ray.inference.model_folder import load_model
+from hrnet_ray.inference.plots import PAIRED_PX
 from hrnet_ray.learning.checkpoint import Progress
 from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.runtime import judge as room
-from hrnet_ray.runtime.judge import Crops, Judge
+from hrnet_ray.runtime.judge import Crops, Judge, Look
 from hrnet_ray.runtime.recipes import build_model
 from hrnet_ray.runtime.records import read_faults
+
+GAP = 6  # of a sheet
 
 
 @pytest.fixture
@@ -30,6 +34,12 @@ def judge(tiny, tigers, crops, tmp_path) -> Judge:
 
 
 @pytest.fixture
+def dark(tigers) -> Look:
+    """A model that sees nothing."""
+    return lambda crops: np.zeros((len(crops), len(tigers.skeleton), 8, 8), np.float32)
+
+
+@pytest.fixture
 def found(judge) -> Predictions:
     """Every keypoint exactly where it is."""
     truth = judge.truth
@@ -38,7 +48,7 @@ def found(judge) -> Predictions:
 
 
 def test_a_best_model_that_did_not_fit_is_written_at_the_next_validation(
-    tiny, tigers, tmp_path, judge, found, monkeypatch
+    tiny, tigers, tmp_path, judge, found, dark, monkeypatch
 ):
     model = build_model(tiny, tigers)
     best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -48,7 +58,7 @@ def test_a_best_model_that_did_not_fit_is_written_at_the_next_validation(
 
     with monkeypatch.context() as patch:
         patch.setattr(room, "save_model", full)
-        done, figures = judge.judge(found, model, epoch=0, done=Progress(epoch=-1))
+        done, figures = judge.judge(found, model, look=dark, epoch=0, done=Progress(epoch=-1))
 
     assert done == Progress(epoch=-1)  # a run that went on from here would find it again
     assert figures["val/best.OKS_AP"] == figures["val/OKS_AP"] > 0.9
@@ -57,7 +67,7 @@ def test_a_best_model_that_did_not_fit_is_written_at_the_next_validation(
         model.conv1.weight.add_(1)
     worse = Predictions(found.ids, found.image_xy + 500, found.scores)
 
-    done, figures = judge.judge(worse, model, epoch=1, done=done)
+    done, figures = judge.judge(worse, model, look=dark, epoch=1, done=done)
 
     assert (done.best_epoch, done.best) == (0, figures["val/best.OKS_AP"])
     kept, spec = load_model(tmp_path / "model")
@@ -66,7 +76,7 @@ def test_a_best_model_that_did_not_fit_is_written_at_the_next_validation(
 
 
 def test_the_worst_are_drawn_after_each_best_and_the_same_ones_after_each(
-    tiny, tigers, tmp_path, judge, found, crops, monkeypatch
+    tiny, tigers, tmp_path, judge, found, crops, dark, monkeypatch
 ):
     model, asked = build_model(tiny, tigers), []
     monkeypatch.setattr(judge, "_crops", lambda numbers: asked.append(numbers) or crops(numbers))
@@ -74,8 +84,14 @@ def test_the_worst_are_drawn_after_each_best_and_the_same_ones_after_each(
     off[2] += 500
     off[4] += 200
 
-    judge.judge(Predictions(found.ids, off, found.scores), model, epoch=0, done=Progress(epoch=-1))
-    judge.judge(found, model, epoch=1, done=Progress(epoch=0, best=1.0))
+    judge.judge(
+        Predictions(found.ids, off, found.scores),
+        model,
+        look=dark,
+        epoch=0,
+        done=Progress(epoch=-1),
+    )
+    judge.judge(found, model, look=dark, epoch=1, done=Progress(epoch=0, best=1.0))
 
     assert asked[0][:2].tolist() == [2, 4]
     drawn = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("plots/*/*"))
@@ -86,10 +102,35 @@ def test_the_worst_are_drawn_after_each_best_and_the_same_ones_after_each(
     ]
 
 
-def test_a_net_that_came_to_no_number_scores_nothing(tiny, tigers, judge, found):
+def test_a_net_that_came_to_no_number_scores_nothing(tiny, tigers, judge, found, dark):
     model = build_model(tiny, tigers)
     nowhere = Predictions(found.ids, found.image_xy * torch.nan, found.scores * torch.inf)
 
-    _, figures = judge.judge(nowhere, model, epoch=0, done=Progress(epoch=-1))
+    _, figures = judge.judge(nowhere, model, look=dark, epoch=0, done=Progress(epoch=-1))
 
     assert figures["val/OKS_AP"] == judge.last == 0.0
+
+
+def test_what_the_model_sees_stands_beside_each_crop(tiny, tigers, tmp_path, judge, found, dark):
+    """A light in one corner of one crop's heatmaps is in that crop's other half, in its corner."""
+    model, done = build_model(tiny, tigers), Progress(epoch=0, best=1.0)
+
+    def lit(crops: np.ndarray) -> np.ndarray:
+        heatmaps = dark(crops)
+        heatmaps[1, 0, 6:, :2] = 1
+        return heatmaps
+
+    for epoch, look in enumerate((dark, lit)):
+        judge.judge(found, model, look=look, epoch=epoch, done=done)
+
+    before, after = (
+        pictures.read(tmp_path / "plots" / "fixed16" / f"epoch_{epoch:04d}.jpg").astype(int)
+        for epoch in range(2)
+    )
+    y, x = np.argwhere(np.abs(after - before).sum(-1) > 300).T
+    pair_px = 4 * PAIRED_PX + GAP  # two tiles, each twice as wide as high
+    assert before.shape == (2 * (PAIRED_PX + GAP) + GAP, 4 * pair_px + GAP, 3)
+    corner = (y - GAP, x - GAP - 1.5 * pair_px)  # the right half of the second pair
+    assert len(x) > 100
+    assert PAIRED_PX * 0.7 < corner[0].min() <= corner[0].max() < PAIRED_PX
+    assert -GAP <= corner[1].min() <= corner[1].max() < PAIRED_PX * 0.6

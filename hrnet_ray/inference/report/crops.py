@@ -1,10 +1,9 @@
 """Tiles for the data report: instances as the model meets them, with what it has to answer."""
 
-import cv2
 import numpy as np
 import torch
 
-from hrnet_ray.data.drawing import draw_pose, fitted, moved, side_colour
+from hrnet_ray.data.drawing import draw_pose, fitted, glow, moved
 from hrnet_ray.inference.predictor import STRIDE
 from hrnet_ray.inference.report.sheets import Samples, Tile
 from hrnet_ray.learning.batch import (
@@ -21,7 +20,6 @@ from hrnet_ray.pose.heatmaps import encode_heatmaps
 from hrnet_ray.skeletons import Skeleton
 
 CROP_PX = 230  # rows of a crop
-DIMMED = 0.4  # of a crop under its heatmaps
 
 
 def augmented_tiles(samples: Samples, recipe: Recipe, *, sigma: float, rounded: bool) -> list[Tile]:
@@ -64,19 +62,6 @@ def _crop_and_heatmaps(
     posed = draw_pose(tile, moved(into, xy), visible, skeleton)
     glowing, _ = fitted(glow(crop, heatmaps, skeleton), size_hw=size_hw)
     return np.concatenate([posed, glowing], 1)
-
-
-def glow(crop: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """Lay heatmaps [K, h, w] over a dimmed crop [H, W, 3], each in the colour of its side."""
-    height, width = crop.shape[:2]
-    # A cell stands at a multiple of the stride, not in the middle of its pixels: no half here.
-    zoom = np.diag([width / heatmaps.shape[2], height / heatmaps.shape[1]])
-    into = np.concatenate([zoom, np.zeros((2, 1))], 1)
-    colours = np.array([side_colour(name) for name in skeleton.keypoints], np.float32)
-    light = colours[heatmaps.argmax(0)] * heatmaps.max(0)[..., None]
-    strength = cv2.warpAffine(heatmaps.max(0), into, (width, height))[..., None]
-    light = cv2.warpAffine(light, into, (width, height))
-    return (crop * DIMMED * (1 - strength) + light).clip(0, 255).astype(np.uint8)
 
 
 def warp_captions(batch: CanvasBatch, recipe: Recipe, *, epoch: int = 0) -> list[str]:

@@ -76,7 +76,9 @@ def threads(environment: Mapping[str, str] = os.environ) -> Finding:
     """OpenMP's threads spin while they wait, and starve the other workers, unless told to sleep."""
     policy = environment.get("OMP_WAIT_POLICY")
     if policy is None:
-        return Finding("ok", "OMP_WAIT_POLICY is unset: a run makes its workers' threads sleep")
+        return Finding(
+            "ok", "OMP_WAIT_POLICY is unset: a run has its threads wait briefly, then sleep"
+        )
     if policy.strip().upper() == "PASSIVE":
         return Finding("ok", "OMP_WAIT_POLICY=PASSIVE: waiting threads sleep")
     said = f"OMP_WAIT_POLICY={policy}: waiting threads spin, several workers starve each other"

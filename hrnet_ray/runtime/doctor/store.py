@@ -66,7 +66,7 @@ def old_sessions(*folders: Path, most_gb: float = MOST_LEFT_GB) -> Finding:
         return Finding("ok", f"no {folders[0]}")
     sizes = {path: _bytes(path) for folder in there for path in _ended(folder)}
     total = sum(sizes.values())
-    where = " and ".join({str(f if f.parents[1] != OWN_RAYS else OWN_RAYS): 0 for f in there})
+    where = " and ".join(sorted({str(_home_of(folder)) for folder in there}))
     detail = f"{len(sizes)} ended Ray sessions left {total / GB:.2f} GB in {where}"
     if total <= most_gb * GB:
         return Finding("ok", detail)
@@ -77,6 +77,11 @@ def old_sessions(*folders: Path, most_gb: float = MOST_LEFT_GB) -> Finding:
         largest.append(shlex.quote(str(path)))
         total -= sizes[path]
     return Finding("careful", detail, f"rm -r {' '.join(largest)}")
+
+
+def _home_of(folder: Path) -> Path:
+    """The folder to name: many Rays of ours lie in one."""
+    return OWN_RAYS if OWN_RAYS in folder.parents else folder
 
 
 def _ended(folder: Path) -> list[Path]:

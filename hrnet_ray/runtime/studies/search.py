@@ -6,7 +6,7 @@ from typing import Literal
 from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.studies.early_stopping import Halving, Median, Rule
 
-WITHOUT_MEANING = ("trials", "at_once", "time_budget_s")
+WITHOUT_MEANING = ("trials", "at_once", "time_budget_s", "challenge")
 """Settings that may differ when a study goes on: they decide how much is done, not what."""
 
 
@@ -36,6 +36,8 @@ class Search:
     """Folders of earlier studies (`runs/DATA/NAME`) whose best settings are tried first."""
     warm_points: int = 3
     """Of each earlier study, so many."""
+    challenge: bool = True
+    """Register the best model in MLflow, where it is the challenger until `promote` judges it."""
     seed: int = 0
     time_budget_s: float | None = None
     """Trials that train when it is over stop there; the same command goes on with them."""

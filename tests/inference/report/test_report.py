@@ -17,13 +17,12 @@ from hrnet_ray.data.drawing import LEFT, RIGHT, moved
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.report.counts import SkippedItem, count
-from hrnet_ray.inference.report.crops import crops_to_look_at, glow, warp_captions
+from hrnet_ray.inference.report.crops import crops_to_look_at, warp_captions
 from hrnet_ray.inference.report.findings import Kind, Spot
 from hrnet_ray.inference.report.report import write_report
 from hrnet_ray.inference.report.sheets import read_rows, read_samples, suspect_tiles
 from hrnet_ray.learning.batch import CanvasBatch, Recipe, augmented
 from hrnet_ray.pose.augment import Augmentation
-from hrnet_ray.skeletons import Skeleton
 from tests.inference.cats import ANSI, FORMULA, HOSTILE, write_cats
 from tests.inference.pages import WATCH, Elements, browse
 
@@ -237,18 +236,6 @@ def test_a_left_paw_is_drawn_warm_where_it_stands(manifest: Manifest, report: Pa
 def test_samples_stand_at_equal_distances(manifest: Manifest):
     assert read_samples(manifest, most=2).rows["id"].tolist() == [10, 15]
     assert read_samples(manifest).images == ["plain.jpg", HOSTILE, FORMULA, ANSI]
-
-
-def test_heatmaps_glow_in_the_colour_of_their_side():
-    pair = Skeleton("pair", ("left_paw", "right_paw"))
-    heatmaps = np.zeros((2, 6, 8), np.float32)
-    heatmaps[0, 1, 2] = heatmaps[1, 4, 5] = 1.0
-
-    shown = glow(np.full((24, 32, 3), 100, np.uint8), heatmaps, pair)
-
-    assert tuple(shown[4 * 1, 4 * 2]) == LEFT
-    assert tuple(shown[4 * 4, 4 * 5]) == RIGHT
-    assert tuple(shown[0, 31]) == (40, 40, 40)  # the crop, dimmed
 
 
 def painted(count: int) -> CanvasBatch:

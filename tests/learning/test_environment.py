@@ -1,4 +1,4 @@
-"""A process that is told to keep its memory does not ask for it again."""
+"""What a process is told before it starts is heeded."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hrnet_ray.learning.memory import KEEP_MEMORY
+from hrnet_ray.learning.environment import KEEP_MEMORY, WAIT_BRIEFLY
 
 STEPS = """
 import resource, threading
@@ -48,3 +48,17 @@ def _page_faults(settings: dict[str, str]) -> int:
         check=True,
     )
     return int(found.stdout)
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="settings of GNU's OpenMP")
+def test_torchs_threads_heed_how_long_to_spin():
+    found = subprocess.run(
+        [sys.executable, "-c", "import torch; torch.ones(9)"],
+        env=os.environ | WAIT_BRIEFLY | {"OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in found.stderr
+    assert "GOMP_SPINCOUNT = '10000'" in found.stderr

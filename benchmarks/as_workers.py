@@ -1,0 +1,12 @@
+"""Starts a benchmark in the environment that training workers have."""
+
+import os
+import sys
+
+from hrnet_ray.learning.environment import FOR_TRAINING
+
+
+def start_again() -> None:
+    """Begin this very program anew, with what has to be said before a process starts."""
+    if not os.environ.keys() >= FOR_TRAINING.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**FOR_TRAINING, **os.environ})

@@ -1,0 +1,68 @@
+"""A run's model in MLflow's registry: one version for one model, however often it is offered."""
+
+from pathlib import Path
+
+from hrnet_ray.cli.models import Loaded, Store, load
+from hrnet_ray.cli.telling import no_run, run_id_of
+from hrnet_ray.cli.train import near
+from hrnet_ray.config import Cluster
+from hrnet_ray.errors import HrnetRayError
+from hrnet_ray.inference.model_folder import fingerprints
+from hrnet_ray.text import printable
+from hrnet_ray.tracking.registry import (
+    CHALLENGER,
+    CHAMPION,
+    Registry,
+    Run,
+    Version,
+    registered_name,
+)
+
+
+def register(registry: Registry, name: str, run: Run, loaded: Loaded) -> Version:
+    """The version of a run's model; where this very model was registered before, that one."""
+    from hrnet_ray.tracking.logged import log_model
+
+    tags = fingerprints(loaded.path)
+    if known := registry.alike(name, tags):
+        return known
+    print("exporting the model for MLflow (seconds; a minute on a busy machine)", flush=True)
+    logged = log_model(registry, run, loaded.path, loaded.model, loaded.spec)
+    return registry.register(
+        name,
+        run_id=run.info.run_id,
+        model_id=logged.model_id,
+        place=logged.place,
+        tags=tags | logged.tags,
+    )
+
+
+def challenge(study: Path, data_name: str, cluster: Cluster) -> None:
+    """Make a study's best model the challenger, and say so; the study is over whatever happens."""
+    later = f"hrnet-ray promote {near(study)}"
+    try:
+        version, champion = _challenger(study, data_name, cluster)
+    except HrnetRayError as error:
+        reason = f"{error.what}, {error.where}"
+    except Exception as error:  # an export that torch cannot do spoils no search
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        said = "the champion already" if champion else f"the challenger; judged by: {later}"
+        print(f"  registry  {version} is {said}")
+        return
+    print(f"  registry  not registered ({printable(reason)[:200]}); later: {later}")
+
+
+def _challenger(study: Path, data_name: str, cluster: Cluster) -> tuple[Version, bool]:
+    registry = Store(cluster.tracking_uri, Path(cluster.storage)).open()
+    run_id = run_id_of(study, registry, data_name)
+    run = registry.run(run_id) if run_id else None
+    if not run:
+        raise no_run(str(study), registry)
+    name = registered_name(data_name)
+    version = register(registry, name, run, load(str(study), "study", Store()))
+    champion = registry.at(name, CHAMPION)
+    if champion and champion.number == version.number:
+        return version, True
+    registry.move(CHALLENGER, version)
+    return version, False
