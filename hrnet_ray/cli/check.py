@@ -43,7 +43,7 @@ class Args:
 
 def run(args: Args) -> None:
     """Verify, count, draw; print the sums, what deserves a look, and where the page is."""
-    manifest = read_manifest(args.data)
+    manifest = read_manifest(args.data, "DATA")
     out = _out(args, manifest)
     recipe, heatmap = _recipe(args, manifest), HeatmapConfig(sigma=args.sigma)
     verify(manifest)

@@ -76,7 +76,7 @@ def run(args: Args) -> None:
     """Predict every row once, score once, print and write it all."""
     question = _question(args)
     check_folder(args.data, "--data")
-    manifest = read_manifest(args.data)
+    manifest = read_manifest(args.data, "--data")
     store = Store(args.tracking_uri, args.storage)
     loaded = load(args.model, "--model", store)
     candidate = _candidate(args.model, loaded, args)

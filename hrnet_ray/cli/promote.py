@@ -13,13 +13,13 @@ from hrnet_ray.cli.contest import as_markdown, as_table, decide, lines_of, other
 from hrnet_ray.cli.evaluate import device_of, finder_of
 from hrnet_ray.cli.models import Loaded, Store, load, store_above
 from hrnet_ray.cli.prepare import counter
-from hrnet_ray.cli.registering import register
+from hrnet_ray.cli.registering import card_of, register
 from hrnet_ray.cli.telling import Telling, no_run, run_id_of
 from hrnet_ray.data.labels import check_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.evaluation.evaluation import Candidate, Evaluation, Question, evaluate
-from hrnet_ray.inference.model_folder import CARD, fingerprints
+from hrnet_ray.inference.model_folder import fingerprints
 from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
 from hrnet_ray.tracking.registry import (
     CHALLENGER,
@@ -108,7 +108,7 @@ class Contest:
             raise UsageError("weights alone", f"RUN {text}", "give the folder of their run")
         root = args.data or _data_of(text, loaded, registry)
         check_folder(root, "--data")
-        manifest = read_manifest(root)
+        manifest = read_manifest(root, "--data")
         run_id = loaded.run_id or run_id_of(Path(text), registry, manifest.name)
         run = registry.run(run_id) if run_id else None
         if not run:
@@ -130,18 +130,13 @@ class Contest:
         lines = lines_of(verdict, evaluation, names, note)
         print(as_table(lines))
         tags = tags_of(verdict, evaluation, self.manifest)
-        self.registry.note(version, tags, as_markdown(lines, self._card()))
+        self.registry.note(version, tags, as_markdown(lines, card_of(self.loaded)))
         Telling(self.registry, self.run.info.run_id).tell(evaluation, None)
         if verdict.promoted:
             self._crown(version, champion)
         else:
             self.registry.move(CHALLENGER, version)
         return 0 if verdict.promoted else NOT_BETTER
-
-    def _card(self) -> str:
-        """The model card, for the version's page; anybody may have removed it."""
-        path = self.loaded.path / CARD
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     def _judged(self, champion: Version | None) -> Evaluation:
         args = self.args
@@ -189,7 +184,7 @@ def _back(args: Args) -> int:
             "give --data alone: the set's folder",
         )
     registry = Store(args.tracking_uri, args.storage or Path("runs")).open()
-    name = registered_name(read_manifest(args.data).name)
+    name = registered_name(read_manifest(args.data, "--data").name)
     champion, previous = registry.at(name, CHAMPION), registry.at(name, PREVIOUS)
     if not champion or not previous:
         raise DataError(

@@ -7,7 +7,7 @@ from hrnet_ray.cli.telling import no_run, run_id_of
 from hrnet_ray.cli.train import near
 from hrnet_ray.config import Cluster
 from hrnet_ray.errors import HrnetRayError
-from hrnet_ray.inference.model_folder import fingerprints
+from hrnet_ray.inference.model_folder import CARD, fingerprints
 from hrnet_ray.text import printable
 from hrnet_ray.tracking.registry import (
     CHALLENGER,
@@ -37,6 +37,12 @@ def register(registry: Registry, name: str, run: Run, loaded: Loaded) -> Version
     )
 
 
+def card_of(loaded: Loaded) -> str:
+    """The model card, for the version's page; anybody may have removed it."""
+    path = loaded.path / CARD
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
 def challenge(study: Path, data_name: str, cluster: Cluster) -> None:
     """Make a study's best model the challenger, and say so; the study is over whatever happens."""
     later = f"hrnet-ray promote {near(study)}"
@@ -60,7 +66,10 @@ def _challenger(study: Path, data_name: str, cluster: Cluster) -> tuple[Version,
     if not run:
         raise no_run(str(study), registry)
     name = registered_name(data_name)
-    version = register(registry, name, run, load(str(study), "study", Store()))
+    loaded = load(str(study), "study", Store())
+    version = register(registry, name, run, loaded)
+    if "promoted" not in version.tags:
+        registry.note(version, {}, f"the best of a study, not judged yet\n\n{card_of(loaded)}")
     champion = registry.at(name, CHAMPION)
     if champion and champion.number == version.number:
         return version, True

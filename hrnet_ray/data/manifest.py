@@ -136,17 +136,17 @@ def write_manifest(manifest: Manifest, skipped: Iterable[tuple[str, Skipped]]) -
     manifest.folder.write_bytes("manifest.json", json.dumps(document, indent=2).encode())
 
 
-def read_manifest(root: Place) -> Manifest:
-    """Read what `hrnet-ray prepare` wrote, from a local folder or a URI.
+def read_manifest(root: Place, flag: str = "--data.root") -> Manifest:
+    """Read what `hrnet-ray prepare` wrote, from a local folder or a URI that `flag` named.
 
     Raises:
         DataError: `root` holds no prepared data set.
         ClusterError: the storage does not answer.
     """
-    folder = open_folder(root, "--data.root")
+    folder = open_folder(root, flag)
     where = folder.uri("manifest.json")
     if folder.size("manifest.json") is None:
-        raise _not_prepared(folder)
+        raise _not_prepared(folder, flag)
     try:
         document = json.loads(folder.read_bytes("manifest.json"))
         if document["format"] != FORMAT:
@@ -168,14 +168,14 @@ def read_manifest(root: Place) -> Manifest:
         ) from error
 
 
-def _not_prepared(folder: Folder) -> DataError:
+def _not_prepared(folder: Folder, flag: str) -> DataError:
     name, found = folder.name, folder.type()
     is_what = "is a file" if found == FileType.File else "has no manifest.json"
     return DataError(
         "no such folder"
         if found == FileType.NotFound
         else f"no prepared data set: {name} {is_what}",
-        f"--data.root {folder.root}",
+        f"{flag} {folder.root}",
         "write it with `hrnet-ray prepare coco|atrw|mpii|synthetic --out DIR`",
     )
 

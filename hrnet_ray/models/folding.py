@@ -9,17 +9,20 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 @torch.no_grad()
-def folded(model: nn.Module) -> nn.Module:
+def folded(model: nn.Module, *, bf16: bool = False) -> nn.Module:
     """Copy `model` for evaluation, without its BatchNorms.
 
     The same function up to the rounding of fp32; it has no statistics left to learn with. A net
-    whose convolutions are not each followed by their BatchNorm keeps those that are not.
+    whose convolutions are not each followed by their BatchNorm keeps those that are not. With
+    `bf16`, what was folded is rounded once, where autocast would round it in each forward pass:
+    to the same heatmaps.
     """
     model = copy.deepcopy(model).eval()
     for parent in list(model.modules()):
         for conv, norm in _pairs(parent):
             convolution, normalisation = getattr(parent, conv), getattr(parent, norm)
-            setattr(parent, conv, fuse_conv_bn_eval(convolution, normalisation))
+            fused = fuse_conv_bn_eval(convolution, normalisation)
+            setattr(parent, conv, fused.bfloat16() if bf16 else fused)
             setattr(parent, norm, nn.Identity())
     return model
 

@@ -193,7 +193,7 @@ class Replica:
         share_buffers(self.bare)
         batches = self.feed.validation(size=self.experiment.evaluation.batch_size)
         mine = predict(
-            folded(self.bare),
+            folded(self.bare, bf16=self.bf16),
             self.faults.validation(batches, epoch=epoch),
             decoding=decoding_of(self.experiment, self.manifest),
             bf16=self.bf16,
@@ -203,7 +203,7 @@ class Replica:
 
     def heatmaps(self, crops: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N K h w"]:
         """What this worker's model sees in some crops."""
-        net, size = folded(self.bare), self.experiment.evaluation.batch_size
+        net, size = folded(self.bare, bf16=self.bf16), self.experiment.evaluation.batch_size
         parts = [
             predict_heatmaps(
                 net,

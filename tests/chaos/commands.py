@@ -4,10 +4,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from hrnet_ray.cli import parse
@@ -35,10 +36,13 @@ class Command:
         ]
 
     @contextmanager
-    def started(self, address: str = "local", **more: str) -> Iterator[subprocess.Popen[str]]:
-        """The command at work; it is ended should it still be there."""
+    def started(
+        self, address: str = "local", *, first: str = "", **more: str
+    ) -> Iterator[subprocess.Popen[str]]:
+        """The command at work, after a line of Python; it is ended should it still be there."""
+        program = f"{first}\nfrom hrnet_ray.cli import main; main()"
         process = subprocess.Popen(
-            [sys.executable, "-m", "hrnet_ray.cli", *self.words],
+            [sys.executable, "-c", program, *self.words],
             env=calm_environment() | {"RAY_ADDRESS": address} | more,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -75,6 +79,25 @@ def calm(ray_session: None, tigers: Manifest, tmp_path_factory: pytest.TempPathF
     args = parse(Args, command.words[1:], prog="calm")
     fit(args.experiment, args.cluster)
     return command
+
+
+@contextmanager
+def with_its_ray(words: list[str], log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A program at work that starts a Ray; both are gone in the end. `log` gets what it says."""
+    with log.open("ab") as file:
+        driver = subprocess.Popen(words, stdout=file, stderr=file, env=calm_environment() | more)
+    family: list[psutil.Process] = []
+    try:
+        yield driver
+    finally:
+        with suppress(psutil.Error):
+            family = psutil.Process(driver.pid).children(recursive=True)
+        driver.kill()
+        driver.wait(10)
+        _, alive = psutil.wait_procs(family, timeout=20)  # Ray follows its driver
+        for process in alive:
+            with suppress(psutil.Error):
+                process.kill()
 
 
 def when(holds: Callable[[], bool], *, within_s: float = 400) -> float:

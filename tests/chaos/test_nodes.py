@@ -19,6 +19,8 @@ from tests.chaos.small_cluster import SmallCluster
 
 pytestmark = pytest.mark.chaos
 
+PATIENCE_S = 10  # for a node to be replaced; a run has 180
+
 
 def test_a_node_that_dies_costs_a_restart_and_nothing_else(calm, tigers, tmp_path):
     command = Command(tigers, tmp_path)
@@ -66,6 +68,32 @@ def test_a_cluster_that_is_lost_ends_the_command_which_goes_on_with_the_next_one
     assert f"going on in {command.run} after epoch {done}" in said
     assert command.figures() == calm.figures()  # bit for bit
     assert command.order() == calm.order()
+
+
+def test_a_node_that_nobody_replaces_ends_the_command_with_what_is_missing(calm, tigers, tmp_path):
+    command = Command(tigers, tmp_path)
+    sooner = f"from hrnet_ray.runtime import vigil; vigil.TOO_SMALL_S = {PATIENCE_S}"
+    with (
+        SmallCluster([1, 2]) as cluster,
+        command.started(cluster.address, first=sooner) as driver,
+    ):
+        command.wait_for_epochs(2, driver)
+        cluster.kill_node(1)
+        ended = when(lambda: driver.poll() is not None)
+        said = driver.communicate()[0]
+
+    print(f"a node's death -> the command has ended: {ended:.1f} s, of which it waits {PATIENCE_S}")
+    assert driver.returncode == 4, said
+    assert "error: the cluster has too few CPUs\n  2 workers want 2 CPUs | have 1\n" in said
+    assert "Traceback" not in said
+    assert ended > PATIENCE_S
+    assert len(read_epochs(command.run)) < EPOCHS
+
+    with SmallCluster([1, 2]) as cluster, command.started(cluster.address) as driver:
+        said = driver.communicate()[0]
+
+    assert driver.returncode == 0, said
+    assert command.figures() == calm.figures()  # bit for bit
 
 
 def test_an_elastic_run_goes_on_with_the_worker_that_is_left(calm, tigers, tmp_path):

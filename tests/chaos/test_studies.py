@@ -1,16 +1,9 @@
-"""Studies whose driver, trials or settings come to harm; and what a study costs in decoding."""
+"""Trials or settings of a study come to harm; and what a study costs in decoding."""
 
-import json
-import os
-import random
-import signal
-import subprocess
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -26,100 +19,11 @@ from hrnet_ray.runtime.records import read_epochs
 from hrnet_ray.runtime.studies.trial_notes import read_notes, trials_folder
 from hrnet_ray.runtime.tune import Search, sweep
 from hrnet_ray.tracking import database_uri
+from tests.chaos.commands import when, with_its_ray
 
 pytestmark = pytest.mark.chaos
 
 HERE = Path(__file__).parent
-EPOCHS, TRIALS, KILLS = 12, 8, 3
-
-
-def _when(holds: Callable[[], bool], *, within_s: float) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.05)
-
-
-def _command(root: Path, storage: Path) -> list[str]:
-    """Eight trials of twelve epochs, nothing stopped early: every figure follows from the seed."""
-    small = "--model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
-    data = "--data.input-hw 32 64 --optim.batch-size 4 --evaluation.batch-size 4"
-    search = f"--search.trials {TRIALS} --search.at-once 2 --search.scheduler none"
-    return [
-        *(sys.executable, "-m", "hrnet_ray.cli", "tune", "--name", "hurt"),
-        *("--data.root", str(root), "--cluster.storage", str(storage), "--cluster.device", "cpu"),
-        *f"{small} {data} {search} --optim.epochs {EPOCHS} --optim.milestones 8".split(),
-        *("--space", "optim.lr=log(1e-4,1e-2)", "heatmap.sigma=uniform(0.8,1.6)"),
-    ]
-
-
-@contextmanager
-def _started(command: list[str], log: Path) -> Iterator[subprocess.Popen]:
-    """The driver in a process of its own, with its Ray; both are gone in the end."""
-    with log.open("ab") as file:
-        driver = subprocess.Popen(command, stdout=file, stderr=file, env=dict(os.environ))
-    family: dict[int, psutil.Process] = {}
-    try:
-        yield driver
-    finally:
-        with suppress(psutil.Error):
-            family = {p.pid: p for p in psutil.Process(driver.pid).children(recursive=True)}
-        with suppress(ProcessLookupError):
-            driver.send_signal(signal.SIGKILL)
-        driver.wait(10)
-        _, alive = psutil.wait_procs(list(family.values()), timeout=20)  # Ray follows its driver
-        for process in alive:
-            with suppress(psutil.Error):
-                process.kill()
-
-
-def _epochs(study: Path) -> int:
-    return sum(len(read_epochs(folder)) for folder in trials_folder(study).glob("*"))
-
-
-def test_a_driver_killed_three_times_ends_with_the_trials_of_a_calm_one(tigers, tmp_path):
-    chance = random.Random(int(os.environ.get("CHAOS_SEED", "0")))
-    studies = {}
-    for kind, kills in (("calm", 0), ("killed", KILLS)):
-        storage = tmp_path / kind
-        command, study = _command(tigers.root, storage), storage / tigers.name / "hurt"
-        studies[kind] = study
-        for _ in range(kills):
-            after = _epochs(study) + chance.randint(2, 20)
-            with _started(command, tmp_path / "log.txt") as driver:
-                _when(lambda a=after, s=study: _epochs(s) >= a, within_s=240)
-                time.sleep(chance.random())
-                assert driver.poll() is None
-        with _started(command, tmp_path / "log.txt") as driver:
-            assert driver.wait(400) == 0, (tmp_path / "log.txt").read_text()[-3000:]
-
-    calm, killed = (read_notes(study) for study in studies.values())
-    assert list(calm) == list(killed) == [f"{number:02d}" for number in range(1, TRIALS + 1)]
-    assert {note.state for note in killed.values()} == {"done"}
-    assert [note.drawn for note in killed.values()] == [note.drawn for note in calm.values()]
-    redone = 0
-    for number in calm:
-        lines = [
-            (trials_folder(study) / number / "metrics.jsonl").read_text().splitlines()
-            for study in studies.values()
-        ]
-        redone += len(lines[1]) - EPOCHS
-        one, other = (read_epochs(trials_folder(study) / number) for study in studies.values())
-        for name in ("epoch", "train/loss", "val/OKS_AP"):
-            assert [entry[name] for entry in other] == [entry[name] for entry in one], name
-    assert 0 <= redone <= KILLS * 2  # one epoch of each trial that was running
-    best = [json.loads((study / "summary.json").read_text()) for study in studies.values()]
-    assert best[0]["best_trial"] == best[1]["best_trial"]
-    assert best[0]["best"] == best[1]["best"]
-    assert _mlflow(tmp_path / "killed") == {"study": ["FINISHED"], "trial": ["FINISHED"] * TRIALS}
-
-
-def _mlflow(storage: Path) -> dict[str, list[str]]:
-    """The ends of all runs, by their kind."""
-    ends: dict[str, list[str]] = {}
-    for run in _runs(storage):
-        ends.setdefault(run.data.tags["kind"], []).append(run.info.status)
-    return ends
 
 
 def _runs(storage: Path) -> list:
@@ -146,7 +50,7 @@ def test_trials_that_raise_diverge_or_are_killed_leave_the_others_alone(
     def kill() -> None:
         """Kill the first healthy trial's process whenever it has trained an epoch more."""
         for epochs in (1, 2):
-            _when(
+            when(
                 lambda e=epochs: any(
                     len(read_epochs(trials_folder(study_folder) / note.number)) >= e
                     for note in read_notes(study_folder).values()
@@ -198,7 +102,7 @@ def test_a_study_decodes_each_picture_once_whatever_the_number_of_trials(tigers,
     counts.mkdir()
     command = [sys.executable, str(HERE / "counting.py"), str(counts), str(tigers.root)]
 
-    with _started([*command, str(tmp_path / "runs"), "4"], tmp_path / "log.txt") as driver:
+    with with_its_ray([*command, str(tmp_path / "runs"), "4"], tmp_path / "log.txt") as driver:
         assert driver.wait(300) == 0, (tmp_path / "log.txt").read_text()[-3000:]
 
     assert len(read_notes(tmp_path / "runs" / "tigers" / "counted")) == 4

@@ -115,3 +115,10 @@ def test_a_changed_shard_is_refused(cats: Manifest, tmp_path: Path):
 
     assert not (data / "check").exists()
     assert read_manifest(data).digest == cats.digest
+
+
+def test_a_folder_that_is_not_there_is_named_as_it_was_given(tmp_path: Path):
+    with pytest.raises(DataError, match="no such folder") as refused:
+        check.run(check.Args(data=str(tmp_path / "nowhere")))
+
+    assert refused.value.where == f"DATA {tmp_path / 'nowhere'}"

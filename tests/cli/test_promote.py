@@ -1,7 +1,7 @@
 """Who is the champion: a story of five models, told to a store in a file, and what it leaves."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,8 @@ from mlflow import MlflowClient
 from mlflow.artifacts import list_artifacts
 
 from hrnet_ray.cli import main
+from hrnet_ray.cli.registering import challenge
+from hrnet_ray.config import Cluster
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.runtime.run_folder import ARTIFACTS
 from hrnet_ray.runtime.tracked import vouch_for_model
@@ -63,9 +65,12 @@ class World:
         with pytest.raises(SystemExit) as end:
             main([verb, *map(str, words), *more])
         said = self.capsys.readouterr()
+        return Ended(end.value.code, said.out, said.err, self.aliases())
+
+    def aliases(self) -> dict[str, str]:
+        """Which version has which."""
         found = self.client.search_registered_models()
-        aliases = {alias: str(v) for model in found for alias, v in model.aliases.items()}
-        return Ended(end.value.code, said.out, said.err, aliases)
+        return {alias: str(v) for model in found for alias, v in model.aliases.items()}
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +117,28 @@ def test_the_champion_changes_only_for_a_better_one(world: World, tmp_path: Path
     assert (forced.code, forced.aliases) == (0, {"champion": "2", "previous": "1"})
     assert "promoted: forced, though worse" in forced.said
 
+    _a_studys_best_is_the_challenger(world, good, champion=world.storage / "tigers" / "poor")
     _the_version_says_why(world)
     _evaluate_and_predict_take_mlflows_names(world, tmp_path)
     _a_changed_artifact_is_refused(world, tmp_path)
+
+
+def _a_studys_best_is_the_challenger(world: World, study: Path, *, champion: Path) -> None:
+    here = Cluster(storage=str(world.storage))
+    challenge(study, "tigers", here)
+    aliases = world.aliases()
+    assert aliases == {"champion": "2", "previous": "1", "challenger": "3"}
+    assert world.capsys.readouterr().out == (
+        f"  registry  {NAME} version 3 is the challenger; judged by: hrnet-ray promote {study}\n"
+    )
+
+    challenge(champion, "tigers", here)
+    challenge(study, "tigers", replace(here, tracking_uri="http://127.0.0.1:9"))
+    assert world.aliases() == aliases
+    already, unheard = world.capsys.readouterr().out.splitlines()
+    assert already == f"  registry  {NAME} version 2 is the champion already"
+    assert unheard.startswith("  registry  not registered (the MLflow store does not answer, http")
+    assert unheard.endswith(f"later: hrnet-ray promote {study}")
 
 
 def _the_version_says_why(world: World) -> None:

@@ -18,6 +18,7 @@ def test_the_search_runs_as_a_submitted_job(tmp_path):
     print(submitted.stdout[-4000:], submitted.stderr[-2000:])
     assert submitted.returncode == 0
     assert re.search(r"best OKS_AP \d\.\d{4} with optim\.lr", submitted.stdout)
+    assert "registry  hrnet-tigers version 1 is the challenger" in submitted.stdout
     assert "\r" not in submitted.stdout  # no bars in a log
     trials = (storage / "tigers" / "tune-w32-192x256-smoke" / "trials.csv").read_text()
     assert len(trials.splitlines()) == 1 + 2

@@ -52,3 +52,13 @@ def test_memory_order_is_kept():
     quick = folded(net)
 
     assert quick.conv2.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_weights_rounded_once_give_what_autocast_gives():
+    net, crops = a_net().eval(), torch.randn(2, 3, 64, 96)
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        plain, found = folded(net)(crops), folded(net, bf16=True)(crops)
+
+    assert plain.std() > 0.1
+    assert torch.equal(found, plain)

@@ -96,6 +96,13 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """Press the left button in one place, and let go of it in another."""
+        mouse = {"button": "left", "clickCount": 1}
+        steps = [("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)]
+        for kind, (x, y) in steps:
+            self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **mouse)
+
     def type(self, text: str) -> None:
         """Into what has the focus."""
         self._ask("Input.insertText", text=text)

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from hrnet_ray.cli.contest import as_markdown
 from hrnet_ray.data import pictures
 from hrnet_ray.tracking import Board
+from hrnet_ray.tracking.registry import CHAMPION, Registry, Version, registered_name
 from tests.tracking.browser import Page, browsing
 from tests.tracking.runs import begun, found, train
 
@@ -22,6 +24,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 SCORES = {"#01 lr=0.0031 sigma=2.5": (0.125, 0.25), "#02 lr=0.00075 sigma=1.5": (0.375, 0.625)}
 """Of the epochs of each trial; halves of halves are printed as they are."""
 PARAMS = [{"optim.lr": 0.0031, "heatmap.sigma": 2.5}, {"optim.lr": 0.00075, "heatmap.sigma": 1.5}]
+STOPPED_AT = "44"
 TRIALS = "tags.study = 'pond' and tags.kind = 'trial'"
 GRID = "[...document.querySelectorAll('img')].filter((e) => e.src.includes('fixed16')).pop()"
 
@@ -39,6 +42,7 @@ def study(server_port: int, tmp_path_factory: pytest.TempPathFactory) -> str:
         trials.append(begun(board, folder, name=name, params=params, parent=parent, tags=tags))
         for epoch, score in enumerate(scores):
             train(folder, epoch, score=score)
+    trials[0].log_summary({}, tags={"asha.stopped_at": STOPPED_AT})
     for run in (*trials, parent):
         run.finish("FINISHED")
     return uri
@@ -83,11 +87,12 @@ def test_the_runs_table_shows_the_trials_their_settings_and_the_best_first(
     page.open(best_first(study))
     page.until_shown("2 matching runs", *SCORES)
     page.click("Columns")
-    for column in ("Dataset", "Source", "Models", "optim.lr", "heatmap.sigma", "val/OKS_AP"):
+    searched = ("optim.lr", "heatmap.sigma", "val/OKS_AP", "asha.stopped_at")
+    for column in ("Dataset", "Source", "Models", *searched):
         page.click(column, inside="[role=dialog]")
     page.key("Escape", 27)
     cells = "[...document.querySelectorAll('[role=gridcell]')].map((cell) => cell.innerText)"
-    for value in ("0.0031", "0.00075", "2.5", "1.5", "0.25", "0.625"):
+    for value in ("0.0031", "0.00075", "2.5", "1.5", "0.25", "0.625", STOPPED_AT):
         page.until(f"{cells}.includes('{value}')")
     page.keep(tmp_path / "table.png")
 
@@ -154,3 +159,40 @@ def test_a_chart_has_a_line_for_each_trial_and_a_point_for_each_epoch(
     )
     lines = {(tuple(steps), tuple(values)) for steps, values in drawn}  # plotly has each twice
     assert lines == {((0, 1), scores) for scores in SCORES.values()}
+
+
+@pytest.fixture(scope="module")
+def champion(study: str) -> Version:
+    """The better trial's model, promoted, with the verdict on its page."""
+    registry = Registry(study)
+    run_id = trials(study)["#02 lr=0.00075 sigma=1.5"]
+    number = registry.client.get_run(run_id).info.experiment_id
+    made = registry.client.create_logged_model(number, name="hrnet", source_run_id=run_id)
+    registry.client.finalize_logged_model(made.model_id, "READY")
+    version = registry.register(
+        registered_name("pond"),
+        run_id=run_id,
+        model_id=made.model_id,
+        place=made.artifact_location,
+        tags={"OKS_AP": "0.6250"},
+    )
+    lines = [("OKS_AP", "0.6250", "0.2500"), ("difference", "+0.3750 (+0.2500 to +0.5000)", "")]
+    verdict = ("verdict", "promoted: better, the 95 % interval lies above 0", "")
+    registry.note(version, {"promoted": "yes"}, as_markdown([*lines, verdict], "# The card"))
+    registry.move(CHAMPION, version)
+    return version
+
+
+def test_the_registry_shows_who_is_the_champion_and_why(
+    page: Page, study: str, champion: Version, tmp_path: Path
+):
+    page.open(f"{study}/#/models/{champion.name}")
+    page.until_shown(champion.name, "Version 1", "champion")
+    page.keep(tmp_path / "model.png")
+
+    page.open(f"{study}/#/models/{champion.name}/versions/{champion.number}")
+    page.until_shown("promoted: better", "+0.3750 (+0.2500 to +0.5000)", "The card", "champion")
+    page.until_shown("#02 lr=0.00075 sigma=1.5")  # the run that it came from
+    page.keep(tmp_path / "version.png")
+    cells = page.run("[...document.querySelectorAll('td')].map((cell) => cell.innerText.trim())")
+    assert {"0.6250", "0.2500", "promoted: better, the 95 % interval lies above 0"} <= set(cells)
