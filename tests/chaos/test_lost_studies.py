@@ -36,7 +36,7 @@ class Study:
         self.words = [
             *("tune", "--name", "hurt", "--data.root", str(root), *NET.split(), *optim.split()),
             *("--evaluation.batch-size", "4", "--cluster.device", "cpu", *search.split()),
-            *("--cluster.storage", str(storage), "--search.challenge", "False"),
+            *("--cluster.storage", str(storage), "--search.no-challenge"),
             *("--space", "optim.lr=log(1e-4,1e-2)", "heatmap.sigma=uniform(0.8,1.6)"),
         ]
 
