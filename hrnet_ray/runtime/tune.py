@@ -136,9 +136,10 @@ def _train(plan: Plan, search: Search, searcher: StudySearcher, at_once: int) ->
     data = load(plan.manifest, plan.base.data)
     results = apart(_tuner(plan, search, searcher, at_once, data).fit)
     for result in results:
-        if result.error and result.config:
-            amend(plan.folder, result.config[NUMBER], partial(failed, error=result.error))
-            amend(plan.folder, result.config[NUMBER], ended)
+        if result.error:
+            number = _number_of(result)
+            amend(plan.folder, number, partial(failed, error=result.error))
+            amend(plan.folder, number, ended)
 
 
 def _tuner(
@@ -184,6 +185,11 @@ def _tuner(
 def _label(trial: Any) -> str:
     """Of Tune's own folder; what waited at a rung and goes on is another trial to it."""
     return f"{trial.config[NUMBER]}_{trial.trial_id}"
+
+
+def _number_of(result: tune.Result) -> str:
+    """Read from that folder's name: of a trial that never reported, Tune knows no settings."""
+    return Path(result.path).name.partition("_")[0]
 
 
 def _scheduler(plan: Plan, search: Search) -> EarlyStopping | None:

@@ -32,49 +32,62 @@ def _runs(storage: Path) -> list:
     return client.search_runs(boards, max_results=100)
 
 
+def _training() -> list[psutil.Process]:
+    """Processes that train a trial right now; those that wait for one have another title."""
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::ImplicitFunc.train"):
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("epochs", [1, 0], ids=["after an epoch", "before the first epoch"])
 def test_trials_that_raise_diverge_or_are_killed_leave_the_others_alone(
-    ray_session, tiny, tmp_path
+    epochs: int, ray_session, tiny, tmp_path
 ):
     """Of eight trials four raise (no such weights), one diverges, one is killed twice."""
     base = replace(tiny, name="unlucky", optim=replace(tiny.optim, epochs=4))
     cluster = Cluster(workers=1, device="cpu", storage=str(tmp_path / "runs"))
     rates, absent = (1e-3, 2e-3, 4e-3, 1e30), str(tmp_path / "absent.pth")
     space = {"optim.lr": tune.choice(rates), "model.init": tune.choice([None, absent])}
-    study_folder = tmp_path / "runs" / "tigers" / "unlucky"
-    killed: list[str] = []
+    trials = trials_folder(tmp_path / "runs" / "tigers" / "unlucky")
+    victims: list[str] = []
+    dead: set[int] = set()
 
-    def is_the_victim(note) -> bool:
-        healthy = note.drawn["model.init"] is None and note.drawn["optim.lr"] < 1
-        return note.state == "running" and healthy and note.number in (killed or [note.number])
+    def at_work() -> list[psutil.Process]:
+        """The process of the healthy trial that trains, unless it is not the victim's."""
+        healthy = [
+            note.number
+            for note in read_notes(trials.parent).values()
+            if note.state == "running"
+            and note.drawn["model.init"] is None
+            and note.drawn["optim.lr"] < 1
+            and len(read_epochs(trials / note.number)) >= epochs
+        ]
+        if not healthy or healthy[0] not in (victims or healthy):
+            return []
+        victims[:] = healthy[:1]
+        return [p for p in _training() if p.pid not in dead]
 
     def kill() -> None:
-        """Kill the first healthy trial's process whenever it has trained an epoch more."""
-        for epochs in (1, 2):
-            when(
-                lambda e=epochs: any(
-                    len(read_epochs(trials_folder(study_folder) / note.number)) >= e
-                    for note in read_notes(study_folder).values()
-                    if is_the_victim(note)
-                ),
-                within_s=200,
-            )
-            note = next(n for n in read_notes(study_folder).values() if is_the_victim(n))
-            for process in psutil.Process().children(recursive=True):
-                with suppress(psutil.Error):
-                    if process.name().startswith("ray::ImplicitFun"):  # one at once
-                        process.kill()
-            killed.append(note.number)
+        """Kill the first healthy trial's process, and the one that goes on."""
+        for _ in range(2):
+            when(lambda: bool(at_work()), within_s=200)
+            (process,) = at_work()
+            process.kill()
+            dead.add(process.pid)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    search = Search(sampler="grid", at_once=1, grace_epochs=1, reduction=2)
+    search = Search(sampler="grid", at_once=1, grace_epochs=2, reduction=2)
     study = sweep(base, space, cluster, search)
     killer.join()
 
     ends = {trial["folder"]: trial for trial in study.trials}
     assert len(ends) == 8
-    victim = ends[killed[0]]
-    assert killed == [killed[0]] * 2
+    victim = ends[victims[0]]
+    assert len(dead) == 2
     assert victim["error"] == "its process was killed, perhaps for want of memory"
     raised = [trial for trial in ends.values() if trial["model.init"] == absent]
     assert len(raised) == 4
@@ -84,7 +97,9 @@ def test_trials_that_raise_diverge_or_are_killed_leave_the_others_alone(
     others = [trial for trial in ends.values() if not trial["error"]]
     assert len(others) == 2
     assert all(trial["epochs"] == 4 or trial["stopped_by"] == "asha" for trial in others)
-    assert study.best["score"] == max(t["score"] for t in (*others, victim))
+    assert (victim["epochs"] > 0) == (epochs > 0)
+    scored = (*others, victim) if epochs else others
+    assert study.best["score"] == max(trial["score"] for trial in scored)
     statuses = {run.data.tags.get("run.folder", "")[-2:]: run for run in _runs(tmp_path / "runs")}
     for number, trial in ends.items():
         run = statuses[number]
