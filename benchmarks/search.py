@@ -155,7 +155,4 @@ def silence():
 
 
 if __name__ == "__main__":
-    from as_workers import start_again
-
-    start_again()
     main()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 r"""Train HRNet-W48 on Amur tigers (ATRW) with the tutorial's recipe.
 
-    hrnet-ray prepare coco --skeleton atrw --out data/atrw \\
-        --images images/train --annotations annotations/keypoint_train.json \\
+    hrnet-ray prepare coco --skeleton atrw --out data/atrw \
+        --images images/train --annotations annotations/keypoint_train.json \
         --val-images images/val --val-annotations annotations/keypoint_val.json
     python experiments/train_atrw.py --cluster.workers 2
 

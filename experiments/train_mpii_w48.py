@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 r"""Train HRNet-W48 on MPII as published (Sun et al., CVPR 2019).
 
-    hrnet-ray prepare mpii --images images --annotations annot/train.json \\
+    hrnet-ray prepare mpii --images images --annotations annot/train.json \
         --val-annotations annot/valid.json --gt-valid annot/gt_valid.mat --out data/mpii
     python experiments/train_mpii_w48.py --cluster.workers 4
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Search the learning rate and the Gaussian's width of HRNet-W32 on Amur tigers (ATRW).
+r"""Search the learning rate and the Gaussian's width of HRNet-W32 on Amur tigers (ATRW).
 
-    ray job submit --working-dir . -- python experiments/tune_atrw.py --search.trials 24
+    ray job submit --runtime-env cluster/env.yaml --working-dir . -- \
+        python experiments/tune_atrw.py --data.root /shared/data/atrw --cluster.storage /shared/runs
 
 The objective is validation OKS AP with the challenge's sigmas, so trials of different heatmap
 sigmas can be compared. Trials share one decoded copy of the data; hopeless ones are stopped early

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
-"""Search the learning rate and the Gaussian's width of HRNet-W32 on people (MPII).
+r"""Search the learning rate and the Gaussian's width of HRNet-W32 on people (MPII).
 
-    ray job submit --working-dir . -- python experiments/tune_mpii.py --search.trials 24
+    ray job submit --runtime-env cluster/env.yaml --working-dir . -- \
+        python experiments/tune_mpii.py --data.root /shared/data/mpii --cluster.storage /shared/runs
 
 The objective is validation PCKh at 0.5, so trials of different heatmap
 sigmas can be compared. Trials share one decoded copy of the data; hopeless ones are stopped early

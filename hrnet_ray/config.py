@@ -122,8 +122,9 @@ class OptimConfig:
     weight_decay: float = 0.0
     """The published recipe names 1e-4 but never hands it to Adam; so 0 is the published value."""
     schedule: Literal["steps", "cosine"] = "steps"
-    milestones: tuple[int, ...] = (170, 200)
-    """Epochs (counted from 0) that begin with a tenth of the rate, for `steps`."""
+    milestones: tuple[int, ...] | None = None
+    """Epochs (counted from 0) that begin with a tenth of the rate, for `steps`; by default the
+    published 170 and 200 of 210, or as far into as many epochs as there are."""
     warmup_steps: int = 0
     """Steps over which the rate climbs from almost nothing."""
     epochs: int = 210
@@ -153,6 +154,13 @@ class OptimConfig:
             _require(f"optim.{name}", getattr(self, name), getattr(self, name) >= 1, "1 or more")
         _require("optim.clip_norm", self.clip_norm, self.clip_norm >= 0, "0 or more")
         _require("optim.ema", self.ema, 0 <= self.ema < 1, "in [0, 1)")
+
+    @property
+    def drops(self) -> tuple[int, ...]:
+        """The milestones, as given or by default."""
+        if self.milestones is not None:
+            return self.milestones
+        return tuple(round(self.epochs * published / 210) for published in (170, 200))
 
 
 @dataclass(frozen=True, kw_only=True)

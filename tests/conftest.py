@@ -24,7 +24,6 @@ os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray binds 127.0.0.1 only, on Linux too
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report is seen after 0.2 s, not 2 s
-    "TUNE_GLOBAL_CHECKPOINT_S": "1",
     # Authentication as on a cluster; a token of our own keeps Ray from writing ~/.ray/auth_token.
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),

@@ -2,7 +2,15 @@ import json
 
 import pytest
 
-from hrnet_ray.config import Cluster, Experiment, differences, flatten, override, unflatten
+from hrnet_ray.config import (
+    Cluster,
+    Experiment,
+    OptimConfig,
+    differences,
+    flatten,
+    override,
+    unflatten,
+)
 from hrnet_ray.errors import UsageError
 
 
@@ -57,3 +65,10 @@ def test_settings_survive_a_json_file():
     experiment = override(Experiment(), {"data.input_hw": (192, 256), "optim.milestones": (5, 7)})
 
     assert unflatten(Experiment, json.loads(json.dumps(flatten(experiment)))) == experiment
+
+
+@pytest.mark.parametrize(("epochs", "drops"), [(210, (170, 200)), (60, (49, 57)), (1, (1, 1))])
+def test_the_rate_drops_as_far_into_a_training_as_published(epochs: int, drops: tuple[int, int]):
+    assert OptimConfig(epochs=epochs).drops == drops
+    assert OptimConfig(epochs=epochs, milestones=(3,)).drops == (3,)
+    assert OptimConfig(epochs=epochs, milestones=()).drops == ()

@@ -4,10 +4,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from hrnet_ray.cli.evaluate import device_of
 from hrnet_ray.cli.models import Store, load
 from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import draw_pose
@@ -36,6 +37,7 @@ class Args:
     boxes: Path | None = None
     """JSON: {"a.jpg": [[x, y, w, h], ...]}, or a COCO annotation file. Without it a box is the
     whole picture."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
     strict: bool = False
     """Fail when a picture cannot be read, instead of naming it and going on."""
     tracking_uri: str | None = None
@@ -55,7 +57,7 @@ def run(args: Args) -> int:
         )
     boxes = read_boxes(args.boxes) if args.boxes else None
     loaded = load(args.model, "--model", Store(args.tracking_uri, args.storage))
-    predictor = Predictor(loaded.model, loaded.spec)
+    predictor = Predictor(loaded.model, loaded.spec, device=device_of(args.device))
     make_folder(args.out, "--out")
     results: list[dict[str, Any]] = []
     unread: list[str] = []

@@ -1,14 +1,18 @@
 """A run's model in MLflow's registry: one version for one model, however often it is offered."""
 
+import traceback
 from pathlib import Path
 
 from hrnet_ray.cli.models import Loaded, Store, load
 from hrnet_ray.cli.telling import no_run, run_id_of
 from hrnet_ray.cli.train import near
 from hrnet_ray.config import Cluster
+from hrnet_ray.data.manifest import read_manifest
 from hrnet_ray.errors import HrnetRayError
 from hrnet_ray.inference.model_folder import CARD, fingerprints
-from hrnet_ray.text import printable
+from hrnet_ray.runtime.records import tolerated
+from hrnet_ray.text import printable, without_secrets
+from hrnet_ray.tracking.logged import log_model
 from hrnet_ray.tracking.registry import (
     CHALLENGER,
     CHAMPION,
@@ -21,8 +25,6 @@ from hrnet_ray.tracking.registry import (
 
 def register(registry: Registry, name: str, run: Run, loaded: Loaded) -> Version:
     """The version of a run's model; where this very model was registered before, that one."""
-    from hrnet_ray.tracking.logged import log_model
-
     tags = fingerprints(loaded.path)
     if known := registry.alike(name, tags):
         return known
@@ -43,24 +45,30 @@ def card_of(loaded: Loaded) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def challenge(study: Path, data_name: str, cluster: Cluster) -> None:
+def challenge(study: Path, data_root: str, cluster: Cluster) -> None:
     """Make a study's best model the challenger, and say so; the study is over whatever happens."""
-    later = f"hrnet-ray promote {near(study)}"
+    uri = without_secrets(cluster.tracking_uri) if cluster.tracking_uri else None
+    later = f"hrnet-ray promote {near(study)}" + (f" --tracking-uri {uri}" if uri else "")
     try:
-        version, champion = _challenger(study, data_name, cluster)
+        version, champion = _challenger(study, data_root, cluster)
     except HrnetRayError as error:
-        reason = f"{error.what}, {error.where}"
+        _say(f"not registered ({error.what}, {error.where}); later: {later}")
     except Exception as error:  # an export that torch cannot do spoils no search
-        reason = f"{type(error).__name__}: {error}"
+        with tolerated(study, "log.txt"):
+            (study / "log.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        _say(f"not registered ({type(error).__name__}, see {near(study / 'log.txt')})")
     else:
-        said = "the champion already" if champion else f"the challenger; judged by: {later}"
-        print(f"  registry  {version} is {said}")
-        return
-    print(f"  registry  not registered ({printable(reason)[:200]}); later: {later}")
+        known = "the champion already" if champion else f"the challenger; judged by: {later}"
+        _say(f"{version} is {known}")
 
 
-def _challenger(study: Path, data_name: str, cluster: Cluster) -> tuple[Version, bool]:
+def _say(what: str) -> None:
+    print(f"  registry  {printable(' '.join(without_secrets(what).split()))}", flush=True)
+
+
+def _challenger(study: Path, data_root: str, cluster: Cluster) -> tuple[Version, bool]:
     registry = Store(cluster.tracking_uri, Path(cluster.storage)).open()
+    data_name = read_manifest(data_root).name
     run_id = run_id_of(study, registry, data_name)
     run = registry.run(run_id) if run_id else None
     if not run:

@@ -5,11 +5,10 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.cli.registering import challenge
 from hrnet_ray.cli.train import near, tell_where
 from hrnet_ray.config import Cluster, Experiment
-from hrnet_ray.data.manifest import read_manifest
 from hrnet_ray.inference.study.report import REPORT
+from hrnet_ray.runtime.stopping import stoppable
 from hrnet_ray.runtime.studies.space import parse_space
 from hrnet_ray.runtime.studies.study import Trial
 from hrnet_ray.runtime.tune import Search, Space, Study, sweep
@@ -52,7 +51,10 @@ def search_and_tell(
         print(f"  report    {near(page)}")
     tell_where(study.folder, cluster)
     if search.challenge:
-        challenge(study.folder, read_manifest(experiment.data.root).name, cluster)
+        from hrnet_ray.cli.registering import challenge  # knows MLflow, which costs seconds
+
+        with stoppable():
+            challenge(study.folder, experiment.data.root, cluster)
     return study
 
 

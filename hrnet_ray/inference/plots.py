@@ -12,7 +12,7 @@ from hrnet_ray.data.drawing import draw_pose, glow, moved, sheet
 from hrnet_ray.skeletons import Skeleton
 
 TILE_PX, PAIRED_PX = 224, 160
-"""Rows of a tile by itself, and beside its heatmaps: a sheet has about as many pixels."""
+"""Rows of a tile by itself, and beside its heatmaps: a sheet is about as large."""
 TRUTH = (255, 255, 255)
 
 
@@ -46,7 +46,7 @@ def poses_on_crops(
             lit, _ = pictures.resized(glow(crop, heatmaps[at], skeleton), size_hw=tile_hw)
             tile = np.concatenate([tile, lit], 1)
         tiles.append(tile)
-    return sheet(tiles, columns=4, captions=captions)
+    return sheet(tiles, columns=4 if heatmaps is None else 3, captions=captions)
 
 
 def curves(path: Path, epochs: Sequence[Mapping[str, Any]], main: str) -> None:

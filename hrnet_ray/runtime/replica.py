@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from torch import nn
 
 from hrnet_ray.errors import shortened
 from hrnet_ray.learning import checkpoint
@@ -53,6 +54,8 @@ class Replica:
     """Of the epoch that goes on."""
     lr: float
     """At its first step."""
+    _judged: nn.Module
+    """What `predict` asked last, its BatchNorms folded."""
 
     def __init__(self, job: Job) -> None:
         self.experiment, self.manifest, self.host = job.experiment, job.manifest, job.host
@@ -192,8 +195,9 @@ class Replica:
         """Everybody's predictions, without DDP's wrapper: shares of validation are uneven."""
         share_buffers(self.bare)
         batches = self.feed.validation(size=self.experiment.evaluation.batch_size)
+        self._judged = folded(self.bare, bf16=self.bf16)
         mine = predict(
-            folded(self.bare, bf16=self.bf16),
+            self._judged,
             self.faults.validation(batches, epoch=epoch),
             decoding=decoding_of(self.experiment, self.manifest),
             bf16=self.bf16,
@@ -202,11 +206,11 @@ class Replica:
         return gather_predictions(mine)
 
     def heatmaps(self, crops: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N K h w"]:
-        """What this worker's model sees in some crops."""
-        net, size = folded(self.bare, bf16=self.bf16), self.experiment.evaluation.batch_size
+        """What the model that `predict` asked last sees in some crops; the others wait."""
+        size = self.experiment.evaluation.batch_size
         parts = [
             predict_heatmaps(
-                net,
+                self._judged,
                 part.to(self.device),
                 decoding=decoding_of(self.experiment, self.manifest),
                 bf16=self.bf16,
@@ -271,7 +275,7 @@ class Replica:
         scheduler = make_scheduler(
             optimizer,
             schedule=optim.schedule,
-            milestones=optim.milestones,
+            milestones=optim.drops,
             epochs=optim.epochs,
             warmup_steps=optim.warmup_steps,
             steps_per_epoch=self.feed.steps(size=optim.batch_size),

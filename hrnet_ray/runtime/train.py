@@ -91,7 +91,7 @@ def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Ma
         manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
     )
     run = open_run(board, folder, experiment, manifest, kind="train", workers=cluster.workers)
-    announce(experiment, manifest, folder)
+    announce(experiment, manifest, folder, share)
     try:
         vigil = Vigil(cluster, share)
         with stoppable(), vigil, Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
@@ -297,8 +297,8 @@ def conclude(folder: Path, experiment: Experiment) -> Outcome:
     return outcome
 
 
-def announce(experiment: Experiment, manifest: Manifest, folder: Path) -> None:
-    """Say what begins, or goes on."""
+def announce(experiment: Experiment, manifest: Manifest, folder: Path, share: Share) -> None:
+    """Say what begins, or goes on, and what may not be meant so."""
     train, val = manifest.splits["train"].rows, manifest.splits["val"].rows
     print(
         f"{manifest.name}: {train:,} training and {val:,} validation instances, "
@@ -311,6 +311,13 @@ def announce(experiment: Experiment, manifest: Manifest, folder: Path) -> None:
         print(f"going on in {folder} after epoch {done}")
     else:
         print(f"writing to {folder}")
+    optim = experiment.optim
+    if optim.schedule == "steps" and optim.milestones and min(optim.milestones) >= optim.epochs:
+        first = min(optim.milestones)
+        print(f"note: the rate never drops: --optim.milestones {first} of {optim.epochs} epochs")
+    if not share.gpus:
+        threads = f"{share.threads} thread{'s'[: share.threads > 1]} a worker"
+        print(f"on CPUs, {threads}: Ray has no GPU, or none was asked for")
 
 
 def _first_line(error: BaseException) -> str:

@@ -92,7 +92,7 @@ def _sweep_in(
         manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
     )
     records = Records(board, plan, list(space))
-    announce(base, manifest, folder)
+    announce(base, manifest, folder, share)
     print(
         f"searching {', '.join(space)}: {trials} trials of at most {base.optim.epochs} "
         f"epochs, {at_once} at once\n{search.sentence(base.optim.epochs)}",

@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException  # isort: skip
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 UPLOAD_S = 120
-"""A server may take so long to put weights away; a training never waits for this."""
+"""A server may take so long to put weights away. The end of a study waits for it, no training."""
 
 _VERSION = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[\w.-]+)|/(?P<number>\d{1,9}))")
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")

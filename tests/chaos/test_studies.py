@@ -64,6 +64,7 @@ def test_trials_that_raise_diverge_or_are_killed_leave_the_others_alone(
             and note.drawn["model.init"] is None
             and note.drawn["optim.lr"] < 1
             and len(read_epochs(trials / note.number)) >= epochs
+            and (trials / note.number / "resolved.json").is_file()  # it has begun
         ]
         if not healthy or healthy[0] not in (victims or healthy):
             return []
@@ -73,10 +74,10 @@ def test_trials_that_raise_diverge_or_are_killed_leave_the_others_alone(
     def kill() -> None:
         """Kill the first healthy trial's process, and the one that goes on."""
         for _ in range(2):
-            when(lambda: bool(at_work()), within_s=200)
-            (process,) = at_work()
-            process.kill()
-            dead.add(process.pid)
+            seen: list[psutil.Process] = []
+            when(lambda seen=seen: bool(seen.extend(at_work()) or seen), within_s=200)
+            seen[0].kill()
+            dead.add(seen[0].pid)
 
     killer = threading.Thread(target=kill)
     killer.start()

@@ -124,21 +124,32 @@ def test_the_champion_changes_only_for_a_better_one(world: World, tmp_path: Path
 
 
 def _a_studys_best_is_the_challenger(world: World, study: Path, *, champion: Path) -> None:
-    here = Cluster(storage=str(world.storage))
-    challenge(study, "tigers", here)
+    here, root = Cluster(storage=str(world.storage)), str(world.tigers.root)
+    challenge(study, root, here)
     aliases = world.aliases()
     assert aliases == {"champion": "2", "previous": "1", "challenger": "3"}
     assert world.capsys.readouterr().out == (
         f"  registry  {NAME} version 3 is the challenger; judged by: hrnet-ray promote {study}\n"
     )
 
-    challenge(champion, "tigers", here)
-    challenge(study, "tigers", replace(here, tracking_uri="http://127.0.0.1:9"))
+    challenge(champion, root, here)
+    challenge(study, root, replace(here, tracking_uri="http://me:secret@127.0.0.1:9"))
+    challenge(study, f"{root}-gone", here)
+    (study / "model" / "model.safetensors").rename(study / "aside")
+    challenge(study, root, here)
+    (study / "aside").rename(study / "model" / "model.safetensors")
     assert world.aliases() == aliases
-    already, unheard = world.capsys.readouterr().out.splitlines()
+    already, unheard, gone, broken = world.capsys.readouterr().out.splitlines()
     assert already == f"  registry  {NAME} version 2 is the champion already"
     assert unheard.startswith("  registry  not registered (the MLflow store does not answer, http")
-    assert unheard.endswith(f"later: hrnet-ray promote {study}")
+    promote = f"later: hrnet-ray promote {study}"
+    assert unheard.endswith(f"{promote} --tracking-uri http://127.0.0.1:9")
+    assert "secret" not in unheard
+    assert (
+        gone == f"  registry  not registered (no such folder, --data.root {root}-gone); {promote}"
+    )
+    assert broken.startswith("  registry  not registered (")
+    assert broken.endswith(promote)
 
 
 def _the_version_says_why(world: World) -> None:

@@ -10,6 +10,8 @@ import yaml
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from hrnet_ray.learning.environment import WAIT_BRIEFLY
+
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
 RAY_UP = ["aws.yaml", "gcp.yaml", "local.yaml"]
 TOKEN = "~/.ray/auth_token"
@@ -80,10 +82,10 @@ def test_aws_nodes_have_their_own_security_group():
     assert all(node["node_config"]["SecurityGroupIds"] for node in nodes)
 
 
-def test_workers_of_a_cloud_come_and_go_and_have_a_gpu():
+def test_workers_of_a_cloud_are_there_for_a_run_and_have_a_gpu():
     gpu = {name: read(name)["available_node_types"]["gpu"] for name in ("aws.yaml", "gcp.yaml")}
 
-    assert all(node["min_workers"] == 0 < node["max_workers"] for node in gpu.values())
+    assert all(1 <= node["min_workers"] <= node["max_workers"] for node in gpu.values())
     assert gpu["gcp.yaml"]["resources"]["GPU"] == 1
 
 
@@ -113,6 +115,7 @@ def test_a_jobs_settings_are_what_ray_takes():
 
     assert settings.keys() == {"env_vars"}
     assert all(isinstance(value, str) for value in settings["env_vars"].values())
+    assert settings["env_vars"].items() >= WAIT_BRIEFLY.items()
 
 
 def test_what_a_job_uploads_is_the_code_and_nothing_heavy(root: Path, tmp_path: Path):

@@ -3,7 +3,9 @@
 import re
 
 import pytest
+from mlflow import MlflowClient
 
+from hrnet_ray.tracking import database_uri
 from tests.ray_head import ray_head
 
 
@@ -19,6 +21,9 @@ def test_the_search_runs_as_a_submitted_job(tmp_path):
     assert submitted.returncode == 0
     assert re.search(r"best OKS_AP \d\.\d{4} with optim\.lr", submitted.stdout)
     assert "registry  hrnet-tigers version 1 is the challenger" in submitted.stdout
+    client = MlflowClient(database_uri(storage))
+    challenger = client.get_model_version_by_alias("hrnet-tigers", "challenger")
+    assert challenger.description.startswith("the best of a study, not judged yet\n\n# HRNet-W16")
     assert "\r" not in submitted.stdout  # no bars in a log
     trials = (storage / "tigers" / "tune-w32-192x256-smoke" / "trials.csv").read_text()
     assert len(trials.splitlines()) == 1 + 2

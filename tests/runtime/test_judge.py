@@ -129,7 +129,7 @@ def test_what_the_model_sees_stands_beside_each_crop(tiny, tigers, tmp_path, jud
     )
     y, x = np.argwhere(np.abs(after - before).sum(-1) > 300).T
     pair_px = 4 * PAIRED_PX + GAP  # two tiles, each twice as wide as high
-    assert before.shape == (2 * (PAIRED_PX + GAP) + GAP, 4 * pair_px + GAP, 3)
+    assert before.shape == (3 * (PAIRED_PX + GAP) + GAP, 3 * pair_px + GAP, 3)
     corner = (y - GAP, x - GAP - 1.5 * pair_px)  # the right half of the second pair
     assert len(x) > 100
     assert PAIRED_PX * 0.7 < corner[0].min() <= corner[0].max() < PAIRED_PX
