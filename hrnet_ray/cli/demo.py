@@ -35,9 +35,10 @@ from hrnet_ray.data.sources import Source
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.inference.report.report import write_report
 from hrnet_ray.learning.scores import score
+from hrnet_ray.runtime.outcome import Outcome
 from hrnet_ray.runtime.recipes import recipe_of
 from hrnet_ray.runtime.studies.space import parse_space
-from hrnet_ray.runtime.train import Outcome, fit
+from hrnet_ray.runtime.train import fit
 from hrnet_ray.runtime.tune import Search, Study
 from hrnet_ray.skeletons import ATRW
 

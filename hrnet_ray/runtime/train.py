@@ -1,11 +1,9 @@
 """One experiment on the cluster, from its data to its model folder."""
 
 import logging
-import math
 import os
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,7 @@ from hrnet_ray.config import Cluster, Experiment
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.data.vouch import check_shards
-from hrnet_ray.errors import ClusterError, DivergedError, HrnetRayError, UsageError
-from hrnet_ray.inference import plots
+from hrnet_ray.errors import ClusterError, HrnetRayError, UsageError
 from hrnet_ray.learning.environment import FOR_TRAINING
 from hrnet_ray.runtime import faults
 from hrnet_ray.runtime.checkpoints import FOLDER
@@ -35,14 +32,14 @@ from hrnet_ray.runtime.job import Job
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.losses import Losses
 from hrnet_ray.runtime.machines import Share, connect, share_of
+from hrnet_ray.runtime.outcome import Outcome, announce, conclude
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.recipes import build_model
-from hrnet_ray.runtime.records import append_fault, read_epochs, tolerated
+from hrnet_ray.runtime.records import append_fault, tolerated
 from hrnet_ray.runtime.run_folder import (
     ARTIFACTS,
     made_with,
     open_run_folder,
-    write_summary,
 )
 from hrnet_ray.runtime.stopping import apart, saving, stoppable
 from hrnet_ray.runtime.tracked import open_run, vouch_for_model
@@ -57,18 +54,6 @@ ELASTIC_START_S = "20"
 """Ray counts on a lost node for so long, and only then goes on with fewer workers."""
 
 log = logging.getLogger("hrnet_ray.train")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to."""
-
-    folder: Path
-    main: str
-    """The metric that decides, such as `OKS_AP`."""
-    best: float
-    best_epoch: int
-    epochs: int
 
 
 def fit(experiment: Experiment, cluster: Cluster) -> Outcome:
@@ -246,78 +231,6 @@ def _run(trainer: TorchTrainer, folder: Path) -> None:
         with tolerated(folder, "log.txt"):
             (folder / "log.txt").write_text(traceback.format_exc(), encoding="utf-8")
         raise _explained(error, folder) from error
-
-
-def conclude(folder: Path, experiment: Experiment) -> Outcome:
-    """Read what was recorded; write summary.json and the plots.
-
-    Raises:
-        DivergedError: the loss is no number any more, or no epoch ended with a score.
-    """
-    epochs = read_epochs(folder)
-    if epochs and not math.isfinite(epochs[-1]["train/loss"]):
-        raise DivergedError(
-            f"the training diverged: its loss is {epochs[-1]['train/loss']}",
-            f"{folder}: epoch {epochs[-1]['epoch'] + 1}",
-            f"lower --optim.lr (it was {experiment.optim.lr:g}), and give the run another --name",
-        )
-    main = next(
-        (name for name in ("OKS_AP", "PCKh_0.5") if epochs and f"val/{name}" in epochs[-1]), None
-    )
-    scored = [e for e in epochs if main and e.get(f"val/{main}", float("nan")) >= -1]
-    if not main or not scored:
-        raise DivergedError(
-            "the training ended without a score",
-            f"{folder / 'metrics.jsonl'}: {len(epochs)} epochs",
-            "lower --optim.lr, or look at the data with `hrnet-ray check`",
-        )
-    best = max(scored, key=lambda entry: entry[f"val/{main}"])
-    kind = main.split("_")[0]
-    keypoints = {
-        name.removeprefix(f"val/{kind}."): value
-        for name, value in best.items()
-        if name.startswith(f"val/{kind}.")
-    }
-    plots.curves(folder / "plots" / "curves.png", epochs, main)
-    plots.per_keypoint(folder / "plots" / "per_keypoint.png", keypoints, of=kind)
-    outcome = Outcome(folder, main, best[f"val/{main}"], best["epoch"], len(epochs))
-    scores = {name: value for name, value in best.items() if name.startswith("val/")}
-    summary = {
-        "name": experiment.name,
-        "metric": main,
-        "best": outcome.best,
-        "best_epoch": outcome.best_epoch,
-        "last": epochs[-1][f"val/{main}"],
-        "epochs": outcome.epochs,
-        "optim.lr": experiment.optim.lr,
-        "heatmap.sigma": experiment.heatmap.sigma,
-        "scores": scores,
-    }
-    write_summary(folder, summary)
-    return outcome
-
-
-def announce(experiment: Experiment, manifest: Manifest, folder: Path, share: Share) -> None:
-    """Say what begins, or goes on, and what may not be meant so."""
-    train, val = manifest.splits["train"].rows, manifest.splits["val"].rows
-    print(
-        f"{manifest.name}: {train:,} training and {val:,} validation instances, "
-        f"{len(manifest.skeleton)} keypoints"
-    )
-    done = len(read_epochs(folder))
-    if done >= experiment.optim.epochs:
-        print(f"{folder} is finished: {done} epochs")
-    elif done:
-        print(f"going on in {folder} after epoch {done}")
-    else:
-        print(f"writing to {folder}")
-    optim = experiment.optim
-    if optim.schedule == "steps" and optim.milestones and min(optim.milestones) >= optim.epochs:
-        first = min(optim.milestones)
-        print(f"note: the rate never drops: --optim.milestones {first} of {optim.epochs} epochs")
-    if not share.gpus:
-        threads = f"{share.threads} thread{'s'[: share.threads > 1]} a worker"
-        print(f"on CPUs, {threads}: Ray has no GPU, or none was asked for")
 
 
 def _first_line(error: BaseException) -> str:

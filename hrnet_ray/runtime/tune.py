@@ -16,6 +16,7 @@ from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
+from hrnet_ray.runtime.outcome import announce
 from hrnet_ray.runtime.progress import Watch
 from hrnet_ray.runtime.run_folder import open_run_folder
 from hrnet_ray.runtime.stopping import apart, saving, stoppable
@@ -27,7 +28,7 @@ from hrnet_ray.runtime.studies.space import in_words
 from hrnet_ray.runtime.studies.study import Records, Study, conclude_study
 from hrnet_ray.runtime.studies.trial import Plan, run_trial
 from hrnet_ray.runtime.studies.trial_notes import NUMBER, Diary, amend, ended, failed
-from hrnet_ray.runtime.train import announce, check
+from hrnet_ray.runtime.train import check
 from hrnet_ray.runtime.vigil import Vigil
 from hrnet_ray.tracking import Board
 

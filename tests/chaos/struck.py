@@ -24,8 +24,9 @@ from hrnet_ray.config import (
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.learning.checkpoint_store import STATE
 from hrnet_ray.runtime.faults import ALLOW, BEGAN, FAULTS
+from hrnet_ray.runtime.outcome import Outcome
 from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.train import Outcome, fit
+from hrnet_ray.runtime.train import fit
 
 ROWS_A_STEP = 4  # two workers can share no less
 

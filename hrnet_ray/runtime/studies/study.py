@@ -12,6 +12,7 @@ from typing import Any
 from hrnet_ray.config import Experiment, flatten, override
 from hrnet_ray.errors import DivergedError
 from hrnet_ray.inference.study import report as study_report
+from hrnet_ray.runtime.outcome import conclude
 from hrnet_ray.runtime.records import read_epochs, tolerated
 from hrnet_ray.runtime.run_folder import ARTIFACTS, write_summary
 from hrnet_ray.runtime.studies.latency import LATENCY
@@ -24,7 +25,6 @@ from hrnet_ray.runtime.studies.trial_notes import (
     trials_folder,
 )
 from hrnet_ray.runtime.tracked import open_run, vouch_for_model
-from hrnet_ray.runtime.train import conclude
 from hrnet_ray.tracking import Board, Run
 
 Trial = dict[str, Any]

@@ -1,0 +1,97 @@
+"""What a run says when it begins, and what it came to when it ends."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from hrnet_ray.config import Experiment
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.errors import DivergedError
+from hrnet_ray.inference import plots
+from hrnet_ray.runtime.machines import Share
+from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.run_folder import write_summary
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    folder: Path
+    main: str
+    """The metric that decides, such as `OKS_AP`."""
+    best: float
+    best_epoch: int
+    epochs: int
+
+
+def announce(experiment: Experiment, manifest: Manifest, folder: Path, share: Share) -> None:
+    """Say what begins, or goes on, and what may not be meant so."""
+    train, val = manifest.splits["train"].rows, manifest.splits["val"].rows
+    print(
+        f"{manifest.name}: {train:,} training and {val:,} validation instances, "
+        f"{len(manifest.skeleton)} keypoints"
+    )
+    done = len(read_epochs(folder))
+    if done >= experiment.optim.epochs:
+        print(f"{folder} is finished: {done} epochs")
+    elif done:
+        print(f"going on in {folder} after epoch {done}")
+    else:
+        print(f"writing to {folder}")
+    optim = experiment.optim
+    if optim.schedule == "steps" and optim.milestones and min(optim.milestones) >= optim.epochs:
+        first = min(optim.milestones)
+        print(f"note: the rate never drops: --optim.milestones {first} of {optim.epochs} epochs")
+    if not share.gpus:
+        threads = f"{share.threads} thread{'s'[: share.threads > 1]} a worker"
+        print(f"on CPUs, {threads}: Ray has no GPU, or none was asked for")
+
+
+def conclude(folder: Path, experiment: Experiment) -> Outcome:
+    """Read what was recorded; write summary.json and the plots.
+
+    Raises:
+        DivergedError: the loss is no number any more, or no epoch ended with a score.
+    """
+    epochs = read_epochs(folder)
+    if epochs and not math.isfinite(epochs[-1]["train/loss"]):
+        raise DivergedError(
+            f"the training diverged: its loss is {epochs[-1]['train/loss']}",
+            f"{folder}: epoch {epochs[-1]['epoch'] + 1}",
+            f"lower --optim.lr (it was {experiment.optim.lr:g}), and give the run another --name",
+        )
+    main = next(
+        (name for name in ("OKS_AP", "PCKh_0.5") if epochs and f"val/{name}" in epochs[-1]), None
+    )
+    scored = [e for e in epochs if main and e.get(f"val/{main}", float("nan")) >= -1]
+    if not main or not scored:
+        raise DivergedError(
+            "the training ended without a score",
+            f"{folder / 'metrics.jsonl'}: {len(epochs)} epochs",
+            "lower --optim.lr, or look at the data with `hrnet-ray check`",
+        )
+    best = max(scored, key=lambda entry: entry[f"val/{main}"])
+    kind = main.split("_")[0]
+    keypoints = {
+        name.removeprefix(f"val/{kind}."): value
+        for name, value in best.items()
+        if name.startswith(f"val/{kind}.")
+    }
+    plots.curves(folder / "plots" / "curves.png", epochs, main)
+    plots.per_keypoint(folder / "plots" / "per_keypoint.png", keypoints, of=kind)
+    outcome = Outcome(folder, main, best[f"val/{main}"], best["epoch"], len(epochs))
+    scores = {name: value for name, value in best.items() if name.startswith("val/")}
+    summary = {
+        "name": experiment.name,
+        "metric": main,
+        "best": outcome.best,
+        "best_epoch": outcome.best_epoch,
+        "last": epochs[-1][f"val/{main}"],
+        "epochs": outcome.epochs,
+        "optim.lr": experiment.optim.lr,
+        "heatmap.sigma": experiment.heatmap.sigma,
+        "scores": scores,
+    }
+    write_summary(folder, summary)
+    return outcome
