@@ -11,7 +11,7 @@ import torch
 from hrnet_ray.cli.models import Loaded, Store, load
 from hrnet_ray.cli.prepare import counter
 from hrnet_ray.cli.telling import Telling
-from hrnet_ray.data.labels import check_folder, make_folder
+from hrnet_ray.data.labels import make_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.evaluation.evaluation import (
@@ -37,8 +37,8 @@ class Args:
     model: str
     """A model folder, a run's folder, weights beside their config.json, the id of an MLflow run,
     models:/NAME@champion or models:/NAME/3."""
-    data: Path
-    """A prepared data set."""
+    data: str
+    """A prepared data set: its folder or URI."""
     split: str = "val"
     boxes: Path | None = None
     """COCO detections (JSON) to look for poses in; by default the true boxes."""
@@ -75,7 +75,6 @@ class Args:
 def run(args: Args) -> None:
     """Predict every row once, score once, print and write it all."""
     question = _question(args)
-    check_folder(args.data, "--data")
     manifest = read_manifest(args.data, "--data")
     store = Store(args.tracking_uri, args.storage)
     loaded = load(args.model, "--model", store)

@@ -15,7 +15,6 @@ from hrnet_ray.cli.models import Loaded, Store, load, store_above
 from hrnet_ray.cli.prepare import counter
 from hrnet_ray.cli.registering import card_of, register
 from hrnet_ray.cli.telling import Telling, no_run, run_id_of
-from hrnet_ray.data.labels import check_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.evaluation.evaluation import Candidate, Evaluation, Question, evaluate
@@ -43,8 +42,8 @@ class Args:
 
     run: tyro.conf.Positional[str | None] = None
     """A run's or a study's folder, or the id of an MLflow run."""
-    data: Path | None = None
-    """The data set to judge by; by default the one that the run was trained on."""
+    data: str | None = None
+    """Folder or URI of the data set to judge by; by default the one that the run was trained on."""
     tracking_uri: str | None = None
     """MLflow server; without one, the file in the storage that the run's folder is in."""
     storage: Path | None = None
@@ -107,7 +106,6 @@ class Contest:
         if not loaded.path.is_dir():
             raise UsageError("weights alone", f"RUN {text}", "give the folder of their run")
         root = args.data or _data_of(text, loaded, registry)
-        check_folder(root, "--data")
         manifest = read_manifest(root, "--data")
         run_id = loaded.run_id or run_id_of(Path(text), registry, manifest.name)
         run = registry.run(run_id) if run_id else None
@@ -198,7 +196,7 @@ def _back(args: Args) -> int:
     return 0
 
 
-def _data_of(text: str, loaded: Loaded, registry: Registry) -> Path:
+def _data_of(text: str, loaded: Loaded, registry: Registry) -> str:
     """The data set that a run was trained on, as the run says.
 
     Raises:
@@ -213,4 +211,4 @@ def _data_of(text: str, loaded: Loaded, registry: Registry) -> Path:
                 root = None
     if not isinstance(root, str) or not root:
         raise UsageError("a run that does not name its data set", f"RUN {text}", "give --data")
-    return Path(root)
+    return root

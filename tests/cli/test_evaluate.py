@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pyarrow.fs import FileSystem, copy_files
 
 from hrnet_ray.cli import main
 from hrnet_ray.cli.models import find_model
@@ -12,7 +13,10 @@ from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.model_folder import load_model
 from hrnet_ray.skeletons import MPII
+from tests.data.conftest import bucket, s3
 from tests.inference.judged import EASY, write_easy_tigers, write_model
+
+__all__ = ["bucket", "s3"]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +44,17 @@ def evaluate(capsys: pytest.CaptureFixture[str], tigers: Manifest, run_folder: P
         return end.value.code, said.out, said.err
 
     return run
+
+
+def test_data_in_a_bucket_are_scored_as_those_in_a_folder(evaluate, tigers: Manifest, bucket):
+    files, path = FileSystem.from_uri(bucket("tigers"))
+    copy_files(str(tigers.root), path, destination_filesystem=files)
+
+    (code, there, complained), (_, here, _) = evaluate(data=bucket("tigers")), evaluate()
+
+    assert (code, complained) == (0, "")
+    assert "OKS sigmas" in there
+    assert there.splitlines()[1:] == here.splitlines()[1:]  # the first says how quick it was
 
 
 def test_it_prints_and_writes(evaluate, tmp_path: Path, run_folder: Path):
@@ -104,7 +119,7 @@ def test_a_model_is_found_by_its_folder_its_run_or_its_weights(run_folder: Path)
         ({"resamples": 1}, 2, "a value that cannot be\n  --resamples 1\n"),
         ({"seed": -1}, 2, "a value that cannot be\n  --seed -1\n"),
         ({"split": "test"}, 3, "no split 'test'\n  "),
-        ({"data": "/nowhere/at/all"}, 3, "the folder is not there\n  --data /nowhere/at/all\n"),
+        ({"data": "/nowhere/at/all"}, 3, "no such folder\n  --data /nowhere/at/all\n"),
         ({"boxes": "/nowhere.json"}, 3, "the file is not there\n  --boxes /nowhere.json\n"),
         ({"model": "/nowhere"}, 3, "no model there\n  --model /nowhere\n"),
         ({"against": "/nowhere"}, 3, "no model there\n  --against /nowhere\n"),
