@@ -106,7 +106,12 @@ class Registry:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":
                     raise
             made = self.client.create_model_version(
-                name, place, run_id, tags=dict(tags), model_id=model_id
+                name,
+                place,
+                run_id,
+                tags=dict(tags),
+                model_id=model_id,
+                await_creation_for=None,  # it is there at once; MLflow would say that it waits
             )
             return self._version(made)
 

@@ -98,10 +98,10 @@ class Page:
 
     def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Press the left button in one place, and let go of it in another."""
-        mouse = {"button": "left", "clickCount": 1}
-        steps = [("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)]
-        for kind, (x, y) in steps:
-            self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, **mouse)
+        way = [tuple(a + (b - a) * k / 6 for a, b in zip(start, end, strict=True)) for k in range(7)]
+        kinds = ["mousePressed", *["mouseMoved"] * 5, "mouseReleased"]
+        for kind, (x, y) in zip(kinds, way, strict=True):
+            self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def type(self, text: str) -> None:
         """Into what has the focus."""
