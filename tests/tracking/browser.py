@@ -96,13 +96,6 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
-    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
-        """Press the left button in one place, and let go of it in another."""
-        way = [tuple(a + (b - a) * k / 6 for a, b in zip(start, end, strict=True)) for k in range(7)]
-        kinds = ["mousePressed", *["mouseMoved"] * 5, "mouseReleased"]
-        for kind, (x, y) in zip(kinds, way, strict=True):
-            self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
-
     def type(self, text: str) -> None:
         """Into what has the focus."""
         self._ask("Input.insertText", text=text)
