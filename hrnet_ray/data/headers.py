@@ -110,6 +110,32 @@ def as_stored(data: bytes) -> bytes:
     return bytes(upright)
 
 
+def asks_to_be_turned(data: bytes) -> bool:
+    """Whether a JPEG or TIFF wants to be shown turned or mirrored (EXIF); here nothing is."""
+    try:
+        tags = _exif(data)
+        found = [
+            struct.unpack_from(f, tags, at)
+            for tag, f, at in _tiff_tags(tags)
+            if tag == _ORIENTATION
+        ]
+    except struct.error:
+        return False
+    return found[:1] not in ([], [(1,)])
+
+
+def _exif(data: bytes) -> bytes:
+    """Tags in the form of a TIFF. Raises struct.error where there are none."""
+    if _kind(data) is _TIFF:
+        return data
+    for marker, at in _jpeg_markers(data) if data.startswith(b"\xff\xd8") else ():
+        if marker == _APP1 and data.startswith(_EXIF_NAME, at + 2):
+            return data[at + 2 + len(_EXIF_NAME) :]
+        if marker == _SCAN:
+            break
+    raise struct.error("no EXIF")
+
+
 def described(data: bytes) -> str:
     """Kind and sizes of a picture that has a header: `a PNG of 40 x 30 pixels in 1,200 bytes`."""
     kind, size = _kind(data), size_hw(data)
@@ -130,7 +156,8 @@ def _kind(data: bytes) -> _Kind | None:
 
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 """Not 0xff00, which is data, nor 0xff01 and 0xffd0-0xffd7, which stand between data."""
-_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_START, _END, _SCAN, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+_EXIF_NAME = b"Exif\0\0"
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL = (0xC0, 0xC1)
 

@@ -32,7 +32,7 @@ from hrnet_ray.data.sources import (
     shared_skeleton,
 )
 from hrnet_ray.data.storage import PART, Folder, Place, Stamp, open_folder
-from hrnet_ray.errors import ClusterError, DataError, UsageError
+from hrnet_ray.errors import ClusterError, DataError, UsageError, shortened
 
 KINDS: dict[str, Kind] = {"train": "region", "val": "exact", "test": "exact"}
 
@@ -226,5 +226,14 @@ def _split(
             for report in reports
             if report.rows
         ],
-        notes=labels.notes,
+        notes=[*labels.notes, *_turned(reports)],
     )
+
+
+def _turned(reports: Sequence[ShardReport]) -> list[str]:
+    """What to know where labels may have been made on another view of a picture."""
+    names = sorted({name for report in reports for name in report.turned})
+    if not names:
+        return []
+    what = f"{len(names):,} pictures ask to be shown turned (EXIF), and are read as stored"
+    return [f"{what}: do their labels fit? {shortened(names)}"]

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from hrnet_ray.data import pictures, rows
+from hrnet_ray.data.headers import asks_to_be_turned
 from hrnet_ray.data.labels import Instance, Reason, Skipped
 from hrnet_ray.data.manifest import Kind
 from hrnet_ray.data.storage import Folder, message_of
@@ -61,6 +62,8 @@ class ShardReport:
     row_digests: list[str]
     """sha256 of each row's labels, and of its picture file as it was found."""
     skipped: list[Skipped]
+    turned: list[str] = field(default_factory=list)
+    """Pictures that ask to be shown turned, which nobody here does."""
 
 
 def write_shard(task: ShardTask, *, threads: int = 1, tell: Tell | None = None) -> ShardReport:
@@ -72,8 +75,9 @@ def write_shard(task: ShardTask, *, threads: int = 1, tell: Tell | None = None) 
     """
     digests: list[str] = []
     skipped: list[Skipped] = []
+    turned: set[str] = set()
     sink = pa.BufferOutputStream()
-    made = _rows(task, threads, skipped, tell or (lambda _: None))
+    made = _rows(task, threads, skipped, turned, tell or (lambda _: None))
     shape = rows.schema(len(task.skeleton)).with_metadata(
         {"skeleton": json.dumps(to_dict(task.skeleton))}
     )
@@ -92,6 +96,7 @@ def write_shard(task: ShardTask, *, threads: int = 1, tell: Tell | None = None) 
         sha256=hashlib.sha256(data).hexdigest(),
         row_digests=digests,
         skipped=skipped,
+        turned=sorted(turned),
     )
 
 
@@ -102,14 +107,14 @@ def _row_digest(row: dict[str, Any]) -> str:
 
 
 def _rows(
-    task: ShardTask, threads: int, skipped: list[Skipped], tell: Tell
+    task: ShardTask, threads: int, skipped: list[Skipped], turned: set[str], tell: Tell
 ) -> Iterator[dict[str, Any]]:
     """Rows in the order of the annotations. OpenCV lets go of the GIL, so threads help."""
     same = (list(group) for _, group in groupby(task.instances, lambda found: found.image))
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         run = pool.map if pool else map
         while window := list(islice(same, 8 * threads)):  # bounds what waits in memory
-            for made in run(lambda group: _rows_of_picture(task, group), window):
+            for made in run(lambda group: _rows_of_picture(task, group, turned), window):
                 for each in made:
                     tell(1)
                     if isinstance(each, Skipped):
@@ -118,7 +123,9 @@ def _rows(
                         yield each
 
 
-def _rows_of_picture(task: ShardTask, instances: list[Instance]) -> list[dict[str, Any] | Skipped]:
+def _rows_of_picture(
+    task: ShardTask, instances: list[Instance], turned: set[str]
+) -> list[dict[str, Any] | Skipped]:
     """The rows of neighbours in one picture, which is read and decoded once."""
     name = instances[0].image
     try:
@@ -128,6 +135,8 @@ def _rows_of_picture(task: ShardTask, instances: list[Instance]) -> list[dict[st
     picture = pictures.open_picture(data)
     if isinstance(picture, pictures.Refused):
         return [Skipped(name, picture.reason, picture.detail)] * len(instances)
+    if asks_to_be_turned(data):
+        turned.add(name)
     if task.kind == "exact":
         return [rows.exact_row(instance, data) for instance in instances]
     return [

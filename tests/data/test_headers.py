@@ -200,3 +200,30 @@ def test_a_canvas_is_checked_in_no_time():
         took_s.append(time.perf_counter() - began)
 
     assert min(took_s) < 1e-4  # 13 microseconds, where nothing else runs
+
+
+def with_orientation(kind: str, value: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x010F] = "a maker, before it"
+    exif[0x0112] = value
+    return made(kind, exif=exif)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+@pytest.mark.parametrize(("value", "asks"), [(1, False), (2, True), (6, True), (8, True)])
+def test_a_picture_that_asks_to_be_turned_is_known(kind: str, value: int, asks: bool):
+    assert headers.asks_to_be_turned(with_orientation(kind, value)) is asks
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_picture_that_says_nothing_of_it_asks_for_nothing(name: str):
+    assert not headers.asks_to_be_turned(WHOLE[name])
+
+
+def test_broken_exif_asks_for_nothing_or_something_and_never_fails():
+    whole = with_orientation("JPEG", 6)
+    start = whole.index(b"Exif")
+
+    for cut in range(start, start + 80):
+        assert headers.asks_to_be_turned(whole[:cut]) in (False, True)
+    assert not headers.asks_to_be_turned(whole[: start + 12])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hrnet_ray.data import pictures, rows
 from hrnet_ray.data.labels import Labels, Skipped
@@ -115,6 +116,21 @@ def test_missing_pictures_of_both_splits_can_be_skipped(folder: Path, paws: Labe
 
     assert [split.skipped for split in manifest.splits.values()] == [3, 3]
     assert (folder / "out" / "skipped.csv").read_text().count("3.png,missing picture") == 4
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_pictures_that_ask_to_be_turned_are_named(folder: Path, paws: Labels, again: bool):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    for name in ("1.png", "3.png"):  # as JPEG, whatever their name
+        Image.new("RGB", (36, 24)).save(folder / "images" / name, "JPEG", exif=exif)
+    for _ in range(1 + again):
+        prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+
+    train = read_manifest(folder / "out").splits["train"]
+
+    said = "2 pictures ask to be shown turned (EXIF), and are read as stored: do their labels fit?"
+    assert f"{said} 1.png, 3.png" in train.notes
 
 
 def test_a_file_where_the_folder_should_be_is_told(folder: Path, paws: Labels):
