@@ -75,6 +75,8 @@ def refusal(args: type, words: list[str]) -> str | None:
 @pytest.mark.parametrize("command", commands("python"), ids=str)
 def test_a_script_is_there_and_knows_its_flags(command: Command):
     script, *words = command.words
+    if script == "-m":
+        script = f"{words.pop(0).replace('.', '/')}.py"
     assert (ROOT / script).is_file()
     assert set(FLAG.findall(" ".join(words))) <= known_flags(script)
 
