@@ -15,8 +15,8 @@ from torch import nn
 from hrnet_ray.config import Experiment
 from hrnet_ray.data import pictures, rows
 from hrnet_ray.data.manifest import Manifest, read_table
+from hrnet_ray.inference.crop_sheet import poses_on_crops
 from hrnet_ray.inference.model_folder import save_model
-from hrnet_ray.inference.plots import poses_on_crops
 from hrnet_ray.learning.checkpoint import Progress
 from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.scores import Scores, coco_results, errors, paired, score

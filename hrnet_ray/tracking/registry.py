@@ -111,7 +111,7 @@ class Registry:
                 run_id,
                 tags=dict(tags),
                 model_id=model_id,
-                await_creation_for=None,  # it is there at once; MLflow would say that it waits
+                await_creation_for=0,  # it is there at once; MLflow would say that it waits
             )
             return self._version(made)
 

@@ -7,13 +7,8 @@ import pytest
 
 from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import LEFT, RIGHT
-from hrnet_ray.inference.plots import (
-    TILE_PX,
-    TRUTH,
-    curves,
-    per_keypoint,
-    poses_on_crops,
-)
+from hrnet_ray.inference.crop_sheet import TILE_PX, TRUTH, poses_on_crops
+from hrnet_ray.inference.plots import curves, per_keypoint
 from hrnet_ray.skeletons import Skeleton
 
 TOES = Skeleton(name="toes", keypoints=("left_toe", "right_toe"))

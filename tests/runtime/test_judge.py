@@ -6,8 +6,8 @@ import torch
 
 from hrnet_ray.data import pictures, rows
 from hrnet_ray.data.manifest import read_table
+from hrnet_ray.inference.crop_sheet import PAIRED_PX
 from hrnet_ray.inference.model_folder import load_model
-from hrnet_ray.inference.plots import PAIRED_PX
 from hrnet_ray.learning.checkpoint import Progress
 from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.runtime import judge as room

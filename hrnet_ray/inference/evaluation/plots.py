@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 
 from hrnet_ray.data import pictures
 from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.inference.crop_sheet import poses_on_crops
 from hrnet_ray.inference.evaluation.evaluation import Evaluation
 from hrnet_ray.inference.evaluation.rows import crops_of
-from hrnet_ray.inference.plots import per_keypoint, poses_on_crops, write_figure
+from hrnet_ray.inference.plots import per_keypoint, write_figure
 
 WORST = 16
 COLOURS = ("#2d6ec8", "#c8502d")
