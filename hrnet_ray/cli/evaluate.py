@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from hrnet_ray.cli.models import Loaded, Store, load
+from hrnet_ray.cli.models import Loaded, Store, device_of, load
 from hrnet_ray.cli.prepare import counter
 from hrnet_ray.cli.telling import Telling
 from hrnet_ray.data.labels import make_folder
@@ -126,18 +126,6 @@ class HasWorkers(Protocol):
     def address(self) -> str | None: ...
     @property
     def device(self) -> Literal["auto", "cpu", "gpu"]: ...
-
-
-def device_of(name: str) -> torch.device:
-    """The device of this process.
-
-    Raises:
-        UsageError: it has no GPU.
-    """
-    there = torch.cuda.is_available()
-    if name == "gpu" and not there:
-        raise UsageError("no GPU that torch can use", "--device gpu", "leave it out, or give cpu")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
 
 
 def _logs(args: Args, loaded: Loaded) -> bool:

@@ -1,10 +1,12 @@
-"""The model that a user means: files on this machine, or a name in MLflow."""
+"""The model that a user means, files on this machine or a name in MLflow; and where it runs."""
 
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.model_folder import CONFIG, SAFETENSORS, WEIGHTS, ModelSpec, load_model
@@ -103,3 +105,15 @@ def find_model(text: str, flag: str) -> Path:
         f"give a folder with {CONFIG} and {WEIGHTS}, a run's folder (runs/<data set>/<run>), the "
         "id of an MLflow run, or models:/NAME@champion",
     )
+
+
+def device_of(name: str) -> torch.device:
+    """The device of this process.
+
+    Raises:
+        UsageError: it has no GPU.
+    """
+    there = torch.cuda.is_available()
+    if name == "gpu" and not there:
+        raise UsageError("no GPU that torch can use", "--device gpu", "leave it out, or give cpu")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hrnet_ray.cli.evaluate import device_of
-from hrnet_ray.cli.models import Store, load
+from hrnet_ray.cli.models import Store, device_of, load
 from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import draw_pose
 from hrnet_ray.data.labels import check_file, make_folder, numbers

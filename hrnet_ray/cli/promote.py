@@ -10,8 +10,8 @@ import torch
 import tyro
 
 from hrnet_ray.cli.contest import as_markdown, as_table, decide, lines_of, other_rows, tags_of
-from hrnet_ray.cli.evaluate import device_of, finder_of
-from hrnet_ray.cli.models import Loaded, Store, load, store_above
+from hrnet_ray.cli.evaluate import finder_of
+from hrnet_ray.cli.models import Loaded, Store, device_of, load, store_above
 from hrnet_ray.cli.prepare import counter
 from hrnet_ray.cli.registering import card_of, register
 from hrnet_ray.cli.telling import Telling, no_run, run_id_of

@@ -44,8 +44,8 @@ def announce(experiment: Experiment, manifest: Manifest, folder: Path, share: Sh
         first = min(optim.milestones)
         print(f"note: the rate never drops: --optim.milestones {first} of {optim.epochs} epochs")
     if not share.gpus:
-        threads = f"{share.threads} thread{'s'[: share.threads > 1]} a worker"
-        print(f"on CPUs, {threads}: Ray has no GPU, or none was asked for")
+        threads = "1 thread" if share.threads == 1 else f"{share.threads} threads"
+        print(f"on CPUs, {threads} a worker: Ray has no GPU, or none was asked for")
 
 
 def conclude(folder: Path, experiment: Experiment) -> Outcome:
