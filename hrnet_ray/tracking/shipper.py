@@ -47,6 +47,8 @@ class Shipper:
         if self._thread:
             self._thread.join(within_s)
         self._given_up = True  # whoever tells the rest shall not meet us
+        if self._teller:
+            self._teller.fall_silent()
         with self._lock:
             folders = list(self._folders)
         left: Counter[str] = Counter()

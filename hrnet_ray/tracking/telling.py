@@ -30,6 +30,11 @@ class Teller:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._known: dict[Path, Told] = {}
+        self._silent = False
+
+    def fall_silent(self) -> None:
+        """Tell and note nothing more, from any thread: somebody else may be doing it."""
+        self._silent = True
 
     def tell(self, folder: Path) -> None:
         """Tell what is new.
@@ -52,6 +57,8 @@ class Teller:
             self._tell_files,
         ]
         for step in steps:
+            if self._silent:
+                return
             try:
                 # A server that hung for minutes is told how things are now, not how they were.
                 step(folder, read_story(folder) or story, told)
@@ -59,7 +66,7 @@ class Teller:
                 self._known.clear()  # who knows what is there when it answers again
                 raise
             finally:
-                write_told(folder, self.server.name, told)
+                self._note(folder, told)
 
     def _opened(self, folder: Path, story: Story) -> Told:
         """The run on the server. One that was not there counts as told nothing."""
@@ -76,8 +83,12 @@ class Teller:
             self.server.data(run_id, story.data)
             told.data = True
         self._known[folder] = told
-        write_told(folder, self.server.name, told)
+        self._note(folder, told)
         return told
+
+    def _note(self, folder: Path, told: Told) -> None:
+        if not self._silent:
+            write_told(folder, self.server.name, told)
 
     def _parent_id(self, folder: Path, story: Story) -> str | None:
         if story.parent is None:

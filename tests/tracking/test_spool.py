@@ -26,6 +26,8 @@ from hrnet_ray.tracking import Board, board as board_module, database_uri
 from hrnet_ray.tracking.server import Server
 from hrnet_ray.tracking.story import read_story
 from hrnet_ray.tracking.sync import sync
+from hrnet_ray.tracking.telling import Teller
+from hrnet_ray.tracking.told import read_told
 from tests.tracking.proxy import Proxy
 from tests.tracking.runs import begun, found, history, images, recorded, train
 
@@ -140,6 +142,22 @@ def test_a_server_that_never_comes_back_is_told_later_by_a_command(
     first, second = capsys.readouterr().out.splitlines()
     assert first == "first: 8 epochs, 8 pictures, 2 files, 1 ends"
     assert second == "first: nothing new"
+
+
+def test_whoever_gave_up_leaves_the_rest_to_others(proxy: Proxy, tmp_path: Path, dead_uri: str):
+    folder = tmp_path / "otters" / "first"
+    begun(Board.open("silent", storage=tmp_path, tracking_uri=dead_uri), folder)
+    teller = Teller(Server(proxy.url))
+    teller.tell(folder)
+    train(folder, 0)
+    noted, asked = read_told(folder, teller.server.name), len(proxy.requests)
+
+    teller.fall_silent()
+    teller.tell(folder)
+
+    assert noted.run_id
+    assert read_told(folder, teller.server.name) == noted
+    assert len(proxy.requests) == asked
 
 
 def test_a_server_that_lost_everything_is_told_everything_again(
