@@ -154,4 +154,7 @@ def model_input(crops: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
 def _moved(array: np.ndarray, device: torch.device) -> Tensor:
     # Ray hands out read-only views of its object store; torch wants to own what it wraps.
     owned = array if array.flags.writeable else array.copy()
-    return torch.from_numpy(np.ascontiguousarray(owned)).to(device, non_blocking=True)
+    here = torch.from_numpy(np.ascontiguousarray(owned))
+    if device.type == "cuda":  # fetches from pinned memory by itself; for other it stops to work
+        here = here.pin_memory()
+    return here.to(device, non_blocking=True)

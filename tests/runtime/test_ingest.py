@@ -16,7 +16,7 @@ from hrnet_ray.data.rows import decode_exact, decode_rows
 from hrnet_ray.data.storage import open_folder
 from hrnet_ray.errors import DataError
 from hrnet_ray.runtime import ingest
-from hrnet_ray.runtime.feed import Feed, ahead
+from hrnet_ray.runtime.feed import Feed
 from hrnet_ray.runtime.ingest import load
 from hrnet_ray.runtime.machines import configure_data
 from tests.s3 import new_bucket, served, uri
@@ -201,30 +201,3 @@ def test_what_does_not_fit_is_not_decoded_in_advance_and_that_is_said(tigers, ca
 
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("data: decoded it would take 0.0 GB")
-
-
-def test_a_fault_in_the_thread_that_makes_batches_is_raised_where_they_are_used():
-    def broken():
-        yield 1
-        raise RuntimeError("no more")
-
-    items = ahead(broken())
-
-    assert next(items) == 1
-    with pytest.raises(RuntimeError, match="no more"):
-        next(items)
-
-
-def test_a_reader_that_stops_early_stops_the_thread():
-    made = []
-
-    def numbers():
-        for number in range(1000):
-            made.append(number)
-            yield number
-
-    items = ahead(numbers())
-    next(items)
-    items.close()
-
-    assert len(made) < 10

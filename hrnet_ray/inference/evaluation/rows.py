@@ -21,6 +21,7 @@ from hrnet_ray.errors import DataError
 from hrnet_ray.inference.evaluation.labels import Labelled
 from hrnet_ray.inference.model_folder import ModelSpec
 from hrnet_ray.inference.predictor import Predictor
+from hrnet_ray.learning.ahead import ahead
 from hrnet_ray.learning.batch import CropBatch, to_crops
 from hrnet_ray.learning.boxes import Boxes
 from hrnet_ray.learning.loop import Predictions
@@ -216,15 +217,6 @@ class _Eyes:
             self.progress(done, total)
         if done < total and self.part == WHOLE:  # boxes in pictures that could not be read
             self.progress(total, total)
-
-
-def ahead(batches: Iterator[CropBatch]) -> Iterator[CropBatch]:
-    """The same batches, each made while the model is busy with the one before."""
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, batches, None)
-        while (batch := coming.result()) is not None:
-            coming = pool.submit(next, batches, None)
-            yield batch
 
 
 def _rows_of_boxes(

@@ -1,0 +1,47 @@
+"""Work that is done while other work goes on."""
+
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
+
+DEPTH = 2
+"""Items that wait ready while one is worked on."""
+
+T = TypeVar("T")
+
+
+def ahead(made: Iterator[T], *, depth: int = DEPTH) -> Iterator[T]:
+    """The same items, made in a thread of their own, up to `depth` of them in advance."""
+    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
+    stop = threading.Event()
+
+    def offer(item: Any, error: BaseException | None = None) -> None:
+        while not stop.is_set():  # whoever asked for items may not want them any more
+            with suppress(queue.Full):
+                return ready.put((item, error), timeout=0.1)
+
+    def make() -> None:
+        try:
+            for item in made:
+                offer(item)
+                if stop.is_set():
+                    return
+            offer(None, StopIteration())
+        except BaseException as error:  # raised where the items are used
+            offer(None, error)
+
+    thread = threading.Thread(target=make, daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = ready.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+    finally:
+        stop.set()
+        thread.join()
