@@ -28,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hrnet_ray.learning.batch import PoseBatch
 from hrnet_ray.learning.loop import Target, train_epoch
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
+from hrnet_ray.learning.workers import TOGETHER
 from hrnet_ray.models import HRNet
 
 KEYPOINTS, SIDE = 16, 256
@@ -93,7 +94,7 @@ def measured(rank: int, folder: Path, options: Options) -> dict[str, list[tuple[
     net = a_net(options)
     wrapped = DistributedDataParallel(
         a_net(options),
-        gradient_as_bucket_view=True,
+        **TOGETHER,
         bucket_cap_mb=options.bucket_mb,
         static_graph=options.static_graph,
     )

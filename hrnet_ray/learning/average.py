@@ -22,7 +22,15 @@ class Average:
 
     def __init__(self, model: nn.Module, *, decay: float) -> None:
         self.model, self.decay, self.steps = model, decay, 0
-        self.held = {name: value.clone() for name, value in model.state_dict().items()}
+        now = model.state_dict()
+        self.held = {name: value.clone() for name, value in now.items()}
+        means = [name for name, value in now.items() if value.is_floating_point()]
+        counts = [name for name, value in now.items() if not value.is_floating_point()]
+        # Pairs of what is held and what the model has: to ask it for them at each step takes time.
+        self._means, self._counts = (
+            ([self.held[name] for name in names], [now[name] for name in names])
+            for names in (means, counts)
+        )
 
     @torch.no_grad()
     def update(self, *, unless: Tensor | None = None) -> None:
@@ -31,13 +39,10 @@ class Average:
         if unless is not None and unless.device.type == "cpu" and unless.item():
             return
         forget = 1 - min(self.decay, (1 + self.steps) / (YOUNG + self.steps))
-        held, seen = [], []
-        for name, value in self.model.state_dict().items():
-            if value.is_floating_point():
-                held.append(self.held[name])
-                seen.append(value)
-            else:
-                self.held[name].copy_(value)
+        held, seen = self._counts
+        if held:
+            torch._foreach_copy_(held, seen)  # pyright: ignore[reportPrivateImportUsage]
+        held, seen = self._means
         if unless is None or unless.device.type == "cpu":
             torch._foreach_lerp_(held, seen, forget)  # pyright: ignore[reportPrivateImportUsage]
         else:

@@ -6,6 +6,11 @@ from torch import Tensor, distributed, nn
 
 from hrnet_ray.learning.loop import Predictions
 
+TOGETHER = {"gradient_as_bucket_view": True, "broadcast_buffers": False}
+"""How DDP ties replicas: gradients lie where they are summed up, instead of being copied there; and
+statistics of BatchNorm are not sent round before each step, only before somebody judges by them
+(`share_buffers`)."""
+
 T = TypeVar("T")
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from hrnet_ray.pose.constants import constant
 from hrnet_ray.pose.geometry import UNIT_PX, crop_from_image, grow_to_aspect, invert
 
 HALF_BODY_PADDING = 1.5
@@ -204,7 +205,7 @@ def mirror_points(
 
     The matrix has mirrored the places already; this gives each the name it now deserves.
     """
-    order = list(flip_order)
+    order = constant(flip_order, device=crop_xy.device, dtype=torch.int64)
     return (
         torch.where(mirrored[:, None, None], crop_xy[:, order], crop_xy),
         torch.where(mirrored[:, None], visible[:, order], visible),
@@ -227,7 +228,8 @@ def jitter_colour(
     if not any(amounts):
         return crops
     chance = random_uniform(ids, seed=seed, epoch=epoch, purpose="colour", count=3)
-    factors = 1 + (2 * chance - 1) * chance.new_tensor(amounts)
+    reach = constant(amounts, device=chance.device, dtype=chance.dtype)
+    factors = 1 + (2 * chance - 1) * reach
     brightness, contrast, saturation = factors.to(crops.dtype)[:, :, None, None, None].unbind(1)
     crops = (crops * brightness).clamp(0, 1)
     crops = torch.lerp(_grey(crops).mean((-2, -1), keepdim=True), crops, contrast).clamp(0, 1)
@@ -236,17 +238,16 @@ def jitter_colour(
 
 def normalise(crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Take RGB crops in 0..1 to the mean 0 and the deviation 1 of ImageNet, channel by channel."""
-    mean, std = (
-        crops.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
-    )
+    mean, std = (_by_channel(values, like=crops) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (crops - mean) / std
 
 
 def _choose_half(
     seen: Bool[Tensor, "B K"], upper_body: Sequence[int], prefers_upper: Bool[Tensor, " B"]
 ) -> Bool[Tensor, "B K"]:
-    is_upper = torch.zeros(seen.shape[1], dtype=torch.bool, device=seen.device)
-    is_upper[list(upper_body)] = True
+    is_upper = constant(
+        [k in upper_body for k in range(seen.shape[1])], device=seen.device, dtype=torch.bool
+    )
     upper, lower = seen & is_upper, seen & ~is_upper
     takes_upper = (prefers_upper & (upper.sum(1) > 2)) | (lower.sum(1) <= 2)
     return torch.where(takes_upper[:, None], upper, lower)
@@ -256,8 +257,8 @@ def _sampling_places(
     canvas_from_crop: Float[Tensor, "B 3 3"], crop_hw: tuple[int, int], canvas_hw: Sequence[int]
 ) -> Float[Tensor, "B {crop_hw[0]} {crop_hw[1]} 2"]:
     """Where each crop pixel looks, as grid_sample counts: -1 is the first pixel, 1 the last."""
-    canvas_wh = canvas_from_crop.new_tensor([canvas_hw[1] - 1, canvas_hw[0] - 1])
-    to_unit = 2 / canvas_wh
+    last_xy = (canvas_hw[1] - 1, canvas_hw[0] - 1)
+    to_unit = 2 / constant(last_xy, device=canvas_from_crop.device, dtype=canvas_from_crop.dtype)
     linear = canvas_from_crop[:, :2, :2] * to_unit[:, None]
     shift = canvas_from_crop[:, :2, 2] * to_unit - 1
     rows, columns = (torch.arange(length, device=linear.device).float() for length in crop_hw)
@@ -271,7 +272,13 @@ def _as_planes(canvases: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
 
 
 def _grey(crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
-    return (crops * crops.new_tensor(GREY)[:, None, None]).sum(1, keepdim=True)
+    return (crops * _by_channel(GREY, like=crops)).sum(1, keepdim=True)
+
+
+def _by_channel(
+    values: Sequence[float], *, like: Float[Tensor, "B 3 H W"]
+) -> Float[Tensor, "3 1 1"]:
+    return constant(values, device=like.device, dtype=like.dtype)[:, None, None]
 
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # SplitMix64's step, as a signed 64-bit number

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from hrnet_ray.pose.constants import constant
+
 UNIT_PX = 200.0  # image pixels in one unit of scale; MPII's own measure of a person
 
 
@@ -50,7 +52,9 @@ def crop_from_image(
     turn and cut.
     """
     height, width = crop_hw
-    crop_middle_xy = center_xy.new_tensor([width / 2, height / 2], dtype=_exact(center_xy))
+    crop_middle_xy = constant(
+        (width / 2, height / 2), device=center_xy.device, dtype=_exact(center_xy)
+    )
     linear, anchor_xy = _published_points(center_xy, scale_wh[:, 0], rotation_deg, width)
     if mirrored is not None:
         linear = _mirror_x(linear, mirrored)
@@ -66,7 +70,7 @@ def heatmap_from_crop(
     The matrix has the dtype and the device of `like`.
     """
     shrink_y, shrink_x = (cells / pixels for cells, pixels in zip(heatmap_hw, crop_hw, strict=True))
-    return torch.diag(like.new_tensor([shrink_x, shrink_y, 1.0]))
+    return torch.diag(constant((shrink_x, shrink_y, 1.0), device=like.device, dtype=like.dtype))
 
 
 def move(matrix: Float[Tensor, "B 3 3"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:

@@ -14,6 +14,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
+from hrnet_ray.pose.constants import constant
+
 DECODINGS = ("argmax", "quarter", "dark")
 REACH_SIGMAS = 3  # the published Gaussian is cut to a square of 3 sigma each way
 DARK_KERNEL = (
@@ -43,9 +45,8 @@ def encode_heatmaps(
     published loop is right for whole sigmas only; this holds for any. `rounded=False` keeps the
     fraction of the centre and does not cut; the weights stay the same.
     """
-    cell_xy = crop_xy * crop_xy.new_tensor(
-        [heatmap_hw[1] / input_hw[1], heatmap_hw[0] / input_hw[0]]
-    )
+    shrink_xy = (heatmap_hw[1] / input_hw[1], heatmap_hw[0] / input_hw[0])
+    cell_xy = crop_xy * constant(shrink_xy, device=crop_xy.device, dtype=crop_xy.dtype)
     whole_xy = (cell_xy + 0.5).trunc()  # as int() does: towards zero, so -0.9 counts as cell 0
     reach = math.floor(REACH_SIGMAS * sigma + 1e-9)  # cells; the term keeps 3 * (7 / 3) at 7
     missed = _square_misses(whole_xy, reach, heatmap_hw)
@@ -100,7 +101,8 @@ def merge_flipped(
     `shift` moves the mirrored maps right by one cell (column 0 stays): with cell = crop / 4,
     mirroring a crop of width 4 W moves a peak by three quarters of a cell to the left.
     """
-    back = heatmaps_of_mirrored.flip(-1)[:, list(flip_order)]
+    order = constant(flip_order, device=heatmaps.device, dtype=torch.int64)
+    back = heatmaps_of_mirrored.flip(-1)[:, order]
     if shift:
         back = torch.cat([back[..., :1], back[..., :-1]], dim=-1)
     return (heatmaps + back) * 0.5
@@ -114,7 +116,7 @@ def _square_misses(
     One quirk is kept for the published weights' sake: a square that ends in cell -1 does not count
     as missing.
     """
-    size_wh = whole_xy.new_tensor([heatmap_hw[1], heatmap_hw[0]])
+    size_wh = constant(heatmap_hw[::-1], device=whole_xy.device, dtype=whole_xy.dtype)
     beyond = (whole_xy - reach >= size_wh) | (whole_xy + reach + 1 < 0)
     return beyond.any(-1)
 
@@ -144,7 +146,8 @@ def _well_inside(
 ) -> Bool[Tensor, "B K"]:
     """Published: 1 < x < W - rim. Column 1 is left out although both its neighbours exist."""
     height, width = heatmaps.shape[-2:]
-    return ((cell_xy > 1) & (cell_xy < cell_xy.new_tensor([width - rim, height - rim]))).all(-1)
+    end_xy = constant((width - rim, height - rim), device=cell_xy.device, dtype=cell_xy.dtype)
+    return ((cell_xy > 1) & (cell_xy < end_xy)).all(-1)
 
 
 def _slope(

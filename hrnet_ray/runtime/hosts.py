@@ -16,6 +16,7 @@ from ray.train.torch import get_device, prepare_model
 from torch import nn
 
 from hrnet_ray.errors import HrnetRayError
+from hrnet_ray.learning.workers import TOGETHER
 from hrnet_ray.runtime.checkpoints import FOLDER, Checkpoints, Load, Save
 from hrnet_ray.runtime.losses import restarts, sign_in
 from hrnet_ray.runtime.records import append_fault
@@ -68,7 +69,7 @@ class TrainHost:
         return get_device()
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        return prepare_model(model)
+        return prepare_model(model, parallel_strategy_kwargs=dict(TOGETHER))
 
     def require_storage(self) -> None:
         first = self.rank() == 0

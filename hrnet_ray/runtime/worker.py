@@ -25,6 +25,7 @@ def train_worker(config: dict[str, Job]) -> None:
     """
     job = config["job"]
     torch.set_num_threads(job.threads)
+    torch.backends.cudnn.benchmark = True  # as published: crops keep their shape, so a try pays
     job.host.require_storage()
     if not train(job):
         gc.collect()  # the net that diverged, before there is another

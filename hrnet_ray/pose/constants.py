@@ -1,0 +1,26 @@
+"""Small tensors that stay the same, made once for each GPU.
+
+A tensor made of Python numbers is copied to a GPU from ordinary memory, and the program waits until
+the GPU has done all that was asked of it before. In a training step that happens a dozen times.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+Number = bool | int | float
+
+
+def constant(values: Sequence[Number], *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The numbers as a tensor on the device; not to be written to."""
+    if device.type == "cpu":  # costs nothing there, and nothing that is traced may be kept
+        return torch.tensor(values, dtype=dtype)
+    return _kept(tuple(values), device, dtype)
+
+
+@lru_cache(maxsize=256)
+def _kept(values: tuple[Number, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # whoever asks first, training can use it too
+        return torch.tensor(values, device=device, dtype=dtype)
