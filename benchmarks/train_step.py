@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from hrnet_ray.learning.batch import PoseBatch
+from hrnet_ray.learning.compiling import compile_or_go_on
 from hrnet_ray.learning.loop import Target, train_epoch
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
 from hrnet_ray.learning.precision import multiplies_bf16
@@ -49,6 +50,7 @@ class Setting:
     width: int
     turns_s: float
     clock: Callable[[], float] = time.perf_counter
+    compiled: bool = False
 
 
 def main() -> None:
@@ -59,12 +61,14 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true", help=CPU_TIME)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--compile", action="store_true", help="our step compiled, too: minutes")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.benchmark = True
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     clock = time.process_time if args.cpu_time else time.perf_counter
-    setting = Setting(device, args.batch, args.width, 40 if args.quick else 300, clock)
+    turns_s = 40 if args.quick else 300
+    setting = Setting(device, args.batch, args.width, turns_s, clock, compiled=args.compile)
     times, rates = measured(setting)
     report(setting, times, rates, flop=step_flop(setting))
 
@@ -114,6 +118,9 @@ def contestants(setting: Setting) -> dict[str, Work]:
     if multiplies_bf16(device):
         works["step bf16"] = our_step(setting, batch, bf16=True)
         works["evaluation bf16"] = lambda: flip_test(rounded, last(batch.crops), bf16=True)
+    if setting.compiled:
+        bf16 = multiplies_bf16(device)
+        works["step compiled"] = our_step(setting, batch, bf16=bf16, compiled=True)
     return works
 
 
@@ -148,9 +155,11 @@ def published_loss(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     return loss / keypoints
 
 
-def our_step(setting: Setting, batch: PoseBatch, *, bf16: bool) -> Work:
+def our_step(setting: Setting, batch: PoseBatch, *, bf16: bool, compiled: bool = False) -> Work:
     """What a worker does with a batch, heatmaps included."""
     model = HRNet(setting.width, KEYPOINTS).to(setting.device, memory_format=torch.channels_last)
+    if compiled and not compile_or_go_on(model, crops_shape=batch.crops.shape, bf16=bf16):
+        raise SystemExit("it cannot be compiled here")
     optimizer = make_optimizer(model, algorithm="adam", lr=1e-3, weight_decay=0.0)
     scheduler = make_scheduler(
         optimizer, schedule="steps", milestones=(), epochs=1, warmup_steps=0, steps_per_epoch=1
@@ -249,6 +258,8 @@ def report(
         "step_ratio_fp32": median_ratio(times["plain step"], times["step fp32"]),
         "eval_ratio_fp32": median_ratio(times["plain evaluation"], times["evaluation fp32"]),
     }
+    if "step compiled" in times:
+        figures["step_ratio_compiled"] = median_ratio(times["plain step"], times["step compiled"])
     print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
 
 

@@ -1,12 +1,17 @@
 """What the training workers tell each other. With one worker and no process group: nothing."""
 
+from inspect import signature
 from typing import Any, TypeVar
 
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from hrnet_ray.learning.loop import Predictions
 
-TOGETHER = {"gradient_as_bucket_view": True, "broadcast_buffers": False}
+_SEND_ROUND = "forward_sync_buffers"
+if _SEND_ROUND not in signature(DistributedDataParallel).parameters:  # an older torch
+    _SEND_ROUND = "broadcast_buffers"
+TOGETHER = {"gradient_as_bucket_view": True, _SEND_ROUND: False}
 """How DDP ties replicas: gradients lie where they are summed up, instead of being copied there; and
 statistics of BatchNorm are not sent round before each step, only before somebody judges by them
 (`share_buffers`)."""
