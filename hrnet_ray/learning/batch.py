@@ -37,6 +37,7 @@ class CanvasBatch:
     image_xy: Float[Tensor, "B K 2"]
     visible: Bool[Tensor, "B K"]
     weight: float = 1.0
+    fewest: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class PoseBatch:
     visible: Bool[Tensor, "B K"]
     weight: float = 1.0
     """Of its loss among the workers' losses, where they share a batch unevenly."""
+    fewest: int | None = None
+    """Crops of the worker that has the fewest of this batch; by default these."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,11 @@ class Recipe:
 
 
 def to_canvases(
-    rows: Mapping[str, np.ndarray], device: torch.device, *, weight: float = 1.0
+    rows: Mapping[str, np.ndarray],
+    device: torch.device,
+    *,
+    weight: float = 1.0,
+    fewest: int | None = None,
 ) -> CanvasBatch:
     """Move decoded training rows (`data.rows.decode_rows`) to the device."""
     return CanvasBatch(
@@ -87,6 +94,7 @@ def to_canvases(
         image_xy=_moved(rows["image_xy"], device).float(),
         visible=_moved(rows["visible"], device),
         weight=weight,
+        fewest=fewest,
     )
 
 
@@ -109,7 +117,7 @@ def augmented(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
     crops = jitter_colour(
         warped.crops, batch.ids, seed=recipe.seed, epoch=epoch, augmentation=recipe.augmentation
     )
-    return PoseBatch(normalise(crops), warped.crop_xy, warped.visible, batch.weight)
+    return PoseBatch(normalise(crops), warped.crop_xy, warped.visible, batch.weight, batch.fewest)
 
 
 def warped_only(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
@@ -124,7 +132,7 @@ def warped_only(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
         flip_order=recipe.skeleton.flip_order,
     )
     crops = warp_canvases(batch.canvases, crop_from_canvas, crop_hw=recipe.input_hw)
-    return PoseBatch(crops, crop_xy, visible, batch.weight)
+    return PoseBatch(crops, crop_xy, visible, batch.weight, batch.fewest)
 
 
 def warps_of(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> Warps:

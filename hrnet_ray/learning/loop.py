@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.learning.average import Average
 from hrnet_ray.learning.batch import CropBatch, PoseBatch, model_input
 from hrnet_ray.learning.guard import Guard, number_or_nan
@@ -20,7 +21,6 @@ from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flip
 from hrnet_ray.pose.losses import joints_mse, joints_ohkm
 
 LOSSES = {"mse": joints_mse, "ohkm": joints_ohkm}
-LEAST_CROPS = 2  # BatchNorm learns nothing from one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +138,12 @@ def _learn(
 
 
 def _shares(batch: PoseBatch, parts: int) -> list[PoseBatch]:
-    """The batch in equal parts, as many as leave BatchNorm something to learn from."""
-    parts = max(1, min(parts, len(batch.crops) // LEAST_CROPS))
+    """The batch in equal parts, as many as leave every worker's BatchNorm something to learn from.
+
+    They are as many on every worker: in each one, a shared BatchNorm waits for all of them.
+    """
+    fewest = len(batch.crops) if batch.fewest is None else batch.fewest
+    parts = max(1, min(parts, fewest // LEAST_ROWS))
     if parts == 1:
         return [batch]
     crops, crop_xy, visible = (

@@ -82,8 +82,16 @@ class Feed:
                 if number * size % WINDOW < size:  # a window begins: fetch the one after it
                     self.train.soon(order[number * size : number * size + 2 * WINDOW])
                 share = share_of_step(step, rank=self.rank, workers=self.workers)
-                rows, weight = self.train.take(share), len(share) * self.workers / len(step)
-                yield rows, to_canvases(_with_stand_ins(rows), self.device, weight=weight)
+                rows = self.train.take(share)
+                yield (
+                    rows,
+                    to_canvases(
+                        _with_stand_ins(rows),
+                        self.device,
+                        weight=len(share) * self.workers / len(step),
+                        fewest=len(step) // self.workers,
+                    ),
+                )
 
         for rows, batch in self._waited_for(ahead(shares())):
             self.met.append(rows["id"][rows["readable"]].tolist())
