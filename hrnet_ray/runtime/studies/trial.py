@@ -44,11 +44,13 @@ def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) ->
     """One Tune trial. An error of the user's ends it; anything else, Tune tries once more."""
     # Where one process serves several trials, the next one waits for this one's thread to end.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
+    folder = trials_folder(plan.folder) / config[NUMBER]
+    stop_sign.forget(folder)  # an interrupted command left its word there
     try:
         _train_trial(config, plan, data)
     except HrnetRayError as error:
         amend(plan.folder, config[NUMBER], partial(failed, error=error))
-    if stop_sign.read(trials_folder(plan.folder) / config[NUMBER]) == "saved":
+    if stop_sign.read(folder) == "saved":
         threading.Event().wait()  # to be ended: one that returns would be a finished trial to Tune
 
 
