@@ -63,7 +63,7 @@ def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) ->
 
 def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) -> None:
     """A Ray Train run of its own, or, with one worker, in this very process."""
-    drawn = {name: _tupled(value) for name, value in config.items() if name != NUMBER}
+    drawn = {name: value for name, value in config.items() if name != NUMBER}
     number = config[NUMBER]
     experiment = override(plan.base, drawn | {"name": f"{plan.base.name}/trials/{number}"})
     folder = trials_folder(plan.folder) / number
@@ -91,7 +91,3 @@ def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) ->
         host=timed if plan.against_latency else TrialHost(folder, about),
     )
     train_worker({"job": job})
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # JSON knows no tuples
