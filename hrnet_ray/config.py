@@ -8,7 +8,8 @@ made, and how fast.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
-from typing import Any, Literal, TypeVar
+from types import UnionType
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from hrnet_ray.errors import UsageError
 
@@ -33,6 +34,7 @@ class DataConfig:
     """How much larger than its box an instance is cut out."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "data.")
         if any(side <= 0 or side % DEEPEST_STRIDE for side in self.input_hw):
             _refuse("data.input_hw", self.input_hw, f"two multiples of {DEEPEST_STRIDE}")
         _require("data.padding", self.padding, self.padding >= 1, "1 or more")
@@ -62,6 +64,7 @@ class ModelConfig:
     """Accept a file that fills less than 90 % of the model."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "model.")
         _require("model.width", self.width, self.width >= 1, "1 or more")
         _require("model.blocks", self.blocks, self.blocks >= 1, "1 or more")
         _require("model.modules", self.modules, min(self.modules) >= 1, "three counts of 1 or more")
@@ -78,6 +81,7 @@ class HeatmapConfig:
     """Centre it on a cell, as published; False centres it on the point itself."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "heatmap.")
         _require("heatmap.sigma", self.sigma, self.sigma > 0, "more than 0")
 
 
@@ -102,6 +106,7 @@ class AugmentConfig:
     saturation: float = 0.0
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "augment.")
         for name in ("rotation_share", "flip_share", "half_body_share"):
             share = getattr(self, name)
             _require(f"augment.{name}", share, 0 <= share <= 1, "between 0 and 1")
@@ -148,6 +153,7 @@ class OptimConfig:
     cannot."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "optim.")
         _require("optim.lr", self.lr, self.lr > 0, "more than 0")
         _require("optim.epochs", self.epochs, self.epochs >= 1, "1 or more")
         for name in ("batch_size", "lr_batch", "accumulate"):
@@ -177,6 +183,7 @@ class EvaluationConfig:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "evaluation.")
         _require("evaluation.every", self.every, self.every >= 1, "1 or more")
         _require("evaluation.batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
 
@@ -196,6 +203,7 @@ class Experiment:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _require_kinds(self)
         plain = all(part and part not in (".", "..") for part in self.name.split("/"))
         _require("name", self.name, plain, "a name that can be a folder")
 
@@ -222,6 +230,7 @@ class Cluster:
     """Write the ids of each epoch's rows, step by step, to `data/order/` of the run."""
 
     def __post_init__(self) -> None:
+        _require_kinds(self, "cluster.")
         _require("cluster.workers", self.workers, self.workers >= 1, "1 or more")
         possible = 1 <= self.fewest <= self.workers
         _require("cluster.min-workers", self.min_workers, possible, f"1 to {self.workers}")
@@ -237,11 +246,14 @@ class Cluster:
 def override(config: T, changes: Mapping[str, Any]) -> T:
     """Copy `config` with dotted settings changed: `override(e, {"optim.lr": 5e-4})`.
 
+    Lists (as JSON gives them) become tuples.
+
     Raises:
         UsageError: there is no such setting (the nearest one is named), or it cannot be so.
     """
     for name, value in changes.items():
-        config = _replace_at(config, name, name.split("."), value)
+        plain = tuple(value) if isinstance(value, list) else value
+        config = _replace_at(config, name, name.split("."), plain)
     return config
 
 
@@ -255,9 +267,8 @@ def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(cls: type[T], flat: Mapping[str, Any]) -> T:
-    """The inverse of `flatten`; lists (as JSON gives them) become tuples."""
-    tuples = {k: tuple(v) if isinstance(v, list) else v for k, v in flat.items()}
-    return override(cls(), tuples)
+    """The inverse of `flatten`."""
+    return override(cls(), flat)
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -292,6 +303,41 @@ def _nearest(config: Any, name: str, path: Sequence[str]) -> str:
     if near := get_close_matches(name, known, n=1, cutoff=0.5):
         return f"did you mean {near[0]!r}?"
     return f"use one of {', '.join(known)}"
+
+
+def _require_kinds(config: Any, prefix: str = "") -> None:
+    """Refuse a value that is not of its annotation's kind; annotations alone stop nobody."""
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        if not _is_a(value, entry.type):
+            _refuse(prefix + entry.name, value, _kind_in_words(entry.type, value))
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotation's kind. A whole number is a float, too; True is no 1."""
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in parts
+    if origin is UnionType:
+        return any(_is_a(value, part) for part in parts)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        kinds = parts[:1] * len(value) if ... in parts else parts
+        return len(value) == len(kinds) and all(map(_is_a, value, kinds))
+    if isinstance(value, bool):
+        return kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _kind_in_words(kind: Any, value: Any) -> str:
+    """What is wanted instead; of words, the nearest one first."""
+    if get_origin(kind) is Literal:
+        words = get_args(kind)
+        return " or ".join(get_close_matches(str(value), words, n=len(words), cutoff=0.0))
+    plain = {int: "an int", float: "a number", bool: "True or False", str: "a text"}
+    named = kind.__name__ if isinstance(kind, type) else kind
+    return plain.get(kind) or f"a value of the kind {named}"
 
 
 def _require(name: str, value: Any, holds: bool, wanted: str) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,6 +58,12 @@ def one_torch_thread() -> None:
     """Hold torch to one thread, so that tests don't crowd each other out on a small machine."""
     if "torch" in sys.modules:  # the test modules are imported by now
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture
+def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave annotations to the package itself; elsewhere the tests' own hook is there first."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

@@ -56,6 +56,46 @@ def test_what_cannot_be_is_refused_by_name(setting, value):
         override(Experiment(), {setting: value})
 
 
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.parametrize(
+    ("setting", "value", "wanted"),
+    [
+        ("optim.loss", "mze", "mse or ohkm"),
+        ("evaluation.decode", "quater", "quarter or dark or argmax"),  # the nearest one first
+        ("model.width", 16.0, "an int"),
+        ("optim.epochs", True, "an int"),
+        ("heatmap.sigma", "2", "a number"),
+        ("evaluation.flip_test", 1, "True or False"),
+        ("data.root", None, "a text"),
+        ("model.init", 3, "a value of the kind str | None"),
+        ("model.modules", (1, 4), "a value of the kind tuple[int, int, int]"),
+        ("optim.milestones", 170, "a value of the kind tuple[int, ...] | None"),
+        ("optim.milestones", (170, "200"), "a value of the kind tuple[int, ...] | None"),
+        ("model", None, "a value of the kind ModelConfig"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused_with_what_is_wanted(setting, value, wanted):
+    with pytest.raises(UsageError) as refused:
+        override(Experiment(), {setting: value})
+
+    assert str(refused.value) == (
+        f"{setting} cannot be {value!r}\n  --{setting} {value}\n  fix: give {wanted}"
+    )
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_kinds_hold_where_settings_are_made_too():
+    with pytest.raises(UsageError, match=r"optim\.loss cannot be 'mze'"):
+        OptimConfig(loss="mze")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_whole_numbers_are_numbers_and_lists_are_tuples():
+    changed = override(Experiment(), {"heatmap.sigma": 2, "optim.milestones": [5, 7]})
+
+    assert (changed.heatmap.sigma, changed.optim.milestones) == (2, (5, 7))
+
+
 def test_a_bucket_is_refused_as_storage_instead_of_becoming_a_folder_of_that_name():
     with pytest.raises(UsageError, match="give a folder that every node mounts"):
         Cluster(storage="s3://bucket/runs")

@@ -22,7 +22,7 @@ VERBS = {
     "prepare": "labelled pictures -> a data set to train on",
     "check": "look at a prepared data set: counts, sheets, what was left out",
     "train": "train one model",
-    "tune": "search learning rate, sigma or any other setting",
+    "tune": "search learning rate, sigma and other settings",
     "evaluate": "score a model on a prepared data set",
     "promote": "register a run's model, and make it the champion if it is better",
     "predict": "find keypoints on your pictures",

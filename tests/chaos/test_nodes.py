@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import ray
 
 from hrnet_ray.config import Cluster, DataConfig, Experiment
 from hrnet_ray.data.manifest import Manifest
@@ -15,6 +14,7 @@ from hrnet_ray.runtime.losses import RESTARTS
 from hrnet_ray.runtime.records import read_epochs, read_faults
 from hrnet_ray.runtime.train import fit
 from tests.chaos.commands import EPOCHS, Command, when
+from tests.chaos.orphans import orphaned
 from tests.chaos.small_cluster import SmallCluster
 
 pytestmark = pytest.mark.chaos
@@ -126,7 +126,7 @@ def test_rows_that_ray_cannot_make_again_are_read_again(
         stored = load(manifest, data, decoded=decoded)
         times.append(decoded)
         if len(times) == 1:
-            stored["train"].blocks[0] = _orphaned(stored["train"].blocks[0])
+            stored["train"].blocks[0] = orphaned(stored["train"].blocks[0])
         return stored
 
     monkeypatch.setattr("hrnet_ray.runtime.train.load", load_badly)
@@ -147,16 +147,3 @@ def _outside_the_head(run: Path, cluster: SmallCluster) -> tuple[int, int]:
         if node := cluster.nodes.index(word["node"]):
             return rank, node
     raise AssertionError("both workers are on the head")
-
-
-def _orphaned(block: ray.ObjectRef) -> ray.ObjectRef:
-    """The same rows, in the hands of a process that is gone."""
-
-    class Owner:
-        def own(self, table: object) -> list[ray.ObjectRef]:
-            return [ray.put(table)]
-
-    owner = ray.remote(num_cpus=0)(Owner).remote()
-    (ref,) = ray.get(owner.own.remote(block))
-    ray.kill(owner)  # pyright: ignore[reportArgumentType]
-    return ref

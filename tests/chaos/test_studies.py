@@ -13,13 +13,16 @@ import pytest
 from mlflow import MlflowClient
 from ray import tune
 
-from hrnet_ray.config import Cluster
-from hrnet_ray.data.manifest import read_table
+from hrnet_ray.config import Cluster, DataConfig
+from hrnet_ray.data.manifest import Manifest, read_table
+from hrnet_ray.errors import DivergedError
+from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.records import read_epochs
 from hrnet_ray.runtime.studies.trial_notes import read_notes, trials_folder
 from hrnet_ray.runtime.tune import Search, sweep
 from hrnet_ray.tracking import database_uri
 from tests.chaos.commands import when, with_its_ray
+from tests.chaos.orphans import orphaned
 
 pytestmark = pytest.mark.chaos
 
@@ -124,3 +127,32 @@ def test_a_study_decodes_each_picture_once_whatever_the_number_of_trials(tigers,
     assert len(read_notes(tmp_path / "runs" / "tigers" / "counted")) == 4
     decoded = Counter(line for path in counts.iterdir() for line in path.read_text().splitlines())
     assert {picture: decoded[picture] for picture in rows} == rows  # not what trials have drawn
+
+
+def test_a_trial_whose_rows_are_lost_is_tried_twice_and_by_the_same_command_with_rows_read_anew(
+    ray_session, tiny, tmp_path, monkeypatch
+):
+    cluster = Cluster(workers=1, device="cpu", storage=str(tmp_path / "runs"))
+    search = Search(trials=1, at_once=1)
+    space = {"optim.lr": tune.loguniform(1e-4, 1e-2)}
+
+    def load_badly(manifest: Manifest, data: DataConfig) -> dict[str, Stored]:
+        stored = load(manifest, data)
+        stored["val"].blocks[0] = orphaned(stored["val"].blocks[0])
+        return stored
+
+    with monkeypatch.context() as hurt:
+        hurt.setattr("hrnet_ray.runtime.tune.load", load_badly)
+        with pytest.raises(DivergedError, match="rows in the object store are lost"):
+            sweep(tiny, space, cluster, search)
+
+    study = tmp_path / "runs" / "tigers" / tiny.name
+    note = read_notes(study)["01"]
+    assert note.state == "failed"
+    assert note.error.startswith("rows in the object store are lost: OwnerDiedError, waited for")
+    (tries,) = (study / "tune").glob("01_*/error.txt")
+    assert "Failure # 2 " in tries.read_text()
+
+    again = sweep(tiny, space, cluster, search)
+
+    assert (again.best["error"], again.best["epochs"]) == ("", 2)

@@ -19,24 +19,72 @@ from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Quan
 
 from hrnet_ray.config import Experiment, flatten, override
 from hrnet_ray.errors import UsageError
+from hrnet_ray.runtime.studies.space import in_words
 
 Space = Mapping[str, Any]
 """Dotted settings to Tune's samplers: `{"optim.lr": tune.loguniform(1e-4, 3e-3)}`."""
 Point = dict[str, Any]
 """One value for each setting of a space."""
 
+ALIKE = {
+    "name": "trials are named by their numbers",
+    "data": "rows are read, and validation crops are cut, once for all trials",
+    "optim.epochs": "early stopping and TPE count on one number for all trials",
+}
+"""Settings that the trials of a study have in common, and why."""
+
 
 def check_space(base: Experiment, space: Space) -> None:
-    """Refuse a search over what is no setting.
+    """Refuse what no trial could be trained with, before there are any.
 
     Raises:
-        UsageError: a name is misspelt (the nearest one is given), nothing is searched, or a
-            sampler is none that a study can draw from.
+        UsageError: a name is misspelt (the nearest one is given), nothing is searched, a sampler
+            is none that a study can draw from, or a value cannot be or not differ between trials.
     """
     if not space:
         raise UsageError("nothing to search", "an empty search space", "give it a setting")
-    override(base, {name: flatten(base).get(name) for name in space})
     distributions(space)
+    for name, sampler in space.items():
+        _require_searchable(base, name, sampler)
+        for value in _extremes(sampler):
+            _require_possible(base, name, value, sampler)
+
+
+def _require_searchable(base: Experiment, name: str, sampler: Any) -> None:
+    for alike, why in ALIKE.items():
+        if name == alike or name.startswith(f"{alike}."):
+            raise UsageError(
+                f"{name} cannot be searched: {why}",
+                _flag(name, sampler),
+                "leave it out; for several values, run several studies, each with its own --name",
+            )
+    if inside := [setting for setting in flatten(base) if setting.startswith(f"{name}.")]:
+        raise UsageError(
+            f"{name} is a group of settings",
+            _flag(name, sampler),
+            f"search one of {', '.join(inside)}",
+        )
+
+
+def _require_possible(base: Experiment, name: str, value: Any, sampler: Any) -> None:
+    try:
+        override(base, {name: value})
+    except UsageError as error:
+        raise UsageError(error.what, _flag(name, sampler), error.fix) from error
+
+
+def _extremes(sampler: Any) -> list[Any]:
+    """Each choice, or the first and the last value of a range."""
+    if isinstance(sampler, Categorical):
+        return list(sampler.categories)
+    if isinstance(sampler, Float):
+        return [float(sampler.lower), float(sampler.upper)]  # as they are drawn
+    stepped = isinstance(sampler.get_sampler(), Quantized)
+    return [sampler.lower, sampler.upper if stepped else sampler.upper - 1]
+
+
+def _flag(name: str, sampler: Any) -> str:
+    return f"--space {name}={in_words(sampler)}"
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

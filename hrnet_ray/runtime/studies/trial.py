@@ -19,7 +19,7 @@ from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import HrnetRayError
 from hrnet_ray.runtime import stop_sign
 from hrnet_ray.runtime.hosts import TrialHost
-from hrnet_ray.runtime.ingest import Stored
+from hrnet_ray.runtime.ingest import LostRows, Stored
 from hrnet_ray.runtime.job import Job
 from hrnet_ray.runtime.machines import Share
 from hrnet_ray.runtime.run_folder import made_with
@@ -41,20 +41,29 @@ class Plan:
 
 
 def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) -> None:
-    """One Tune trial. An error of the user's ends it; anything else, Tune tries once more."""
+    """One Tune trial. An error of the user's ends it; anything else, Tune tries once more.
+
+    Raises:
+        LostRows: with one worker. Its CPUs are free then, for Ray to make the rows again; a run of
+            several workers has read them anew itself.
+    """
     # Where one process serves several trials, the next one waits for this one's thread to end.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
+    folder = trials_folder(plan.folder) / config[NUMBER]
+    stop_sign.forget(folder)  # an interrupted command left its word there
     try:
         _train_trial(config, plan, data)
     except HrnetRayError as error:
+        if isinstance(error, LostRows) and plan.cluster.workers == 1:
+            raise
         amend(plan.folder, config[NUMBER], partial(failed, error=error))
-    if stop_sign.read(trials_folder(plan.folder) / config[NUMBER]) == "saved":
+    if stop_sign.read(folder) == "saved":
         threading.Event().wait()  # to be ended: one that returns would be a finished trial to Tune
 
 
 def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) -> None:
     """A Ray Train run of its own, or, with one worker, in this very process."""
-    drawn = {name: _tupled(value) for name, value in config.items() if name != NUMBER}
+    drawn = {name: value for name, value in config.items() if name != NUMBER}
     number = config[NUMBER]
     experiment = override(plan.base, drawn | {"name": f"{plan.base.name}/trials/{number}"})
     folder = trials_folder(plan.folder) / number
@@ -82,7 +91,3 @@ def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) ->
         host=timed if plan.against_latency else TrialHost(folder, about),
     )
     train_worker({"job": job})
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # JSON knows no tuples

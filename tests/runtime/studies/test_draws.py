@@ -7,6 +7,7 @@ from ray import tune
 from hrnet_ray.config import Experiment
 from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.studies.draws import at_random, check_space, evenly, grid, warm_points
+from hrnet_ray.runtime.studies.space import in_words, parse_space
 
 SPACE = {"optim.lr": tune.loguniform(1e-4, 1e-2), "heatmap.sigma": tune.uniform(1.0, 3.0)}
 BASE = Experiment()
@@ -64,6 +65,85 @@ def test_what_cannot_be_drawn_from_is_refused():
     for sampler in (tune.grid_search([1, 2]), tune.randn(), 0.5):
         with pytest.raises(UsageError, match="a sampler that a study cannot draw from"):
             check_space(BASE, {"heatmap.sigma": sampler})
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        (
+            "data.padding=uniform(1.1,1.5)",
+            "rows are read, and validation crops are cut, once for all trials",
+        ),
+        ("optim.epochs=int(3,5)", "early stopping and TPE count on one number for all trials"),
+        ("name=choice(a,b)", "trials are named by their numbers"),
+    ],
+)
+def test_what_all_trials_have_in_common_cannot_be_searched(entry: str, why: str):
+    with pytest.raises(UsageError) as refused:
+        check_space(BASE, parse_space([entry]))
+
+    assert str(refused.value) == (
+        f"{entry.partition('=')[0]} cannot be searched: {why}\n"
+        f"  --space {entry}\n"
+        "  fix: leave it out; for several values, run several studies, each with its own --name"
+    )
+
+
+def test_a_group_of_settings_cannot_be_searched():
+    with pytest.raises(UsageError) as refused:
+        check_space(BASE, {"heatmap": tune.choice([BASE.heatmap])})
+
+    assert refused.value.fix == "search one of heatmap.sigma, heatmap.rounded"
+
+
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.parametrize(
+    ("entry", "what", "fix"),
+    [
+        (
+            "evaluation.decode=choice(dark,quater)",
+            "evaluation.decode cannot be 'quater'",
+            "give quarter or dark or argmax",
+        ),
+        ("model.width=uniform(16,64)", "model.width cannot be 16.0", "give an int"),
+        ("heatmap.sigma=uniform(0,4)", "heatmap.sigma cannot be 0.0", "give more than 0"),
+        (
+            "augment.flip_share=uniform(0,2)",
+            "augment.flip_share cannot be 2.0",
+            "give between 0 and 1",
+        ),
+        ("model.stem=int(0,64)", "model.stem cannot be 0", "give 1 or more"),
+        ("optim.lrr=log(1e-4,1e-3)", "no setting 'optim.lrr'", "did you mean 'optim.lr'?"),
+    ],
+)
+def test_a_value_that_no_trial_could_have_is_refused_before_there_are_any(
+    entry: str, what: str, fix: str
+):
+    space = parse_space([entry])
+
+    with pytest.raises(UsageError) as refused:
+        check_space(BASE, space)
+
+    (words,) = (f"--space {name}={in_words(sampler)}" for name, sampler in space.items())
+    assert str(refused.value) == f"{what}\n  {words}\n  fix: {fix}"
+
+
+@pytest.mark.usefixtures("as_shipped")
+def test_all_other_settings_can_be_searched():
+    space = {
+        "heatmap.sigma": tune.choice([1, 2.5]),
+        "model.width": tune.qrandint(16, 48, 16),
+        "model.modules": tune.choice([(1, 1, 1), [1, 4, 3]]),
+        "model.init": tune.choice([None, "w32.pth"]),
+        "augment.half_body_above": tune.randint(4, 9),
+        "augment.flip_share": tune.uniform(0, 1),
+        "optim.loss": tune.choice(["mse", "ohkm"]),
+        "optim.warmup_steps": tune.lograndint(1, 100),
+        "evaluation.flip_test": tune.choice([True, False]),
+        "seed": tune.randint(0, 3),
+    }
+
+    check_space(BASE, space)
 
 
 def test_a_warm_start_takes_the_best_settings_that_lie_in_the_space(tmp_path):
