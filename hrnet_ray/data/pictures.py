@@ -78,15 +78,22 @@ def write(path: Path, picture: np.ndarray) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        written = cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    except (OSError, cv2.error):  # a file where a folder is wanted; an ending that says nothing
-        written = False
-    if not written:
+        path.write_bytes(_encoded(path.suffix, picture))  # OpenCV dies of names that are no UTF-8
+    except (OSError, ValueError, cv2.error) as error:  # a file where a folder is wanted, say
         raise DataError(
             "a picture that cannot be written",
             str(path),
             f"check the folder, and the ending: {', '.join(PICTURE_ENDINGS)}",
-        )
+        ) from error
+
+
+def _encoded(ending: str, picture: np.ndarray) -> bytes:
+    """Raises ValueError or cv2.error where it cannot be done."""
+    ending.encode()  # half a character: UnicodeEncodeError is a ValueError
+    written, data = cv2.imencode(ending, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not written:
+        raise ValueError(f"a picture that no {ending} can hold")
+    return data.tobytes()
 
 
 def resized(picture: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -197,6 +197,17 @@ def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path):
         assert refused.value.where == str(path)
 
 
+def test_a_name_that_is_no_utf8_is_a_name_too(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+
+    pictures.write(path, noise())
+
+    assert os.listdir(os.fsencode(tmp_path)) == [b"caf\xe9.png"]
+    assert (pictures.read(path) == noise()).all()
+    with pytest.raises(DataError, match="a picture that cannot be written"):
+        pictures.write(tmp_path / os.fsdecode(b"a.jp\xe9"), noise())
+
+
 def test_a_smaller_picture_is_the_mean_of_what_it_covers_and_its_matrix_says_where():
     picture = noise(size_hw=(4, 6))
 
