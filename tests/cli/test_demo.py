@@ -13,7 +13,8 @@ def test_the_demo_and_its_search_fit_a_machine_with_one_gpu():
     cluster = cluster_of(Args())
 
     assert share_of(cluster, ONE_GPU).gpus == 0
-    assert share_of(replace(cluster, workers=1), ONE_GPU, at_once=SEARCH.at_once).gpus == 0
+    assert SEARCH.at_once == 2
+    assert share_of(replace(cluster, workers=1), ONE_GPU, at_once=2).gpus == 0
 
 
 def write(folder: Path, *names: str) -> None:
