@@ -42,6 +42,9 @@ from hrnet_ray.runtime.train import fit
 from hrnet_ray.runtime.tune import Search, Study
 from hrnet_ray.skeletons import ATRW
 
+NAME, SEARCH_NAME = "tigers", "search"
+DATA, UNSEEN = Path("data", NAME), Path("pictures", "unseen")
+SHEET, FIGURES = "predictions.png", "summary.json"
 CANVAS_PX = 176  # 1.3 times the longer side of the crop, as large canvases have it
 SHOWN = 12  # pictures on the sheet of predictions
 
@@ -65,7 +68,8 @@ TRIAL_EPOCHS = 2
 class Args:
     """Draw tigers, train on them with two workers, search lr x sigma, score, and show it all.
 
-    Needs no data, no network and no GPU. Repeat it to see the results again.
+    Needs no data, no network and no GPU: it trains on CPUs everywhere. Repeat it to see the results
+    again.
     """
 
     out: Path = Path("runs/demo")
@@ -73,18 +77,19 @@ class Args:
     """Training pictures, with one to three tigers each."""
     workers: int = 2
     fresh: bool = False
-    """Forget an earlier demo in `out`."""
+    """Forget an earlier demo in `out`: its data, runs and figures. Other runs stay, and MLflow's
+    file."""
 
 
 def run(args: Args) -> None:
     """Tell each step, and end with the score and what to do next."""
     started = time.monotonic()
     if args.fresh:
-        shutil.rmtree(args.out, ignore_errors=True)
-    cluster = Cluster(workers=args.workers, storage=str(args.out), device="auto")
+        forget(args.out)
+    cluster = cluster_of(args)
 
     _step(1, "tigers: drawn, labelled, packed into Parquet shards")
-    tigers = args.out / "data" / "tigers"
+    tigers = args.out / DATA
     manifest = _tigers(tigers, count=args.pictures)
     experiment = override(BASE, {"data.root": str(manifest.root)})
     _step(2, "a look at the data, before and after augmentation")
@@ -95,7 +100,7 @@ def run(args: Args) -> None:
         sigma=experiment.heatmap.sigma,
     )
     print(f"  {_here(page)}")
-    _step(3, f"training: {args.workers} workers, DDP under Ray Train")
+    _step(3, f"training: {args.workers} workers on CPUs, DDP under Ray Train")
     trained = fit(experiment, cluster)
     _step(4, "search: learning rate x sigma, under Ray Tune with early stopping")
     study = _search(experiment, cluster)
@@ -104,13 +109,28 @@ def run(args: Args) -> None:
     _ending(summary, page, trained, cluster, args.out)
 
 
+def forget(out: Path) -> None:
+    """Delete what a demo made in `out`, and nothing where there was none."""
+    if not (out / DATA / UNSEEN).is_dir():
+        return
+    for name in (SHEET, FIGURES):
+        (out / name).unlink(missing_ok=True)
+    for folder in (out / NAME / BASE.name, out / NAME / SEARCH_NAME, out / DATA):
+        shutil.rmtree(folder, ignore_errors=True)  # the data last: by them a demo is known
+
+
+def cluster_of(args: Args) -> Cluster:
+    """CPUs, for which the recipe is made: each worker and each trial would want its own GPU."""
+    return Cluster(workers=args.workers, storage=str(args.out), device="cpu")
+
+
 def _tigers(root: Path, *, count: int) -> Manifest:
     if (root / "manifest.json").is_file():
         print("  from the earlier demo")
         return read_manifest(root)
     raw = root / "pictures"
     write_tigers(raw / "seen", train=count, val=50, seed=0, progress=counter("drawn"))
-    write_tigers(raw / "unseen", train=0, val=60, seed=1)
+    write_tigers(root / UNSEEN, train=0, val=60, seed=1)
     return prepare(
         {
             split: Source(
@@ -124,13 +144,13 @@ def _tigers(root: Path, *, count: int) -> Manifest:
             )
         },
         out=root,
-        name="tigers",
+        name=NAME,
         canvas_px=CANVAS_PX,
     )
 
 
 def _search(experiment: Experiment, cluster: Cluster) -> Study:
-    changes = {"name": "search", "optim.epochs": TRIAL_EPOCHS, "evaluation.every": 1}
+    changes = {"name": SEARCH_NAME, "optim.epochs": TRIAL_EPOCHS, "evaluation.every": 1}
     alone = replace(cluster, workers=1)  # a trial a core
     return search_and_tell(override(experiment, changes), SPACE, alone, SEARCH)
 
@@ -144,7 +164,7 @@ def _score(
     found = predictor.predict_table(table)
     scores = score(found, truth, manifest.skeleton)
     images = table["image"].to_pylist()
-    folder = Path(manifest.root) / "pictures" / "unseen" / "images" / "val"
+    folder = Path(manifest.root) / UNSEEN / "images" / "val"
     _overlays(folder, images, truth["id"], found.ids.numpy(), found.image_xy.numpy(), out)
     summary = {
         "OKS_AP": scores.summary["OKS_AP"],
@@ -158,7 +178,7 @@ def _score(
         "test_tigers": table.num_rows,
         "seconds": round(seconds, 1),
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    (out / FIGURES).write_text(json.dumps(summary, indent=2), encoding="utf-8")
     return summary
 
 
@@ -180,7 +200,7 @@ def _overlays(
                 everything = np.ones(len(ATRW), bool)
                 picture = draw_pose(picture, image_xy[place[row]], everything, ATRW)
         tiles.append(fitted(picture, size_hw=(240, 320))[0])
-    pictures.write(out / "predictions.png", sheet(tiles, columns=4))
+    pictures.write(out / SHEET, sheet(tiles, columns=4))
 
 
 def _step(number: int, what: str) -> None:
@@ -202,10 +222,10 @@ done in {summary["seconds"]:.0f} s
   best of the search: lr {summary["best_lr"]:.2g}, sigma {summary["best_sigma"]:.2g}
 
 look at
-  the predictions   {_here(out / "predictions.png")}
+  the predictions   {_here(out / SHEET)}
   the data          {_here(page)}
   the training      {_here(trained.folder / "plots" / "curves.png")}
-  all the figures   {_here(out / "summary.json")}
+  all the figures   {_here(out / FIGURES)}
   runs side by side {mlflow_command(cluster)}
 
 with your own pictures

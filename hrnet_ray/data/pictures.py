@@ -4,6 +4,7 @@ Coordinates in MPII and ATRW count stored pixels, so EXIF orientation is ignored
 """
 
 import hashlib
+import os
 from pathlib import Path
 
 import cv2
@@ -54,6 +55,15 @@ def read(path: Path) -> np.ndarray:
     Raises:
         DataError: it is missing, or `open_picture` refuses it.
     """
+    return read_and_ask(path)[0]
+
+
+def read_and_ask(path: Path) -> tuple[np.ndarray, bool]:
+    """Decode one picture file, and tell whether it asks to be shown turned, which it is not.
+
+    Raises:
+        DataError: it is missing, or `open_picture` refuses it.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -67,7 +77,7 @@ def read(path: Path) -> np.ndarray:
             f"{path}: {picture.detail}",
             "replace it",
         )
-    return picture
+    return picture, headers.asks_to_be_turned(data)
 
 
 def write(path: Path, picture: np.ndarray) -> None:
@@ -78,15 +88,33 @@ def write(path: Path, picture: np.ndarray) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        written = cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    except (OSError, cv2.error):  # a file where a folder is wanted; an ending that says nothing
-        written = False
-    if not written:
+        _put(path, _encoded(path.suffix, picture))  # OpenCV dies of names that are no UTF-8
+    except (OSError, ValueError, cv2.error) as error:  # a file where a folder is wanted, say
         raise DataError(
             "a picture that cannot be written",
             str(path),
             f"check the folder, and the ending: {', '.join(PICTURE_ENDINGS)}",
-        )
+        ) from error
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write it whole or not at all: half a picture would take the last of a full disk."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _encoded(ending: str, picture: np.ndarray) -> bytes:
+    """Raises ValueError or cv2.error where it cannot be done."""
+    ending.encode()  # half a character: UnicodeEncodeError is a ValueError
+    written, data = cv2.imencode(ending, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not written:
+        raise ValueError(f"a picture that no {ending} can hold")
+    return data.tobytes()
 
 
 def resized(picture: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +13,19 @@ import torch
 from torch import nn
 
 from hrnet_ray.cli import guarded, main, start
-from hrnet_ray.cli.predict import Args as PredictArgs, read_boxes
+from hrnet_ray.cli.predict import Args as PredictArgs
 from hrnet_ray.data import pictures
 from hrnet_ray.errors import ClusterError, DataError, DivergedError, UsageError
 from hrnet_ray.inference.model_folder import ModelSpec, save_model
 from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.skeletons import Skeleton, from_coco_category
+from tests.data.hostile import with_orientation
 
-PAWS = Skeleton(name="otter", keypoints=("left_paw", "right_paw", "nose"))
+PAWS = Skeleton(
+    name="otter",
+    keypoints=("left_paw", "right_paw", "nose"),
+    bones=(("left_paw", "nose"), ("nose", "right_paw")),
+)
 NAMES = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
 
 
@@ -467,42 +473,154 @@ def test_boxes_say_who_is_looked_at_and_a_picture_without_any_is_told(
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "a.jpg"]
 
 
-def test_a_coco_file_gives_the_boxes_too(otters: Path):
-    assert read_boxes(otters / "otters.json") == {name: [[5.0, 5.0, 40.0, 30.0]] for name in NAMES}
+def test_a_poses_score_counts_that_of_its_box_and_boxes_without_area_are_told(
+    command, otters: Path, model: Path
+):
+    box = {"category_id": 1, "bbox": [1, 2, 30, 20]}
+    detections = [
+        {"image_id": "a.jpg", "score": 1.0, **box},
+        {"image_id": "a", "score": 0.25, **box},
+        {"image_id": "b.jpg", "score": 0.9, **box, "bbox": [1, 2, 0, 20]},
+    ]
+    (otters / "boxes.json").write_text(json.dumps(detections[::2]))
+    words = predict_words(otters, model, "--boxes", otters / "boxes.json")
+
+    assert command(*words)[:2] == (
+        0,
+        f"1 poses on 4 pictures -> {otters / 'out'}\n"
+        f"3 pictures have no boxes in {otters / 'boxes.json'}\n"
+        "1 boxes have no area, and were left out\n",
+    )
+    sure = results_of(otters)[0]
+    (otters / "boxes.json").write_text(json.dumps(detections[1:]))
+    assert command(*words)[0] == 0
+    doubtful = results_of(otters)[0]
+    assert doubtful["keypoints"] == sure["keypoints"]
+    assert doubtful["score"] == sure["score"] / 4 > 0
 
 
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("{", "JSONDecodeError"),
-        ('{"a.jpg": [[1, 2, 3]]}', "a.jpg[0] is [1, 2, 3] where 4 numbers are wanted"),
-        ('{"a.jpg": [[1, 2, 0, 4]]}', "a.jpg[0] is 0 wide and 4 high"),
-        ('{"a.jpg": [[1, 2, NaN, 4]]}', "a.jpg[0][2] is nan where a number is wanted"),
-        ('{"a.jpg": 3}', "TypeError"),
-        ("[1]", "AttributeError"),
-        ('{"annotations": [{"image_id": 1, "bbox": [1, 1, 2, 2]}], "images": []}', "KeyError: 1"),
-    ],
-)
-def test_boxes_that_are_none_are_refused(tmp_path: Path, text: str, reason: str):
-    (tmp_path / "boxes.json").write_text(text)
+def test_boxes_for_none_of_the_pictures_are_a_failure(command, otters: Path, model: Path):
+    (otters / "boxes.json").write_text('{"otter.jpg": [[1, 2, 30, 20]]}')
 
-    with pytest.raises(DataError) as refused:
-        read_boxes(tmp_path / "boxes.json")
+    code, _, said = command(*predict_words(otters, model, "--boxes", otters / "boxes.json"))
 
-    assert refused.value.what.startswith("boxes that cannot be read (")
-    assert reason in refused.value.what
-    assert refused.value.where == f"--boxes {tmp_path / 'boxes.json'}"
+    assert code == 3
+    assert said.startswith("error: boxes for none of the pictures\n")
+    assert not (otters / "out").exists()
+
+
+def test_what_was_found_stays_when_a_drawing_cannot_be_written(command, otters: Path, model: Path):
+    (otters / "out" / "c.jpg").mkdir(parents=True)  # where the third drawing is to be
+
+    code, said, complained = command(*predict_words(otters, model))
+
+    assert code == 3
+    assert complained.startswith("error: a picture that cannot be written\n")
+    assert said == f"3 poses on 3 pictures -> {otters / 'out'}\n"
+    assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert not [path for path in (otters / "out").iterdir() if "part" in path.name]
+
+
+def test_ctrl_c_leaves_the_poses_that_were_found(otters: Path, model: Path):
+    (otters / "images" / "c.jpg").unlink()
+    os.mkfifo(otters / "images" / "c.jpg")  # who opens it waits for a writer
+    words = [str(word) for word in predict_words(otters, model, "--device", "cpu")]
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "hrnet_ray.cli", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as predicting,
+        (otters / "images" / "c.jpg").open("wb"),
+    ):  # it has come so far
+        predicting.send_signal(signal.SIGINT)
+        said, complained = predicting.communicate(timeout=30)
+
+    assert (predicting.returncode, said) == (130, f"2 poses on 2 pictures -> {otters / 'out'}\n")
+    assert complained.startswith("stopped")
+    assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "b.jpg"]
+
+
+def test_folders_below_are_looked_into_and_keep_their_names(command, otters: Path, model: Path):
+    images, out = otters / "images", otters / "images" / "poses"
+    (images / "day 2").mkdir()
+    (images / "c.jpg").rename(images / "day 2" / "a.jpg")
+    words = ["predict", "--model", model, "--pictures", images, "--out", out]
+
+    for _ in range(2):  # the drawings of the first time are no pictures of the second
+        assert command(*words)[:2] == (0, f"4 poses on 4 pictures -> {out}\n")
+
+    results = json.loads((out / "predictions.coco.json").read_text())
+    names = ["a.jpg", "b.jpg", "d.jpg", "day 2/a.jpg"]
+    assert [result["image_id"] for result in results] == names
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.jpg")) == names
+
+
+def test_predict_never_draws_over_pictures_in_a_folder_below(command, otters: Path, model: Path):
+    images = otters / "images"
+    (images / "day 2").mkdir()
+    (images / "c.jpg").rename(images / "day 2" / "a.jpg")
+
+    words = ["predict", "--model", model, "--pictures", images, "--out", images / "day 2"]
+    code, _, said = command(*words)
+
+    assert code == 2
+    assert said.startswith("error: the drawings would be written over the pictures\n")
+
+
+def test_pictures_that_ask_to_be_shown_turned_are_counted_and_named(
+    command, otters: Path, model: Path
+):
+    path = otters / "images" / "b.jpg"
+    path.write_bytes(with_orientation(path.read_bytes()))
+
+    code, said, _ = command(*predict_words(otters, model))
+
+    assert code == 0
+    assert said == (
+        f"4 poses on 4 pictures -> {otters / 'out'}\n"
+        "1 pictures ask to be shown turned (EXIF), and are read as stored: b.jpg\n"
+    )
+
+
+def test_without_drawings_the_poses_and_the_names_of_their_keypoints_are_written(
+    command, otters: Path, model: Path
+):
+    assert command(*predict_words(otters, model, "--no-draw"))[0] == 0
+
+    written = sorted(path.name for path in (otters / "out").iterdir())
+    assert written == ["keypoints.json", "predictions.coco.json"]
+    category = json.loads((otters / "out" / "keypoints.json").read_text())["categories"][0]
+    assert from_coco_category(category) == PAWS
+    assert {result["category_id"] for result in results_of(otters)} == {category["id"]}
+
+
+def test_names_that_move_a_cursor_or_are_no_utf8_are_spelt_out(command, otters: Path, model: Path):
+    images = otters / "images"
+    (images / "a.jpg").rename(images / os.fsdecode(b"caf\xe9.jpg"))
+    (images / "b.jpg").rename(images / "b\x1b[2J.jpg")
+    truncate(images / "b\x1b[2J.jpg")
+
+    code, said, _ = command(*predict_words(otters, model))
+
+    assert code == 0
+    assert said.startswith("skipped b\\x1b[2J.jpg: a picture that cannot be read: cut off\n")
+    assert b"caf\xe9.jpg" in os.listdir(os.fsencode(otters / "out"))
+    assert results_of(otters)[1]["image_id"] == os.fsdecode(b"caf\xe9.jpg")
 
 
 def test_pictures_of_one_stem_get_a_drawing_each(command, otters: Path, model: Path):
     grey = np.full((30, 20, 3), 90, np.uint8)
     pictures.write(otters / "images" / "a.png", grey)
     pictures.write(otters / "images" / "e.png", grey)
+    pictures.write(otters / "images" / "a.jpg.png", grey)
 
     assert command(*predict_words(otters, model))[0] == 0
 
     drawn = sorted(path.name for path in (otters / "out").glob("*.jpg"))
-    assert drawn == ["a.jpg.jpg", "a.png.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+    of_one_stem = ["a.jpg.jpg", "a.jpg.png.jpg", "a.png.jpg"]
+    assert drawn == [*of_one_stem, "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
 
 
 def test_predict_never_draws_over_the_pictures(command, otters: Path, model: Path):

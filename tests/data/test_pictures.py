@@ -197,6 +197,35 @@ def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path):
         assert refused.value.where == str(path)
 
 
+def test_a_name_that_is_no_utf8_is_a_name_too(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.png")
+
+    pictures.write(path, noise())
+
+    assert os.listdir(os.fsencode(tmp_path)) == [b"caf\xe9.png"]
+    assert (pictures.read(path) == noise()).all()
+    with pytest.raises(DataError, match="a picture that cannot be written"):
+        pictures.write(tmp_path / os.fsdecode(b"a.jp\xe9"), noise())
+
+
+def test_half_a_picture_does_not_stay_where_the_whole_has_no_room(tmp_path: Path):
+    code = (
+        "import resource, sys, numpy as np\n"
+        "from pathlib import Path\n"
+        "from hrnet_ray.data import pictures\n"
+        "from hrnet_ray.errors import DataError\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: pictures.write(Path(sys.argv[1]), np.zeros((40, 60, 3), np.uint8))\n"
+        "except DataError as error: print(error.what)\n"
+    )
+
+    command = [sys.executable, "-c", code, str(tmp_path / "a.bmp")]
+    told = subprocess.run(command, capture_output=True, text=True)
+
+    assert told.stdout == "a picture that cannot be written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_smaller_picture_is_the_mean_of_what_it_covers_and_its_matrix_says_where():
     picture = noise(size_hw=(4, 6))
 

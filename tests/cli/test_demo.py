@@ -1,0 +1,47 @@
+"""What the demo asks of a machine, and what it forgets. `make demo` is its test as a whole."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from hrnet_ray.cli.demo import SEARCH, Args, cluster_of, forget
+from hrnet_ray.runtime.machines import share_of
+
+ONE_GPU = {"CPU": 8.0, "GPU": 1.0}
+
+
+def test_the_demo_and_its_search_fit_a_machine_with_one_gpu():
+    cluster = cluster_of(Args())
+
+    assert share_of(cluster, ONE_GPU).gpus == 0
+    assert SEARCH.at_once == 2
+    assert share_of(replace(cluster, workers=1), ONE_GPU, at_once=2).gpus == 0
+
+
+def write(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+
+
+def left_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_demo_is_forgotten_and_other_runs_stay(tmp_path: Path):
+    others = ["data/lynxes/manifest.json", "mlflow.db", "mpii/train/x", "tigers/mine/summary.json"]
+    write(tmp_path, *others)
+    write(tmp_path, "predictions.png", "summary.json", "tigers/train/x", "tigers/search/x")
+    write(tmp_path, "data/tigers/manifest.json", "data/tigers/pictures/unseen/images/val/1.jpg")
+
+    forget(tmp_path)
+
+    assert left_in(tmp_path) == others
+
+
+def test_where_no_demo_was_nothing_is_deleted(tmp_path: Path):
+    mine = ["data/tigers/manifest.json", "predictions.png", "summary.json", "tigers/train/x"]
+    write(tmp_path, *mine)
+
+    forget(tmp_path)
+
+    assert left_in(tmp_path) == mine
