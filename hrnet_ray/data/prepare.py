@@ -5,7 +5,6 @@ Each split is parted into shards; who makes them is not known here: threads of t
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from hrnet_ray.data.sources import (
 )
 from hrnet_ray.data.storage import PART, Folder, Place, Stamp, open_folder
 from hrnet_ray.errors import ClusterError, DataError, UsageError, shortened
+from hrnet_ray.processors import usable_cpus
 
 KINDS: dict[str, Kind] = {"train": "region", "val": "exact", "test": "exact"}
 
@@ -43,7 +43,7 @@ Make = Callable[[Sequence[ShardTask], Tell], Iterable[ShardReport]]
 def make_here(tasks: Sequence[ShardTask], tell: Tell) -> Iterator[ShardReport]:
     """Make shards in this process, one after the other, each by all cores."""
     for task in tasks:
-        yield write_shard(task, threads=os.cpu_count() or 1, tell=tell)
+        yield write_shard(task, threads=usable_cpus(), tell=tell)
 
 
 def prepare(

@@ -96,14 +96,15 @@ class TrainHost:
 class TrialHost:
     """A Tune trial with one worker: the trial's process itself."""
 
-    def __init__(self, run_folder: Path, about: Mapping[str, Any]) -> None:
+    def __init__(self, run_folder: Path, about: Mapping[str, Any], *, gpu: bool) -> None:
         self.checkpoints = Checkpoints(run_folder, about)
+        self._gpu = gpu  # Ray hides no GPUs from a trial that has booked none
 
     def rank(self) -> int:
         return 0
 
     def device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cuda", 0) if self._gpu else torch.device("cpu")
 
     def wrap(self, model: nn.Module) -> nn.Module:
         return model.to(self.device())

@@ -61,6 +61,8 @@ class Replica:
         self.experiment, self.manifest, self.host = job.experiment, job.manifest, job.host
         self.run_folder = job.run_folder
         self.device = job.host.device()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)  # of the trial before, in this process
         self.rate = 1.0
         self.faults = Faults(job.run_folder, rank=job.host.rank())
         optim = self.experiment.optim

@@ -11,7 +11,7 @@ import ray
 from ray.data.block import BlockAccessor
 from ray.exceptions import GetTimeoutError, ObjectLostError
 
-from hrnet_ray.data.order import WINDOW
+from hrnet_ray.data.order import RUN, WINDOW
 from hrnet_ray.data.rows import Arrays
 from hrnet_ray.runtime.ingest import LostRows, Stored
 
@@ -27,8 +27,9 @@ class Rows:
     ) -> None:
         self._stored, self._decode, self._pool = stored, decode, pool
         self._starts = np.cumsum([0, *stored.sizes])
-        # Two windows' worth of blocks; older ones may leave this node's store.
-        self._most = 2 * WINDOW // max(1, min(stored.sizes, default=1)) + 2
+        # Two windows' worth of blocks, each run in its own; older ones may leave this node's store.
+        a_run = -(-RUN // max(1, max(stored.sizes, default=1)))
+        self._most = 2 * WINDOW // RUN * a_run + 2
         self._held: OrderedDict[int, Any] = OrderedDict()
 
     @property

@@ -1,13 +1,17 @@
 """What one training worker does, in order. Ray Train calls `train_worker` once per GPU."""
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 
 from hrnet_ray.config import Experiment
+from hrnet_ray.errors import UsageError
 from hrnet_ray.learning.guard import Diverging
-from hrnet_ray.learning.workers import of_everybody
+from hrnet_ray.learning.workers import of_everybody, world_size
+from hrnet_ray.processors import usable_cpus
 from hrnet_ray.runtime.feed import Feed
 from hrnet_ray.runtime.job import Job
 from hrnet_ray.runtime.judge import Judge
@@ -22,14 +26,33 @@ def train_worker(config: dict[str, Job]) -> None:
 
     Raises:
         DivergedError: the loss is no number, at half the rate too.
+        UsageError: a batch is too large for the GPU.
     """
     job = config["job"]
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(min(job.threads, usable_cpus()))  # they were counted over all nodes
     torch.backends.cudnn.benchmark = True  # as published: crops keep their shape, so a try pays
     job.host.require_storage()
-    if not train(job):
-        gc.collect()  # the net that diverged, before there is another
-        train(job, slower=True)
+    with too_large_explained(job):
+        if not train(job):
+            gc.collect()  # the net that diverged, before there is another
+            train(job, slower=True)
+
+
+@contextmanager
+def too_large_explained(job: Job) -> Iterator[None]:
+    """Turn a GPU that is too small for a batch into what to do about it: no restart helps."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        optim, shape = job.experiment.optim, job.experiment.data.input_hw
+        crops = -(-optim.batch_size // world_size())
+        raise UsageError(
+            f"{crops} crops of {shape[0]} x {shape[1]} are too many for a GPU at once",
+            f"--optim.batch-size {optim.batch_size} --optim.accumulate {optim.accumulate}, "
+            f"{world_size()} workers: {str(error).splitlines()[0][:120]}",
+            f"--optim.accumulate {2 * optim.accumulate} learns the same batch in smaller parts; "
+            "hrnet-ray doctor --gpu tells how many fit",
+        ) from error
 
 
 def train(job: Job, *, slower: bool = False) -> bool:

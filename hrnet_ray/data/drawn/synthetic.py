@@ -5,7 +5,6 @@ The readers cannot tell these folders from downloaded ones. Every picture is dra
 """
 
 import json
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -30,6 +29,7 @@ from hrnet_ray.data.drawn.tigers import (
     keypoints as tiger_keypoints,
     random_tiger,
 )
+from hrnet_ray.processors import usable_cpus
 from hrnet_ray.skeletons import ATRW
 
 JPEG_QUALITY = 92
@@ -108,7 +108,7 @@ def _make_folders(out: Path, *names: str) -> None:
 def _each(write: Callable[[int], T], count: int, progress: Progress | None) -> list[T]:
     """Call `write` for 0 ... count - 1 on all cores (cv2 lets go of Python's lock), in order."""
     written = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cpus()) as pool:
         for result in pool.map(write, range(count)):
             written.append(result)
             if progress:

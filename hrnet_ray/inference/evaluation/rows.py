@@ -4,7 +4,6 @@ Each row (or each box of a detector) becomes one crop and one pose. Rows whose p
 they were prepared are left out by name, of the truth as well.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.oks import Poses
 from hrnet_ray.learning.scores import instance_scores, paired
 from hrnet_ray.pose.geometry import UNIT_PX, box_to_center_scale
+from hrnet_ray.processors import usable_cpus
 
 BATCH = 64
 DECODERS = 8  # threads; OpenCV lets go of the GIL
@@ -196,7 +196,7 @@ class _Eyes:
     def see(self, tables: Iterable[pa.Table], *, total: int) -> Found:
         """Predictions by row id, and the ids of rows that could not be read."""
         unread: list[int] = []
-        with ThreadPoolExecutor(min(DECODERS, os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(DECODERS, usable_cpus())) as pool:
             crops = self._crops(tables, pool, unread, total)
             return Found(self.predictor.predict(ahead(crops)), unread)
 

@@ -225,7 +225,8 @@ def _value(sampler: Any, share: float) -> Any:
     kind = kind.sampler if isinstance(kind, Quantized) else kind
     low, high = sampler.lower, sampler.upper
     if step:  # its bounds are both included
-        return type(low)(low + int(share * (int((high - low) / step + 1e-9) + 1)) * step)
+        value = low + int(share * (int((high - low) / step + 1e-9) + 1)) * step
+        return float(value) if isinstance(sampler, Float) else int(value)
     if isinstance(kind, LogUniform):
         value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
     else:

@@ -24,9 +24,9 @@ class TimedHost(TrialHost):
     """
 
     def __init__(
-        self, run_folder: Path, about: Mapping[str, Any], *, input_hw: tuple[int, int]
+        self, run_folder: Path, about: Mapping[str, Any], *, gpu: bool, input_hw: tuple[int, int]
     ) -> None:
-        super().__init__(run_folder, about)
+        super().__init__(run_folder, about, gpu=gpu)
         self.input_hw = input_hw
         self.latency_ms = float("nan")
 

@@ -80,7 +80,11 @@ def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) ->
         )
         return
     about = made_with(experiment, plan.manifest, workers=1)
-    timed = TimedHost(folder, about, input_hw=experiment.data.input_hw)
+    gpu = bool(plan.share.gpus)
+    if plan.against_latency:
+        host = TimedHost(folder, about, gpu=gpu, input_hw=experiment.data.input_hw)
+    else:
+        host = TrialHost(folder, about, gpu=gpu)
     job = Job(
         experiment=experiment,
         manifest=plan.manifest,
@@ -88,6 +92,6 @@ def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) ->
         run_folder=folder,
         threads=plan.share.threads,
         write_order=plan.cluster.write_order,
-        host=timed if plan.against_latency else TrialHost(folder, about),
+        host=host,
     )
     train_worker({"job": job})
