@@ -5,7 +5,7 @@ Tensors and plain numbers only, so it loads with `weights_only=True` and runs no
 
 import errno
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hrnet_ray.errors import shortened
 from hrnet_ray.learning.checkpoint_store import STATE, Entries, Sink, damaged, verify
+from hrnet_ray.learning.state import tensors_in
 from hrnet_ray.models.safe_files import reason, unpickle
 
 ROOM = 3  # checkpoints must fit on the disk before one is written: the run writes other things too
@@ -85,7 +86,7 @@ def save(
         "progress": {k: v for k, v in asdict(progress).items() if v is not None},
         "also": {name: dict(part.state_dict()) for name, part in (also or {}).items()},
     }
-    _require_room(folder, sum(tensor.nbytes for tensor in _tensors(state)))
+    _require_room(folder, sum(tensor.nbytes for tensor in tensors_in(state)))
     sink = Sink(folder / STATE)
     try:
         torch.save(state, sink)  # pyright: ignore[reportArgumentType]
@@ -156,11 +157,3 @@ def _require_room(folder: Path, size: int) -> None:
             f"{free / 2**20:,.0f} MiB are free, {ROOM} checkpoints of {size / 2**20:,.0f} MiB "
             "must fit",
         )
-
-
-def _tensors(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, Mapping):
-        for value in state.values():
-            yield from _tensors(value)

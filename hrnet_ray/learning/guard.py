@@ -5,14 +5,12 @@ more they all find the same, and leave out the same step. Nothing here waits for
 back at what was left out, now and then.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from hrnet_ray.learning.average import Average
+from hrnet_ray.learning.state import tensors_in
 
 IN_A_ROW = 3
 """Skipped steps in a row that a training gets over: more are no accident of a batch."""
@@ -174,7 +172,7 @@ def all_finite(
             optimizer.state_dict()["state"],
             average.held if average else {},
         )
-        for tensor in _tensors(state)
+        for tensor in tensors_in(state)
     )
 
 
@@ -199,11 +197,3 @@ def _step_unless(bad: Float[Tensor, ""], optimizer: torch.optim.Optimizer) -> No
             del optimizer.found_inf  # pyright: ignore[reportAttributeAccessIssue]
     elif not bad.item():
         optimizer.step()
-
-
-def _tensors(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, Mapping):
-        for value in state.values():
-            yield from _tensors(value)

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.errors import shortened
-from hrnet_ray.runtime.records import read_epochs, read_faults
+from hrnet_ray.errors import DataError, shortened
+from hrnet_ray.runtime.records import FAULTS, METRICS, read_epochs, read_faults
 
 BEAT_S = 1.0
 QUIET_S = 15.0
@@ -85,6 +85,7 @@ class Watch:
         # What an earlier command recorded is old news; it is shown once, as one line, by `fit`.
         self._told = {folder: len(read_epochs(folder)) for folder in folders().values()}
         self._warned = {folder: len(read_faults(folder)) for folder in folders().values()}
+        self._seen: dict[Path, list[tuple[int, int]]] = {}
         self._stop = threading.Event()
         self._spoke = time.monotonic()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -96,6 +97,7 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self._seen.clear()
         self._look()  # what was recorded last
 
     def _run(self) -> None:
@@ -103,19 +105,26 @@ class Watch:
             self._look()
 
     def _look(self) -> None:
-        for name, folder in self._folders().items():
-            faults = read_faults(folder)
-            for note in faults[self._warned.get(folder, 0) :]:
-                self._say(f"{name}{note}")
-            self._warned[folder] = len(faults)
-            epochs = read_epochs(folder)
-            for entry in epochs[self._told.get(folder, 0) :]:
-                self._on_epoch(folder, entry)
-                if entry.get("skipped"):
-                    self._say(f"{name}skipped: {shortened(entry['skipped'])}")
-                self._say(f"{name}{self._sentence(entry)}")
-            self._told[folder] = len(epochs)
-            self._between(name, folder)
+        with suppress(OSError, DataError):  # a storage's hiccup: the next look tells what is new
+            for name, folder in self._folders().items():
+                stamps = [_stamp(folder / file) for file in (METRICS, FAULTS)]
+                if stamps != self._seen.get(folder):
+                    self._tell(name, folder)
+                    self._seen[folder] = stamps
+                self._between(name, folder)
+
+    def _tell(self, name: str, folder: Path) -> None:
+        faults = read_faults(folder)
+        for note in faults[self._warned.get(folder, 0) :]:
+            self._say(f"{name}{note}")
+        self._warned[folder] = len(faults)
+        epochs = read_epochs(folder)
+        for entry in epochs[self._told.get(folder, 0) :]:
+            self._on_epoch(folder, entry)
+            self._told[folder] = self._told.get(folder, 0) + 1
+            if entry.get("skipped"):
+                self._say(f"{name}skipped: {shortened(entry['skipped'])}")
+            self._say(f"{name}{self._sentence(entry)}")
 
     def _sentence(self, entry: Entry) -> str:
         score = next((n for n in ("val/OKS_AP", "val/PCKh_0.5") if n in entry), None)
@@ -135,7 +144,7 @@ class Watch:
             note = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
-        if note["epoch"] < len(read_epochs(folder)):
+        if note["epoch"] < self._told.get(folder, 0):
             return
         line = f"{name}epoch {note['epoch'] + 1:>3}/{note['epochs']}  {note['done']}/{note['of']}"
         self._say(f"{line}  {note['rate']:.0f} pictures/s", passing=live)
@@ -146,6 +155,14 @@ class Watch:
         else:
             print(line, flush=True)
         self._spoke = time.monotonic()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return (0, 0)
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _clock(seconds: float) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 from hrnet_ray.config import Cluster, Experiment, differences, flatten
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import ClusterError, DataError, UsageError
+from hrnet_ray.inference.model_folder import WEIGHTS
 from hrnet_ray.runtime.lease import put_once
 from hrnet_ray.text import without_secrets
 
@@ -107,12 +108,20 @@ def probe_folder(folder: Path) -> None:
 
 
 def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
-    if differing := differences(before, now):
-        raise UsageError(
-            f"a run named {folder.name!r} is there already, with other settings",
-            f"{folder}: {'; '.join(differing[:5])}",
-            "give this one another --name, or repeat the first command to go on with that one",
-        )
+    # Where the data lie may change; what they are, their digest tells.
+    parts = ({k: v for k, v in one.items() if k != "data.root"} for one in (before, now))
+    differing = differences(*parts)
+    if not differing:
+        return
+    fix = "give this one another --name, or repeat the first command to go on with that one"
+    if [text.partition(":")[0] for text in differing] == ["optim.epochs"]:
+        model = folder / "model" / WEIGHTS
+        fix = f"to train on with its model, give another --name and --model.init {model}"
+    raise UsageError(
+        f"a run named {folder.name!r} is there already, with other settings",
+        f"{folder}: {'; '.join(differing[:5])}",
+        fix,
+    )
 
 
 def made_with(experiment: Experiment, manifest: Manifest, *, workers: int) -> dict[str, Any]:

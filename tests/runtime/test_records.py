@@ -72,6 +72,18 @@ def test_each_new_epoch_is_told_once_and_in_words(tmp_path, capsys):
     )
 
 
+def test_a_storage_that_hiccups_ends_neither_the_telling_nor_the_run(tmp_path, capsys):
+    stuck = tmp_path / "metrics.jsonl"
+    stuck.symlink_to(stuck)  # every look at it is an OSError
+
+    with Watch(lambda: {"": tmp_path}, epochs=3) as watch:
+        watch._look()
+        stuck.unlink()
+        append_epoch(tmp_path, _epoch(0, 0.25))
+
+    assert capsys.readouterr().out.startswith("epoch   1/3")
+
+
 def test_a_worker_notes_how_far_its_epoch_is(tmp_path, monkeypatch):
     monkeypatch.setattr("hrnet_ray.runtime.progress.BEAT_S", 0.0)
     pulse = Pulse(tmp_path, epochs=5, active=True)

@@ -41,6 +41,22 @@ def test_another_experiment_of_the_same_name_is_refused_with_the_difference(tiny
     )
 
 
+def test_a_longer_training_of_that_name_is_told_how_to_begin(tiny, here, tigers):
+    folder = open_run_folder(tiny, here, tigers)
+    longer = replace(tiny, optim=replace(tiny.optim, epochs=50))
+
+    with pytest.raises(UsageError) as refused:
+        open_run_folder(longer, here, tigers)
+
+    assert f"--model.init {folder}/model/model.safetensors" in refused.value.fix
+
+
+def test_data_that_lie_elsewhere_now_are_the_same_data(tiny, here, tigers):
+    moved = replace(tiny, data=replace(tiny.data, root="/somewhere/else"))
+
+    assert open_run_folder(tiny, here, tigers) == open_run_folder(moved, here, tigers)
+
+
 def test_a_storage_that_is_a_file_is_refused(tiny, here, tigers, tmp_path):
     (tmp_path / "runs").write_text("not a folder")
 

@@ -1,0 +1,15 @@
+"""What a model, an optimizer or an average remembers: mappings of mappings of tensors."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def tensors_in(state: Any) -> Iterator[Tensor]:
+    """Every tensor in there, however deep."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, Mapping):
+        for value in state.values():
+            yield from tensors_in(value)
