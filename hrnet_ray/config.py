@@ -5,6 +5,7 @@ all use that name. `Experiment` is everything that decides the numbers; `Cluster
 made, and how fast.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from difflib import get_close_matches
@@ -224,6 +225,9 @@ class Cluster:
     """MLflow server; without one, a database file in `storage`."""
     address: str | None = None
     """A running Ray cluster; without one (and without RAY_ADDRESS), Ray starts on this machine."""
+    wait_s: float = 0.0
+    """How long to wait for machines. A cluster that can grow is asked for what the run needs, with
+    `device` gpu for GPUs even if it has none yet."""
     max_failures: int = 3
     """How many lost workers a run survives."""
     write_order: bool = False
@@ -232,6 +236,7 @@ class Cluster:
     def __post_init__(self) -> None:
         _require_kinds(self, "cluster.")
         _require("cluster.workers", self.workers, self.workers >= 1, "1 or more")
+        _require("cluster.wait-s", self.wait_s, 0 <= self.wait_s < math.inf, "0 or more seconds")
         possible = 1 <= self.fewest <= self.workers
         _require("cluster.min-workers", self.min_workers, possible, f"1 to {self.workers}")
         mounted = "://" not in self.storage

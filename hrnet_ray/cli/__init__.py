@@ -30,6 +30,8 @@ VERBS = {
     "demo": "the whole path on made-up tigers, in a few minutes",
     "doctor": "look for what would trouble a run on this machine",
 }
+GO_ON = {"prepare", "train", "tune", "mlflow-sync", "demo"}
+"""Verbs whose repetition begins where the first time ended."""
 INTERRUPTED = 130  # what a shell gives for Ctrl-C
 BROKEN_PIPE = 141
 
@@ -40,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(_overview())
         sys.exit(0)
-    sys.exit(guarded(lambda: _verb(argv[0], argv[1:])))
+    sys.exit(guarded(lambda: _verb(argv[0], argv[1:]), goes_on=argv[0] in GO_ON))
 
 
 def start(args: Callable[..., T], run: Callable[[T], int | None], *, name: str) -> None:
@@ -48,7 +50,7 @@ def start(args: Callable[..., T], run: Callable[[T], int | None], *, name: str) 
     sys.exit(guarded(lambda: run(parse(args, sys.argv[1:], prog=name))))
 
 
-def guarded(work: Callable[[], int | None]) -> int:
+def guarded(work: Callable[[], int | None], *, goes_on: bool = True) -> int:
     """Run, and turn a user's mistake into three lines and its exit code."""
     try:
         return work() or 0
@@ -59,7 +61,8 @@ def guarded(work: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        hint = "; the same command goes on from here" if goes_on else ""
+        print(f"stopped{hint}", file=sys.stderr)
         return INTERRUPTED
 
 

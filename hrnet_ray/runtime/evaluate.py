@@ -23,6 +23,8 @@ from hrnet_ray.inference.evaluation.labels import Labelled
 from hrnet_ray.inference.evaluation.rows import Found, Part, find
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.learning.boxes import Boxes
+from hrnet_ray.processors import usable_cpus
+from hrnet_ray.runtime.growth import resources
 from hrnet_ray.runtime.machines import Share, connect, share_of
 
 PARTS = 8  # for each worker: a slow one takes fewer of them
@@ -39,7 +41,7 @@ class Sharing:
     def __init__(self, cluster: Cluster, *, threads: int | None = None) -> None:
         connect(cluster)
         self.workers = cluster.workers
-        self.share = share_of(cluster, ray.cluster_resources())
+        self.share = share_of(cluster, resources(cluster))
         if threads:
             self.share = replace(self.share, threads=threads)
 
@@ -82,7 +84,7 @@ class Worker:
     def __init__(self, told: list[ray.ObjectRef], share: Share) -> None:
         # In a list, a reference stays one: Ray warns of restarts that would need it resolved.
         candidate, self.manifest, self.split, self.labelled, self.boxes = ray.get(told[0])
-        torch.set_num_threads(share.threads)
+        torch.set_num_threads(min(share.threads, usable_cpus()))
         cv2.setNumThreads(1)  # decoding has its own threads
         device = "cuda" if share.gpus else "cpu"
         self.predictor = Predictor(candidate.model, candidate.spec, device=device)

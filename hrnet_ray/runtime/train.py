@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray.exceptions import RayError
 from ray.train import (
     FailureConfig,
@@ -26,6 +25,7 @@ from hrnet_ray.errors import ClusterError, HrnetRayError, UsageError
 from hrnet_ray.learning.environment import FOR_TRAINING
 from hrnet_ray.runtime import faults
 from hrnet_ray.runtime.checkpoints import FOLDER
+from hrnet_ray.runtime.growth import resources
 from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
 from hrnet_ray.runtime.ingest import LostRows, Stored, load
 from hrnet_ray.runtime.job import Job
@@ -71,7 +71,7 @@ def fit(experiment: Experiment, cluster: Cluster) -> Outcome:
 
 def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Manifest) -> Outcome:
     connect(cluster)
-    share = share_of(cluster, ray.cluster_resources())
+    share = share_of(cluster, resources(cluster))
     board = Board.open(
         manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
     )

@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
 from hrnet_ray.config import Cluster, Experiment, flatten
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import UsageError
+from hrnet_ray.runtime.growth import resources
 from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.lease import Lease
 from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
@@ -77,7 +77,7 @@ def _sweep_in(
     manifest: Manifest,
 ) -> Study:
     connect(cluster)
-    have = ray.cluster_resources()
+    have = resources(cluster, at_once=search.at_once or 1)
     trials = len(points) if search.sampler == "grid" else search.trials
     at_once = search.at_once or runs_at_once(cluster, have, trials=trials)
     share = share_of(cluster, have, at_once=at_once)

@@ -254,12 +254,13 @@ def test_every_kind_of_error_has_its_exit_code(
     )
 
 
-def test_ctrl_c_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]):
+def test_ctrl_c_ends_with_a_sentence_that_is_true(capsys: pytest.CaptureFixture[str]):
     def work() -> None:
         raise KeyboardInterrupt
 
     assert guarded(work) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on from here\n"
+    assert guarded(work, goes_on=False) == 130
+    assert capsys.readouterr().err == "stopped; the same command goes on from here\nstopped\n"
 
 
 def test_an_experiments_script_starts_like_a_verb(

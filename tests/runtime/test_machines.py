@@ -96,3 +96,9 @@ def test_trials_never_starve_each_other(cluster, have, trials, at_once):
 
     share = share_of(cluster, have, at_once=at_once)  # and there is room for all of them
     assert at_once * cluster.workers * share.cpus <= have["CPU"] - 1
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
+def test_machines_are_waited_for_some_time_and_not_for_ever(seconds):
+    with pytest.raises(UsageError, match="wait-s"):
+        Cluster(wait_s=seconds)
