@@ -94,10 +94,14 @@ def _box(value: object, where: str, score: float = 1.0) -> list[float]:
 
 
 def _check_numbers(path: Path, document: list[Any], pictures: Sequence[Path]) -> None:
-    """Detections alone do not say which file has which id: a number must be a file's name."""
+    """Detections alone do not say which file has which id: a number must be a file's name.
+
+    Where all files are named by numbers, another number is a picture that is not here.
+    """
     known = {name for picture in pictures for name in _names_of(picture)}
     ids = {one["image_id"] for one in document if type(one["image_id"]) is int}
-    if strange := [str(image) for image in sorted(ids) if str(image) not in known]:
+    strange = [str(image) for image in sorted(ids) if str(image) not in known]
+    if strange and not all(picture.stem.isdecimal() for picture in pictures):
         raise DataError(
             "detections whose image_id is a number, and no picture's name",
             f"--boxes {path}: image_id {shortened(strange)}",

@@ -102,6 +102,14 @@ def test_a_number_that_is_no_pictures_name_is_refused(tmp_path: Path):
     )
 
 
+def test_a_detectors_whole_list_serves_some_of_its_pictures(tmp_path: Path):
+    document = [{"image_id": image, "bbox": BOX, "score": 0.5} for image in (7, 8, 9)]
+
+    found = given(tmp_path, document, "000000000008.jpg", "11.jpg")
+
+    assert list(as_lists(found, tmp_path)) == ["000000000008.jpg"]
+
+
 @pytest.mark.parametrize(
     ("document", "has"),
     [
