@@ -47,10 +47,15 @@ SHOWN_PX = 1024
 ALREADY_THERE = "RESOURCE_ALREADY_EXISTS"
 AT_THE_SAME_TIME = re.compile("IntegrityError|UniqueViolation|Duplicate entry")
 """How SQLite, PostgreSQL and MySQL say that a row has been inserted by another one."""
+DELETED = "Current state is deleted"
 FAILURES = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
 CHATTY = ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool")
 
 log = logging.getLogger("hrnet_ray.tracking")
+
+
+class RunIsGone(ClusterError):
+    """A run that was there is deleted: of two that were made in the same moment, one is kept."""
 
 
 class Server:
@@ -64,6 +69,8 @@ class Server:
         self._address = address
         self.name = without_secrets(address, {})
         """The address without name and password."""
+        self.silent = False
+        """Make no run any more: whoever tells the rest makes it."""
         for chatty in CHATTY:
             logging.getLogger(chatty).setLevel(logging.ERROR)
         self._experiments: dict[str, str] = {}
@@ -172,6 +179,8 @@ class Server:
         return found[0] if found else None
 
     def _made(self, experiment: str, story: Story, parent: str | None) -> Run:
+        if self.silent:
+            raise OSError("given up while it did not answer")
         tags = {KEY: _digest(story.key)} | ({"mlflow.parentRunId": parent} if parent else {})
         made = self.client.create_run(
             experiment, run_name=story.name, start_time=story.began_ms, tags=tags
@@ -185,7 +194,8 @@ class Server:
         except FAILURES as error:
             self._experiments.clear()  # it may come back as another one
             reason = _in_short(without_secrets(str(error)))
-            raise ClusterError(
+            kind = RunIsGone if DELETED in str(error) else ClusterError
+            raise kind(
                 "the MLflow store does not answer",
                 f"{self.name}: {reason}",
                 "start it, correct --cluster.tracking-uri, or leave it out to use a local file",

@@ -16,7 +16,7 @@ from hrnet_ray.tracking.history import (
     read_epochs,
     read_lines,
 )
-from hrnet_ray.tracking.server import Server
+from hrnet_ray.tracking.server import RunIsGone, Server
 from hrnet_ray.tracking.story import RUNNING, Story, read_story
 from hrnet_ray.tracking.told import Told, read_told, write_told
 
@@ -34,7 +34,7 @@ class Teller:
 
     def fall_silent(self) -> None:
         """Tell and note nothing more, from any thread: somebody else may be doing it."""
-        self._silent = True
+        self._silent = self.server.silent = True
 
     def tell(self, folder: Path) -> None:
         """Tell what is new.
@@ -43,8 +43,14 @@ class Teller:
             ClusterError: the server did not take it; what it took before that is noted.
             OSError, ValueError: the folder cannot be read.
         """
+        try:
+            self._tell(folder)
+        except RunIsGone:
+            self._tell(folder)
+
+    def _tell(self, folder: Path) -> None:
         story = read_story(folder)
-        if story is None:
+        if story is None or self._silent:
             return
         told = self._opened(folder, story)
         steps: list[Callable[[Path, Story, Told], None]] = [

@@ -61,7 +61,8 @@ def _drawn(canvas_xy: Tensor) -> Tensor:
 
 
 def chosen(batch: CanvasBatch, places: list[int]) -> CanvasBatch:
-    columns = {name: column[places] for name, column in vars(batch).items() if name != "weight"}
+    told = vars(batch).items()
+    columns = {name: column[places] for name, column in told if isinstance(column, torch.Tensor)}
     return CanvasBatch(**columns)
 
 

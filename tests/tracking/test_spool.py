@@ -160,6 +160,26 @@ def test_whoever_gave_up_leaves_the_rest_to_others(proxy: Proxy, tmp_path: Path,
     assert len(proxy.requests) == asked
 
 
+def test_of_two_runs_made_at_once_the_one_that_is_kept_is_told(
+    proxy: Proxy, tmp_path: Path, dead_uri: str
+):
+    folder, client = tmp_path / "otters" / "first", MlflowClient(proxy.url)
+    begun(Board.open("twins", storage=tmp_path, tracking_uri=dead_uri), folder)
+    teller = Teller(Server(proxy.url))
+    teller.tell(folder)
+    (mine,) = found(proxy.url, "twins")
+    tags = {name: mine.data.tags[name] for name in mine.data.tags if name.startswith("hrnet")}
+    twin = client.create_run(mine.info.experiment_id, mine.info.start_time, tags).info.run_id
+    client.delete_run(mine.info.run_id)  # as the other one does, having seen two
+    train(folder, 0)
+
+    teller.tell(folder)
+
+    (kept,) = found(proxy.url, "twins")
+    assert kept.info.run_id == twin
+    assert history(proxy.url, twin) == recorded(folder)
+
+
 def test_a_server_that_lost_everything_is_told_everything_again(
     proxy: Proxy, tmp_path: Path, dead_uri: str
 ):
