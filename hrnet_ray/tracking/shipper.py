@@ -97,7 +97,7 @@ class Shipper:
 
     def _fail(self, error: Exception) -> None:
         where = error.where if isinstance(error, ClusterError) else repr(error)
-        if not (self._failed or self._given_up):
+        if not self._failed:
             log.warning(
                 "MLflow cannot be told (%s); training goes on, and the run's folder keeps it all",
                 without_secrets(where),
