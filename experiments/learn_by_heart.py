@@ -35,9 +35,9 @@ EPOCHS = 34
 WANTED = {"atrw": 0.90, "mpii": 0.95}
 
 BASE = Experiment(
-    data=DataConfig(input_hw=(96, 128)),
+    data=DataConfig(input_hw=(64, 96)),
     model=SMALL_NET,
-    heatmap=HeatmapConfig(sigma=1.1, rounded=False),
+    heatmap=HeatmapConfig(sigma=1.0, rounded=False),
     augment=AugmentConfig(scale_factor=0.0, rotation_share=0.0, flip_share=0.0),
     optim=OptimConfig(lr=3e-3, schedule="cosine", epochs=EPOCHS, batch_size=8),
     # Never mirrored in training, so not in the test either.
