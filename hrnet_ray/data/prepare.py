@@ -8,6 +8,8 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from joblib import cpu_count
+
 from hrnet_ray.data import rows
 from hrnet_ray.data.journal import Journal, key_of
 from hrnet_ray.data.labels import Labels, Skipped
@@ -32,7 +34,6 @@ from hrnet_ray.data.sources import (
 )
 from hrnet_ray.data.storage import PART, Folder, Place, Stamp, open_folder
 from hrnet_ray.errors import ClusterError, DataError, UsageError, shortened
-from hrnet_ray.processors import usable_cpus
 
 KINDS: dict[str, Kind] = {"train": "region", "val": "exact", "test": "exact"}
 
@@ -43,7 +44,7 @@ Make = Callable[[Sequence[ShardTask], Tell], Iterable[ShardReport]]
 def make_here(tasks: Sequence[ShardTask], tell: Tell) -> Iterator[ShardReport]:
     """Make shards in this process, one after the other, each by all cores."""
     for task in tasks:
-        yield write_shard(task, threads=usable_cpus(), tell=tell)
+        yield write_shard(task, threads=cpu_count(), tell=tell)
 
 
 def prepare(

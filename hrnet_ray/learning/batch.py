@@ -163,6 +163,6 @@ def _moved(array: np.ndarray, device: torch.device) -> Tensor:
     # Ray hands out read-only views of its object store; torch wants to own what it wraps.
     owned = array if array.flags.writeable else array.copy()
     here = torch.from_numpy(np.ascontiguousarray(owned))
-    if device.type == "cuda":  # fetches from pinned memory by itself; for other it stops to work
+    if device.type == "cuda":  # a copy from any other memory makes the program wait for the GPU
         here = here.pin_memory()
     return here.to(device, non_blocking=True)

@@ -1,7 +1,7 @@
 """Small tensors that stay the same, made once for each GPU.
 
 A tensor made of Python numbers is copied to a GPU from ordinary memory, and the program waits until
-the GPU has done all that was asked of it before. In a training step that happens a dozen times.
+the GPU has done all that was asked of it before. The warp and the heatmaps need many of them.
 """
 
 from collections.abc import Sequence

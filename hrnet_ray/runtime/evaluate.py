@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 import torch
+from joblib import cpu_count
 from ray.exceptions import RayActorError, RayTaskError
 
 from hrnet_ray.config import Cluster
@@ -23,7 +24,6 @@ from hrnet_ray.inference.evaluation.labels import Labelled
 from hrnet_ray.inference.evaluation.rows import Found, Part, find
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.learning.boxes import Boxes
-from hrnet_ray.processors import usable_cpus
 from hrnet_ray.runtime.growth import resources
 from hrnet_ray.runtime.machines import Share, connect, share_of
 
@@ -84,7 +84,7 @@ class Worker:
     def __init__(self, told: list[ray.ObjectRef], share: Share) -> None:
         # In a list, a reference stays one: Ray warns of restarts that would need it resolved.
         candidate, self.manifest, self.split, self.labelled, self.boxes = ray.get(told[0])
-        torch.set_num_threads(min(share.threads, usable_cpus()))
+        torch.set_num_threads(min(share.threads, cpu_count()))
         cv2.setNumThreads(1)  # decoding has its own threads
         device = "cuda" if share.gpus else "cpu"
         self.predictor = Predictor(candidate.model, candidate.spec, device=device)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ray
+from joblib import cpu_count
 from ray._private import ray_constants
 from ray.data import DataContext
 
 from hrnet_ray.config import Cluster
 from hrnet_ray.errors import ClusterError
 from hrnet_ray.learning.environment import WAIT_BRIEFLY
-from hrnet_ray.processors import usable_cpus
 from hrnet_ray.runtime.places import note_address, use_own_folder
 
 DATA_CPUS = 1.0
@@ -73,7 +73,7 @@ def _start_here() -> None:
     ray.init(
         address="local",
         # One CPU would leave Ray Data nothing beside a worker; a second one is only a number.
-        num_cpus=max(2, usable_cpus()),
+        num_cpus=max(2, cpu_count()),
         include_dashboard=True,  # Ray Train asks it who died
         log_to_driver=False,
         logging_level=logging.ERROR,

@@ -6,12 +6,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from joblib import cpu_count
 
 from hrnet_ray.config import Experiment
 from hrnet_ray.errors import UsageError
 from hrnet_ray.learning.guard import Diverging
 from hrnet_ray.learning.workers import of_everybody, world_size
-from hrnet_ray.processors import usable_cpus
 from hrnet_ray.runtime.feed import Feed
 from hrnet_ray.runtime.job import Job
 from hrnet_ray.runtime.judge import Judge
@@ -29,7 +29,7 @@ def train_worker(config: dict[str, Job]) -> None:
         UsageError: a batch is too large for the GPU.
     """
     job = config["job"]
-    torch.set_num_threads(min(job.threads, usable_cpus()))  # they were counted over all nodes
+    torch.set_num_threads(min(job.threads, cpu_count()))  # they were counted over all nodes
     torch.backends.cudnn.benchmark = True  # as published: crops keep their shape, so a try pays
     job.host.require_storage()
     with too_large_explained(job):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 import cv2
 import numpy as np
 import scipy.io
+from joblib import cpu_count
 
 from hrnet_ray.data.drawn.people import (
     Person,
@@ -29,7 +30,6 @@ from hrnet_ray.data.drawn.tigers import (
     keypoints as tiger_keypoints,
     random_tiger,
 )
-from hrnet_ray.processors import usable_cpus
 from hrnet_ray.skeletons import ATRW
 
 JPEG_QUALITY = 92
@@ -108,7 +108,7 @@ def _make_folders(out: Path, *names: str) -> None:
 def _each(write: Callable[[int], T], count: int, progress: Progress | None) -> list[T]:
     """Call `write` for 0 ... count - 1 on all cores (cv2 lets go of Python's lock), in order."""
     written = []
-    with ThreadPoolExecutor(usable_cpus()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         for result in pool.map(write, range(count)):
             written.append(result)
             if progress:

@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import torch
+from joblib import cpu_count
 
 from hrnet_ray.data import rows
 from hrnet_ray.data.manifest import Manifest, open_shard
@@ -27,7 +28,6 @@ from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.oks import Poses
 from hrnet_ray.learning.scores import instance_scores, paired
 from hrnet_ray.pose.geometry import UNIT_PX, box_to_center_scale
-from hrnet_ray.processors import usable_cpus
 
 BATCH = 64
 DECODERS = 8  # threads; OpenCV lets go of the GIL
@@ -196,7 +196,7 @@ class _Eyes:
     def see(self, tables: Iterable[pa.Table], *, total: int) -> Found:
         """Predictions by row id, and the ids of rows that could not be read."""
         unread: list[int] = []
-        with ThreadPoolExecutor(min(DECODERS, usable_cpus())) as pool:
+        with ThreadPoolExecutor(min(DECODERS, cpu_count())) as pool:
             crops = self._crops(tables, pool, unread, total)
             return Found(self.predictor.predict(ahead(crops)), unread)
 

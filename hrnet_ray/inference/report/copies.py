@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from joblib import cpu_count
 
 from hrnet_ray.data import pictures
 from hrnet_ray.data.manifest import Manifest, open_shard
@@ -14,7 +15,6 @@ from hrnet_ray.data.pictures import cv2  # first imported there, where its limit
 from hrnet_ray.data.rows import Arrays, cut_region
 from hrnet_ray.data.shards import Progress
 from hrnet_ray.inference.report.findings import Findings, Kind, Spot, pose_name
-from hrnet_ray.processors import usable_cpus
 
 READ_ROWS = 32
 """Pictures that are in memory at once."""
@@ -48,7 +48,7 @@ def open_stored(manifest: Manifest, split: str, progress: Progress | None = None
     # A whole file is cut like a region, so that the two can be compared.
     canvas_px = manifest.canvas_px if manifest.splits[split].kind == "exact" else None
     look = partial(_look, canvas_px=canvas_px)
-    with ThreadPoolExecutor(usable_cpus()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
         for batch in _batches(manifest, split):
             rows = range(batch.num_rows)
             datas = [data.as_py() for data in batch["picture"]]
