@@ -369,7 +369,8 @@ def test_a_config_that_is_meant_to_hurt_the_reader_is_refused(
 
 FORBIDDEN = re.compile(
     r"weights_only\s*=\s*False|allow_pickle\s*=\s*True|pickle\.loads?\(|Unpickler\(|"
-    r"(?<![\w.])(?:eval|exec)\(|yaml\.(?:load|unsafe_load|full_load)\(|joblib|"
+    r"(?<![\w.])(?:eval|exec)\(|yaml\.(?:load|unsafe_load|full_load)\(|"
+    r"joblib(?! import cpu_count$)|"  # what it loads runs; to count processors loads nothing
     r"TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 )
 
