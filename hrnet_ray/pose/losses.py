@@ -7,6 +7,9 @@ counts squared; for weights of 0 and 1 that changes nothing.
 from jaxtyping import Float
 from torch import Tensor
 
+HARDEST = 8
+"""Keypoints of a picture that `joints_ohkm` counts, as published."""
+
 
 def joints_mse(
     predicted: Float[Tensor, "B K H W"],
@@ -26,7 +29,7 @@ def joints_ohkm(
     target: Float[Tensor, "B K H W"],
     weights: Float[Tensor, "B K"],
     *,
-    topk: int = 8,
+    topk: int = HARDEST,
 ) -> Float[Tensor, ""]:
     """`joints_mse` over each picture's `topk` worst keypoints (online hard keypoint mining)."""
     keypoints = predicted.shape[1]

@@ -23,6 +23,7 @@ from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.data.vouch import check_shards
 from hrnet_ray.errors import ClusterError, HrnetRayError, UsageError
 from hrnet_ray.learning.environment import FOR_TRAINING
+from hrnet_ray.pose.losses import HARDEST
 from hrnet_ray.runtime import faults
 from hrnet_ray.runtime.checkpoints import FOLDER
 from hrnet_ray.runtime.growth import resources
@@ -48,7 +49,6 @@ from hrnet_ray.runtime.worker import train_worker
 from hrnet_ray.tracking import Board
 
 COLLECTIVE_TIMEOUT_S = 300
-OHKM_KEYPOINTS = 8  # the published top-k
 CONTROLLER_TRIES = 3  # Ray's default asks for a missing machine for ever
 ELASTIC_START_S = "20"
 """Ray counts on a lost node for so long, and only then goes on with fewer workers."""
@@ -105,6 +105,16 @@ def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
     for split in ("train", "val"):
         manifest.files(split)
     check_shards(manifest)
+    check_settings(experiment, cluster, manifest)
+    check_weights(experiment, manifest)
+
+
+def check_settings(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
+    """Find settings that the data or the workers cannot have.
+
+    Raises:
+        UsageError: a worker has no rows, or there are too few keypoints.
+    """
     least = LEAST_ROWS * cluster.workers
     if experiment.optim.batch_size < least:
         raise UsageError(
@@ -119,12 +129,16 @@ def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
             f"--cluster.workers {cluster.workers}",
             f"use fewer workers (each needs {LEAST_ROWS} rows), or more data",
         )
-    if experiment.optim.loss == "ohkm" and len(manifest.skeleton) < OHKM_KEYPOINTS:
+    if experiment.optim.loss == "ohkm" and len(manifest.skeleton) < HARDEST:
         raise UsageError(
-            f"{len(manifest.skeleton)} keypoints are too few to mine the {OHKM_KEYPOINTS} hardest",
+            f"{len(manifest.skeleton)} keypoints are too few to mine the {HARDEST} hardest",
             "--optim.loss ohkm",
-            "use --optim.loss mse",
+            "use mse",
         )
+
+
+def check_weights(experiment: Experiment, manifest: Manifest) -> None:
+    """Raises DataError where the weights to start from do not fit the net."""
     if experiment.model.init:
         build_model(experiment, manifest)
 

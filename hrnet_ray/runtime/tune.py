@@ -28,7 +28,7 @@ from hrnet_ray.runtime.studies.space import in_words
 from hrnet_ray.runtime.studies.study import Records, Study, conclude_study
 from hrnet_ray.runtime.studies.trial import Plan, run_trial
 from hrnet_ray.runtime.studies.trial_notes import NUMBER, Diary, amend, ended, failed
-from hrnet_ray.runtime.train import check
+from hrnet_ray.runtime.train import check, check_settings, check_weights
 from hrnet_ray.runtime.vigil import Vigil
 from hrnet_ray.tracking import Board
 
@@ -56,6 +56,7 @@ def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> S
     points = _points(base, space, search)
     manifest = read_manifest(base.data.root)
     check(base, cluster, manifest)
+    check_space(base, space, fits=partial(_check_variant, base, cluster, manifest))
     searched = {name: in_words(sampler) for name, sampler in space.items()}
     searched |= {
         f"search.{name}": repr(value)
@@ -65,6 +66,12 @@ def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> S
     folder = open_run_folder(base, cluster, manifest, searched=searched)
     with Lease(folder):
         return _sweep_in(folder, base, space, cluster, search, points, manifest)
+
+
+def _check_variant(base: Experiment, cluster: Cluster, manifest: Manifest, one: Experiment) -> None:
+    check_settings(one, cluster, manifest)
+    if one.model != base.model:
+        check_weights(one, manifest)
 
 
 def _sweep_in(

@@ -1,12 +1,13 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from ray import tune
 
 from hrnet_ray.config import Cluster
-from hrnet_ray.errors import UsageError
+from hrnet_ray.errors import HrnetRayError, UsageError
 from hrnet_ray.runtime.studies.space import in_words
 from hrnet_ray.runtime.tune import Search, check_space, sweep
 from hrnet_ray.tracking import database_uri
@@ -17,6 +18,22 @@ SPACE = {"optim.lr": tune.loguniform(1e-4, 1e-2), "heatmap.sigma": tune.uniform(
 def test_a_search_over_a_misspelt_setting_is_refused(tiny):
     with pytest.raises(UsageError, match=r"did you mean 'heatmap\.sigma'"):
         check_space(tiny, {"heatmap.sgma": tune.uniform(1, 2)})
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "what"),
+    [
+        ("optim.batch_size", [8, 2], "2 workers cannot share 2 crops: each needs 2"),
+        ("model.init", [None, "w32.pth"], "there is no such weight file"),
+    ],
+)
+def test_a_choice_that_the_data_or_the_machines_cannot_have_is_refused_before_there_are_trials(
+    tiny, here, name, choices, what
+):
+    with pytest.raises(HrnetRayError, match=what):
+        sweep(tiny, {name: tune.choice(choices)}, here, Search(trials=1))
+
+    assert not Path(here.storage).exists()
 
 
 @pytest.mark.ray

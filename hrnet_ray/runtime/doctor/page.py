@@ -19,16 +19,18 @@ def read(path: Path) -> dict[str, Any]:
     """The settings of its BASE, and how many of them its SPACE searches.
 
     Raises:
-        ValueError: it has no BASE, or its SPACE names what is no setting.
+        ValueError: it has no BASE.
+        UsageError: its SPACE cannot be searched.
     """
     sys.path.insert(0, str(path.parent))  # as `python PAGE` has it
     page = runpy.run_path(str(path), run_name="page")
     if not isinstance(page.get("BASE"), Experiment):
         raise ValueError("it has no `BASE = Experiment(...)`")
-    settings, space = flatten(page["BASE"]), dict(page.get("SPACE") or {})
-    if strays := sorted(space.keys() - settings.keys()):
-        raise ValueError(f"its SPACE names no setting: {', '.join(strays)}")
-    return {"settings": settings, "searched": len(space)}
+    if space := page.get("SPACE"):
+        from hrnet_ray.runtime.studies.draws import check_space  # Ray: where it is in use anyway
+
+        check_space(page["BASE"], space)
+    return {"settings": flatten(page["BASE"]), "searched": len(space or {})}
 
 
 def line_of(error: BaseException, path: Path) -> int:

@@ -7,7 +7,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,12 @@ ALIKE = {
 """Settings that the trials of a study have in common, and why."""
 
 
-def check_space(base: Experiment, space: Space) -> None:
+def check_space(
+    base: Experiment, space: Space, *, fits: Callable[[Experiment], None] = lambda one: None
+) -> None:
     """Refuse what no trial could be trained with, before there are any.
+
+    `fits` looks at `base` with each choice, or the ends of each range, one after the other.
 
     Raises:
         UsageError: a name is misspelt (the nearest one is given), nothing is searched, a sampler
@@ -47,7 +51,7 @@ def check_space(base: Experiment, space: Space) -> None:
     for name, sampler in space.items():
         _require_searchable(base, name, sampler)
         for value in _extremes(sampler):
-            _require_possible(base, name, value, sampler)
+            _require_possible(base, name, value, sampler, fits)
 
 
 def _require_searchable(base: Experiment, name: str, sampler: Any) -> None:
@@ -66,9 +70,11 @@ def _require_searchable(base: Experiment, name: str, sampler: Any) -> None:
         )
 
 
-def _require_possible(base: Experiment, name: str, value: Any, sampler: Any) -> None:
+def _require_possible(
+    base: Experiment, name: str, value: Any, sampler: Any, fits: Callable[[Experiment], None]
+) -> None:
     try:
-        override(base, {name: value})
+        fits(override(base, {name: value}))
     except UsageError as error:
         raise UsageError(error.what, _flag(name, sampler), error.fix) from error
 

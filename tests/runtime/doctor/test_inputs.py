@@ -19,7 +19,8 @@ def test_a_page_is_read_with_what_it_searches(tmp_path: Path):
         tmp_path,
         "print('{chatter}')",
         "BASE = Experiment(name='x', data=DataConfig(root='somewhere', input_hw=(192, 256)))",
-        "SPACE = {'optim.lr': object()}",
+        "from ray import tune",
+        "SPACE = {'optim.lr': tune.loguniform(1e-4, 1e-2)}",
     )
 
     settings = read_settings(path)
@@ -39,9 +40,18 @@ def test_a_page_is_read_with_what_it_searches(tmp_path: Path):
         (["BASE = HeatmapConfig(sigma=0)"], 2, "UsageError: heatmap.sigma cannot be 0"),
         (["base = 1"], 1, "ValueError: it has no `BASE = Experiment(...)`"),
         (
-            ["BASE = Experiment()", "SPACE = {'optim.lx': 1}"],
+            ["from ray import tune", "BASE = Experiment()", "SPACE = {'optim.lx': tune.randn()}"],
             1,
-            "ValueError: its SPACE names no setting: optim.lx",
+            "UsageError: a sampler that a study cannot draw from, optim.lx",
+        ),
+        (
+            [
+                "from ray import tune",
+                "BASE = Experiment()",
+                "SPACE = {'model.width': tune.uniform(16, 64)}",
+            ],
+            1,
+            "UsageError: model.width cannot be 16.0, --space model.width=uniform(16,64)",
         ),
     ],
 )
