@@ -6,16 +6,16 @@ from pathlib import Path
 
 import tyro
 
-from hrnet_ray.cli.prepare import counter
 from hrnet_ray.config import AugmentConfig, DataConfig, HeatmapConfig
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.data.vouch import verify
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.report.counts import Counts, count
 from hrnet_ray.inference.report.findings import Kind, Spot
-from hrnet_ray.inference.report.report import write_report
+from hrnet_ray.inference.report.report import closing, write_report
 from hrnet_ray.learning.batch import Recipe
 from hrnet_ray.pose.augment import Augmentation
+from hrnet_ray.runtime.progress import counter
 from hrnet_ray.text import printable
 
 GRAVE = (Kind.UNREADABLE, Kind.IN_BOTH, Kind.TWINS, Kind.NEVER)
@@ -92,17 +92,6 @@ def as_table(manifest: Manifest, counts: Counts) -> str:
 def _look(kind: Kind, spots: Sequence[Spot]) -> str:
     first = spots[0]
     return f"{kind}: {len(spots):,} ({first.name}{': ' if first.detail else ''}{first.detail})"
-
-
-def closing(counts: Counts, page: Path) -> str:
-    """One line: how much there is to look at, and where."""
-    kinds = counts.worth_a_look()
-    if not kinds and not counts.doubts:
-        return f"nothing unusual; page: {page}"
-    gravest = [f"{kind}: {number:,}" for kind, number in list(kinds.items())[:2]]
-    more = len(kinds) - len(gravest) + len(counts.doubts)
-    rest = [f"{more} more kind{'s' if more > 1 else ''} of things"] if more else []
-    return f"worth a look: {'; '.join([*gravest, *rest])}; page: {page}"
 
 
 def refuse_grave(counts: Counts, page: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from hrnet_ray.cli.prepare import counter
 from hrnet_ray.cli.small import SMALL_NET
 from hrnet_ray.cli.train import mlflow_command
 from hrnet_ray.cli.tune import search_and_tell
@@ -36,6 +35,7 @@ from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.inference.report.report import write_report
 from hrnet_ray.learning.scores import score
 from hrnet_ray.runtime.outcome import Outcome
+from hrnet_ray.runtime.progress import counter
 from hrnet_ray.runtime.recipes import recipe_of
 from hrnet_ray.runtime.studies.space import parse_space
 from hrnet_ray.runtime.train import fit

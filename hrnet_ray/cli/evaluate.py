@@ -9,7 +9,6 @@ from typing import Literal, Protocol
 import torch
 
 from hrnet_ray.cli.models import Loaded, Store, device_of, load
-from hrnet_ray.cli.prepare import counter
 from hrnet_ray.cli.telling import Telling
 from hrnet_ray.data.labels import make_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
@@ -28,6 +27,7 @@ from hrnet_ray.inference.evaluation.text import as_document, as_text
 from hrnet_ray.learning.assessment import results_of
 from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
 from hrnet_ray.learning.oks import NMS_OKS
+from hrnet_ray.runtime.progress import counter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,6 @@
 """`hrnet-ray prepare coco|atrw|mpii|synthetic`."""
 
 import os
-import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
@@ -21,10 +19,11 @@ from hrnet_ray.cli.sources import (
 from hrnet_ray.data import rows
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.prepare import Make, make_here, prepare
-from hrnet_ray.data.shards import Progress, ShardReport, ShardTask, Tell
+from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
 from hrnet_ray.data.sources import Source, shared_pictures
 from hrnet_ray.data.storage import open_folder
 from hrnet_ray.errors import UsageError
+from hrnet_ray.runtime.progress import counter
 
 MANY = 2_000
 """Instances from which on Ray is worth its start."""
@@ -87,24 +86,6 @@ def _ray_maker(address: str | None) -> Make:
         return make_on_ray(tasks, tell)
 
     return make
-
-
-def counter(what: str) -> Progress:
-    """A progress line: on a terminal it counts in place, elsewhere it speaks now and then."""
-    started = spoke = time.monotonic()
-
-    def count(done: int, total: int) -> None:
-        nonlocal spoke
-        now = time.monotonic()
-        last, live = done == total, sys.stdout.isatty()
-        if not last and now - spoke < (0.2 if live else 10):
-            return
-        spoke = now
-        rate = done / max(1e-9, now - started)
-        line = f"{what:<6} {done:>6,}/{total:,}  {rate:.0f}/s  {(total - done) / rate:.0f} s left"
-        print(f"\r\033[K{line}" if live else line, end="\n" if last or not live else "", flush=True)
-
-    return count
 
 
 def _tell(manifest: Manifest, sources: dict[str, Source]) -> None:

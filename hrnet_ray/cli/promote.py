@@ -12,7 +12,6 @@ import tyro
 from hrnet_ray.cli.contest import as_markdown, as_table, decide, lines_of, other_rows, tags_of
 from hrnet_ray.cli.evaluate import finder_of
 from hrnet_ray.cli.models import Loaded, Store, device_of, load, store_above
-from hrnet_ray.cli.prepare import counter
 from hrnet_ray.cli.registering import card_of, register
 from hrnet_ray.cli.telling import Telling, no_run, run_id_of
 from hrnet_ray.data.manifest import Manifest, read_manifest
@@ -20,6 +19,7 @@ from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.evaluation.evaluation import Candidate, Evaluation, Question, evaluate
 from hrnet_ray.inference.model_folder import fingerprints
 from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
+from hrnet_ray.runtime.progress import counter
 from hrnet_ray.tracking.registry import (
     CHALLENGER,
     CHAMPION,

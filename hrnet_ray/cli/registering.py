@@ -1,6 +1,5 @@
 """A run's model in MLflow's registry: one version for one model, however often it is offered."""
 
-import traceback
 from pathlib import Path
 
 from hrnet_ray.cli.models import Loaded, Store, load
@@ -10,7 +9,7 @@ from hrnet_ray.config import Cluster
 from hrnet_ray.data.manifest import read_manifest
 from hrnet_ray.errors import HrnetRayError
 from hrnet_ray.inference.model_folder import CARD, fingerprints
-from hrnet_ray.runtime.records import tolerated
+from hrnet_ray.runtime.log_file import LOG, keep_story
 from hrnet_ray.text import printable, without_secrets
 from hrnet_ray.tracking.logged import log_model
 from hrnet_ray.tracking.registry import (
@@ -54,9 +53,8 @@ def challenge(study: Path, data_root: str, cluster: Cluster) -> None:
     except HrnetRayError as error:
         _say(f"not registered ({error.what}, {error.where}); later: {later}")
     except Exception as error:  # an export that torch cannot do spoils no search
-        with tolerated(study, "log.txt"):
-            (study / "log.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        _say(f"not registered ({type(error).__name__}, see {near(study / 'log.txt')})")
+        keep_story(study)
+        _say(f"not registered ({type(error).__name__}, see {near(study / LOG)})")
     else:
         known = "the champion already" if champion else f"the challenger; judged by: {later}"
         _say(f"{version} is {known}")

@@ -29,6 +29,8 @@ from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
 from hrnet_ray.text import cell
 
 FORMAT = 2
+SKIPPED = ("split", "item", "reason", "detail")
+"""Columns of skipped.csv, a data set's and a run's."""
 
 Kind = Literal["region", "exact"]
 """What a row holds: the region around its instance, or the untouched file."""
@@ -121,7 +123,7 @@ def write_manifest(manifest: Manifest, skipped: Iterable[tuple[str, Skipped]]) -
     """Write `manifest.json` and `skipped.csv`; the manifest comes last, so it vouches for all."""
     text = io.StringIO(newline="")
     table = csv.writer(text)
-    table.writerow(["split", "item", "reason", "detail"])
+    table.writerow(SKIPPED)
     for split, thing in skipped:
         table.writerow([split, *map(cell, (thing.item, thing.reason, thing.detail))])
     manifest.folder.write_bytes("skipped.csv", text.getvalue().encode())

@@ -1,10 +1,13 @@
-"""Plots of how a run goes: curves, keypoints side by side."""
+"""Plots of how a run goes, and of how good its model is."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure  # not pyplot: it keeps figures, and is no friend of threads
+
+COLOURS = ("#2d6ec8", "#c8502d")
+Curve = Sequence[tuple[float, float]]
 
 
 def curves(path: Path, epochs: Sequence[Mapping[str, Any]], main: str) -> None:
@@ -38,6 +41,25 @@ def per_keypoint(
     axes.invert_yaxis()
     axes.set(title=f"{on} {of} by keypoint", xlim=(0, 1))
     axes.grid(axis="x", alpha=0.3)
+    write_figure(path, figure)
+
+
+def pck_curve(path: Path, curves: Mapping[str, Curve], *, main: str) -> None:
+    """PCKh over its threshold, or AP over the OKS that a pose must reach."""
+    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    axes = figure.subplots()
+    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+        axes.plot(*zip(*curve, strict=True), color=colour, label=name, marker=".", markersize=4)
+    by_head = main.startswith("PCKh")
+    axes.set(
+        xlabel="threshold, in head sizes" if by_head else "OKS that a pose must reach",
+        ylabel="PCKh (mean)" if by_head else "AP",
+        ylim=(0, 1.02),
+        title="PCKh over its threshold" if by_head else "AP over the OKS threshold",
+    )
+    axes.grid(alpha=0.3)
+    if len(curves) > 1:
+        axes.legend(fontsize=8)
     write_figure(path, figure)
 
 

@@ -15,7 +15,14 @@ from jaxtyping import Float
 
 from hrnet_ray.errors import DataError, shortened
 from hrnet_ray.learning.loop import Predictions
-from hrnet_ray.pose.metrics import epe, oks_per_keypoint, oks_summary, pckh
+from hrnet_ray.pose.metrics import (
+    epe,
+    oks_curve,
+    oks_per_keypoint,
+    oks_summary,
+    pckh,
+    pckh_curve,
+)
 from hrnet_ray.skeletons import Skeleton
 
 CONFIDENT = 0.2
@@ -91,6 +98,18 @@ def errors(predictions: Predictions, truth: Mapping[str, np.ndarray]) -> Float[n
     return mean.numpy() / size
 
 
+def curve(
+    predictions: Predictions, truth: Mapping[str, np.ndarray], skeleton: Skeleton
+) -> list[tuple[float, float]]:
+    """Threshold and value of what the main figure is a part of: PCKh, or AP at each OKS."""
+    predictions, truth = paired(predictions, truth)
+    if main_metric(truth) == "PCKh_0.5":
+        parts = pckh_curve(*_measured(predictions, truth))
+        return [(part.threshold, part.mean()) for part in parts]
+    document, results = coco_truth(truth), coco_results(predictions, truth)
+    return oks_curve(document, results, sigmas=skeleton.scoring_sigmas)
+
+
 def coco_results(predictions: Predictions, truth: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Predictions in COCO's results form; an instance scores its confident keypoints' mean."""
     image_of = dict(zip(truth["id"].tolist(), truth["image_id"].tolist(), strict=True))
@@ -143,17 +162,23 @@ def coco_truth(truth: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def _pckh(
     predictions: Predictions, truth: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, float], list[float]]:
-    measured = torch.from_numpy(np.isfinite(truth["head_size"]))
-    head_size = torch.from_numpy(np.nan_to_num(truth["head_size"], nan=1.0))
-    predicted, true_xy, visible = _points(predictions, truth)
-    visible = visible & measured[:, None]  # nothing to measure by: the row is not in the score
+    measured = _measured(predictions, truth)
     parts = {
-        name: pckh(predicted, true_xy, visible, head_size, threshold=threshold)
-        for name, threshold in PCKH_THRESHOLDS.items()
+        name: pckh(*measured, threshold=threshold) for name, threshold in PCKH_THRESHOLDS.items()
     }
     summary = {name: float(part.mean()) for name, part in parts.items()}
-    summary["rows_without_head"] = float((~measured).sum())
+    summary["rows_without_head"] = float((~np.isfinite(truth["head_size"])).sum())
     return summary, parts["PCKh_0.5"].per_keypoint().tolist()
+
+
+def _measured(
+    predictions: Predictions, truth: Mapping[str, np.ndarray]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What PCKh compares, and the head sizes; a row without one has nothing to measure by."""
+    predicted, true_xy, visible = _points(predictions, truth)
+    head_size = torch.from_numpy(truth["head_size"])
+    measured = head_size.isfinite()
+    return predicted, true_xy, visible & measured[:, None], head_size.nan_to_num(1.0)
 
 
 def _oks(

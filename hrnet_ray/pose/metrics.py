@@ -164,6 +164,30 @@ def oks_summary(
     Raises ValueError where the keypoints don't match the sigmas, or a result names an unknown
     image.
     """
+    figures = _evaluated(ground_truth, results, sigmas).stats
+    return dict(zip(COCO_FIGURES, map(float, figures), strict=True))
+
+
+def oks_curve(
+    ground_truth: dict[str, Any] | str | PathLike[str],
+    results: Sequence[dict[str, Any]] | str | PathLike[str],
+    *,
+    sigmas: Sequence[float],
+) -> list[tuple[float, float]]:
+    """The ten parts of `oks_summary`'s AP: each OKS that a pose must reach, and AP there.
+
+    AP is -1 where there is no instance. Raises ValueError as `oks_summary` does.
+    """
+    evaluation = _evaluated(ground_truth, results, sigmas)
+    # Thresholds, recalls, categories, areas, most poses; the first area is any.
+    precision = evaluation.eval["precision"][..., 0, -1]
+    there = [part[part > -1] for part in precision]
+    values = [float(part.mean()) if part.size else -1.0 for part in there]
+    return list(zip(evaluation.params.iouThrs.tolist(), values, strict=True))
+
+
+def _evaluated(ground_truth: Any, results: Any, sigmas: Sequence[float]) -> Any:
+    """COCO's evaluation after its run."""
     truth = _numbered_from_one(_read(ground_truth))
     found = [dict(result) for result in _read(results)]
     for pose in (*truth["annotations"], *found):
@@ -174,12 +198,6 @@ def oks_summary(
             f"{len(unknown)} images of the results are not in the ground truth: "
             f"{sorted(unknown)[:5]}"
         )
-    return dict(zip(COCO_FIGURES, _coco_figures(truth, found, sigmas), strict=True))
-
-
-def _coco_figures(
-    truth: dict[str, Any], found: list[dict[str, Any]], sigmas: Sequence[float]
-) -> list[float]:
     from faster_coco_eval import COCO, COCOeval_faster  # here: it is only needed to score
 
     coco = COCO(truth, print_function=_silent)
@@ -191,7 +209,7 @@ def _coco_figures(
         print_function=_silent,
     )
     evaluation.run()
-    return [float(figure) for figure in evaluation.stats]
+    return evaluation
 
 
 def _numbered_from_one(coco: dict[str, Any]) -> dict[str, Any]:

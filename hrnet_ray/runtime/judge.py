@@ -1,5 +1,6 @@
 """What rank 0 does after each validation: score, keep the best model, draw the same crops."""
 
+import csv
 import json
 import math
 from collections.abc import Callable, Set
@@ -19,7 +20,7 @@ from hrnet_ray.inference.crop_sheet import poses_on_crops
 from hrnet_ray.inference.model_folder import save_model
 from hrnet_ray.learning.checkpoint import Progress
 from hrnet_ray.learning.loop import Predictions
-from hrnet_ray.learning.scores import Scores, coco_results, errors, paired, score
+from hrnet_ray.learning.scores import Scores, coco_results, curve, errors, paired, score
 from hrnet_ray.runtime.ledger import Row
 from hrnet_ray.runtime.recipes import spec_of
 from hrnet_ray.runtime.records import tolerated
@@ -28,6 +29,8 @@ WORST = 0.0  # of any metric that is searched for
 SHOWN = 16
 """Validation crops that are drawn: the same after each validation, the worst after each best."""
 FIXED, WORST16 = "fixed16", "worst16"
+CURVE = "plots/pck_curve.csv"
+"""Of the best model; the run's end draws it."""
 
 Look = Callable[[UInt8[np.ndarray, "N H W 3"]], Float[np.ndarray, "N K h w"]]
 """The heatmaps that the model sees in crops."""
@@ -43,6 +46,7 @@ class Unkept:
     found: Predictions
     model: nn.Module
     scores: Scores
+    curve: list[tuple[float, float]]
 
 
 class Judge:
@@ -83,7 +87,8 @@ class Judge:
         best = self._unkept.best if self._unkept else done
         if not scores.value <= best.best:  # the first one is the best even when it is NaN
             best = Progress(epoch=epoch, best=scores.value, best_epoch=epoch)
-            self._unkept = Unkept(best, found, model, scores)
+            line = curve(found, truth, self.manifest.skeleton)
+            self._unkept = Unkept(best, found, model, scores, line)
             worst = _readable(self._crops(self._worst(found, truth)))
             self._draw(worst, found, WORST16, epoch)
         if self._unkept and self._kept(self._unkept):
@@ -101,20 +106,23 @@ class Judge:
         readable = ~np.isin(self.truth["id"], lost)
         return {name: column[readable] for name, column in self.truth.items()}
 
-    def _kept(self, unkept: "Unkept") -> bool:
+    def _kept(self, unkept: Unkept) -> bool:
         """Whether there was room for the best model; if not, the next validation tries again."""
         with tolerated(self.run_folder, "the best model"):
-            self._keep(unkept.found, unkept.model, unkept.scores)
+            self._keep(unkept)
             return True
         self._unkept = replace(unkept, model=deepcopy(unkept.model))  # the model goes on learning
         return False
 
-    def _keep(self, found: Predictions, model: nn.Module, scores: Scores) -> None:
-        spec = spec_of(self.experiment, self.manifest, scores.summary)
-        save_model(self.run_folder / "model", model, spec)
+    def _keep(self, unkept: Unkept) -> None:
+        spec = spec_of(self.experiment, self.manifest, unkept.scores.summary)
+        save_model(self.run_folder / "model", unkept.model, spec)
         path = self.run_folder / "predictions" / "val.coco.json"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(coco_results(found, self.truth)), encoding="utf-8")
+        path.write_text(json.dumps(coco_results(unkept.found, self.truth)), encoding="utf-8")
+        (self.run_folder / CURVE).parent.mkdir(exist_ok=True)
+        with (self.run_folder / CURVE).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("threshold", "value"), *unkept.curve])
 
     def _worst(self, found: Predictions, truth: rows.Arrays) -> Int[np.ndarray, " N"]:
         """The numbers of the rows that came out worst, the very worst first."""

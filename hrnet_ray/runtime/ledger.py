@@ -4,17 +4,18 @@ import csv
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
-from hrnet_ray.data.manifest import Manifest, read_table
+from hrnet_ray.data.manifest import SKIPPED, Manifest, read_table
 from hrnet_ray.runtime.records import tolerated
 from hrnet_ray.text import cell, printable
 
 CHANGED = "changed since it was prepared"
+ROW = "row "
 Row = tuple[str, int]
 """A split, and the id of one of its rows."""
 
 
 class Ledger:
-    """Keeps `data/skipped.csv` of a run folder, and `data/order/` where that is asked for."""
+    """Adds to `data/skipped.csv` of a run folder; keeps `data/order/` where that is asked for."""
 
     def __init__(
         self, manifest: Manifest, run_folder: Path, *, write_order: bool, active: bool
@@ -51,10 +52,10 @@ class Ledger:
         self._folder.mkdir(exist_ok=True)
         with self._skipped.open("a", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            if not self._named:
-                table.writerow(["split", "id", "image", "reason"])
+            if not file.tell():
+                table.writerow(SKIPPED)
             for split, id in new:
-                table.writerow([split, id, cell(images[split][id]), CHANGED])
+                table.writerow([split, cell(images[split][id]), CHANGED, f"{ROW}{id}"])
 
     def _images(self, split: str) -> dict[int, str]:
         table = read_table(self._manifest, split, columns=["id", "image"])
@@ -64,4 +65,8 @@ class Ledger:
         if not self._skipped.is_file():
             return set()
         with self._skipped.open(newline="", encoding="utf-8") as file:
-            return {(row["split"], int(row["id"])) for row in csv.DictReader(file)}
+            return {
+                (line["split"], int(line["detail"].removeprefix(ROW)))
+                for line in csv.DictReader(file)
+                if line["reason"] == CHANGED
+            }

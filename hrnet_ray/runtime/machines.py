@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from joblib import cpu_count
@@ -49,6 +50,17 @@ class Share:
     gpus: int
     threads: int
     """For torch on a CPU; `cpus` is only what Ray books."""
+
+
+def described() -> dict[str, Any]:
+    """What the cluster has: nodes, CPUs, GPUs, and what Ray calls their kinds."""
+    have, kind = ray.cluster_resources(), "accelerator_type:"
+    return {
+        "nodes": sum(node["Alive"] for node in ray.nodes()),
+        "cpus": have.get("CPU", 0),
+        "gpus": have.get("GPU", 0),
+        "gpu_kinds": sorted(name.removeprefix(kind) for name in have if name.startswith(kind)),
+    }
 
 
 def connect(cluster: Cluster) -> None:

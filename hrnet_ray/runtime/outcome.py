@@ -1,13 +1,17 @@
 """What a run says when it begins, and what it came to when it ends."""
 
+import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
 
 from hrnet_ray.config import Experiment
+from hrnet_ray.data import pictures
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DivergedError
 from hrnet_ray.inference import plots
+from hrnet_ray.models.weights import WeightsReport
+from hrnet_ray.runtime.judge import CURVE, WORST16, drawn
 from hrnet_ray.runtime.machines import Share
 from hrnet_ray.runtime.records import read_epochs
 from hrnet_ray.runtime.run_folder import write_summary
@@ -25,7 +29,13 @@ class Outcome:
     epochs: int
 
 
-def announce(experiment: Experiment, manifest: Manifest, folder: Path, share: Share) -> None:
+def announce(
+    experiment: Experiment,
+    manifest: Manifest,
+    folder: Path,
+    share: Share,
+    start: WeightsReport | None,
+) -> None:
     """Say what begins, or goes on, and what may not be meant so."""
     train, val = manifest.splits["train"].rows, manifest.splits["val"].rows
     print(
@@ -39,6 +49,8 @@ def announce(experiment: Experiment, manifest: Manifest, folder: Path, share: Sh
         print(f"going on in {folder} after epoch {done}")
     else:
         print(f"writing to {folder}")
+        if start:
+            print(f"starting from {start}")
     optim = experiment.optim
     if optim.schedule == "steps" and optim.milestones and min(optim.milestones) >= optim.epochs:
         first = min(optim.milestones)
@@ -80,6 +92,7 @@ def conclude(folder: Path, experiment: Experiment) -> Outcome:
     }
     plots.curves(folder / "plots" / "curves.png", epochs, main)
     plots.per_keypoint(folder / "plots" / "per_keypoint.png", keypoints, of=kind)
+    _draw_best(folder, main, best["epoch"])
     outcome = Outcome(folder, main, best[f"val/{main}"], best["epoch"], len(epochs))
     scores = {name: value for name, value in best.items() if name.startswith("val/")}
     summary = {
@@ -95,3 +108,13 @@ def conclude(folder: Path, experiment: Experiment) -> Outcome:
     }
     write_summary(folder, summary)
     return outcome
+
+
+def _draw_best(folder: Path, main: str, epoch: int) -> None:
+    """The best model's curve, and where it was worst, by the names that every run has."""
+    if (folder / CURVE).is_file():
+        with (folder / CURVE).open(newline="", encoding="utf-8") as file:
+            curve = [(float(x), float(y)) for x, y in list(csv.reader(file))[1:]]
+        plots.pck_curve(folder / "plots" / "pck_curve.png", {main: curve}, main=main)
+    if (worst := drawn(folder, WORST16, epoch)).is_file():
+        pictures.write(folder / "plots" / "worst16.png", pictures.read(worst))

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hrnet_ray.data.shards import Progress
 from hrnet_ray.errors import DataError, shortened
 from hrnet_ray.runtime.records import FAULTS, METRICS, read_epochs, read_faults
 
@@ -129,10 +130,12 @@ class Watch:
     def _sentence(self, entry: Entry) -> str:
         score = next((n for n in ("val/OKS_AP", "val/PCKh_0.5") if n in entry), None)
         scored = f"  {score.removeprefix('val/')} {entry[score]:.3f}" if score else ""
+        gpu_gb = entry.get("perf/gpu_mem_gb")
+        memory = f"  {gpu_gb:.1f} GB of GPU memory" if gpu_gb else ""
         left = (self._epochs - 1 - entry["epoch"]) * entry["perf/epoch_s"]
         return (
             f"epoch {entry['epoch'] + 1:>3}/{self._epochs}  loss {entry['train/loss']:.2e}{scored}"
-            f"  {entry['perf/pictures_per_s']:.0f} pictures/s  {_clock(left)} left"
+            f"  {entry['perf/pictures_per_s']:.0f} pictures/s{memory}  {_clock(left)} left"
         )
 
     def _between(self, name: str, folder: Path) -> None:
@@ -155,6 +158,24 @@ class Watch:
         else:
             print(line, flush=True)
         self._spoke = time.monotonic()
+
+
+def counter(what: str) -> Progress:
+    """A progress line: on a terminal it counts in place, elsewhere it speaks now and then."""
+    started = spoke = time.monotonic()
+
+    def count(done: int, total: int) -> None:
+        nonlocal spoke
+        now = time.monotonic()
+        last, live = done == total, sys.stdout.isatty()
+        if not last and now - spoke < (0.2 if live else 10):
+            return
+        spoke = now
+        rate = done / max(1e-9, now - started)
+        line = f"{what:<6} {done:>6,}/{total:,}  {rate:.0f}/s  {(total - done) / rate:.0f} s left"
+        print(f"\r\033[K{line}" if live else line, end="\n" if last or not live else "", flush=True)
+
+    return count
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from hrnet_ray.learning.loop import Decoding, Target
 from hrnet_ray.learning.optim import scaled_rate
 from hrnet_ray.learning.precision import bf16_pays
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.weights import load_weights
+from hrnet_ray.models.weights import WeightsReport, load_weights
 from hrnet_ray.pose.augment import Augmentation
 
 
@@ -24,9 +24,19 @@ def build_model(experiment: Experiment, manifest: Manifest) -> HRNet:
         DataError: `model.init` does not fit.
     """
     model = spec_of(experiment, manifest, {}).build()
-    if experiment.model.init:
-        load_weights(model, experiment.model.init, partial=experiment.model.init_partial)
+    start_from(model, experiment)
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+
+def start_from(model: HRNet, experiment: Experiment) -> WeightsReport | None:
+    """Copy the weights into the net that the experiment names; what became of each is returned.
+
+    Raises:
+        DataError: `model.init` does not fit.
+    """
+    if not experiment.model.init:
+        return None
+    return load_weights(model, experiment.model.init, partial=experiment.model.init_partial)
 
 
 def spec_of(experiment: Experiment, manifest: Manifest, scores: dict[str, float]) -> ModelSpec:

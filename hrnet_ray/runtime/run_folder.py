@@ -3,14 +3,14 @@
 resolved.json command.txt environment.json metrics.jsonl faults.jsonl summary.json log.txt, and the
 folders data/ plots/ predictions/ model/ ray/ (the checkpoints). MLflow's artifact tree has the same
 names. For MLflow alone: tracked.json (what it shall know besides), system.jsonl (how busy the
-machine was), told.json (what it knows).
+machine was), told.json (what it knows). `runs/latest` leads to the run that was asked for last.
 """
 
 import json
 import os
 import platform
 import subprocess
-import sys
+from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +21,7 @@ from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.model_folder import WEIGHTS
 from hrnet_ray.runtime.lease import put_once
-from hrnet_ray.text import without_secrets
+from hrnet_ray.runtime.log_file import LOG, command
 
 ARTIFACTS = (
     "resolved.json",
@@ -30,11 +30,13 @@ ARTIFACTS = (
     "metrics.jsonl",
     "faults.jsonl",
     "summary.json",
+    LOG,
     "data",
     "plots",
     "predictions",
     "model",
 )
+LATEST = "latest"
 PACKAGES = ("torch", "ray", "mlflow", "numpy", "opencv-python", "pyarrow", "optuna")
 
 
@@ -61,6 +63,7 @@ def open_run_folder(
             _begin(folder, path, settings)
         _same(json.loads(path.read_text(encoding="utf-8")), settings, folder)
         probe_folder(folder)
+        _link_latest(folder, Path(cluster.storage).absolute() / LATEST)
     except OSError as error:
         raise ClusterError(
             "the storage folder cannot be written to",
@@ -79,8 +82,7 @@ def open_run_folder(
 def _begin(folder: Path, path: Path, settings: dict[str, Any]) -> None:
     """Write with what a run is made; of two commands that begin together, one has its way."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = without_secrets(" ".join(sys.argv))
-    (folder / "command.txt").write_text(command + "\n", encoding="utf-8")
+    (folder / "command.txt").write_text(command() + "\n", encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(environment(), indent=2))
     part = path.with_name(f".{path.name}-{platform.node()}-{os.getpid()}")
     try:
@@ -88,6 +90,26 @@ def _begin(folder: Path, path: Path, settings: dict[str, Any]) -> None:
         put_once(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _link_latest(folder: Path, link: Path) -> None:
+    """Let `runs/latest` lead to the run that was asked for last, where links can be made."""
+    part = link.with_name(f".{link.name}-{platform.node()}-{os.getpid()}")
+    with suppress(OSError):
+        if link.is_symlink() or not link.exists():
+            part.symlink_to(folder.relative_to(link.parent), target_is_directory=True)
+            part.replace(link)
+
+
+def note_machines(folder: Path, machines: dict[str, Any]) -> None:
+    """Add what the cluster had when the run began to `environment.json`."""
+    path = folder / "environment.json"
+    try:
+        noted = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # a crash cut it short
+        noted = environment()
+    if "cluster" not in noted:
+        path.write_text(json.dumps(noted | {"cluster": machines}, indent=2), encoding="utf-8")
 
 
 def probe_folder(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,23 +22,27 @@ from hrnet_ray.data.order import LEAST_ROWS
 from hrnet_ray.data.vouch import check_shards
 from hrnet_ray.errors import ClusterError, HrnetRayError, UsageError
 from hrnet_ray.learning.environment import FOR_TRAINING
+from hrnet_ray.models.weights import WeightsReport
 from hrnet_ray.pose.losses import HARDEST
 from hrnet_ray.runtime import faults
 from hrnet_ray.runtime.checkpoints import FOLDER
+from hrnet_ray.runtime.data_look import look_at_data
 from hrnet_ray.runtime.growth import resources
 from hrnet_ray.runtime.hosts import GiveUp, TrainHost, set_snapshot_aside, users_error
 from hrnet_ray.runtime.ingest import LostRows, Stored, load
 from hrnet_ray.runtime.job import Job
 from hrnet_ray.runtime.lease import Lease
+from hrnet_ray.runtime.log_file import logged, storied
 from hrnet_ray.runtime.losses import Losses
-from hrnet_ray.runtime.machines import Share, connect, share_of
+from hrnet_ray.runtime.machines import Share, connect, described, share_of
 from hrnet_ray.runtime.outcome import Outcome, announce, conclude
 from hrnet_ray.runtime.progress import Watch
-from hrnet_ray.runtime.recipes import build_model
+from hrnet_ray.runtime.recipes import spec_of, start_from
 from hrnet_ray.runtime.records import append_fault, tolerated
 from hrnet_ray.runtime.run_folder import (
     ARTIFACTS,
     made_with,
+    note_machines,
     open_run_folder,
 )
 from hrnet_ray.runtime.stopping import apart, saving, stoppable
@@ -63,31 +66,38 @@ def fit(experiment: Experiment, cluster: Cluster) -> Outcome:
         HrnetRayError: the data, the settings or the machines do not fit.
     """
     manifest = read_manifest(experiment.data.root)
-    check(experiment, cluster, manifest)
+    start = check(experiment, cluster, manifest)
     folder = open_run_folder(experiment, cluster, manifest)
-    with Lease(folder):
-        return _fit_in(folder, experiment, cluster, manifest)
+    with Lease(folder), logged(folder):
+        return _fit_in(folder, experiment, cluster, manifest, start)
 
 
-def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Manifest) -> Outcome:
-    connect(cluster)
-    share = share_of(cluster, resources(cluster))
-    board = Board.open(
-        manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
-    )
-    run = open_run(board, folder, experiment, manifest, kind="train", workers=cluster.workers)
-    announce(experiment, manifest, folder, share)
+def _fit_in(
+    folder: Path,
+    experiment: Experiment,
+    cluster: Cluster,
+    manifest: Manifest,
+    start: WeightsReport | None,
+) -> Outcome:
+    with storied(folder):
+        connect(cluster)
+        with tolerated(folder, "environment.json"):
+            note_machines(folder, described())
+        share = share_of(cluster, resources(cluster))
+        board = Board.open(
+            manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
+        )
+        run = open_run(board, folder, experiment, manifest, kind="train", workers=cluster.workers)
+    announce(experiment, manifest, folder, share, start)
+    look_at_data(folder, experiment, manifest)
     try:
-        vigil = Vigil(cluster, share)
-        with stoppable(), vigil, Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
-            data = load(manifest, experiment.data)
-            with saving(lambda: [folder], unless=vigil.lost):
-                train_once(experiment, cluster, share, manifest, folder, data)
-        outcome = conclude(folder, experiment)
+        with storied(folder):
+            _train_watched(experiment, cluster, share, manifest, folder)
+            outcome = conclude(folder, experiment)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         run.log_summary({}, tags={} if stopped else {"error": _first_line(error)})
-        run.log_folder(folder, only=(*ARTIFACTS, "log.txt"))
+        run.log_folder(folder, only=ARTIFACTS)
         run.finish("KILLED" if stopped else "FAILED")
         raise
     vouch_for_model(run, folder)
@@ -96,8 +106,19 @@ def _fit_in(folder: Path, experiment: Experiment, cluster: Cluster, manifest: Ma
     return outcome
 
 
-def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
-    """Find in a second what would fail after minutes.
+def _train_watched(
+    experiment: Experiment, cluster: Cluster, share: Share, manifest: Manifest, folder: Path
+) -> None:
+    """Train, tell how it goes, and save before the end when told to stop."""
+    vigil = Vigil(cluster, share)
+    with stoppable(), vigil, Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
+        data = load(manifest, experiment.data)
+        with saving(lambda: [folder], unless=vigil.lost):
+            train_once(experiment, cluster, share, manifest, folder, data)
+
+
+def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> WeightsReport | None:
+    """Find in a second what would fail after minutes; say how far the weights to start from fit.
 
     Raises:
         HrnetRayError: splits are missing or damaged, weights do not fit, a worker has no rows.
@@ -106,7 +127,7 @@ def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
         manifest.files(split)
     check_shards(manifest)
     check_settings(experiment, cluster, manifest)
-    check_weights(experiment, manifest)
+    return check_weights(experiment, manifest)
 
 
 def check_settings(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> None:
@@ -137,10 +158,11 @@ def check_settings(experiment: Experiment, cluster: Cluster, manifest: Manifest)
         )
 
 
-def check_weights(experiment: Experiment, manifest: Manifest) -> None:
+def check_weights(experiment: Experiment, manifest: Manifest) -> WeightsReport | None:
     """Raises DataError where the weights to start from do not fit the net."""
-    if experiment.model.init:
-        build_model(experiment, manifest)
+    if not experiment.model.init:
+        return None
+    return start_from(spec_of(experiment, manifest, {}).build(), experiment)
 
 
 def train_once(
@@ -242,8 +264,6 @@ def _run(trainer: TorchTrainer, folder: Path) -> None:
     try:
         apart(trainer.fit)
     except (TrainingFailedError, RayError) as error:
-        with tolerated(folder, "log.txt"):
-            (folder / "log.txt").write_text(traceback.format_exc(), encoding="utf-8")
         raise _explained(error, folder) from error
 
 

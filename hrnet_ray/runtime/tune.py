@@ -12,13 +12,17 @@ from ray import tune
 from hrnet_ray.config import Cluster, Experiment, flatten
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import UsageError
+from hrnet_ray.models.weights import WeightsReport
+from hrnet_ray.runtime.data_look import look_at_data
 from hrnet_ray.runtime.growth import resources
 from hrnet_ray.runtime.ingest import Stored, load
 from hrnet_ray.runtime.lease import Lease
-from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, runs_at_once, share_of
+from hrnet_ray.runtime.log_file import logged, storied
+from hrnet_ray.runtime.machines import DRIVER_CPUS, connect, described, runs_at_once, share_of
 from hrnet_ray.runtime.outcome import announce
 from hrnet_ray.runtime.progress import Watch
-from hrnet_ray.runtime.run_folder import open_run_folder
+from hrnet_ray.runtime.records import tolerated
+from hrnet_ray.runtime.run_folder import note_machines, open_run_folder
 from hrnet_ray.runtime.stopping import apart, saving, stoppable
 from hrnet_ray.runtime.studies.draws import Point, Space, check_space, grid, warm_points
 from hrnet_ray.runtime.studies.early_stopping import EarlyStopping
@@ -55,7 +59,7 @@ def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> S
         )
     points = _points(base, space, search)
     manifest = read_manifest(base.data.root)
-    check(base, cluster, manifest)
+    start = check(base, cluster, manifest)
     check_space(base, space, fits=partial(_check_variant, base, cluster, manifest))
     searched = {name: in_words(sampler) for name, sampler in space.items()}
     searched |= {
@@ -64,8 +68,8 @@ def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> S
         if name not in WITHOUT_MEANING
     }
     folder = open_run_folder(base, cluster, manifest, searched=searched)
-    with Lease(folder):
-        return _sweep_in(folder, base, space, cluster, search, points, manifest)
+    with Lease(folder), logged(folder), storied(folder):
+        return _sweep_in(folder, base, space, cluster, search, points, manifest, start)
 
 
 def _check_variant(base: Experiment, cluster: Cluster, manifest: Manifest, one: Experiment) -> None:
@@ -82,8 +86,11 @@ def _sweep_in(
     search: Search,
     points: Sequence[Point],
     manifest: Manifest,
+    start: WeightsReport | None,
 ) -> Study:
     connect(cluster)
+    with tolerated(folder, "environment.json"):
+        note_machines(folder, described())
     have = resources(cluster, at_once=search.at_once or 1)
     trials = len(points) if search.sampler == "grid" else search.trials
     at_once = search.at_once or runs_at_once(cluster, have, trials=trials)
@@ -100,7 +107,8 @@ def _sweep_in(
         manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
     )
     records = Records(board, plan, list(space))
-    announce(base, manifest, folder, share)
+    announce(base, manifest, folder, share, start)
+    look_at_data(folder, base, manifest)
     print(
         f"searching {', '.join(space)}: {trials} trials of at most {base.optim.epochs} "
         f"epochs, {at_once} at once\n{search.sentence(base.optim.epochs)}",

@@ -65,7 +65,7 @@ def test_it_prints_and_writes(evaluate, tmp_path: Path, run_folder: Path):
     assert f"{run_folder}: decode quarter, flip test on" in said
     assert {path.name for path in (tmp_path / "scores").iterdir()} == {
         *("scores.json", "predictions.coco.json", "evaluation.html"),
-        *("pck_curve.png", "per_keypoint.png", "worst16.jpg"),
+        *("pck_curve.png", "per_keypoint.png", "worst16.png"),
     }
     document = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert f"OKS_AP {document['value']:.4f}, 95 % interval" in said

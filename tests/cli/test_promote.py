@@ -185,7 +185,7 @@ def _evaluate_and_predict_take_mlflows_names(world: World, tmp_path: Path) -> No
     )
     assert {Path(file.path).name for file in files} == {
         *("scores.json", "predictions.coco.json", "evaluation.html"),
-        *("pck_curve.png", "per_keypoint.png", "worst16.jpg"),
+        *("pck_curve.png", "per_keypoint.png", "worst16.png"),
     }
     quiet = world.call(
         *("evaluate", "--model", f"models:/{NAME}/1", "--log", "False"),

@@ -11,6 +11,7 @@ from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.scores import (
     coco_results,
     coco_truth,
+    curve,
     instance_scores,
     main_metric,
     score,
@@ -55,6 +56,22 @@ def test_perfect_predictions_score_one_also_for_the_id_zero():
     assert scores.summary["OKS_AP_mmpose"] == pytest.approx(1.0, abs=1e-9)
     assert scores.summary["EPE_px"] < 1e-4
     assert scores.per_keypoint == pytest.approx(dict.fromkeys(ATRW.keypoints, 1.0), abs=1e-6)
+
+
+@pytest.mark.parametrize(("skeleton", "head_size"), [(ATRW, float("nan")), (MPII, 20.0)])
+def test_the_curve_is_what_the_main_figure_is_a_part_of(skeleton: Skeleton, head_size: float):
+    truth = truth_of(skeleton, *range(8), head_size=head_size)
+    found = perfect(truth)
+    off = torch.linspace(0, 30, 8)[:, None, None]
+    found = replace(found, image_xy=found.image_xy + off)
+
+    line = curve(found, truth, skeleton)
+    main = score(found, truth, skeleton).value
+
+    values = [value for _, value in line]
+    assert 0.1 < main < 0.9
+    assert main == pytest.approx(dict(line)[0.5] if head_size > 0 else np.mean(values))
+    assert values == sorted(values, reverse=not head_size > 0)
 
 
 def test_the_order_of_rows_does_not_matter():

@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 import time
@@ -20,6 +21,12 @@ from hrnet_ray.tracking import database_uri
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
+DRAWN = [
+    *("data/samples.png", "data/samples_augmented.png"),
+    *("plots/curves.png", "plots/pck_curve.png", "plots/per_keypoint.png", "plots/worst16.png"),
+]
+
+
 def test_two_workers_train_score_and_leave_what_a_run_leaves(tiny, here, tigers, tmp_path, capsys):
     outcome = fit(tiny, here)
 
@@ -34,10 +41,17 @@ def test_two_workers_train_score_and_leave_what_a_run_leaves(tiny, here, tigers,
     poses = json.loads((outcome.folder / "predictions" / "val.coco.json").read_text())
     assert len(poses) == tigers.splits["val"].rows
     worst = f"plots/worst16/epoch_{outcome.best_epoch:04d}.jpg"
-    for picture in ("plots/curves.png", "plots/fixed16/epoch_0001.jpg", worst):
+    for picture in (*DRAWN, "plots/fixed16/epoch_0001.jpg", worst):
         assert read(outcome.folder / picture).std() > 10  # something is drawn
     assert "epoch   2/2" in capsys.readouterr().out
-
+    assert "epoch   2/2" in (outcome.folder / "log.txt").read_text()
+    assert tigers.digest[:12] in (outcome.folder / "data" / "check.html").read_text()
+    environment = json.loads((outcome.folder / "environment.json").read_text())
+    assert environment["cluster"]["cpus"] >= 2
+    assert (tmp_path / "runs" / "latest").resolve() == outcome.folder.resolve()
+    with (outcome.folder / "plots" / "pck_curve.csv").open() as file:
+        at_oks = [float(line["value"]) for line in csv.DictReader(file)]
+    assert sum(at_oks) / len(at_oks) == pytest.approx(outcome.best)
     _mlflow_tells_the_same(tmp_path, tigers, epochs)
 
     started = time.monotonic()
@@ -99,8 +113,7 @@ def test_a_row_that_rots_is_named_once_counted_and_not_fatal(tiny, here, tigers,
     said = capsys.readouterr().out
     assert said.count(f"skipped: train {name} #{row}") == 1
     listed = (run.folder / "data" / "skipped.csv").read_text()
-    assert f"train,{row},{name},changed since it was prepared" in listed
-    assert len(listed.splitlines()) == 2
+    assert listed.splitlines()[1:] == [f"train,{name},changed since it was prepared,row {row}"]
 
 
 def test_a_gpu_that_is_not_there_is_refused_in_seconds(tiny, here):

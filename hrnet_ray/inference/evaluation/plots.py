@@ -1,32 +1,27 @@
 """Pictures of an evaluation: its curve, and the instances that went worst."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from hrnet_ray.data import pictures
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.inference.crop_sheet import poses_on_crops
 from hrnet_ray.inference.evaluation.evaluation import Evaluation
 from hrnet_ray.inference.evaluation.rows import crops_of
-from hrnet_ray.inference.plots import per_keypoint, write_figure
+from hrnet_ray.inference.plots import pck_curve, per_keypoint
 
 WORST = 16
-COLOURS = ("#2d6ec8", "#c8502d")
 NOWHERE = -1e9  # beyond any crop, where nothing is drawn
-
-Curve = Sequence[tuple[float, float]]
 
 
 def draw(evaluation: Evaluation, manifest: Manifest, out: Path) -> list[Path]:
-    """Write pck_curve.png, per_keypoint.png and worst16.jpg, and return their paths."""
+    """Write pck_curve.png, per_keypoint.png and worst16.png, and return their paths."""
     assessment, against = evaluation.judged.assessment, evaluation.against
     curves = {_short(evaluation.judged.name): assessment.curve}
     if against:
         curves[f"against {_short(against.other.name)}"] = against.other.assessment.curve
-    paths = [out / name for name in ("pck_curve.png", "per_keypoint.png", "worst16.jpg")]
+    paths = [out / name for name in ("pck_curve.png", "per_keypoint.png", "worst16.png")]
     pck_curve(paths[0], curves, main=assessment.main)
     values = {name: score.value for name, score in assessment.per_keypoint.items()}
     kind = assessment.main.split("_")[0]
@@ -34,25 +29,6 @@ def draw(evaluation: Evaluation, manifest: Manifest, out: Path) -> list[Path]:
     per_keypoint(paths[1], values, of=by, on=evaluation.question.split)
     pictures.write(paths[2], worst(evaluation, manifest))
     return paths
-
-
-def pck_curve(path: Path, curves: Mapping[str, Curve], *, main: str) -> None:
-    """PCKh over its threshold, or AP over the OKS that a pose must reach."""
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
-    axes = figure.subplots()
-    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
-        axes.plot(*zip(*curve, strict=True), color=colour, label=name, marker=".", markersize=4)
-    by_head = main.startswith("PCKh")
-    axes.set(
-        xlabel="threshold, in head sizes" if by_head else "OKS that a pose must reach",
-        ylabel="PCKh (mean)" if by_head else "AP",
-        ylim=(0, 1.02),
-        title="PCKh over its threshold" if by_head else "AP over the OKS threshold",
-    )
-    axes.grid(alpha=0.3)
-    if len(curves) > 1:
-        axes.legend(fontsize=8)
-    write_figure(path, figure)
 
 
 def worst(evaluation: Evaluation, manifest: Manifest) -> np.ndarray:

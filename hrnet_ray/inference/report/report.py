@@ -70,3 +70,14 @@ def write_report(
         if tiles:
             pictures.write(out / f"{name}.png", as_sheet(tiles))
     return path
+
+
+def closing(counts: Counts, page: Path) -> str:
+    """One line: how much there is to look at, and where."""
+    kinds = counts.worth_a_look()
+    if not kinds and not counts.doubts:
+        return f"nothing unusual; page: {page}"
+    gravest = [f"{kind}: {number:,}" for kind, number in list(kinds.items())[:2]]
+    more = len(kinds) - len(gravest) + len(counts.doubts)
+    rest = [f"{more} more kind{'s' if more > 1 else ''} of things"] if more else []
+    return f"worth a look: {'; '.join([*gravest, *rest])}; page: {page}"

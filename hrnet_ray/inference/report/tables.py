@@ -4,6 +4,7 @@ import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from hrnet_ray.data.manifest import SKIPPED
 from hrnet_ray.inference.report.counts import Counts, SplitCounts
 from hrnet_ray.text import cell
 
@@ -57,7 +58,7 @@ def write_suspects(counts: Counts, path: Path) -> None:
 def write_skipped(counts: Counts, path: Path) -> None:
     """Everything that was left out when the data was prepared, one thing a line."""
     lines = [(name, *thing) for name, split in counts.splits.items() for thing in split.skipped]
-    _write(path, ("split", "item", "reason", "detail"), lines)
+    _write(path, SKIPPED, lines)
 
 
 def _write(path: Path, heads: tuple[str, ...], lines: Iterable[tuple[str | int, ...]]) -> None:

@@ -21,6 +21,7 @@ from hrnet_ray.runtime import stop_sign
 from hrnet_ray.runtime.hosts import TrialHost
 from hrnet_ray.runtime.ingest import LostRows, Stored
 from hrnet_ray.runtime.job import Job
+from hrnet_ray.runtime.log_file import keep_story
 from hrnet_ray.runtime.machines import Share
 from hrnet_ray.runtime.run_folder import made_with
 from hrnet_ray.runtime.studies.latency import TimedHost
@@ -56,6 +57,7 @@ def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) ->
     except HrnetRayError as error:
         if isinstance(error, LostRows) and plan.cluster.workers == 1:
             raise
+        keep_story(folder)
         amend(plan.folder, config[NUMBER], partial(failed, error=error))
     if stop_sign.read(folder) == "saved":
         threading.Event().wait()  # to be ended: one that returns would be a finished trial to Tune

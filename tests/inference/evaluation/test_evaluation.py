@@ -230,7 +230,7 @@ def test_plots_and_page_are_complete(
         paths = draw(evaluation, manifest, tmp_path)
 
         assert [path.name for path in paths] == [
-            *("pck_curve.png", "per_keypoint.png", "worst16.jpg"),
+            *("pck_curve.png", "per_keypoint.png", "worst16.png"),
         ]
         html = page(evaluation, paths)
         assert html.count("data:image/jpeg;base64,") == 3

@@ -1,0 +1,38 @@
+"""A look at the data where a run begins, by the run's own recipe: `data/` of its folder."""
+
+from pathlib import Path
+
+from hrnet_ray.config import Experiment
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.inference.report.counts import count
+from hrnet_ray.inference.report.report import closing, write_report
+from hrnet_ray.runtime.progress import counter
+from hrnet_ray.runtime.recipes import recipe_of
+from hrnet_ray.runtime.records import tolerated
+
+MANY = 5_000
+"""Rows, from which on it takes seconds, and says how far it is."""
+
+
+def look_at_data(run_folder: Path, experiment: Experiment, manifest: Manifest) -> None:
+    """Write what `hrnet-ray check` writes, once; say what deserves a look before it is learnt.
+
+    A training goes on without it.
+    """
+    out = run_folder / "data"
+    if (out / "check.html").is_file():
+        return
+    many = sum(split.rows for split in manifest.splits.values()) >= MANY
+    with tolerated(run_folder, "the look at the data"):
+        counts = count(
+            manifest, progress=(lambda split: counter(f"looked at {split}")) if many else None
+        )
+        page = write_report(
+            manifest,
+            out,
+            recipe=recipe_of(experiment, manifest),
+            sigma=experiment.heatmap.sigma,
+            rounded=experiment.heatmap.rounded,
+            counts=counts,
+        )
+        print(f"the data: {closing(counts, page)}", flush=True)
