@@ -5,9 +5,10 @@ Left and right are told by name: `left_knee` mirrors to `right_knee`.
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ class Skeleton:
     """Sigma sets that others score with, by their name. Reported beside, never instead."""
     upper_body: tuple[int, ...] = ()
     """Indices that count as the upper half when an augmentation cuts a body in two."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Left and right, where the names do not tell."""
 
     def __post_init__(self) -> None:
         where = f"skeleton {self.name!r}"
@@ -42,10 +45,13 @@ class Skeleton:
             raise DataError("a skeleton without keypoints", where, "name its keypoints in order")
         if doubled := sorted(k for k, times in Counter(self.keypoints).items() if times > 1):
             raise DataError(f"keypoints named twice: {doubled}", where, "give each its own name")
-        if strays := sorted({end for bone in self.bones for end in bone} - set(self.keypoints)):
-            raise DataError(
-                f"bones name no such keypoint: {strays}", where, f"use {', '.join(self.keypoints)}"
-            )
+        for entry, named in (("bones", self.bones), ("pairs", self.pairs)):
+            if strays := sorted({end for pair in named for end in pair} - set(self.keypoints)):
+                raise DataError(
+                    f"{entry} name no such keypoint: {strays}",
+                    where,
+                    f"use {', '.join(self.keypoints)}",
+                )
         for sigmas in filter(None, (self.oks_sigmas, *self.other_oks_sigmas.values())):
             if len(sigmas) != len(self):
                 raise DataError(
@@ -66,13 +72,29 @@ class Skeleton:
     def flip_order(self) -> tuple[int, ...]:
         """Where each keypoint's mirror image stands: `pose[flip_order]` is the mirrored pose."""
         place = {name: index for index, name in enumerate(self.keypoints)}
-        if lonely := [name for name in self.keypoints if mirrored_name(name) not in place]:
+        given = dict([*self.pairs, *((right, left) for left, right in self.pairs)])
+        mirrored = {name: given.get(name) or _partner(name, place) for name in place}
+        if lonely := [name for name, other in mirrored.items() if other not in place]:
             raise DataError(
-                f"{lonely[0]!r} has no keypoint {mirrored_name(lonely[0])!r} to change places with",
+                f"{lonely[0]!r} has no keypoint {mirrored[lonely[0]]!r} to change places with",
                 f"skeleton {self.name!r}",
                 "name both sides alike (left_knee, right_knee), or drop the side from the name",
             )
-        return tuple(place[mirrored_name(name)] for name in self.keypoints)
+        if unequal := [name for name, other in mirrored.items() if mirrored[other] != name]:
+            raise DataError(
+                f"it is not clear what {unequal[0]!r} changes places with in a mirror",
+                f"skeleton {self.name!r}",
+                "name both sides alike (left_knee, right_knee), or each in one pair of `pairs`",
+            )
+        return tuple(place[other] for other in mirrored.values())
+
+    @cached_property
+    def lefts(self) -> tuple[int, ...]:
+        """The keypoints of the left side, each of which has a right one."""
+        places = enumerate(zip(self.keypoints, self.flip_order, strict=True))
+        return tuple(
+            k for k, (name, other) in places if _is_left(name, self.keypoints[other], k < other)
+        )
 
     @property
     def scoring_sigmas(self) -> tuple[float, ...]:
@@ -81,21 +103,68 @@ class Skeleton:
 
 
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_MARKS = "_- ."
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z]")
+"""`leftKnee`, `LKnee` and `left_knee` have two words each; what is no letter stands alone."""
 
 
 def mirrored_name(name: str) -> str:
-    """The name after a mirror: `left_knee` -> `right_knee`, `L_Knee` -> `R_Knee`, `knee-left`.
+    """The name after a mirror: `left_knee` -> `right_knee`, `L_Knee` -> `R_Knee`, `kneeLeft`.
 
-    A side is the first or the last word of a name. Whatever has no side is its own mirror image.
+    Left or right is a word anywhere in a name; L or R its first or its last, with a mark between.
+    Whatever has no side is its own mirror image.
     """
-    for separator in ("_", "-", " ", "."):
-        words = name.split(separator)
-        for at in (0, -1):
-            side = _SIDES.get(words[at].lower())
-            if len(words) > 1 and side:
-                words[at] = _in_case_of(words[at], side)
-                return separator.join(words)
+    words = _WORDS.findall(name)
+    for at, word in enumerate(words):
+        side = word.lower()
+        clear = side in ("left", "right") or (side in _SIDES and _stands_apart(words, at))
+        if clear and len(words) > 1:
+            return _with_other_side(words, at)
     return name
+
+
+def _stands_apart(words: Sequence[str], at: int) -> bool:
+    """Whether a word is the first or the last, with a mark like `_` towards the others."""
+    first, last = at == 0, at == len(words) - 1
+    return first != last and words[1 if first else -2] in _MARKS and (first or last)
+
+
+def _partner(name: str, there: Collection[str]) -> str:
+    """The mirrored name; of less clear ones (`LKnee`, `lknee`, `leftknee`) one that is there."""
+    mirrored = mirrored_name(name)
+    if mirrored != name:
+        return mirrored
+    return next((other for other in _guesses(name) if other in there), name)
+
+
+def _guesses(name: str) -> Iterator[str]:
+    """A side that is one of the words after all, or a part of one."""
+    words = _WORDS.findall(name)
+    for at, word in enumerate(words):
+        if word.lower() in _SIDES:
+            yield _with_other_side(words, at)
+    for side, other in _SIDES.items():
+        if name.lower().startswith(side):
+            yield _in_case_of(name[: len(side)], other) + name[len(side) :]
+        if len(side) > 1 and name.lower().endswith(side):
+            yield name[: -len(side)] + _in_case_of(name[-len(side) :], other)
+
+
+def _is_left(name: str, mirrored: str, first: bool) -> bool:
+    """Told by the letter in which a pair's names differ first; else, `first` tells."""
+    differing = zip(name.lower(), mirrored.lower(), strict=False)
+    own, other = next((both for both in differing if both[0] != both[1]), ("", ""))
+    return name != mirrored and (own == "l" if {own, other} == {"l", "r"} else first)
+
+
+def _with_other_side(words: Sequence[str], at: int) -> str:
+    mirrored = _in_case_of(words[at], _SIDES[words[at].lower()])
+    return "".join([*words[:at], mirrored, *words[at + 1 :]])
+
+
+def plain_name(name: str) -> str:
+    """`Left Ear`, `left-ear` and `LeftEar` are `left_ear`."""
+    return "_".join(word.lower() for word in _WORDS.findall(name) if word not in _MARKS)
 
 
 def _in_case_of(model: str, word: str) -> str:
@@ -131,6 +200,7 @@ def to_dict(skeleton: Skeleton) -> dict[str, Any]:
         "oks_sigmas": list(skeleton.oks_sigmas) if skeleton.oks_sigmas else None,
         "other_oks_sigmas": {k: list(v) for k, v in skeleton.other_oks_sigmas.items()},
         "upper_body": [skeleton.keypoints[index] for index in skeleton.upper_body],
+        **({"pairs": [list(pair) for pair in skeleton.pairs]} if skeleton.pairs else {}),
     }
 
 
@@ -140,7 +210,7 @@ def from_dict(values: Mapping[str, Any], *, where: str) -> Skeleton:
     Raises:
         DataError: an entry that is unknown, or not of the form that `to_dict` gives it.
     """
-    known = {"name", "keypoints", "bones", "oks_sigmas", "other_oks_sigmas", "upper_body"}
+    known = {entry.name for entry in fields(Skeleton)}
     if strays := sorted(map(str, set(values) - known)):
         raise DataError(
             f"unknown entries {strays} in a skeleton", where, f"use {', '.join(sorted(known))}"
@@ -160,7 +230,8 @@ def from_dict(values: Mapping[str, Any], *, where: str) -> Skeleton:
     parts: dict[str, Any] = {
         "name": str(values.get("name", "custom")),
         "keypoints": keypoints,
-        "bones": _bones(values.get("bones"), where),
+        "bones": _pairs(values.get("bones"), "bones", where),
+        "pairs": _pairs(values.get("pairs"), "pairs", where),
         "oks_sigmas": _sigmas(values.get("oks_sigmas"), "oks_sigmas", where),
         "other_oks_sigmas": {
             str(name): _sigmas(sigmas, "other_oks_sigmas", where) or ()
@@ -185,13 +256,13 @@ def _names(values: object, entry: str, where: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def _bones(values: object, where: str) -> tuple[tuple[str, str], ...]:
+def _pairs(values: object, entry: str, where: str) -> tuple[tuple[str, str], ...]:
     pairs = [] if values is None else values
     if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
-        raise _unlike("bones", where, "[[left_ear, nose], [nose, tail]]")
-    named = [_names(pair, "bones", where) for pair in pairs]
+        raise _unlike(entry, where, "[[left_ear, nose], [nose, tail]]")
+    named = [_names(pair, entry, where) for pair in pairs]
     if not all(len(pair) == 2 for pair in named):
-        raise _unlike("bones", where, "[[left_ear, nose], [nose, tail]]")
+        raise _unlike(entry, where, "[[left_ear, nose], [nose, tail]]")
     return tuple((pair[0], pair[1]) for pair in named)
 
 

@@ -53,10 +53,55 @@ def test_atrw_has_the_challenge_sigmas_and_mmposes_beside_them():
         ("nose", "nose"),
         ("upright", "upright"),
         ("left", "left"),
+        ("leftKnee", "rightKnee"),
+        ("KneeRight", "KneeLeft"),
+        ("front_left_paw", "front_right_paw"),
+        ("front left paw", "front right paw"),
+        ("knee (left)", "knee (right)"),
+        ("LEFT_EYE", "RIGHT_EYE"),
+        ("rear_paw", "rear_paw"),
+        ("L1", "L1"),
     ],
 )
 def test_a_mirror_changes_only_the_side(name, mirrored):
     assert mirrored_name(name) == mirrored
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        *(("LKnee", "RKnee"), ("lknee", "rknee"), ("Knee_L_1", "Knee_R_1"), ("kneeL", "kneeR")),
+        *(("leftknee", "rightknee"), ("kneeLEFT", "kneeRIGHT"), ("left", "right"), ("l", "r")),
+    ],
+)
+def test_a_less_clear_side_is_one_where_its_partner_is_there(left: str, right: str):
+    both = Skeleton(name="fox", keypoints=("nose", right, left))
+    alone = ("rear", "leg", "L1", "tail")
+
+    assert both.flip_order == (0, 2, 1)
+    assert both.lefts == (2,)
+    assert Skeleton(name="fox", keypoints=alone).flip_order == (0, 1, 2, 3)
+
+
+def test_pairs_can_be_named_where_names_have_no_side():
+    fins = Skeleton(name="fish", keypoints=("fin_a", "mouth", "fin_b"), pairs=(("fin_a", "fin_b"),))
+
+    assert fins.flip_order == (2, 1, 0)
+    assert fins.lefts == (0,)
+    assert from_dict(to_dict(fins), where="x") == fins
+    assert "pairs" not in to_dict(ATRW)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "what"),
+    [
+        ((("fin_a", "fin_c"),), "pairs name no such keypoint"),
+        ((("fin_a", "mouth"), ("mouth", "fin_b")), "not clear what 'fin_b' changes places with"),
+    ],
+)
+def test_pairs_that_are_none_are_refused(pairs, what):
+    with pytest.raises(DataError, match=what):
+        Skeleton(name="fish", keypoints=("fin_a", "mouth", "fin_b"), pairs=pairs)
 
 
 def test_a_left_without_its_right_is_refused():

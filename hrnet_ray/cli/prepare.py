@@ -24,6 +24,7 @@ from hrnet_ray.data.sources import Source, shared_pictures
 from hrnet_ray.data.storage import open_folder
 from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.progress import counter
+from hrnet_ray.skeletons import DEFAULT_OKS_SIGMA, SKELETONS, Skeleton
 
 MANY = 2_000
 """Instances from which on Ray is worth its start."""
@@ -88,6 +89,20 @@ def _ray_maker(address: str | None) -> Make:
     return make
 
 
+def _about_sigmas(skeleton: Skeleton) -> str:
+    """By what OKS will measure, where that was not asked for by name."""
+    known = next((one for one in SKELETONS.values() if one.keypoints == skeleton.keypoints), None)
+    if known and known.oks_sigmas == skeleton.oks_sigmas:
+        taken = known.oks_sigmas and known.name != skeleton.name
+        return f"its keypoints are those of {known.name!r}: OKS uses their sigmas" if taken else ""
+    if skeleton.oks_sigmas:
+        return ""
+    return (
+        f"no sigmas are known: OKS uses {DEFAULT_OKS_SIGMA:g} for each keypoint (a --skeleton in "
+        "YAML may have `oks_sigmas`)"
+    )
+
+
 def _tell(manifest: Manifest, sources: dict[str, Source]) -> None:
     print(f"{manifest.name}: {len(manifest.skeleton)} keypoints, version {manifest.digest[:12]}")
     for name, split in manifest.splits.items():
@@ -97,6 +112,8 @@ def _tell(manifest: Manifest, sources: dict[str, Source]) -> None:
         )
         for note in split.notes:
             print(f"  note: {note}")
+    if note := _about_sigmas(manifest.skeleton):
+        print(f"  note: {note}")
     if both := shared_pictures(sources["train"], sources["val"]):
         print(f"  note: {len(both):,} pictures are in both splits; scores on them say little")
     aside = "" if manifest.folder.is_local else f" --out runs/check-{manifest.name}"

@@ -17,6 +17,13 @@ PAPER, INK = (250, 250, 248), (40, 40, 40)
 DIMMED = 0.4  # of a crop under its heatmaps
 
 
+def side_colours(skeleton: Skeleton) -> list[tuple[int, int, int]]:
+    """The colour of each keypoint, by its side."""
+    sided = {k: RIGHT for k, other in enumerate(skeleton.flip_order) if k != other}
+    sided |= dict.fromkeys(skeleton.lefts, LEFT)
+    return [sided.get(k, MIDDLE) for k in range(len(skeleton))]
+
+
 def side_colour(name: str) -> tuple[int, int, int]:
     """The colour of a keypoint, told by the side in its name."""
     for own, mirrored in zip(name.lower(), mirrored_name(name).lower(), strict=False):
@@ -41,16 +48,16 @@ def draw_pose(
     """
     picture = np.ascontiguousarray(picture).copy()
     place = {name: index for index, name in enumerate(skeleton.keypoints)}
+    colours = side_colours(skeleton)
     points = [tuple(map(int, point)) for point in np.rint(np.nan_to_num(xy)).clip(-1e4, 1e4)]
     for one, other in skeleton.bones:
         a, b = place[one], place[other]
         if shown[a] and shown[b]:
-            sided = one if side_colour(one) != MIDDLE else other
-            colour = plain or side_colour(sided)
+            colour = plain or (colours[a] if colours[a] != MIDDLE else colours[b])
             cv2.line(picture, points[a], points[b], colour, thickness, cv2.LINE_AA)
-    for name, index in place.items():
+    for index in place.values():
         if shown[index]:
-            colour = plain or side_colour(name)
+            colour = plain or colours[index]
             cv2.circle(picture, points[index], thickness + 1, colour, -1, cv2.LINE_AA)
             if plain is None:
                 cv2.circle(picture, points[index], thickness + 1, (255, 255, 255), 1, cv2.LINE_AA)
@@ -73,7 +80,7 @@ def glow(crop: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton) -> np.ndarr
     # A cell stands at a multiple of the stride, not in the middle of its pixels: no half here.
     zoom = np.diag([width / heatmaps.shape[2], height / heatmaps.shape[1]])
     into = np.concatenate([zoom, np.zeros((2, 1))], 1)
-    colours = np.array([side_colour(name) for name in skeleton.keypoints], np.float32)
+    colours = np.array(side_colours(skeleton), np.float32)
     highest = np.nan_to_num(heatmaps, posinf=1).max(0).clip(0, 1).astype(np.float32)
     light = colours[np.nan_to_num(heatmaps).argmax(0)] * highest[..., None]
     strength = cv2.warpAffine(highest, into, (width, height))[..., None]

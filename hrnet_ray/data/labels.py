@@ -37,6 +37,7 @@ class Reason(StrEnum):
     TURNED_PICTURE = "turned picture"
     CANCELLED = "cancelled"
     OTHER_ANNOTATION = "other annotation"
+    OTHER_CATEGORY = "other category"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class Instance:
     """float64 [K, 2]; (0, 0) where hidden."""
     visible: np.ndarray
     """bool [K]: labelled, so learnt and scored."""
+    told_wh: tuple[float, float] | None = None
+    """Size of the picture where the annotations tell it."""
 
 
 @dataclass(frozen=True)

@@ -227,8 +227,17 @@ def _split(
             for report in reports
             if report.rows
         ],
-        notes=[*labels.notes, *_turned(reports)],
+        notes=[*labels.notes, *_turned(reports), *_resized(reports)],
     )
+
+
+def _resized(reports: Sequence[ShardReport]) -> list[str]:
+    """A note on pictures that were resized, or exchanged, after they were labelled."""
+    names = sorted({name for report in reports for name in report.resized})
+    if not names:
+        return []
+    what = f"{len(names):,} pictures have another size than the annotations tell"
+    return [f"{what}, so labels may lie elsewhere: {shortened(names)}"]
 
 
 def _turned(reports: Sequence[ShardReport]) -> list[str]:

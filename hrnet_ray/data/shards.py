@@ -64,6 +64,8 @@ class ShardReport:
     skipped: list[Skipped]
     turned: list[str] = field(default_factory=list)
     """Pictures that ask to be shown turned, which nobody here does."""
+    resized: list[str] = field(default_factory=list)
+    """Pictures of another size than the annotations tell, with both sizes."""
 
 
 def write_shard(task: ShardTask, *, threads: int = 1, tell: Tell | None = None) -> ShardReport:
@@ -76,8 +78,9 @@ def write_shard(task: ShardTask, *, threads: int = 1, tell: Tell | None = None) 
     digests: list[str] = []
     skipped: list[Skipped] = []
     turned: set[str] = set()
+    resized: set[str] = set()
     sink = pa.BufferOutputStream()
-    made = _rows(task, threads, skipped, turned, tell or (lambda _: None))
+    made = _rows(task, threads, skipped, turned, resized, tell or (lambda _: None))
     shape = rows.schema(len(task.skeleton)).with_metadata(
         {"skeleton": json.dumps(to_dict(task.skeleton))}
     )
@@ -97,6 +100,7 @@ def write_shard(task: ShardTask, *, threads: int = 1, tell: Tell | None = None) 
         row_digests=digests,
         skipped=skipped,
         turned=sorted(turned),
+        resized=sorted(resized),
     )
 
 
@@ -107,14 +111,19 @@ def _row_digest(row: dict[str, Any]) -> str:
 
 
 def _rows(
-    task: ShardTask, threads: int, skipped: list[Skipped], turned: set[str], tell: Tell
+    task: ShardTask,
+    threads: int,
+    skipped: list[Skipped],
+    turned: set[str],
+    resized: set[str],
+    tell: Tell,
 ) -> Iterator[dict[str, Any]]:
     """Rows in the order of the annotations. OpenCV lets go of the GIL, so threads help."""
     same = (list(group) for _, group in groupby(task.instances, lambda found: found.image))
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         run = pool.map if pool else map
         while window := list(islice(same, 8 * threads)):  # bounds what waits in memory
-            for made in run(lambda group: _rows_of_picture(task, group, turned), window):
+            for made in run(lambda group: _rows_of_picture(task, group, turned, resized), window):
                 for each in made:
                     tell(1)
                     if isinstance(each, Skipped):
@@ -124,7 +133,7 @@ def _rows(
 
 
 def _rows_of_picture(
-    task: ShardTask, instances: list[Instance], turned: set[str]
+    task: ShardTask, instances: list[Instance], turned: set[str], resized: set[str]
 ) -> list[dict[str, Any] | Skipped]:
     """The rows of neighbours in one picture, which is read and decoded once."""
     name = instances[0].image
@@ -137,6 +146,9 @@ def _rows_of_picture(
         return [Skipped(name, picture.reason, picture.detail)] * len(instances)
     if asks_to_be_turned(data):
         turned.add(name)
+    elif (told := instances[0].told_wh) and told != picture.shape[1::-1]:
+        height, width = picture.shape[:2]
+        resized.add(f"{name} ({width} x {height}, told {told[0]:g} x {told[1]:g})")
     if task.kind == "exact":
         return [rows.exact_row(instance, data) for instance in instances]
     return [

@@ -6,9 +6,10 @@ from hrnet_ray.config import Experiment
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.inference.report.counts import count
 from hrnet_ray.inference.report.report import closing, write_report
+from hrnet_ray.runtime.log_file import LOG, keep_story
 from hrnet_ray.runtime.progress import counter
 from hrnet_ray.runtime.recipes import recipe_of
-from hrnet_ray.runtime.records import tolerated
+from hrnet_ray.runtime.records import append_fault
 
 MANY = 5_000
 """Rows, from which on it takes seconds, and says how far it is."""
@@ -23,7 +24,7 @@ def look_at_data(run_folder: Path, experiment: Experiment, manifest: Manifest) -
     if (out / "check.html").is_file():
         return
     many = sum(split.rows for split in manifest.splits.values()) >= MANY
-    with tolerated(run_folder, "the look at the data"):
+    try:
         counts = count(
             manifest, progress=(lambda split: counter(f"looked at {split}")) if many else None
         )
@@ -35,4 +36,9 @@ def look_at_data(run_folder: Path, experiment: Experiment, manifest: Manifest) -
             rounded=experiment.heatmap.rounded,
             counts=counts,
         )
+    except Exception as error:  # a picture that nobody thought of costs no training
+        keep_story(run_folder)
+        said = f"no page of the data ({type(error).__name__}, see {LOG})"
+        append_fault(run_folder, "no_look", said)
+    else:
         print(f"the data: {closing(counts, page)}", flush=True)

@@ -2,8 +2,9 @@
 
 resolved.json command.txt environment.json metrics.jsonl faults.jsonl summary.json log.txt, and the
 folders data/ plots/ predictions/ model/ ray/ (the checkpoints). MLflow's artifact tree has the same
-names. For MLflow alone: tracked.json (what it shall know besides), system.jsonl (how busy the
-machine was), told.json (what it knows). `runs/latest` leads to the run that was asked for last.
+names. For MLflow alone: run.id (by which its run is found), tracked.json (what it shall know
+besides), system.jsonl (how busy the machine was), told.json (what it knows). `runs/latest` leads to
+the run that was asked for last.
 """
 
 import json

@@ -23,6 +23,7 @@ from hrnet_ray.tracking.story import (
     DataVersion,
     Figure,
     Story,
+    key_of,
     read_story,
     stories_below,
     write_story,
@@ -106,12 +107,13 @@ class Run:
     ) -> "Run":
         """Begin the story of a folder, or go on with it: the same folder is always the same run.
 
-        Settings and name stay those of the first time; tags are those of the last.
+        One that was removed and made again is another. Settings and name stay those of the first
+        time; tags are those of the last.
         """
         story = _story_of(folder) or Story(
             experiment=board.experiment,
             storage=os.path.relpath(board.storage, folder),
-            key=str(folder),
+            key=key_of(folder),
             name=name,
             began_ms=_now_ms(),
             params={name: without_secrets(str(value)) for name, value in params.items()},

@@ -17,6 +17,7 @@ from pathlib import Path
 from hrnet_ray.errors import ClusterError
 from hrnet_ray.text import without_secrets
 from hrnet_ray.tracking.server import FAILURES, KEY, allowed  # before mlflow: it sets its limits
+from hrnet_ray.tracking.story import known_key
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
@@ -140,7 +141,9 @@ class Registry:
 
     def run_of(self, folder: Path, experiment: str) -> Run | None:
         """The run that tells of a run folder."""
-        key = sha256(str(folder.absolute()).encode()).hexdigest()
+        if not (known := known_key(folder)):
+            return None
+        key = sha256(known.encode()).hexdigest()
         with self.answering():
             if not (found := self.client.get_experiment_by_name(experiment)):
                 return None

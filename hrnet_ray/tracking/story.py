@@ -6,12 +6,15 @@ name, settings and tags, whose trial it is, how it ended. The epochs stand in `m
 
 import json
 import os
+import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 STORY = "tracked.json"
+ID = "run.id"
 RUNNING = "RUNNING"
 LOST = {"lost": "true"}
 """The tag of a run whose command was gone before it could say how the run ended."""
@@ -59,6 +62,30 @@ class Story:
     """Files and folders of the run's own tree to be copied."""
     status: str = RUNNING
     ended_ms: int | None = None
+
+
+def key_of(folder: Path) -> str:
+    """The key of a run folder: drawn once, and kept in a file of its own.
+
+    A folder that was removed and made again is another run, and so is one of the same path on
+    another machine. It stays when the folder is moved, and when its story cannot be read.
+    """
+    if known := known_key(folder):
+        return known
+    drawn = uuid.uuid4().hex
+    with suppress(OSError):  # a full disk keeps no story either
+        write_whole(folder / ID, drawn)
+    return drawn
+
+
+def known_key(folder: Path) -> str | None:
+    """The key of a run folder that MLflow may have heard of."""
+    with suppress(OSError, ValueError):
+        if story := read_story(folder):
+            return story.key
+    with suppress(OSError, ValueError):
+        return (folder / ID).read_text(encoding="utf-8").strip() or None
+    return None
 
 
 def write_story(folder: Path, story: Story) -> None:

@@ -5,7 +5,7 @@ labelling tools are known to write wrong is put right or skipped, and told (`Lab
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,16 @@ from hrnet_ray.data.readers.label_studio_tasks import is_export
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 
+LEAST_OF_BOX, MOST_OF_BOX = 0.05, 1.1
+"""A thing fills so much of its box; OKS measures errors by the root of its area."""
+
 
 def read_coco(annotations: Path, *, skeleton: Skeleton | None = None) -> Labels:
     """Read one annotation file; without a `skeleton`, its categories give it.
 
-    An instance without labelled keypoints, with an empty box, or marked as a crowd is skipped,
-    as in the published loaders, and named. Label Studio's own JSON is known, and read as such.
+    An instance without labelled keypoints, with an empty box, marked as a crowd, or of a category
+    with another number of keypoints than the `skeleton`'s, is skipped and named. Label Studio's own
+    JSON is known, and read as such.
 
     Raises:
         DataError: the file is no COCO document, or an annotation in it does not fit.
@@ -46,14 +50,20 @@ def read_coco(annotations: Path, *, skeleton: Skeleton | None = None) -> Labels:
     images = coco_document.by_id(document["images"], "image", annotations)
     coco_document.by_id(document["annotations"], "annotation", annotations)  # no two of one id
     if skeleton is None:
-        skeleton = coco_document.skeleton_of(document, annotations)
+        skeleton = coco_document.completed(coco_document.skeleton_of(document, annotations))
+        told = []
     else:
-        coco_document.check_order(document, skeleton, annotations)
+        told = coco_document.check_order(document, skeleton, annotations)
+    others = coco_document.other_categories(document, skeleton, annotations)
     repaired = label_studio_coco.repaired(document, images)
     instances, skipped, defects = [], [], Defects()
     for at, annotation in enumerate(repaired.annotations):
         where = f"{annotations.name}: annotations[{at}] (id {annotation['id']})"
         image = _image_of(annotation, repaired.images, where)
+        category = annotation.get("category_id")
+        if is_id(category) and category in others:
+            skipped.append(Skipped(_item(annotation, _file_name(image)), Reason.OTHER_CATEGORY))
+            continue
         try:
             found = _instance(annotation, image, skeleton, where, defects)
         except ValueError as error:
@@ -65,7 +75,7 @@ def read_coco(annotations: Path, *, skeleton: Skeleton | None = None) -> Labels:
                 _item(annotation, found.image), Reason.MERGED_POSES, "one pose, several boxes"
             )
         (skipped if isinstance(found, Skipped) else instances).append(found)
-    notes = [f"{annotations.name}: {note}" for note in repaired.notes]
+    notes = [f"{annotations.name}: {note}" for note in (*told, *repaired.notes)]
     notes += defects.notes(annotations.name, len(repaired.annotations))
     return Labels(
         source=annotations, skeleton=skeleton, instances=instances, skipped=skipped, notes=notes
@@ -101,10 +111,11 @@ def _instance(
         image=name,
         category_id=_category_id(annotation),
         box_xywh=box,
-        area=_not_negative(annotation, "area") or box[2] * box[3],
+        area=_area(annotation, box, written, defects),
         head_size=math.nan,
         image_xy=np.where(visible[:, None], xyv[:, :2], 0.0),
         visible=visible,
+        told_wh=_size(image) if all(map(math.isfinite, _size(image))) else None,
     )
 
 
@@ -151,14 +162,16 @@ def _boxes(
 ) -> tuple[np.ndarray, tuple[float, float, float, float] | None]:
     """The box as written, and as published: that of the whole W x H picture is (W-1) x (H-1).
 
-    A box of four zeros (CVAT writes them beside keypoints) is taken around the points.
+    Without one, or with four zeros (CVAT writes them beside keypoints), it is taken around the
+    points.
     """
     bbox = annotation.get("bbox")
     written = numbers([0, 0, 0, 0] if bbox in (None, []) else bbox, 4, "bbox")
     x, y, w, h = written.tolist()
     if not written.any():
         defects.count(Defect.BOX_OF_ZEROS)
-        (x, y), (w, h) = points.min(0).tolist(), (np.ptp(points, 0) + 1).tolist()
+        low = points.min(0).clip(min=0)
+        (x, y), (w, h) = low.tolist(), (points.max(0) - low + 1).tolist()
     width, height = _size(image)
     x1, y1 = max(0.0, x), max(0.0, y)
     x2 = min(width - 1, x1 + max(0.0, w - 1))
@@ -166,6 +179,23 @@ def _boxes(
     if x2 <= x1 or y2 <= y1:
         return written, None
     return written, (x1, y1, x2 - x1, y2 - y1)
+
+
+def _area(
+    annotation: Mapping[str, Any],
+    box_xywh: tuple[float, float, float, float],
+    written: np.ndarray,
+    defects: Defects,
+) -> float:
+    """The area as written; the box's, where it is left out or can be no area of a picture."""
+    area, box = _not_negative(annotation, "area"), box_xywh[2] * box_xywh[3]
+    most = written[2] * written[3]
+    defects.count(Defect.NO_AREA, 0 < area < 1)
+    if area < 1:
+        return box
+    odd = not LEAST_OF_BOX * most <= area <= MOST_OF_BOX * most
+    defects.count(Defect.ODD_AREA, most and odd)
+    return area
 
 
 def _size(image: Mapping[str, Any]) -> tuple[float, float]:
@@ -202,17 +232,3 @@ def _image_of(
 def _file_name(image: Mapping[str, Any]) -> str:
     key = "filename" if image.get("file_name") is None and "filename" in image else "file_name"
     return file_name(image.get(key), f"{key} of image {image['id']}")
-
-
-def image_names(annotations: Path) -> Iterator[str]:
-    """The file names of all picture records, used or not."""
-    document = coco_document.check(coco_document.load(annotations), annotations)
-    images = coco_document.by_id(document["images"], "image", annotations)
-    for at, image in enumerate(images.values()):
-        try:
-            yield _file_name(image)
-        except ValueError as error:
-            where = f"{annotations.name}: images[{at}]"
-            raise DataError(
-                f"an image that cannot be read ({error})", where, "correct this entry"
-            ) from error

@@ -1,12 +1,20 @@
 """A COCO document as a file has it: its lists, its ids, and the skeleton of its categories."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from hrnet_ray.data.labels import load_json
-from hrnet_ray.errors import DataError
-from hrnet_ray.skeletons import Skeleton, from_coco_category, from_dict, to_dict
+from hrnet_ray.errors import DataError, shortened
+from hrnet_ray.skeletons import (
+    SKELETONS,
+    Skeleton,
+    from_coco_category,
+    from_dict,
+    plain_name,
+    to_dict,
+)
 
 
 def load(path: Path) -> Any:
@@ -63,16 +71,53 @@ def skeleton_of(document: Mapping[str, Any], path: Path) -> Skeleton:
     return from_dict(found, where=where)  # as a manifest will bring it back
 
 
-def check_order(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> None:
-    """Refuse a given skeleton of the same names in another order: each point would be misread."""
+def completed(skeleton: Skeleton) -> Skeleton:
+    """A category's skeleton with the sigmas that are known of the very same keypoints."""
+    known = next((one for one in SKELETONS.values() if one.keypoints == skeleton.keypoints), None)
+    if not known or skeleton.oks_sigmas:
+        return skeleton
+    return replace(
+        skeleton,
+        oks_sigmas=known.oks_sigmas,
+        other_oks_sigmas=known.other_oks_sigmas,
+        upper_body=skeleton.upper_body or known.upper_body,
+    )
+
+
+def other_categories(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> set[int]:
+    """Categories with another number of keypoints, where there is one with the right number.
+
+    Where there is none, the skeleton is not this file's, and the first annotation says so.
+    """
+    numbers = {one["id"]: len(one["keypoints"]) for one in _used_categories(document, path)}
+    others = {id for id, number in numbers.items() if number != len(skeleton)}
+    return others if len(others) < len(numbers) else set()
+
+
+def check_order(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> list[str]:
+    """Refuse a given skeleton of the same names in another order: each point would be misread.
+
+    Names that differ otherwise are told, in notes: a tool may call the same points differently.
+    """
+    wanted, notes = [plain_name(name) for name in skeleton.keypoints], []
     for category in _used_categories(document, path):
-        names = tuple(category["keypoints"])
-        if names != skeleton.keypoints and sorted(names) == sorted(skeleton.keypoints):
+        names = category["keypoints"]
+        found = [plain_name(name) for name in names]
+        if found == wanted or len(found) != len(wanted):  # the number is looked at elsewhere
+            continue
+        if sorted(found) == sorted(wanted):
             raise DataError(
                 f"the keypoints of {skeleton.name!r}, but in another order",
                 f"{path.name}: category {category['id']} has {', '.join(names)}",
                 "leave --skeleton out, or give a YAML file with the names in this order",
             )
+        pairs = zip(names, skeleton.keypoints, found, wanted, strict=True)
+        other = [f"{a} as {b}" for a, b, plain, want in pairs if plain != want]
+        notes.append(
+            f"category {category['id']} has other names than the skeleton; by their place, it was "
+            f"taken {shortened(other)}"
+        )
+    return notes
 
 
 def _used_categories(document: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:

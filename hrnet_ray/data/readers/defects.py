@@ -12,7 +12,11 @@ TIGHT_PX = 1.5
 class Defect(StrEnum):
     """Ends of the sentence "3 of 40 annotations had ..."."""
 
-    BOX_OF_ZEROS = "a box of zeros: it was taken around the points"
+    BOX_OF_ZEROS = "no box, or one of zeros: it was taken around the points"
+    NO_AREA = "an area below 1 square pixel: their box's was taken"
+    ODD_AREA = (
+        "an area larger than their box, or below a twentieth of it: OKS divides errors by its root"
+    )
     TIGHT_BOX = (
         "a box that ends at its outermost points, as CVAT and Label Studio write where nobody drew "
         "one: it cuts off paws and ears that a detector's box would hold"

@@ -23,11 +23,10 @@ from hrnet_ray.data.readers.label_studio_tasks import (
     is_min,
     is_task,
     picture_name,
-    plain,
     regions_of,
 )
 from hrnet_ray.errors import DataError
-from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.skeletons import Skeleton, plain_name
 
 
 def read_label_studio(path: Path, *, skeleton: Skeleton | None) -> Labels:
@@ -95,7 +94,7 @@ class _Reader:
 
     def __post_init__(self) -> None:
         places = {name: at for at, name in enumerate(self.skeleton.keypoints)}
-        self.places = {plain(name): at for name, at in places.items()} | places
+        self.places = {plain_name(name): at for name, at in places.items()} | places
 
     def read_task(self, at: int, task: Mapping[str, Any]) -> None:
         name = f"task {shown(task.get('id', at))}"
@@ -205,7 +204,7 @@ class _Reader:
 
     def _place(self, point: Region) -> int:
         label = point.label or ""
-        place = self.places.get(label, self.places.get(plain(label)))
+        place = self.places.get(label, self.places.get(plain_name(label)))
         if place is None:
             raise DataError(
                 f"keypoint {shown(point.label)} is none of {self.skeleton.name!r}",

@@ -138,11 +138,6 @@ def _id(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def plain(label: str) -> str:
-    """`Left Ear` and `left-ear` are `left_ear`."""
-    return "_".join(label.lower().replace("-", " ").replace("_", " ").split())
-
-
 def picture_name(address: str) -> str:
     """The file below --images that a task's address stands for.
 

@@ -202,7 +202,7 @@ def _exchanged(labels: Arrays, found: np.ndarray, odds: np.ndarray, sides: Sides
     spots = []
     whole = np.all(labels["visible"][:, sides.pairs], axis=-1)
     rows = np.flatnonzero(found.any(1))
-    surest = np.where(found, odds, 0)[rows].min(1)
+    surest = np.where(found, odds, 0)[rows].min(1, initial=0.0)  # without pairs, too
     for row in rows[np.argsort(surest, kind="stable")].tolist():
         pairs = np.flatnonzero(found[row])
         keypoints = tuple(sides.pairs[pairs].ravel().tolist())

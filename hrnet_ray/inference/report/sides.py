@@ -19,7 +19,6 @@ from functools import cached_property
 
 import numpy as np
 
-from hrnet_ray.data.drawing import LEFT, side_colour
 from hrnet_ray.skeletons import Skeleton
 
 SURE = 3.0
@@ -80,11 +79,7 @@ class Sides:
 
 def pairs_of(skeleton: Skeleton) -> np.ndarray:
     """Left and right keypoint of each pair, int64 [P, 2]."""
-    pairs = [
-        (k, other)
-        for k, other in enumerate(skeleton.flip_order)
-        if other != k and side_colour(skeleton.keypoints[k]) == LEFT
-    ]
+    pairs = [(k, skeleton.flip_order[k]) for k in skeleton.lefts]
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 

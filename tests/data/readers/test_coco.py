@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hrnet_ray.data.labels import Labels
-from hrnet_ray.data.readers.coco import image_names, read_coco
+from hrnet_ray.data.readers.coco import read_coco
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import ATRW
 
@@ -78,7 +78,6 @@ def test_atrw_names_its_pictures_in_either_way(path: Path, key: str):
     labels = read(path, images=images)
 
     assert labels.instances[0].image == "000000.jpg"
-    assert list(image_names(path)) == ["000000.jpg"]
 
 
 def test_a_box_of_the_whole_picture_shrinks_by_one(path: Path):
@@ -197,15 +196,6 @@ def test_a_picture_record_that_cannot_be_used_is_told(path: Path, image: dict, r
 
     assert error.what.startswith(f"an annotation that cannot be read ({reason}")
     assert error.where == "tigers.json: annotations[0] (id 0)"
-
-
-def test_picture_names_are_checked_where_they_are_listed(path: Path):
-    path.write_text(json.dumps(document(images=[{"id": 3, "file_name": "a.jpg"}, {"id": 4}])))
-
-    with pytest.raises(DataError) as error:
-        list(image_names(path))
-
-    assert error.value.where == "tigers.json: images[1]"
 
 
 @pytest.mark.parametrize("id", [1.0, 2**63, None, "1", True])

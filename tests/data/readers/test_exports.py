@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from hrnet_ray.data.labels import Labels
-from hrnet_ray.data.readers.coco import image_names, read_coco
+from hrnet_ray.data.readers.coco import read_coco
 from hrnet_ray.data.readers.label_studio import read_label_studio
 from hrnet_ray.data.readers.label_studio_tasks import picture_name
 from hrnet_ray.errors import DataError
-from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.skeletons import ATRW, Skeleton
 
 FOX = Skeleton(name="fox", keypoints=("left_ear", "right_ear", "nose"))
 
@@ -128,7 +128,7 @@ def test_points_marked_outside_keep_their_coordinates_and_are_not_used(path: Pat
 
 
 def test_boxes_that_were_made_of_the_points_are_told_where_most_are(path: Path):
-    tight = {"bbox": [21.05, 17.12, 26.88, 23.76]}
+    tight = {"bbox": [21.05, 17.12, 26.88, 23.76], "area": 638.7}
     wide = cvat_annotation(1)
 
     mostly = read(path, cvat(wide, cvat_annotation(2, **tight), cvat_annotation(3, **tight)))
@@ -144,7 +144,7 @@ def test_boxes_that_were_made_of_the_points_are_told_where_most_are(path: Path):
 @pytest.mark.parametrize(
     ("changes", "note"),
     [
-        ({"bbox": [0, 0, 0, 0]}, "a box of zeros: it was taken around the points"),
+        ({"bbox": [0, 0, 0, 0]}, "no box, or one of zeros: it was taken around the points"),
         ({"num_keypoints": 2}, "a num_keypoints that is not the number of labelled keypoints"),
         (
             {"keypoints": [21, 17, 2, 0, 0, 2, 37, 40, 2]},
@@ -158,6 +158,9 @@ def test_boxes_that_were_made_of_the_points_are_told_where_most_are(path: Path):
             {"keypoints": [21, 17, 2, -3, 20, 2, 37, 40, 2]},
             "labelled keypoints outside the picture: they were kept",
         ),
+        ({"area": 0.25}, "an area below 1 square pixel: their box's was taken"),
+        ({"area": 100}, "an area larger than their box, or below a twentieth of it"),
+        ({"area": 9000}, "an area larger than their box, or below a twentieth of it"),
     ],
 )
 def test_each_defect_is_counted_and_told(path: Path, changes: dict[str, Any], note: str):
@@ -206,8 +209,53 @@ def test_one_category_for_each_keypoint_is_no_pose(path: Path):
     assert [reason for reason, _ in reasons(read(path, content, FOX))] == ["no keypoints"] * 2
 
 
-def test_a_given_skeleton_of_another_order_is_refused(path: Path):
-    turned = Skeleton(name="turned", keypoints=("nose", "left_ear", "right_ear"))
+def test_a_category_with_other_keypoints_is_left_out_by_name(path: Path):
+    hen = {"id": 3, "name": "hen", "keypoints": ["beak", "tail"], "skeleton": []}
+    content = cvat(cvat_annotation(1), cvat_annotation(2, category_id=3, keypoints=[9, 9, 2] * 2))
+    content["categories"].append(hen)
+
+    labels = read(path, content, FOX)
+
+    assert [fox.id for fox in labels.instances] == [1]
+    assert [(thing.item, thing.reason) for thing in labels.skipped] == [
+        ("annotation 2 (day/a.jpg)", "other category")
+    ]
+
+
+def test_known_keypoints_bring_their_sigmas(path: Path):
+    tiger = {"id": 2, "name": "tiger", "keypoints": list(ATRW.keypoints), "skeleton": []}
+    content = cvat(cvat_annotation(1, keypoints=[9, 9, 2] * 15, num_keypoints=15))
+
+    found = read(path, content | {"categories": [tiger]}).skeleton
+
+    assert (found.name, found.oks_sigmas, found.upper_body) == (
+        *("tiger", ATRW.oks_sigmas),
+        ATRW.upper_body,
+    )
+    assert found.other_oks_sigmas == ATRW.other_oks_sigmas
+
+
+def test_a_box_around_the_points_is_clipped_and_not_moved(path: Path):
+    keypoints = [-5, -5, 2, 20, 20, 2, 0, 0, 0]
+
+    labels = read(path, cvat(cvat_annotation(1, keypoints=keypoints, bbox=None)))
+
+    assert labels.instances[0].box_xywh == (0, 0, 20, 20)
+
+
+def test_other_names_than_the_skeletons_are_told(path: Path):
+    wolf = Skeleton(name="wolf", keypoints=("left_ear", "right_ear", "muzzle"))
+
+    (note,) = read(path, cvat(), wolf).notes
+
+    assert note.endswith("by their place, it was taken nose as muzzle")
+
+
+@pytest.mark.parametrize(
+    "keypoints", [("nose", "left_ear", "right_ear"), ("Nose", "LeftEar", "RightEar")]
+)
+def test_a_given_skeleton_of_another_order_is_refused(path: Path, keypoints: tuple[str, ...]):
+    turned = Skeleton(name="turned", keypoints=keypoints)
 
     error = refused(path, cvat(), turned)
 
@@ -568,7 +616,6 @@ def test_a_file_may_be_read_as_what_it_is(path: Path):
     path.write_text(json.dumps(cvat()))
     with pytest.raises(DataError, match="no list of tasks"):
         read_label_studio(path, skeleton=FOX)
-    assert list(image_names(path)) == ["day/a.jpg"]
 
 
 @pytest.mark.parametrize(
