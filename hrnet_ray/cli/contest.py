@@ -29,8 +29,11 @@ def decide(evaluation: Evaluation, *, forced: bool) -> Verdict:
             return Verdict(True, "there was no champion")
         return Verdict(False, "it finds nothing, and no champion is better than this one")
     sure = f"{100 * against.interval.confidence:g} % interval of the difference"
-    if against.interval.low > 0:
+    if against.beyond_noise and against.interval.low > 0:
         return Verdict(True, f"better, the {sure} lies above 0")
+    if against.interval.few:
+        said = f"within noise, {len(evaluation.labelled.images):,} pictures are too few to tell"
+        return Verdict(forced, f"forced, though {said}" if forced else said)
     worse = against.interval.high < 0
     said = f"worse, the {sure} lies below 0" if worse else f"within noise, the {sure} holds 0"
     return Verdict(forced, f"forced, though {said}" if forced else said)

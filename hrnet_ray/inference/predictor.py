@@ -44,8 +44,17 @@ class Predictor:
     def __call__(
         self, picture: np.ndarray, boxes_xywh: np.ndarray, *, batch_size: int = 64
     ) -> Predictions:
-        """Predict the pose in each box; ids count the boxes from 0."""
+        """Predict the pose in each box; ids count the boxes from 0.
+
+        Raises:
+            ValueError: the picture is not RGB uint8 [H, W, 3], or a box has no size.
+        """
         boxes = np.asarray(boxes_xywh, np.float64).reshape(-1, 4)
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            form = f"{picture.dtype} {list(picture.shape)}"
+            raise ValueError(f"a picture is RGB uint8 [H, W, 3], this is {form}")
+        if not (np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()):
+            raise ValueError("a box is (x, y, w, h) in pixels, with w and h above 0")
         return self.predict(self._cut(picture, boxes, batch_size))
 
     def predict(self, batches: Iterable[CropBatch]) -> Predictions:

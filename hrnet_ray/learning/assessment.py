@@ -212,14 +212,16 @@ def _by_instance(
 
 
 def _nearest(poses: Poses, truth: Truth, skeleton: Skeleton) -> np.ndarray:
-    """The pose of its picture that is most like each instance, -1 where there is none: int [N]."""
+    """The pose of its picture and kind that is most like each instance, -1 for none: int [N]."""
     order = np.argsort(poses.picture, kind="stable")
     starts = np.searchsorted(poses.picture[order], truth["picture"])
     ends = np.searchsorted(poses.picture[order], truth["picture"], side="right")
     nearest = np.full(len(truth["id"]), -1)
     for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        if end > start:
-            there, one = order[start:end], np.array([row])
+        there = order[start:end]
+        there = there[poses.category_id[there] == truth["category_id"][row]]
+        if len(there):
+            one = np.array([row])
             alike = similarity(poses.image_xy[there], truth, one, skeleton.scoring_sigmas)
             nearest[row] = there[alike.argmax()]
     return nearest

@@ -23,11 +23,13 @@ class Interval:
     low: float
     high: float
     confidence: float
+    few: bool = False
+    """So few pictures that all of them may lean one way by chance."""
 
     @property
     def leaves_out_zero(self) -> bool:
         """For a difference: it is more than noise."""
-        return self.low > 0 or self.high < 0
+        return not self.few and (self.low > 0 or self.high < 0)
 
 
 def bootstrap(
@@ -47,14 +49,18 @@ def bootstrap(
     return values
 
 
-def interval(values: np.ndarray, *, confidence: float) -> Interval:
-    """The middle `confidence` of the resamples; NaN ones (nothing to score in them) don't count."""
+def interval(values: np.ndarray, *, confidence: float, pictures: int) -> Interval:
+    """The middle `confidence` of the resamples of so many pictures.
+
+    NaN ones (nothing to score in them) don't count.
+    """
     values = values[np.isfinite(values)]
+    few = 2.0 ** (1 - pictures) > 1 - confidence  # two-sided, as a sign test has it
     if not len(values):
-        return Interval(float("nan"), float("nan"), confidence)
+        return Interval(float("nan"), float("nan"), confidence, few)
     tail = (1 - confidence) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
-    return Interval(float(low), float(high), confidence)
+    return Interval(float(low), float(high), confidence, few)
 
 
 def of_ratio(total: np.ndarray, seen: np.ndarray) -> Statistic:

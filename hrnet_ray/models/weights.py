@@ -73,7 +73,7 @@ def load_weights(
     """
     path = Path(path)
     path = path / OURS if path.is_dir() else path
-    found = {_our_name(name): tensor for name, tensor in _read(path).items()}
+    found = _by_our_names(_read(path), path)
     wanted = model.state_dict()
     report = _compare(found, wanted, source=str(path))
     if not partial:
@@ -186,6 +186,19 @@ def _unwrapped(content: Any) -> Mapping[Any, Any]:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     return content if isinstance(content, Mapping) else {}
+
+
+def _by_our_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        known = found.setdefault(_our_name(name), tensor)
+        if known is not tensor and not torch.equal(known, tensor):
+            raise DataError(
+                "a file of two nets: it is not clear which one to start from",
+                f"{path}: {name} is there with another prefix, too",
+                "give a file with one state_dict (the average of a training, say, by itself)",
+            )
+    return found
 
 
 def _our_name(name: str) -> str:

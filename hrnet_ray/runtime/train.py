@@ -157,6 +157,13 @@ def check_settings(experiment: Experiment, cluster: Cluster, manifest: Manifest)
             "use mse",
         )
 
+    if experiment.augment.half_body_share and not manifest.skeleton.upper_body:
+        raise UsageError(
+            f"skeleton {manifest.skeleton.name!r} does not say what its upper body is",
+            f"--augment.half-body-share {experiment.augment.half_body_share:g}",
+            "use 0, or prepare with a --skeleton in YAML that has `upper_body`",
+        )
+
 
 def check_weights(experiment: Experiment, manifest: Manifest) -> WeightsReport | None:
     """Raises DataError where the weights to start from do not fit the net."""

@@ -271,3 +271,15 @@ except ClusterError as error:
         f"a storage that does not work\n  {folder}/out/train/00000.parquet: "
     ), ended.stderr
     assert list((folder / "out" / "train").iterdir()) == []
+
+
+def test_pictures_of_another_size_than_told_are_named(folder: Path, paws: Labels):
+    pictures.write(folder / "images" / "1.png", np.zeros((48, 72, 3), np.uint8))
+
+    manifest = prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+
+    (note,) = manifest.splits["train"].notes
+    assert note == (
+        "1 pictures have another size than the annotations tell, so labels may lie elsewhere: "
+        "1.png (72 x 48, told 36 x 24)"
+    )

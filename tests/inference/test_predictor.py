@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -134,3 +135,19 @@ def test_the_spec_says_how_heatmaps_are_read():
     assert decoding_of(replace(SPEC, flip_test=False)).flip_order is None
     read = decoding_of(replace(SPEC, decode="dark", shift_heatmap=False, sigma=3.0))
     assert (read.method, read.shift, read.sigma, read.stride) == ("dark", False, 3.0, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "boxes", "what"),
+    [
+        (lambda picture: picture[..., 0], BOXES, r"this is uint8 \[\d+, \d+\]"),
+        (lambda picture: picture / 255, BOXES, "this is float64"),
+        (lambda picture: picture, BOXES * [1, 1, 0, 1], "w and h above 0"),
+        (lambda picture: picture, BOXES * np.nan, "w and h above 0"),
+    ],
+)
+def test_what_is_no_picture_or_no_box_is_refused(
+    predictor: Predictor, picture: np.ndarray, change: Any, boxes: np.ndarray, what: str
+):
+    with pytest.raises(ValueError, match=what):
+        predictor(change(picture), boxes)

@@ -17,7 +17,7 @@ def test_the_spread_of_a_mean_is_its_standard_error():
 
     assert draws.mean() == pytest.approx(values.mean(), abs=0.002)
     assert draws.std() == pytest.approx(values.std() / 20, rel=0.1)
-    found = interval(draws, confidence=0.95)
+    found = interval(draws, confidence=0.95, pictures=60)
     assert found.high - found.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
     assert found.low < values.mean() < found.high
 
@@ -25,7 +25,7 @@ def test_the_spread_of_a_mean_is_its_standard_error():
 def test_an_interval_is_wider_where_it_must_be_surer():
     (draws,) = bootstrap([mean_of(np.arange(50.0))], pictures=50)
 
-    wide, narrow = (interval(draws, confidence=share) for share in (0.99, 0.5))
+    wide, narrow = (interval(draws, confidence=share, pictures=60) for share in (0.99, 0.5))
 
     assert wide.low < narrow.low < 24.5 < narrow.high < wide.high
     assert wide.confidence == 0.99
@@ -48,16 +48,16 @@ def test_models_are_drawn_the_same_pictures_so_what_is_hard_for_both_cancels_out
 
     one, other = bootstrap([mean_of(better), mean_of(hard)], pictures=200)
 
-    apart = [interval(values, confidence=0.95) for values in (one, other)]
+    apart = [interval(values, confidence=0.95, pictures=60) for values in (one, other)]
     assert apart[0].low < apart[1].high  # each on its own, they look alike
-    assert interval(one - other, confidence=0.95).leaves_out_zero
+    assert interval(one - other, confidence=0.95, pictures=60).leaves_out_zero
 
 
 def test_a_model_against_itself_differs_by_nothing():
     values = np.random.default_rng(1).random(20)
 
     one, other = bootstrap([mean_of(values)] * 2, pictures=20, resamples=20)
-    found = interval(one - other, confidence=0.9)
+    found = interval(one - other, confidence=0.9, pictures=60)
 
     assert (found.low, found.high, found.leaves_out_zero) == (0.0, 0.0, False)
 
@@ -77,8 +77,8 @@ def test_pictures_are_drawn_not_instances():
 def test_draws_with_nothing_to_score_do_not_count():
     values = np.array([np.nan, 0.5, 0.5, np.nan])
 
-    assert interval(values, confidence=0.9) == Interval(0.5, 0.5, 0.9)
-    assert np.isnan(interval(values[:1], confidence=0.9).low)
+    assert interval(values, confidence=0.9, pictures=60) == Interval(0.5, 0.5, 0.9)
+    assert np.isnan(interval(values[:1], confidence=0.9, pictures=60).low)
     assert np.isnan(of_ratio(np.ones(2), np.zeros(2))(np.ones(2)))
 
 
@@ -89,3 +89,13 @@ def test_a_difference_is_beyond_noise_when_zero_is_not_within(
     low: float, high: float, beyond: bool
 ):
     assert Interval(low, high, 0.95).leaves_out_zero is beyond
+
+
+@pytest.mark.parametrize(("pictures", "confidence", "few"), [(1, 0.5, True), (2, 0.5, False)])
+@pytest.mark.parametrize("lean", [-1.0, 1.0])
+def test_a_few_pictures_that_lean_one_way_tell_nothing(pictures, confidence, few, lean):
+    found = interval(np.full(40, lean), confidence=confidence, pictures=pictures)
+
+    assert (found.few, found.leaves_out_zero) == (few, not few)
+    assert interval(np.ones(9), confidence=0.95, pictures=5).few
+    assert not interval(np.ones(9), confidence=0.95, pictures=6).few

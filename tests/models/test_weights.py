@@ -334,3 +334,19 @@ def _net(*, seed: int, width: int = 8, keypoints: int = 5) -> HRNet:
 def _equal(left: HRNet, right: HRNet) -> bool:
     pairs = zip(left.state_dict().values(), right.state_dict().values(), strict=True)
     return all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_file_of_two_nets_is_refused(same: bool, tmp_path: Path):
+    model = _net(seed=0)
+    weights = model.state_dict()
+    average = {name: weight + (not same) for name, weight in weights.items()}
+    both = {f"module.{name}": weight for name, weight in average.items()}
+    both |= {f"model.{name}": weight for name, weight in weights.items()}
+    torch.save(both, tmp_path / "two.pth")
+
+    if same:
+        assert len(load_weights(model, tmp_path / "two.pth").matched) == len(weights)
+        return
+    with pytest.raises(DataError, match="a file of two nets"):
+        load_weights(model, tmp_path / "two.pth")

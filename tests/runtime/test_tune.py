@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from ray import tune
 from hrnet_ray.config import Cluster
 from hrnet_ray.errors import HrnetRayError, UsageError
 from hrnet_ray.runtime.studies.space import in_words
+from hrnet_ray.runtime.train import check_settings
 from hrnet_ray.runtime.tune import Search, check_space, sweep
 from hrnet_ray.tracking import database_uri
 
@@ -34,6 +36,15 @@ def test_a_choice_that_the_data_or_the_machines_cannot_have_is_refused_before_th
         sweep(tiny, {name: tune.choice(choices)}, here, Search(trials=1))
 
     assert not Path(here.storage).exists()
+
+
+def test_a_body_without_an_upper_half_is_not_cut_in_two(tiny, here, tigers):
+    halves = replace(tiny, augment=replace(tiny.augment, half_body_share=0.3))
+    check_settings(halves, here, tigers)
+    nobody = replace(tigers, skeleton=replace(tigers.skeleton, upper_body=()))
+
+    with pytest.raises(UsageError, match="does not say what its upper body is"):
+        check_settings(halves, here, nobody)
 
 
 @pytest.mark.ray

@@ -1,6 +1,7 @@
 """What the driver says of runs, read back from a real store; and a server that is not there."""
 
 import logging
+import shutil
 import time
 from pathlib import Path
 
@@ -251,3 +252,22 @@ def test_a_trial_ended_with_its_last_epoch_though_its_study_says_so_later(storag
     runs = {run.data.tags["kind"]: run for run in found(database_uri(storage), "ends")}
     (epoch,) = read_epochs(folder)
     assert runs["trial"].info.end_time == epoch["at_ms"] < runs["study"].info.end_time
+
+
+def test_a_folder_made_anew_is_another_run_and_a_moved_one_the_same(
+    board: Board, folder: Path, storage: Path
+):
+    for rate in (1e-3, 1e-4):
+        shutil.rmtree(folder, ignore_errors=True)
+        begun(board, folder, params={"optim.lr": rate}).finish("FINISHED")
+    moved = folder.with_name("moved")
+    folder.rename(moved)
+    board = Board.open("otters", storage=storage, tracking_uri=None)
+    begun(board, moved).finish("FINISHED")
+    (moved / "tracked.json").write_text("{")  # cannot be read: begun anew, with the same key
+    board = Board.open("otters", storage=storage, tracking_uri=None)
+    begun(board, moved).finish("FINISHED")
+
+    runs = found(database_uri(storage), "otters")
+
+    assert [run.data.params["optim.lr"] for run in runs] == ["0.001", "0.0001"]

@@ -127,7 +127,7 @@ def published_box(center: np.ndarray, scale: float) -> tuple[float, float, float
 def _neck_to_head(image_xy: np.ndarray, visible: np.ndarray) -> float:
     if not visible[[_NECK, _HEAD]].all():
         return math.nan
-    return float(np.linalg.norm(image_xy[_HEAD] - image_xy[_NECK]))
+    return float(np.linalg.norm(image_xy[_HEAD] - image_xy[_NECK])) or math.nan
 
 
 def _with_truth(instances: list[Instance], path: Path) -> list[Instance]:
@@ -169,7 +169,7 @@ def _load_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             "give the file that comes with the HRNet authors' annotations",
         ) from error
     heads = np.linalg.norm(boxes[1] - boxes[0], axis=0) * SC_BIAS
-    return missing.T != 0, points.transpose(2, 0, 1), heads
+    return missing.T != 0, points.transpose(2, 0, 1), np.where(heads > 0, heads, math.nan)
 
 
 def _load(path: Path) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.data.manifest import Kind, Manifest
 from hrnet_ray.data.shards import Progress
-from hrnet_ray.errors import DataError
+from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.evaluation.labels import Labelled, read_labels
 from hrnet_ray.inference.evaluation.rows import Found, Seen, find, seen_of
 from hrnet_ray.inference.model_folder import ModelSpec
@@ -131,12 +131,14 @@ def evaluate(
     for one in both:
         _require_same_keypoints(one.spec, manifest)
     labelled = read_labels(manifest, question.split)
-    boxes = _boxes(question, labelled)
+    boxes = _boxes(question, manifest, labelled)
     judge = partial(_judge, manifest, question, labelled, boxes, finder)
     seen = [judge(one, progress("predicted")) for one in both]
+    pictures = len(seen[0][0].labelled.pictures)
+    within = partial(interval, confidence=question.confidence, pictures=pictures)
     draws = bootstrap(
         [assessment.statistic for _, assessment in seen],
-        pictures=len(seen[0][0].labelled.pictures),
+        pictures=pictures,
         resamples=question.resamples,
         seed=question.seed,
     )
@@ -146,7 +148,7 @@ def evaluate(
             spec=one.spec,
             seen=rows,
             assessment=assessment,
-            interval=interval(values, confidence=question.confidence),
+            interval=within(values),
         )
         for one, (rows, assessment), values in zip(both, seen, draws, strict=True)
     ]
@@ -155,7 +157,7 @@ def evaluate(
         comparison = Comparison(
             other=judged[1],
             difference=judged[0].assessment.value - judged[1].assessment.value,
-            interval=interval(draws[0] - draws[1], confidence=question.confidence),
+            interval=within(draws[0] - draws[1]),
         )
     return Evaluation(
         data=manifest.name,
@@ -165,7 +167,7 @@ def evaluate(
         boxes=boxes,
         judged=judged[0],
         against=comparison,
-        notes=_notes(judged[0], boxes, labelled),
+        notes=_notes(judged[0], boxes, labelled, manifest.splits[question.split].kind),
     )
 
 
@@ -179,9 +181,16 @@ def _require_same_keypoints(spec: ModelSpec, manifest: Manifest) -> None:
         )
 
 
-def _boxes(question: Question, labelled: Labelled) -> Boxes | None:
+def _boxes(question: Question, manifest: Manifest, labelled: Labelled) -> Boxes | None:
     if question.boxes is None:
         return None
+    if manifest.splits[question.split].kind != "exact":
+        raise UsageError(
+            f"{question.split} rows hold only what lies around each labelled instance: a "
+            "detector's boxes may lie elsewhere",
+            f"--boxes with --split {question.split}",
+            "use --split val, or leave --boxes out",
+        )
     categories = set(labelled.truth["category_id"].tolist())
     return read_detections(question.boxes, pictures=labelled.places(), categories=categories)
 
@@ -208,10 +217,16 @@ def _judge(
     )
 
 
-def _notes(judged: Judged, boxes: Boxes | None, labelled: Labelled) -> list[str]:
+def _notes(judged: Judged, boxes: Boxes | None, labelled: Labelled, kind: Kind) -> list[str]:
     """What a reader must know before trusting the figures."""
     notes = []
+    if kind != "exact":
+        notes.append("its rows were prepared for training: crops come from regions, kept as JPEG")
     if boxes is not None:
+        notes.append(
+            "crowds and instances without a labelled keypoint were left out when the data was "
+            "prepared: a pose of one counts as a false alarm here, but not to COCO"
+        )
         empty = len(labelled.pictures) - len(set(boxes.picture.tolist()))
         if empty:
             notes.append(f"{empty:,} pictures have no box: what is in them counts as missed")

@@ -6,6 +6,7 @@ from typing import Any
 
 from hrnet_ray.errors import shortened
 from hrnet_ray.inference.evaluation.evaluation import Comparison, Evaluation, Judged
+from hrnet_ray.learning.bootstrap import Interval
 from hrnet_ray.learning.pckh_table import COLUMNS
 
 FORMAT = 1
@@ -179,7 +180,7 @@ def as_document(evaluation: Evaluation) -> dict[str, Any]:
         document["against"] = {
             **_model(against.other),
             "difference": against.difference,
-            "difference_interval": vars(against.interval),
+            "difference_interval": _bounds(against.interval),
             "beyond_noise": against.beyond_noise,
         }
     return _without_nan(document)
@@ -194,7 +195,7 @@ def _model(judged: Judged) -> dict[str, Any]:
         "nms_dropped": assessment.dropped,
         "main": assessment.main,
         "value": assessment.value,
-        "interval": vars(judged.interval),
+        "interval": _bounds(judged.interval),
         "summary": assessment.summary,
         "pckh_table": assessment.published,
         "oks": assessment.oks,
@@ -212,3 +213,7 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [_without_nan(inner) for inner in value]
     return value
+
+
+def _bounds(interval: Interval) -> dict[str, float]:
+    return {name: getattr(interval, name) for name in ("low", "high", "confidence")}

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -60,18 +61,18 @@ def certainty(study: Trials, *, resamples: int = RESAMPLES) -> Certainty:
     labelled = read_labels(manifest, "val")
     rivals = others[:RIVALS]
     assessments = [_assessed(study, trial, manifest, labelled) for trial in (best, *rivals)]
+    pictures = len(labelled.pictures)
+    within = partial(interval, confidence=CONFIDENCE, pictures=pictures)
     draws = bootstrap(
-        [one.statistic for one in assessments],
-        pictures=len(labelled.pictures),
-        resamples=resamples,
+        [one.statistic for one in assessments], pictures=pictures, resamples=resamples
     )
     return Certainty(
-        interval(draws[0], confidence=CONFIDENCE),
+        within(draws[0]),
         [
-            Rival(trial, best.score - trial.score, interval(draws[0] - one, confidence=CONFIDENCE))
+            Rival(trial, best.score - trial.score, within(draws[0] - one))
             for trial, one in zip(rivals, draws[1:], strict=True)
         ],
-        len(labelled.pictures),
+        pictures,
     )
 
 

@@ -16,9 +16,19 @@ def parse_space(entries: Iterable[str]) -> dict[str, Any]:
     """Turn `SETTING=KIND(A,B,...)` into Tune's samplers; KIND is log, uniform, int or choice.
 
     Raises:
-        UsageError: an entry is written otherwise, or its bounds are the wrong way round.
+        UsageError: an entry is written otherwise, its bounds are the wrong way round, or a
+            setting is there twice.
     """
-    return dict(map(_entry, entries))
+    space: dict[str, Any] = {}
+    for entry in entries:
+        name, sampler = _entry(entry)
+        if name in space:
+            first = f"{name}={in_words(space[name])}"
+            raise UsageError(
+                f"{name} is searched twice", f"--space {first} {entry}", "leave one of them out"
+            )
+        space[name] = sampler
+    return space
 
 
 def in_words(sampler: Any) -> str:

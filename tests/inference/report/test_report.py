@@ -14,7 +14,10 @@ import torch
 
 from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import LEFT, RIGHT, moved
+from hrnet_ray.data.drawn.synthetic import write_tigers
 from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.data.prepare import Source, prepare
+from hrnet_ray.data.readers.coco import read_coco
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.report.counts import SkippedItem, count
 from hrnet_ray.inference.report.crops import crops_to_look_at, warp_captions
@@ -23,6 +26,7 @@ from hrnet_ray.inference.report.report import write_report
 from hrnet_ray.inference.report.sheets import read_rows, read_samples, suspect_tiles
 from hrnet_ray.learning.batch import CanvasBatch, Recipe, augmented
 from hrnet_ray.pose.augment import Augmentation
+from hrnet_ray.skeletons import Skeleton
 from tests.inference.cats import ANSI, FORMULA, HOSTILE, write_cats
 from tests.inference.pages import WATCH, Elements, browse
 
@@ -338,3 +342,21 @@ def test_all_pictures_load_and_nothing_is_wider_than_the_screen(
     tiles = text.count("<img ")
     assert said == {"images": tiles, "loaded": tiles, "wide": 0, "paper": paper}
     assert tiles == 4 + 4 + 7
+
+
+def test_a_skeleton_without_sides_has_its_page(tmp_path: Path):
+    write_tigers(tmp_path, train=2, val=1, size_hw=(90, 120), per_picture=(1, 1))
+    worm = Skeleton(name="worm", keypoints=("head", "middle", "tail"))
+    sources = {}
+    for split in ("train", "val"):
+        path = tmp_path / "annotations" / f"keypoint_{split}.json"
+        document = json.loads(path.read_text()) | {"categories": []}
+        for annotation in document["annotations"]:
+            annotation["keypoints"] = annotation["keypoints"][:9]
+        path.write_text(json.dumps(document))
+        sources[split] = Source(read_coco(path, skeleton=worm), tmp_path / "images" / split)
+    manifest = prepare(sources, out=tmp_path / "prepared", name="worms")
+
+    page = write_report(manifest, tmp_path / "out", recipe=recipe_of(manifest), sigma=2.0)
+
+    assert "This skeleton has no left and no right." in page.read_text()

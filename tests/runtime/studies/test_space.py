@@ -59,3 +59,14 @@ def test_samplers_that_differ_differ_in_words():
         "logint(1,4)",
         "int(1,4,step=2)",
     ]
+
+
+def test_a_setting_is_searched_once():
+    with pytest.raises(UsageError) as refused:
+        parse_space(["optim.lr=log(1e-4,1e-3)", "optim.lr=log(1e-5,1e-2)"])
+
+    assert str(refused.value) == (
+        "optim.lr is searched twice\n"
+        "  --space optim.lr=log(0.0001,0.001) optim.lr=log(1e-5,1e-2)\n"
+        "  fix: leave one of them out"
+    )
