@@ -6,7 +6,6 @@ imported, so `hrnet-ray --help` costs no torch.
 
 import io
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
@@ -14,6 +13,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TypeVar
 
+from hrnet_ray.cli.misread import in_three_lines
 from hrnet_ray.errors import HrnetRayError, UsageError
 
 T = TypeVar("T")
@@ -81,7 +81,7 @@ def parse(args: Callable[..., T], argv: Sequence[str], *, prog: str) -> T:
     except SystemExit as end:
         if end.code == 0:
             raise
-        raise _in_three_lines(said.getvalue(), prog) from None
+        raise in_three_lines(said.getvalue(), prog) from None
 
 
 def _verb(name: str, argv: Sequence[str]) -> int | None:
@@ -103,33 +103,3 @@ def _overview() -> str:
         f"{verbs}\n\n"
         "A first look: hrnet-ray demo"
     )
-
-
-def _in_three_lines(said: str, prog: str) -> UsageError:
-    """Tyro's framed message as what, where and fix."""
-    blocks = _blocks(said)
-    by_start = {block.split()[0]: block for block in blocks}
-    if found := re.search(r"(?:run:?|see) (.+) --help", " ".join(by_start.get("For", "").split())):
-        prog = found[1]  # with the source: hrnet-ray prepare coco
-    unknown = re.split(r"[\s,]+", by_start.get("Unrecognized", ""))[2:]
-    missing, near = (_flags(by_start.get(start, "")) for start in ("Missing", "Perhaps"))
-    sources = re.findall(r"\w+", by_start.get("Available", ""))[2:]
-    for word in unknown:
-        near += get_close_matches(word, [*missing, *sources], n=1)
-    faults = {"unrecognized options": unknown, "missing": missing}
-    named = [f"{what}: {', '.join(words)}" for what, words in faults.items() if words]
-    what = "; ".join(named) or " ".join(blocks[0].split()).rstrip(".")
-    see = f"see `{prog} --help`"
-    fix = f"did you mean {near[0]}? ({see})" if near else see
-    return UsageError(what[:1].lower() + what[1:], prog, fix)
-
-
-def _blocks(said: str) -> list[str]:
-    """What stands between the rules below the title; on an ASCII terminal there is no frame."""
-    lines = [line.strip("│ ") for line in re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()]
-    body = lines[1:-1] if lines[0].startswith("╭") else lines[2:]
-    return [block.strip() for block in re.split(r"^[─-]{9,}$", "\n".join(body), flags=re.M)]
-
-
-def _flags(block: str) -> list[str]:
-    return re.findall(r"^--[\w.-]+", block, flags=re.M)

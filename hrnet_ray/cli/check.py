@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -26,7 +27,7 @@ GRAVE = (Kind.UNREADABLE, Kind.IN_BOTH, Kind.TWINS, Kind.NEVER)
 class Args:
     """Compare a prepared data set with its checksums, and write a page that shows what is in it."""
 
-    data: tyro.conf.Positional[str]
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Folder that `hrnet-ray prepare` wrote, or its URI."""
     out: Path | None = None
     """Folder for check.html, its tables and its sheets of pictures; by default DATA/check."""

@@ -19,7 +19,7 @@ class Args:
     MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD; neither is kept in a run's folder.
     """
 
-    folder: Annotated[Path, tyro.conf.Positional]
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Of a run, or of a study with its trials."""
     tracking_uri: str | None = None
     """MLflow server; by default the one that the run was to tell."""

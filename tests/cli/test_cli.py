@@ -133,7 +133,7 @@ def truncate(path: Path) -> int:
         ),
         (
             "predict --modle m --pictures p",
-            "error: unrecognized options: --modle, m; missing: --model\n"
+            "error: unrecognized options: --modle; missing: --model\n"
             "  hrnet-ray predict\n"
             "  fix: did you mean --model? (see `hrnet-ray predict --help`)\n",
         ),
@@ -155,6 +155,41 @@ def truncate(path: Path) -> int:
             "Expected one of ('tigers', 'people')\n"
             "  hrnet-ray prepare synthetic\n"
             "  fix: see `hrnet-ray prepare synthetic --help`\n",
+        ),
+        (
+            "prepare coc --images x --annotations y",
+            "error: unrecognized options: coc, --images, --annotations\n"
+            "  hrnet-ray prepare\n"
+            "  fix: did you mean coco? (see `hrnet-ray prepare --help`)\n",
+        ),
+        (
+            "train --cluster.worker 2",
+            "error: unrecognized options: --cluster.worker\n"
+            "  hrnet-ray train\n"
+            "  fix: did you mean --cluster.workers? (see `hrnet-ray train --help`)\n",
+        ),
+        (
+            "train --workers 2",
+            "error: unrecognized options: --workers\n"
+            "  hrnet-ray train\n"
+            "  fix: did you mean --cluster.workers? (see `hrnet-ray train --help`)\n",
+        ),
+        (
+            "train --evaluation.flip-test False",
+            "error: unrecognized options: False\n"
+            "  hrnet-ray train\n"
+            "  fix: yes is --flag, no is --no-flag (see `hrnet-ray train --help`)\n",
+        ),
+        (
+            "train --optim.algorithm adan",
+            "error: invalid choice 'adan' for argument '--optim.algorithm'. "
+            "Expected one of ('adam', 'adamw')\n"
+            "  hrnet-ray train\n"
+            "  fix: did you mean adam? (see `hrnet-ray train --help`)\n",
+        ),
+        (
+            "check",
+            "error: missing: DATA\n  hrnet-ray check\n  fix: see `hrnet-ray check --help`\n",
         ),
         (
             "train --optim.lr fast",

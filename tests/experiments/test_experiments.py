@@ -184,7 +184,7 @@ def test_a_wrong_flag_ends_an_experiment_with_three_lines_and_2():
 
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-3:] == [
-        "error: unrecognized options: --optim.lrr, 1",
+        "error: unrecognized options: --optim.lrr",
         "  experiments/tune_mpii.py",
         "  fix: did you mean --optim.lr? (see `experiments/tune_mpii.py --help`)",
     ]
