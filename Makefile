@@ -12,6 +12,7 @@ PYTHONS := $(or $(PYTHON),python3.13 python3.12 python3.11 python3)
 # No target may reach a Ray or an MLflow that somebody else runs.
 unexport RAY_ADDRESS RAY_API_SERVER_ADDRESS RAY_JOB_ID MLFLOW_RUN_ID MLFLOW_TRACKING_URI
 export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
 
 .PHONY: help setup demo test check chaos clean
 

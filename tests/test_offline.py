@@ -28,6 +28,8 @@ promote runs/data/run --data data --force
 CLOUDS = ("169.254.169.254", "metadata.google.internal")
 """Where Ray's dashboard asks in which cloud it is, usage reports or not: a link-local address, and
 its name. No setting keeps it from that."""
+HUSHED = ("PYTEST_CURRENT_TEST", "PYTEST_VERSION", "CI", "MLFLOW_DISABLE_TELEMETRY", "DO_NOT_TRACK")
+"""By these a library knows that it is tested, and keeps quiet; users have none of them."""
 ALL = """
 import sys
 from hrnet_ray.cli import main
@@ -48,7 +50,8 @@ def noted(tmp_path_factory: pytest.TempPathFactory, root: Path) -> list[tuple[st
         "NOTED_IN": str(folder / "noted.jsonl"),
         "PYTHONPATH": os.pathsep.join([str(root / "tests" / "offline"), str(root)]),
     }
-    environment.pop("RAY_ADDRESS", None)
+    for name in ("RAY_ADDRESS", *HUSHED):
+        environment.pop(name, None)
     (folder / "pictures").mkdir()
     pictures.write(folder / "pictures" / "otter.png", np.full((96, 128, 3), 90, np.uint8))
     ended = subprocess.run(

@@ -6,6 +6,10 @@ The driver writes what MLflow shall know into the run's folder (`board`, `story`
 Importing this package does not import mlflow: opening a board does.
 """
 
+import os
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it asks a server on the internet
+
 from hrnet_ray.tracking.board import Board, Run, database_uri
 from hrnet_ray.tracking.story import DataVersion
 
