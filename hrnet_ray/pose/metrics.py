@@ -37,6 +37,10 @@ class KeypointMean:
             raise ValueError(f"these don't add up: {self._definition()} and {other._definition()}")
         return type(self)(self.total + other.total, self.seen + other.seen, *self._definition())
 
+    def __radd__(self: Score, nothing: object) -> Score:
+        """So that `sum` adds scores up: it starts from 0."""
+        return self if nothing == 0 else NotImplemented
+
     def per_keypoint(self) -> Float[Tensor, " K"]:
         """The mean of each keypoint; NaN where it was never visible."""
         return self.total / self.seen
@@ -220,11 +224,16 @@ def _numbered_from_one(coco: dict[str, Any]) -> dict[str, Any]:
     """
     annotations = []
     for number, annotation in enumerate(coco["annotations"], start=1):
-        pose = {"iscrowd": 0, **annotation, "id": number}
+        told = {name: value for name, value in annotation.items() if value is not None}
+        if missing := {"image_id", "category_id", "bbox", "keypoints"} - told.keys():
+            lacks = f"annotation {told.get('id', number)} has no {', '.join(sorted(missing))}"
+            raise ValueError(f"{lacks}: COCO's evaluation needs them")
+        pose = {"iscrowd": 0, **told, "id": number}
         pose.setdefault("num_keypoints", sum(flag > 0 for flag in pose["keypoints"][2::3]))
         pose.setdefault("area", pose["bbox"][2] * pose["bbox"][3])
         annotations.append(pose)
-    return {**coco, "annotations": annotations}
+    categories = [{"id": one} for one in sorted({pose["category_id"] for pose in annotations})]
+    return {"categories": categories, **coco, "annotations": annotations}
 
 
 def _read(source: Any) -> Any:

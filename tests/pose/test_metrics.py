@@ -20,6 +20,7 @@ from hrnet_ray.pose.metrics import (
     PCKh,
     auc,
     epe,
+    oks_curve,
     oks_per_keypoint,
     oks_summary,
     pckh,
@@ -90,7 +91,10 @@ def test_parts_add_up_to_the_whole():
 
 
 def test_a_sum_of_scores_is_a_score_of_the_same_kind():
-    assert isinstance(pckh(*_poses()) + pckh(*_poses()), PCKh)
+    one = pckh(*_poses())
+
+    assert isinstance(one + one, PCKh)
+    assert sum([one, one]).mean() == (one + one).mean()
 
 
 def test_scores_of_different_thresholds_do_not_add():
@@ -246,6 +250,37 @@ def test_missing_counts_and_areas_are_filled_in():
             del annotation[key]
 
     assert oks_summary(truth, results, sigmas=SIGMAS) == expected
+
+
+def test_null_is_as_good_as_absent_and_categories_are_found():
+    truth, results = _coco(noise=6.0)
+    expected = oks_summary(truth, results, sigmas=SIGMAS)
+    del truth["categories"]
+    for annotation in truth["annotations"]:
+        annotation["num_keypoints"] = annotation["iscrowd"] = None
+
+    assert oks_summary(truth, results, sigmas=SIGMAS) == expected
+
+
+def test_an_annotation_without_keypoints_is_named():
+    truth, results = _coco(noise=6.0)
+    del truth["annotations"][1]["keypoints"]
+
+    with pytest.raises(ValueError, match=r"annotation \d+ has no keypoints"):
+        oks_summary(truth, results, sigmas=SIGMAS)
+
+
+@pytest.mark.parametrize("noise", [0.0, 6.0])
+def test_the_curves_mean_is_the_ap(noise: float):
+    truth, results = _coco(noise=noise)
+
+    curve = oks_curve(truth, results, sigmas=SIGMAS)
+
+    figures = oks_summary(truth, results, sigmas=SIGMAS)
+    values = [value for _, value in curve]
+    assert [threshold for threshold, _ in curve] == pytest.approx(np.arange(0.5, 1, 0.05))
+    assert sum(values) / 10 == pytest.approx(figures["AP"])
+    assert (values[0], values[5]) == pytest.approx((figures["AP50"], figures["AP75"]))
 
 
 def test_an_area_range_without_instances_says_minus_one():
