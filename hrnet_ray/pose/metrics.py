@@ -37,9 +37,11 @@ class KeypointMean:
             raise ValueError(f"these don't add up: {self._definition()} and {other._definition()}")
         return type(self)(self.total + other.total, self.seen + other.seen, *self._definition())
 
-    def __radd__(self: Score, nothing: object) -> Score:
-        """So that `sum` adds scores up: it starts from 0."""
-        return self if nothing == 0 else NotImplemented
+    def __radd__(self: Score, start: int) -> Score:
+        """So that `sum`, which starts from 0, adds scores up."""
+        if start != 0:
+            raise TypeError(f"{start} and a score don't add up")
+        return self
 
     def per_keypoint(self) -> Float[Tensor, " K"]:
         """The mean of each keypoint; NaN where it was never visible."""
