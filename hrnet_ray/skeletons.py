@@ -91,9 +91,11 @@ class Skeleton:
     @cached_property
     def lefts(self) -> tuple[int, ...]:
         """The keypoints of the left side, each of which has a right one."""
-        places = enumerate(zip(self.keypoints, self.flip_order, strict=True))
+        given = {name: at for pair in self.pairs for at, name in enumerate(pair)}
+        mirrored = (self.keypoints[other] for other in self.flip_order)
+        both = enumerate(zip(self.keypoints, mirrored, strict=True))
         return tuple(
-            k for k, (name, other) in places if _is_left(name, self.keypoints[other], k < other)
+            k for k, (name, other) in both if given.get(name, not _is_left(name, other)) == 0
         )
 
     @property
@@ -115,6 +117,8 @@ def mirrored_name(name: str) -> str:
     Whatever has no side is its own mirror image.
     """
     words = _WORDS.findall(name)
+    if {"left", "right"} <= {word.lower() for word in words}:  # between the two
+        return name
     for at, word in enumerate(words):
         side = word.lower()
         clear = side in ("left", "right") or (side in _SIDES and _stands_apart(words, at))
@@ -150,11 +154,10 @@ def _guesses(name: str) -> Iterator[str]:
             yield name[: -len(side)] + _in_case_of(name[-len(side) :], other)
 
 
-def _is_left(name: str, mirrored: str, first: bool) -> bool:
-    """Told by the letter in which a pair's names differ first; else, `first` tells."""
+def _is_left(name: str, mirrored: str) -> bool:
+    """Told by the letter in which the two differ first."""
     differing = zip(name.lower(), mirrored.lower(), strict=False)
-    own, other = next((both for both in differing if both[0] != both[1]), ("", ""))
-    return name != mirrored and (own == "l" if {own, other} == {"l", "r"} else first)
+    return next((own == "l" for own, other in differing if own != other), False)
 
 
 def _with_other_side(words: Sequence[str], at: int) -> str:

@@ -60,6 +60,7 @@ def test_atrw_has_the_challenge_sigmas_and_mmposes_beside_them():
         ("knee (left)", "knee (right)"),
         ("LEFT_EYE", "RIGHT_EYE"),
         ("rear_paw", "rear_paw"),
+        ("between_left_and_right_eye", "between_left_and_right_eye"),
         ("L1", "L1"),
     ],
 )
@@ -88,6 +89,8 @@ def test_pairs_can_be_named_where_names_have_no_side():
 
     assert fins.flip_order == (2, 1, 0)
     assert fins.lefts == (0,)
+    turned = Skeleton(name="fish", keypoints=("fin_a", "fin_b"), pairs=(("fin_b", "fin_a"),))
+    assert turned.lefts == (1,)
     assert from_dict(to_dict(fins), where="x") == fins
     assert "pairs" not in to_dict(ATRW)
 

@@ -32,7 +32,7 @@ def decide(evaluation: Evaluation, *, forced: bool) -> Verdict:
     if against.beyond_noise and against.interval.low > 0:
         return Verdict(True, f"better, the {sure} lies above 0")
     if against.interval.few:
-        said = f"within noise, {len(evaluation.labelled.images):,} pictures are too few to tell"
+        said = f"within noise, {len(evaluation.labelled.pictures):,} pictures are too few to tell"
         return Verdict(forced, f"forced, though {said}" if forced else said)
     worse = against.interval.high < 0
     said = f"worse, the {sure} lies below 0" if worse else f"within noise, the {sure} holds 0"

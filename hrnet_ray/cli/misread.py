@@ -22,7 +22,8 @@ def in_three_lines(said: str, prog: str) -> UsageError:
     faults = {"unrecognized options": unknown, "missing": missing}
     named = [f"{what}: {', '.join(words)}" for what, words in faults.items() if words]
     what = "; ".join(named) or " ".join(blocks[0].split()).rstrip(".")
-    near = [one for word in unknown for one in _near(word, [*missing, *perhaps], sources)]
+    meant = [flag for flag in (*missing, *perhaps) if flag not in unknown]
+    near = [one for word in unknown for one in _near(word, meant, sources)]
     fix = _meant(near or _choice(what), unknown, see=f"see `{prog} --help`")
     return UsageError(what[:1].lower() + what[1:], prog, fix)
 

@@ -98,7 +98,7 @@ def _about_sigmas(skeleton: Skeleton) -> str:
     if skeleton.oks_sigmas:
         return ""
     return (
-        f"no sigmas are known: OKS uses {DEFAULT_OKS_SIGMA:g} for each keypoint (a --skeleton in "
+        f"no sigmas are given: OKS uses {DEFAULT_OKS_SIGMA:g} for each keypoint (a --skeleton in "
         "YAML may have `oks_sigmas`)"
     )
 

@@ -234,8 +234,8 @@ def _numbered_from_one(coco: dict[str, Any]) -> dict[str, Any]:
         pose.setdefault("num_keypoints", sum(flag > 0 for flag in pose["keypoints"][2::3]))
         pose.setdefault("area", pose["bbox"][2] * pose["bbox"][3])
         annotations.append(pose)
-    categories = [{"id": one} for one in sorted({pose["category_id"] for pose in annotations})]
-    return {"categories": categories, **coco, "annotations": annotations}
+    found = [{"id": one} for one in sorted({pose["category_id"] for pose in annotations})]
+    return {**coco, "categories": coco.get("categories") or found, "annotations": annotations}
 
 
 def _read(source: Any) -> Any:

@@ -13,6 +13,8 @@ from hrnet_ray.runtime.records import append_fault
 
 MANY = 5_000
 """Rows, from which on it takes seconds, and says how far it is."""
+MOST = 50_000
+"""Rows that are looked at unasked: each is some milliseconds of a core before the training."""
 
 
 def look_at_data(run_folder: Path, experiment: Experiment, manifest: Manifest) -> None:
@@ -23,7 +25,11 @@ def look_at_data(run_folder: Path, experiment: Experiment, manifest: Manifest) -
     out = run_folder / "data"
     if (out / "check.html").is_file():
         return
-    many = sum(split.rows for split in manifest.splits.values()) >= MANY
+    rows = sum(split.rows for split in manifest.splits.values())
+    if not manifest.folder.is_local or rows > MOST:
+        print(f"the data: hrnet-ray check {manifest.root} --out {out} makes a page of it")
+        return
+    many = rows >= MANY
     try:
         counts = count(
             manifest, progress=(lambda split: counter(f"looked at {split}")) if many else None

@@ -121,8 +121,11 @@ class Judge:
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(coco_results(unkept.found, self.truth)), encoding="utf-8")
         (self.run_folder / CURVE).parent.mkdir(exist_ok=True)
-        with (self.run_folder / CURVE).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("threshold", "value"), *unkept.curve])
+        part = (self.run_folder / CURVE).with_suffix(".part")
+        with part.open("w", newline="", encoding="utf-8") as file:
+            line = [(f"{threshold:g}", value) for threshold, value in unkept.curve]
+            csv.writer(file).writerows([("threshold", "value"), *line])
+        part.replace(self.run_folder / CURVE)
 
     def _worst(self, found: Predictions, truth: rows.Arrays) -> Int[np.ndarray, " N"]:
         """The numbers of the rows that came out worst, the very worst first."""

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 
 from hrnet_ray.data.manifest import SKIPPED, Manifest, read_table
@@ -64,9 +65,10 @@ class Ledger:
     def _already_named(self) -> set[Row]:
         if not self._skipped.is_file():
             return set()
-        with self._skipped.open(newline="", encoding="utf-8") as file:
-            return {
-                (line["split"], int(line["detail"].removeprefix(ROW)))
-                for line in csv.DictReader(file)
-                if line["reason"] == CHANGED
-            }
+        named = set()
+        with self._skipped.open(newline="", encoding="utf-8", errors="replace") as file:
+            for line in csv.DictReader(file):
+                with suppress(KeyError, ValueError, AttributeError):  # a crash cut it short
+                    if line["reason"] == CHANGED:
+                        named.add((line["split"], int(line["detail"].removeprefix(ROW))))
+        return named

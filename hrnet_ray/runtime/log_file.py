@@ -15,7 +15,7 @@ from hrnet_ray.runtime.records import tolerated
 from hrnet_ray.text import without_secrets
 
 LOG = "log.txt"
-_PASSING = re.compile(r"^.*\r|\x1b\[[0-9;]*[A-Za-z]")
+_PASSING = re.compile(r"^.*\r(?=.)|\r|\x1b\[[0-9;]*[A-Za-z]")
 """What a terminal shows for a moment, and how it colours."""
 
 
@@ -52,7 +52,7 @@ def command() -> str:
 
 
 def _append(path: Path, lines: list[str]) -> None:
-    with path.open("a", encoding="utf-8") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
         file.writelines(f"{without_secrets(line)}\n" for line in lines)
 
 

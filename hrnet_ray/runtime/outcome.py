@@ -13,7 +13,7 @@ from hrnet_ray.inference import plots
 from hrnet_ray.models.weights import WeightsReport
 from hrnet_ray.runtime.judge import CURVE, WORST16, drawn
 from hrnet_ray.runtime.machines import Share
-from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runtime.records import read_epochs, tolerated
 from hrnet_ray.runtime.run_folder import write_summary
 
 
@@ -92,7 +92,8 @@ def conclude(folder: Path, experiment: Experiment) -> Outcome:
     }
     plots.curves(folder / "plots" / "curves.png", epochs, main)
     plots.per_keypoint(folder / "plots" / "per_keypoint.png", keypoints, of=kind)
-    _draw_best(folder, main, best["epoch"])
+    with tolerated(folder, "pictures of the best model"):
+        _draw_best(folder, main, best["epoch"])
     outcome = Outcome(folder, main, best[f"val/{main}"], best["epoch"], len(epochs))
     scores = {name: value for name, value in best.items() if name.startswith("val/")}
     summary = {

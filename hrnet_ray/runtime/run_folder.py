@@ -51,10 +51,17 @@ def open_run_folder(
     """Make the run's folder, or go on in it when its settings are the same.
 
     Raises:
-        UsageError: another experiment has this name; the differing settings are listed.
+        UsageError: another experiment has this name, the differing settings are listed; or the
+            data set is called `latest`.
         ClusterError: the storage cannot be written to.
         DataError: what the run was begun with cannot be read any more.
     """
+    if manifest.name == LATEST:
+        raise UsageError(
+            "a data set of this name has no place beside the link to the last run",
+            f"{manifest.root}: name {LATEST!r}",
+            "prepare it with another --name",
+        )
     folder = Path(cluster.storage).absolute() / manifest.name / experiment.name
     settings = json.loads(json.dumps(flatten(experiment) | {"data.digest": manifest.digest}))
     settings |= {"search": searched} if searched else {}

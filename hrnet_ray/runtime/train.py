@@ -89,9 +89,9 @@ def _fit_in(
         )
         run = open_run(board, folder, experiment, manifest, kind="train", workers=cluster.workers)
     announce(experiment, manifest, folder, share, start)
-    look_at_data(folder, experiment, manifest)
     try:
-        with storied(folder):
+        with storied(folder), stoppable():
+            look_at_data(folder, experiment, manifest)
             _train_watched(experiment, cluster, share, manifest, folder)
             outcome = conclude(folder, experiment)
     except BaseException as error:
@@ -111,7 +111,7 @@ def _train_watched(
 ) -> None:
     """Train, tell how it goes, and save before the end when told to stop."""
     vigil = Vigil(cluster, share)
-    with stoppable(), vigil, Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
+    with vigil, Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
         data = load(manifest, experiment.data)
         with saving(lambda: [folder], unless=vigil.lost):
             train_once(experiment, cluster, share, manifest, folder, data)
@@ -134,7 +134,7 @@ def check_settings(experiment: Experiment, cluster: Cluster, manifest: Manifest)
     """Find settings that the data or the workers cannot have.
 
     Raises:
-        UsageError: a worker has no rows, or there are too few keypoints.
+        UsageError: a worker has no rows, there are too few keypoints, or there is no upper body.
     """
     least = LEAST_ROWS * cluster.workers
     if experiment.optim.batch_size < least:
@@ -156,7 +156,6 @@ def check_settings(experiment: Experiment, cluster: Cluster, manifest: Manifest)
             "--optim.loss ohkm",
             "use mse",
         )
-
     if experiment.augment.half_body_share and not manifest.skeleton.upper_body:
         raise UsageError(
             f"skeleton {manifest.skeleton.name!r} does not say what its upper body is",

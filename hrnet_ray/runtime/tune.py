@@ -108,13 +108,14 @@ def _sweep_in(
     )
     records = Records(board, plan, list(space))
     announce(base, manifest, folder, share, start)
-    look_at_data(folder, base, manifest)
     print(
         f"searching {', '.join(space)}: {trials} trials of at most {base.optim.epochs} "
         f"epochs, {at_once} at once\n{search.sentence(base.optim.epochs)}",
         flush=True,
     )
     try:
+        with stoppable():
+            look_at_data(folder, base, manifest)
         watch = Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch)
         vigil = Vigil(cluster, share)
         with stoppable(), vigil, watch:

@@ -72,6 +72,8 @@ def key_of(folder: Path) -> str:
     """
     if known := known_key(folder):
         return known
+    if (folder / STORY).exists():  # unreadable, and of a version that knew a run by its path
+        return str(folder)
     drawn = uuid.uuid4().hex
     with suppress(OSError):  # a full disk keeps no story either
         write_whole(folder / ID, drawn)

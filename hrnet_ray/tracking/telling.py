@@ -153,6 +153,9 @@ class Teller:
             told.files[name] = state
 
 
+LOG = "log.txt"
+
+
 def missing(folder: Path, server: str) -> Counter[str]:
     """How much `server` was not told yet of the run in `folder`."""
     story = read_story(folder)
@@ -180,13 +183,18 @@ def _fresh_pictures(folder: Path, told: Told) -> Iterator[Picture]:
 
 
 def _fresh_files(folder: Path, story: Story, told: Told) -> Iterator[tuple[Path, str, list[int]]]:
-    """Files below what the run gives away, that are new or not as they were."""
+    """Files below what the run gives away, that are new or not as they were.
+
+    The log grows with every word, this one's too: it is told once for each end of the run.
+    """
     for top in dict.fromkeys((*EARLY, *story.files)):
         for path in sorted([folder / top, *(folder / top).rglob("*")]):
             if path.is_file():
                 name, stat = path.relative_to(folder).as_posix(), path.stat()
                 state = [stat.st_size, stat.st_mtime_ns]
-                if told.files.get(name) != state:
+                if name == LOG:
+                    state = _end(story)
+                if (name != LOG or story.status != RUNNING) and told.files.get(name) != state:
                     yield path, name, state
 
 

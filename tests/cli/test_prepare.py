@@ -104,7 +104,7 @@ def test_a_share_of_the_pictures_is_kept_for_validation(
         f"little toes: 2 keypoints, version {manifest.digest[:12]}\n"
         "  train 7 read = 6 used + 1 skipped (see skipped.csv)\n"
         "  val   3 read = 3 used + 0 skipped\n"
-        "  note: no sigmas are known: OKS uses 0.05 for each keypoint (a --skeleton in YAML may "
+        "  note: no sigmas are given: OKS uses 0.05 for each keypoint (a --skeleton in YAML may "
         "have `oks_sigmas`)\n"
         f"next: hrnet-ray check {toes / 'out'}\n"
     )

@@ -15,6 +15,7 @@ from hrnet_ray.tracking import Board, board as board_module, database_uri
 from hrnet_ray.tracking.history import read_epochs
 from hrnet_ray.tracking.server import allowed
 from hrnet_ray.tracking.sync import sync
+from hrnet_ray.tracking.telling import missing
 from tests.tracking.runs import DIGEST, begun, found, history, images, recorded, train
 
 
@@ -252,6 +253,20 @@ def test_a_trial_ended_with_its_last_epoch_though_its_study_says_so_later(storag
     runs = {run.data.tags["kind"]: run for run in found(database_uri(storage), "ends")}
     (epoch,) = read_epochs(folder)
     assert runs["trial"].info.end_time == epoch["at_ms"] < runs["study"].info.end_time
+
+
+def test_the_log_is_told_once_for_each_end(board: Board, folder: Path, storage: Path):
+    run = begun(board, folder)
+    run.log_folder(folder, only=("log.txt",))
+    (folder / "log.txt").write_text("it ends")
+    run.finish("FINISHED")
+    with (folder / "log.txt").open("a") as file:
+        file.write(", and MLflow was told")  # by who told it
+
+    (noted,) = found(database_uri(storage), "otters")
+    kept = MlflowClient(database_uri(storage)).list_artifacts(noted.info.run_id)
+    assert "log.txt" in [entry.path for entry in kept]
+    assert not missing(folder, database_uri(storage))
 
 
 def test_a_folder_made_anew_is_another_run_and_a_moved_one_the_same(

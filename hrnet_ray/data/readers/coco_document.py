@@ -95,9 +95,9 @@ def other_categories(document: Mapping[str, Any], skeleton: Skeleton, path: Path
 
 
 def check_order(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> list[str]:
-    """Refuse a given skeleton of the same names in another order: each point would be misread.
+    """Refuse a given skeleton whose names stand elsewhere in the file: points would be misread.
 
-    Names that differ otherwise are told, in notes: a tool may call the same points differently.
+    Names that only the file has are told, in notes: a tool may call the same points differently.
     """
     wanted, notes = [plain_name(name) for name in skeleton.keypoints], []
     for category in _used_categories(document, path):
@@ -105,13 +105,13 @@ def check_order(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> 
         found = [plain_name(name) for name in names]
         if found == wanted or len(found) != len(wanted):  # the number is looked at elsewhere
             continue
-        if sorted(found) == sorted(wanted):
+        pairs = list(zip(names, skeleton.keypoints, found, wanted, strict=True))
+        if any(plain != want and plain in wanted for *_, plain, want in pairs):
             raise DataError(
                 f"the keypoints of {skeleton.name!r}, but in another order",
                 f"{path.name}: category {category['id']} has {', '.join(names)}",
                 "leave --skeleton out, or give a YAML file with the names in this order",
             )
-        pairs = zip(names, skeleton.keypoints, found, wanted, strict=True)
         other = [f"{a} as {b}" for a, b, plain, want in pairs if plain != want]
         notes.append(
             f"category {category['id']} has other names than the skeleton; by their place, it was "

@@ -252,7 +252,12 @@ def test_other_names_than_the_skeletons_are_told(path: Path):
 
 
 @pytest.mark.parametrize(
-    "keypoints", [("nose", "left_ear", "right_ear"), ("Nose", "LeftEar", "RightEar")]
+    "keypoints",
+    [
+        ("nose", "left_ear", "right_ear"),
+        ("Nose", "LeftEar", "RightEar"),
+        ("muzzle", "left_ear", "right_ear"),
+    ],
 )
 def test_a_given_skeleton_of_another_order_is_refused(path: Path, keypoints: tuple[str, ...]):
     turned = Skeleton(name="turned", keypoints=keypoints)
