@@ -86,7 +86,7 @@ def parse(args: Callable[..., T], argv: Sequence[str], *, prog: str) -> T:
 
 def _verb(name: str, argv: Sequence[str]) -> int | None:
     if name not in VERBS:
-        near = get_close_matches(name, VERBS, n=1, cutoff=0.4)
+        near = get_close_matches(name, VERBS, n=1)
         raise UsageError(
             f"no verb {name!r}",
             f"hrnet-ray {name}",
