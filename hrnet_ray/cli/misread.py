@@ -22,8 +22,9 @@ def in_three_lines(said: str, prog: str) -> UsageError:
     faults = {"unrecognized options": unknown, "missing": missing}
     named = [f"{what}: {', '.join(words)}" for what, words in faults.items() if words]
     what = "; ".join(named) or " ".join(blocks[0].split()).rstrip(".")
-    meant = [flag for flag in (*missing, *perhaps) if flag not in unknown]
-    near = [one for word in unknown for one in _near(word, meant, sources)]
+    flags = [*missing, *perhaps]
+    wrong = [word for word in unknown if word not in flags]  # others are only out of place
+    near = [one for word in wrong for one in _near(word, flags, sources)]
     fix = _meant(near or _choice(what), unknown, see=f"see `{prog} --help`")
     return UsageError(what[:1].lower() + what[1:], prog, fix)
 

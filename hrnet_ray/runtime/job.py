@@ -21,4 +21,6 @@ class Job:
     threads: int
     write_order: bool
     host: Host
+    started_in: str
+    """The driver's folder, where relative paths of settings start: workers stand elsewhere."""
     most_workers: int = 1

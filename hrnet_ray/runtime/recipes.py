@@ -3,6 +3,8 @@
 Config stops here: `pose`, `models`, `data`, `learning` and `inference` have never heard of it.
 """
 
+from pathlib import Path
+
 import torch
 
 from hrnet_ray.config import HEATMAP_STRIDE, Experiment
@@ -17,18 +19,22 @@ from hrnet_ray.models.weights import WeightsReport, load_weights
 from hrnet_ray.pose.augment import Augmentation
 
 
-def build_model(experiment: Experiment, manifest: Manifest) -> HRNet:
-    """The experiment's net, with the weights that it starts from.
+def build_model(
+    experiment: Experiment, manifest: Manifest, *, started_in: str | Path = "."
+) -> HRNet:
+    """The experiment's net, with the weights that it starts from (a path from `started_in`).
 
     Raises:
         DataError: `model.init` does not fit.
     """
     model = spec_of(experiment, manifest, {}).build()
-    start_from(model, experiment)
+    start_from(model, experiment, started_in=started_in)
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def start_from(model: HRNet, experiment: Experiment) -> WeightsReport | None:
+def start_from(
+    model: HRNet, experiment: Experiment, *, started_in: str | Path = "."
+) -> WeightsReport | None:
     """Copy the weights into the net that the experiment names; what became of each is returned.
 
     Raises:
@@ -36,7 +42,8 @@ def start_from(model: HRNet, experiment: Experiment) -> WeightsReport | None:
     """
     if not experiment.model.init:
         return None
-    return load_weights(model, experiment.model.init, partial=experiment.model.init_partial)
+    path = Path(started_in, experiment.model.init)
+    return load_weights(model, path, partial=experiment.model.init_partial)
 
 
 def spec_of(experiment: Experiment, manifest: Manifest, scores: dict[str, float]) -> ModelSpec:

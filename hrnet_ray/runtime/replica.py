@@ -67,7 +67,7 @@ class Replica:
         self.faults = Faults(job.run_folder, rank=job.host.rank())
         optim = self.experiment.optim
         self.bf16 = uses_bf16(self.experiment, self.device)
-        self.bare = build_model(self.experiment, self.manifest)
+        self.bare = build_model(self.experiment, self.manifest, started_in=job.started_in)
         if optim.sync_norm:
             share_norms(self.bare, self.device)
         self.model = job.host.wrap(self.bare)

@@ -114,7 +114,7 @@ def _train_watched(
     with vigil, Watch(lambda: {"": folder}, epochs=experiment.optim.epochs):
         data = load(manifest, experiment.data)
         with saving(lambda: [folder], unless=vigil.lost):
-            train_once(experiment, cluster, share, manifest, folder, data)
+            train_once(experiment, cluster, share, manifest, folder, data, started_in=os.getcwd())
 
 
 def check(experiment: Experiment, cluster: Cluster, manifest: Manifest) -> WeightsReport | None:
@@ -179,6 +179,7 @@ def train_once(
     folder: Path,
     data: dict[str, Stored],
     *,
+    started_in: str,
     callbacks: Sequence[UserCallback] = (),
 ) -> None:
     """Run the workers under Ray Train; lost ones are replaced, from the last checkpoint.
@@ -200,6 +201,7 @@ def train_once(
                 workers=cluster.workers,
             ),
             most_workers=cluster.workers,
+            started_in=started_in,
         )
         trainer = _trainer(job, cluster, share, folder, callbacks)
         try:

@@ -1,5 +1,6 @@
 """Many experiments that differ in what is searched for, and which one was best."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -101,6 +102,7 @@ def _sweep_in(
         manifest=manifest,
         folder=folder,
         share=share,
+        started_in=os.getcwd(),
         against_latency=search.against_latency,
     )
     board = Board.open(

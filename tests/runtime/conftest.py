@@ -1,8 +1,10 @@
 """A few drawn tigers and the smallest experiment on them, for everything that needs Ray."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from hrnet_ray.cli.prepare import Synthetic, run as prepare
 from hrnet_ray.config import (
@@ -15,6 +17,7 @@ from hrnet_ray.config import (
     OptimConfig,
 )
 from hrnet_ray.data.manifest import Manifest, read_manifest
+from hrnet_ray.runtime.recipes import build_model
 
 
 @pytest.fixture(scope="session")
@@ -36,6 +39,14 @@ def tiny(tigers: Manifest) -> Experiment:
         optim=OptimConfig(lr=1e-3, epochs=2, milestones=(1,), batch_size=4),
         evaluation=EvaluationConfig(batch_size=4),
     )
+
+
+@pytest.fixture
+def from_here(tiny: Experiment, tigers: Manifest, tmp_path: Path, monkeypatch) -> Experiment:
+    """The same, from weights whose path starts in the driver's folder; workers stand elsewhere."""
+    torch.save(build_model(tiny, tigers).state_dict(), tmp_path / "start.pth")
+    monkeypatch.chdir(tmp_path)
+    return replace(tiny, model=replace(tiny.model, init="start.pth"))
 
 
 @pytest.fixture

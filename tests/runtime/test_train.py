@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shutil
 import time
 from dataclasses import replace
@@ -27,8 +28,10 @@ DRAWN = [
 ]
 
 
-def test_two_workers_train_score_and_leave_what_a_run_leaves(tiny, here, tigers, tmp_path, capsys):
-    outcome = fit(tiny, here)
+def test_two_workers_train_score_and_leave_what_a_run_leaves(
+    from_here, here, tigers, tmp_path, capsys
+):
+    outcome = fit(from_here, here)
 
     epochs = read_epochs(outcome.folder)
     assert [entry["epoch"] for entry in epochs] == [0, 1]
@@ -43,7 +46,9 @@ def test_two_workers_train_score_and_leave_what_a_run_leaves(tiny, here, tigers,
     worst = f"plots/worst16/epoch_{outcome.best_epoch:04d}.jpg"
     for picture in (*DRAWN, "plots/fixed16/epoch_0001.jpg", worst):
         assert read(outcome.folder / picture).std() > 10  # something is drawn
-    assert "epoch   2/2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"starting from start.pth: (\d+) of \1 tensors loaded", said)
+    assert "epoch   2/2" in said
     assert "epoch   2/2" in (outcome.folder / "log.txt").read_text()
     assert tigers.digest[:12] in (outcome.folder / "data" / "check.html").read_text()
     environment = json.loads((outcome.folder / "environment.json").read_text())
@@ -55,7 +60,7 @@ def test_two_workers_train_score_and_leave_what_a_run_leaves(tiny, here, tigers,
     _mlflow_tells_the_same(tmp_path, tigers, epochs)
 
     started = time.monotonic()
-    again = fit(tiny, here)  # the same command: nothing is left to do
+    again = fit(from_here, here)  # the same command: nothing is left to do
     assert again == outcome
     assert read_epochs(outcome.folder) == epochs
     assert "is finished: 2 epochs" in capsys.readouterr().out

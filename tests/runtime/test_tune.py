@@ -49,11 +49,11 @@ def test_a_body_without_an_upper_half_is_not_cut_in_two(tiny, here, tigers):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_sweep_of_lr_and_sigma_is_recorded_as_a_study_with_its_trials(tiny, tmp_path):
+def test_a_sweep_of_lr_and_sigma_is_recorded_as_a_study_with_its_trials(from_here, tmp_path):
     alone = Cluster(workers=1, device="cpu", storage=str(tmp_path / "runs"))
     search = Search(trials=3, at_once=2, grace_epochs=1, reduction=2)
 
-    study = sweep(tiny, SPACE, alone, search)
+    study = sweep(from_here, SPACE, alone, search)
 
     assert study.main == "OKS_AP"
     assert [trial["score"] for trial in study.trials] == sorted(
@@ -71,7 +71,7 @@ def test_a_sweep_of_lr_and_sigma_is_recorded_as_a_study_with_its_trials(tiny, tm
     assert (study.folder / "report.html").is_file()
     _mlflow_has_the_study(tmp_path, study)
 
-    assert sweep(tiny, SPACE, alone, search).trials == study.trials  # the same command again
+    assert sweep(from_here, SPACE, alone, search).trials == study.trials  # the same command again
 
 
 def _mlflow_has_the_study(tmp_path, study):
@@ -93,8 +93,8 @@ def _mlflow_has_the_study(tmp_path, study):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_session")
-def test_a_trial_of_two_workers_is_a_ray_train_run_of_its_own(tiny, here):
-    study = sweep(tiny, SPACE, here, Search(trials=1, grace_epochs=1))
+def test_a_trial_of_two_workers_is_a_ray_train_run_of_its_own(from_here, here):
+    study = sweep(from_here, SPACE, here, Search(trials=1, grace_epochs=1))
 
     assert study.best["epochs"] == 2
     trial = study.folder / "trials" / "01" / "ray"

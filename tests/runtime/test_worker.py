@@ -24,6 +24,7 @@ def test_a_gpu_that_is_too_small_is_no_lost_worker(
         threads=1,
         write_order=False,
         host=TrialHost(tmp_path, {}, gpu=True),
+        started_in=str(tmp_path),
     )
 
     with pytest.raises(UsageError) as refused, too_large_explained(job):

@@ -38,6 +38,8 @@ class Plan:
     manifest: Manifest
     folder: Path
     share: Share
+    started_in: str
+    """The driver's folder, where relative paths of settings start."""
     against_latency: bool = False
 
 
@@ -78,7 +80,14 @@ def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) ->
 
         report = TuneReportCallback()
         train_once(
-            experiment, plan.cluster, plan.share, plan.manifest, folder, data, callbacks=[report]
+            experiment,
+            plan.cluster,
+            plan.share,
+            plan.manifest,
+            folder,
+            data,
+            started_in=plan.started_in,
+            callbacks=[report],
         )
         return
     about = made_with(experiment, plan.manifest, workers=1)
@@ -95,5 +104,6 @@ def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) ->
         threads=plan.share.threads,
         write_order=plan.cluster.write_order,
         host=host,
+        started_in=plan.started_in,
     )
     train_worker({"job": job})

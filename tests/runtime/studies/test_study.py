@@ -19,7 +19,14 @@ def plan(tiny, tigers, tmp_path) -> Plan:
     """A study of at most two epochs a trial, not begun."""
     cluster = Cluster(workers=1, device="cpu", storage=str(tmp_path))
     share = Share(cpus=0.5, gpus=0, threads=1)
-    return Plan(base=tiny, cluster=cluster, manifest=tigers, folder=tmp_path, share=share)
+    return Plan(
+        base=tiny,
+        cluster=cluster,
+        manifest=tigers,
+        folder=tmp_path,
+        share=share,
+        started_in=str(tmp_path),
+    )
 
 
 def _trial(plan, number, scores, **note):

@@ -32,6 +32,7 @@ def plan(tiny: Experiment, tigers: Manifest, tmp_path, monkeypatch) -> Plan:
         manifest=tigers,
         folder=tmp_path,
         share=Share(cpus=0.5, gpus=0, threads=1),
+        started_in=str(tmp_path),
     )
 
 
