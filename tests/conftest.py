@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import secrets
 import shutil
 import sys
@@ -10,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
@@ -29,6 +32,12 @@ os.environ |= {
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
+
+
+# The same examples in each run; `--hypothesis-profile=new` looks for others.
+settings.register_profile("same", derandomize=True, deadline=None, database=None)
+settings.register_profile("new", deadline=None)
+settings.load_profile("same")
 
 
 @pytest.hookimpl(wrapper=True)  # before anybody else's: xdist reads the groups
@@ -58,6 +67,15 @@ def one_torch_thread() -> None:
     """Hold torch to one thread, so that tests don't crowd each other out on a small machine."""
     if "torch" in sys.modules:  # the test modules are imported by now
         sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def same_draws() -> None:
+    """Seed what draws, so that a test draws the same whichever tests its process ran before."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture

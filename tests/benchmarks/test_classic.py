@@ -1,6 +1,7 @@
 """The baseline is the published loader: equal to the published code's own numbers."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,13 @@ def test_two_workers_give_every_sample_once(tmp_path: Path):
 
     assert [len(crops) for crops, _, _ in batches] == [3, 3, 2]
     assert batches[0][1].shape == (3, 16, 32, 32)
-    # Workers draw their own numbers: no two crops are the same.
+
+
+def test_workers_draw_numbers_of_their_own(tmp_path: Path):
+    poses = people(tmp_path, mirrored=False)
+    poses.recipe = replace(poses.recipe, rotation_share=1.0)  # no two turns are the same
+
+    batches = list(loader(poses, size=3, workers=2))
+
     crops = torch.cat([crops for crops, _, _ in batches]).flatten(1)
     assert len(crops.unique(dim=0)) == 8

@@ -12,7 +12,7 @@ from hrnet_ray.data.order import (
 
 
 @given(rows=st.integers(0, 700), seed=st.integers(0, 2**32), epoch=st.integers(0, 300))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_an_epoch_meets_every_row_once(rows: int, seed: int, epoch: int):
     order = epoch_order(rows, seed=seed, epoch=epoch, window=64, run=16)
 

@@ -60,7 +60,7 @@ def test_a_positive_rotation_turns_the_picture_anticlockwise():
     torch.testing.assert_close(right_of_center, torch.tensor([[[96.0, 118.0]]]), atol=1e-4, rtol=0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(x=places, y=places, size=sizes, turn=turns)
 def test_the_matrix_is_opencvs_solution_for_the_published_three_points(
     x: float, y: float, size: float, turn: float
@@ -72,7 +72,7 @@ def test_the_matrix_is_opencvs_solution_for_the_published_three_points(
     np.testing.assert_allclose(matrix[0, :2].numpy(), published, rtol=1e-7, atol=1e-7)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(x=places, y=places, size=sizes, turn=turns)
 def test_mirrored_equals_flipping_the_picture_and_its_centre_first(
     x: float, y: float, size: float, turn: float

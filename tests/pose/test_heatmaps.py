@@ -61,7 +61,7 @@ def test_a_weight_is_zero_only_where_the_square_misses_the_map(
     assert heatmap.max().item() == pytest.approx(highest)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(x=st.floats(-40, 100), y=st.floats(-40, 100), sigma=st.integers(1, 3))
 def test_whole_sigmas_equal_the_published_loop(x: float, y: float, sigma: int):
     target, weight = _published_target(x, y, sigma)
@@ -184,7 +184,7 @@ def test_an_unknown_method_is_refused():
         decode_heatmaps(torch.zeros(1, 1, 8, 6), method="best")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(x=st.floats(24, 160), y=st.floats(24, 220))
 def test_dark_finds_an_unrounded_gaussian_again_to_a_hundredth_of_a_cell(x: float, y: float):
     heatmaps, _ = encode_heatmaps(

@@ -36,9 +36,6 @@ PAW = Skeleton(name="paw", keypoints=("left_toe", "right_toe", "heel"))
 def cases(kind: str) -> settings:
     return settings(
         max_examples=CASES * SHARES[kind] // sum(SHARES.values()),
-        deadline=None,
-        derandomize=True,
-        database=None,
         suppress_health_check=list(HealthCheck),
     )
 

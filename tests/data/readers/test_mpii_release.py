@@ -418,7 +418,7 @@ def check_outcome(path: Path) -> str:
 
 
 @given(pictures=st.lists(PICTURES, min_size=1, max_size=3), odd=st.none() | ODD)
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_odd_structs_are_labels_or_a_data_error(tmp_path: Path, pictures: list, odd: Any):
     changes = {} if odd is None else {"img_train": odd}
     path = save(tmp_path, OTHER, *pictures, picture("z.jpg", person()), **changes)
