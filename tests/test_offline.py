@@ -23,6 +23,7 @@ prepare synthetic --kind tigers --train 4 --val 2 --out data --canvas 96
 train --name run --data.root data --optim.epochs 1 --optim.batch-size 4 --cluster.workers 2 {NET}
 evaluate --model runs/data/run/model --data data --out scores
 predict --model runs/data/run/model --pictures pictures --out predictions
+export --model runs/data/run
 promote runs/data/run --data data --force
 """
 CLOUDS = ("169.254.169.254", "metadata.google.internal")

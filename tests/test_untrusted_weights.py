@@ -87,21 +87,34 @@ def as_checkpoint(file: Path, folder: Path, otter: Path, picture: Path) -> None:
 
 
 def by_predict(file: Path, folder: Path, otter: Path, picture: Path) -> None:
-    command("predict", "--model", str(model_around(file, folder, otter)), picture=picture)
+    predict(model_around(file, folder, otter), picture)
 
 
 def by_predict_alone(file: Path, folder: Path, otter: Path, picture: Path) -> None:
-    command("predict", "--model", str(file), picture=picture)
+    predict(file, picture)
 
 
-DOORS = (as_init, as_safetensors_init, as_model, as_checkpoint, by_predict, by_predict_alone)
+def by_export(file: Path, folder: Path, otter: Path, picture: Path) -> None:
+    command("export", "--model", str(model_around(file, folder, otter)), "--to", "pt2")
+
+
+DOORS = (
+    *(as_init, as_safetensors_init, as_model, as_checkpoint),
+    *(by_predict, by_predict_alone, by_export),
+)
 Door = Callable[[Path, Path, Path, Path], None]
 
 
-def command(verb: str, *flags: str, picture: Path) -> None:
+def predict(model: Path, picture: Path) -> None:
+    command(
+        *("predict", "--model", str(model), "--pictures", str(picture), "--out", f"{model}-out")
+    )
+
+
+def command(*words: str) -> None:
     """Run it here; exit code 3 is told as what it stands for."""
     with pytest.raises(SystemExit) as ended:
-        main([verb, *flags, "--pictures", str(picture), "--out", f"{flags[1]}-out"])
+        main(words)
     if ended.value.code == DataError.exit_code:
         raise DataError("exit code 3", "", "")
 

@@ -30,17 +30,32 @@ class CropsToKeypoints(nn.Module):
 
     def forward(self, crops: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B K 3"]:
         """Find the keypoints of each crop."""
+        return self.read(self.heatmaps(crops))
+
+    def heatmaps(self, crops: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B K h w"]:
+        """What the net sees, merged with what it sees in the mirror."""
+        upright = model_input(crops)
+        if self.decoding.flip_order is None:
+            return self.net(upright)
+        seen, mirrored = self.net(torch.cat([upright, upright.flip(-1)])).tensor_split(2)
+        return merge_flipped(
+            seen, mirrored, flip_order=self.decoding.flip_order, shift=self.decoding.shift
+        )
+
+    def read(self, heatmaps: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K 3"]:
+        """Where each map is highest, in pixels of the crop, and how high."""
         heatmap_xy, scores = decode_heatmaps(
-            self._heatmaps(model_input(crops)),
-            method=self.decoding.method,
-            kernel=dark_kernel(self.decoding.sigma),
+            heatmaps, method=self.decoding.method, kernel=dark_kernel(self.decoding.sigma)
         )
         return torch.cat([heatmap_xy * STRIDE, scores[..., None]], dim=-1)
 
-    def _heatmaps(self, crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K h w"]:
-        if self.decoding.flip_order is None:
-            return self.net(crops)
-        upright, mirrored = self.net(torch.cat([crops, crops.flip(-1)])).tensor_split(2)
-        return merge_flipped(
-            upright, mirrored, flip_order=self.decoding.flip_order, shift=self.decoding.shift
-        )
+
+class CropsToKeypointsAndHeatmaps(CropsToKeypoints):
+    """The same, with the heatmaps [B, K, h, w] beside the keypoints."""
+
+    def forward(
+        self, crops: UInt8[Tensor, "B H W 3"]
+    ) -> tuple[Float[Tensor, "B K 3"], Float[Tensor, "B K h w"]]:
+        """Find the keypoints of each crop, and show the maps they were read from."""
+        heatmaps = self.heatmaps(crops)
+        return self.read(heatmaps), heatmaps

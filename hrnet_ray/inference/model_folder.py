@@ -101,17 +101,18 @@ def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
-    entries = vars(spec) | {
-        "skeleton": to_dict(spec.skeleton),
-        "scores": dict(spec.scores),
-        "sha256": sha256(weights).hexdigest(),
-    }
+    entries = as_entries(spec) | {"sha256": sha256(weights).hexdigest()}
     files = {
         WEIGHTS: weights,
         CARD: _card(spec).encode(),
         CONFIG: json.dumps(entries, indent=2).encode(),
     }
-    _replace(folder, files)
+    replace_files(folder, files)
+
+
+def as_entries(spec: ModelSpec) -> dict[str, Any]:
+    """The spec as `config.json` has it."""
+    return vars(spec) | {"skeleton": to_dict(spec.skeleton), "scores": dict(spec.scores)}
 
 
 def load_model(path: Path) -> tuple[HRNet, ModelSpec]:
@@ -191,7 +192,7 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write all beside, then rename: nobody sees half a file, and a full disk spoils none."""
     beside = {name: folder / f"{name}.part" for name in files}
     try:

@@ -7,17 +7,14 @@ MLmodel and more   MLflow's own: signature, input example, requirements
 
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
-from logging import ERROR, getLogger
 from pathlib import Path
 
 import numpy as np
 
 from hrnet_ray.inference.exported import CropsToKeypoints
+from hrnet_ray.inference.hush import hushed
 from hrnet_ray.inference.model_folder import CARD, CONFIG, WEIGHTS, ModelSpec, sha256_of
 from hrnet_ray.models import HRNet
 from hrnet_ray.tracking.registry import Registry, patient
@@ -80,7 +77,8 @@ def write_mlflow_model(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, height, width, 3))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(spec.skeleton), 3))]),
     )
-    with _quiet():
+    # MLflow asks for an environment that we name ourselves; torch tells of its own future.
+    with hushed("mlflow", "torch.export", "torch.__trace"):
         save_model(
             CropsToKeypoints(model.cpu(), spec).eval(),
             out,
@@ -107,19 +105,3 @@ def _params(spec: ModelSpec) -> dict[str, str]:
 
 def _plain(package: str) -> str:
     return version(package).split("+")[0]  # 2.13.0+cpu is in no registry
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow asks for an environment that we name ourselves; torch tells of its own future."""
-    chatty = [getLogger(name) for name in ("mlflow", "torch.export", "torch.__trace")]
-    levels = [logger.level for logger in chatty]
-    for logger in chatty:
-        logger.setLevel(ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(chatty, levels, strict=True):
-            logger.setLevel(level)

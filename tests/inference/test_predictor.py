@@ -9,40 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch import nn
 
 from hrnet_ray.data import rows
 from hrnet_ray.data.labels import Instance
-from hrnet_ray.inference.model_folder import ModelSpec, save_model
+from hrnet_ray.inference.model_folder import save_model
 from hrnet_ray.inference.predictor import Predictor, decoding_of
-from hrnet_ray.models import HRNet
-from hrnet_ray.skeletons import Skeleton
-
-PAWS = Skeleton(name="paws", keypoints=("left_paw", "right_paw", "nose"))
-SPEC = ModelSpec(
-    skeleton=PAWS,
-    width=8,
-    modules=(1, 1, 1),
-    blocks=1,
-    stem=8,
-    input_hw=(96, 64),
-    padding=1.25,
-    sigma=2.0,
-    decode="quarter",
-    flip_test=True,
-    shift_heatmap=True,
-)
-BOXES = np.array([[20.0, 10.0, 50.0, 40.0], [70.5, 30.0, 60.0, 80.0], [-15.0, 60.0, 90.0, 70.0]])
-
-
-def lively_model() -> HRNet:
-    """Random weights that see: with the published start, a fresh net is almost blind."""
-    torch.manual_seed(6)
-    model = SPEC.build()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-    return model
+from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +24,7 @@ def predictor() -> Predictor:
 
 @pytest.fixture(scope="module")
 def picture() -> np.ndarray:
-    noise = np.random.default_rng(8).uniform(0, 255, (120, 150, 3))
-    return np.clip(5 * (cv2.GaussianBlur(noise, (0, 0), 2) - 127) + 127, 0, 255).astype(np.uint8)
+    return blotched_picture()
 
 
 def table_of(picture: np.ndarray, boxes: np.ndarray) -> pa.Table:
