@@ -1,5 +1,7 @@
 """The files of cluster/, checked by Ray's own rules. Nothing is started and no cloud is asked."""
 
+import re
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import yaml
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from hrnet_ray.cli import parse
+from hrnet_ray.cli.tune import Args
 from hrnet_ray.learning.environment import WAIT_BRIEFLY
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
@@ -57,9 +61,9 @@ def test_every_node_asks_for_the_token_which_travels_as_a_file(config: Config):
     assert "chmod 700 ~/.ray && chmod 600 ~/.ray/auth_token" in config["setup_commands"]
 
 
-@pytest.mark.parametrize("name", [*RAY_UP, "mlflow.yaml", "env.yaml"])
+@pytest.mark.parametrize("name", [path.name for path in CLUSTER.glob("*.yaml")])
 def test_no_token_is_written_in_a_file(name: str):
-    assert "RAY_AUTH_TOKEN" not in (CLUSTER / name).read_text()
+    assert "RAY_AUTH_TOKEN" not in str(read(name))
 
 
 def test_the_dashboard_listens_on_loopback(config: Config):
@@ -100,6 +104,64 @@ def test_local_says_how_it_must_be_started():
     text = (CLUSTER / "local.yaml").read_text()
 
     assert "RAY_UP_enable_autoscaler_v2=0 ray up" in text
+
+
+@pytest.fixture
+def on_kubernetes() -> Config:
+    """The cluster that KubeRay makes."""
+    return read("kuberay-cluster.yaml")["spec"]
+
+
+def pods(spec: Config) -> list[Config]:
+    """Of the head, and of each group of workers."""
+    groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    return [group["template"]["spec"] for group in groups]
+
+
+def test_a_job_on_kubernetes_gets_the_very_same_cluster(on_kubernetes: Config):
+    assert read("kuberay-rayjob.yaml")["spec"]["rayClusterSpec"] == on_kubernetes
+
+
+def test_kuberay_is_told_the_version_of_ray_in_the_image(root: Path, on_kubernetes: Config):
+    installed = re.search(r"^ray==(.*)$", (root / "constraints.txt").read_text(), re.M)
+
+    assert installed
+    assert on_kubernetes["rayVersion"] == installed[1]
+    assert on_kubernetes["authOptions"] == {"mode": "token"}
+
+
+def test_all_pods_run_one_image_and_write_one_volume(on_kubernetes: Config):
+    (head, *workers) = pods(on_kubernetes)
+
+    assert workers
+    for pod in (head, *workers):
+        (container,) = pod["containers"]
+        assert container["image"] == head["containers"][0]["image"]
+        (mount,), (volume,) = container["volumeMounts"], pod["volumes"]
+        assert (mount["mountPath"], mount["name"]) == ("/shared", volume["name"])
+        assert pod["securityContext"]["fsGroup"] == 1000  # `useradd --uid 1000` in the Dockerfile
+        assert container["resources"]["limits"] == container["resources"]["requests"]
+
+
+def test_the_gpus_on_kubernetes_are_the_workers(on_kubernetes: Config):
+    head, gpu = (pod["containers"][0]["resources"]["limits"] for pod in pods(on_kubernetes))
+
+    assert "nvidia.com/gpu" not in head
+    assert gpu["nvidia.com/gpu"] == "1"
+    (group,) = on_kubernetes["workerGroupSpecs"]
+    assert 1 <= group["minReplicas"] == group["replicas"] <= group["maxReplicas"]
+
+
+def test_the_job_on_kubernetes_is_an_experiment_that_waits_for_its_gpu(root: Path):
+    python, script, *flags = shlex.split(read("kuberay-rayjob.yaml")["spec"]["entrypoint"])
+
+    assert python == "python"
+    assert (root / Path(script).relative_to("/app")).is_file()  # `WORKDIR /app` in the Dockerfile
+    settings = parse(Args, flags, prog=script)
+    assert settings.experiment.data.root.startswith("/shared/")
+    assert settings.cluster.storage.startswith("/shared/")
+    assert settings.cluster.device == "gpu"
+    assert settings.cluster.wait_s >= 600
 
 
 def test_the_mlflow_server_is_published_on_loopback_only():
