@@ -26,6 +26,7 @@ VERBS = {
     "evaluate": "score a model on a prepared data set",
     "promote": "register a run's model, and make it the champion if it is better",
     "predict": "find keypoints on your pictures",
+    "serve": "a model in the browser, and behind HTTP",
     "export": "write a model as ONNX or pt2, for programs without this package",
     "mlflow-sync": "tell MLflow what it was not told: its server was away, or the run was killed",
     "demo": "the whole path on made-up tigers, in a few minutes",

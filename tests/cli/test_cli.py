@@ -123,7 +123,7 @@ def truncate(path: Path) -> int:
             "error: no verb 'xyzzy'\n"
             "  hrnet-ray xyzzy\n"
             "  fix: use one of prepare, check, train, tune, evaluate, promote, predict, "
-            "export, mlflow-sync, demo, doctor\n",
+            "serve, export, mlflow-sync, demo, doctor\n",
         ),
         (
             "predict --model m --pictures p --strct",

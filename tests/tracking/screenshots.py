@@ -20,7 +20,7 @@ from mlflow.entities import Run
 from PIL import Image
 
 from hrnet_ray.cli.promote import NOT_BETTER
-from tests.tracking.browser import Page, browsing
+from tests.browser import Page, browsing
 from tests.tracking.serving import serving
 
 PREPARE = "prepare synthetic --kind tigers --train 200 --val 48 --out data/tigers --canvas 128"

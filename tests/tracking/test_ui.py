@@ -16,7 +16,7 @@ from hrnet_ray.cli.contest import as_markdown
 from hrnet_ray.data import pictures
 from hrnet_ray.tracking import Board
 from hrnet_ray.tracking.registry import CHAMPION, Registry, Version, registered_name
-from tests.tracking.browser import Page, browsing
+from tests.browser import Page, browsing
 from tests.tracking.runs import begun, found, train
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]

@@ -96,6 +96,18 @@ class Page:
         for kind in ("mousePressed", "mouseReleased"):
             self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
+    def drag(self, start: tuple[float, float], end: tuple[float, float]) -> None:
+        """The left button, held from one place to another."""
+        self._ask("Input.dispatchMouseEvent", type="mouseMoved", x=start[0], y=start[1])
+        for kind, (x, y) in (("mousePressed", start), ("mouseMoved", end), ("mouseReleased", end)):
+            self._ask("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def choose(self, selector: str, path: Path) -> None:
+        """A file, for the file input that a CSS selector finds."""
+        document = self._ask("DOM.getDocument")["root"]["nodeId"]
+        found = self._ask("DOM.querySelector", nodeId=document, selector=selector)
+        self._ask("DOM.setFileInputFiles", nodeId=found["nodeId"], files=[str(path.resolve())])
+
     def type(self, text: str) -> None:
         """Into what has the focus."""
         self._ask("Input.insertText", text=text)
