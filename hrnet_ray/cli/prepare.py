@@ -1,4 +1,4 @@
-"""`hrnet-ray prepare coco|atrw|mpii|synthetic`."""
+"""`hrnet-ray prepare coco|yolo|atrw|mpii|synthetic`."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,16 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.cli.sources import (
-    Atrw,
-    Coco,
-    Mpii,
-    Output,
-    Synthetic,
-    downloaded,
-    draw,
-    sources_of,
-)
+from hrnet_ray.cli.source_flags import Atrw, Coco, Mpii, Output, Synthetic, Yolo
+from hrnet_ray.cli.sources import converted, downloaded, draw, sources_of
 from hrnet_ray.data import rows
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.prepare import Make, make_here, prepare
@@ -31,13 +23,14 @@ MANY = 2_000
 
 Args = (
     Annotated[Coco, tyro.conf.subcommand("coco")]
+    | Annotated[Yolo, tyro.conf.subcommand("yolo")]
     | Annotated[Atrw, tyro.conf.subcommand("atrw")]
     | Annotated[Mpii, tyro.conf.subcommand("mpii")]
     | Annotated[Synthetic, tyro.conf.subcommand("synthetic")]
 )
 
 
-def run(args: Coco | Atrw | Mpii | Synthetic) -> None:
+def run(args: Coco | Yolo | Atrw | Mpii | Synthetic) -> None:
     """Write the data set and say what is in it."""
     if args.canvas < 1:
         raise UsageError(
@@ -45,6 +38,8 @@ def run(args: Coco | Atrw | Mpii | Synthetic) -> None:
         )
     if isinstance(args, Synthetic):
         args = draw(args, progress=counter("drawn"))
+    if isinstance(args, Yolo):
+        args = converted(args, progress=counter("read"))
     if isinstance(args, Atrw):
         args = downloaded(args, progress=counter("unpacked"))
     sources = sources_of(args, progress=counter("unpacked"))

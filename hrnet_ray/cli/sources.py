@@ -1,104 +1,24 @@
-"""What `hrnet-ray prepare` can read, and where its flags say that it lies."""
+"""What `hrnet-ray prepare` reads: from its flags to labels with their pictures."""
 
-from dataclasses import dataclass, fields
+import json
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal
-
-import tyro
 
 from hrnet_ray import skeletons
-from hrnet_ray.data import rows
+from hrnet_ray.cli.source_flags import Atrw, Coco, Mpii, Output, Synthetic, Yolo
 from hrnet_ray.data.archives import extract
-from hrnet_ray.data.labels import Labels, check_file
+from hrnet_ray.data.labels import Labels, check_file, make_folder
 from hrnet_ray.data.readers.coco import read_coco
 from hrnet_ray.data.readers.mpii import read_mpii
 from hrnet_ray.data.readers.mpii_release import read_mpii_release
-from hrnet_ray.data.shards import SHARD_ROWS, Progress
+from hrnet_ray.data.readers.yolo import read_yolo
+from hrnet_ray.data.shards import Progress
 from hrnet_ray.data.sources import Source, split_by_picture
 from hrnet_ray.data.storage import Place, is_uri, open_folder
 from hrnet_ray.errors import DataError, UsageError
 
-Folder = Annotated[Place, tyro.conf.arg(metavar="DIR|URI")]
-Pictures = Annotated[Place, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")]
-
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 ATRW_ARCHIVES = ("atrw_pose_train", "atrw_pose_val", "atrw_anno_pose_train")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Output:
-    """What all sources have in common."""
-
-    out: Folder
-    """Folder to write: train/, val/, manifest.json, skipped.csv. s3://bucket/folder works too."""
-    name: str | None = None
-    """Name of the data set; by default the folder's."""
-    canvas: int = rows.CANVAS_PX
-    """Longest side of a stored training picture, in pixels."""
-    exact: bool = False
-    """Store untouched files for training too; they are reduced when they are read."""
-    shard_rows: int = SHARD_ROWS
-    """Rows of one Parquet file, which is what a stopped command may have to make again."""
-    skip_missing: bool = False
-    """Leave out pictures that are not there (they are listed in skipped.csv)."""
-    skip_broken: bool = False
-    """Leave out pictures that cannot be read (they are listed in skipped.csv)."""
-    address: str | None = None
-    """A running Ray cluster that makes the shards. Large sets start Ray on this machine anyway."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Files(Output):
-    """Pictures with one or two annotation files."""
-
-    images: Pictures
-    """Folder that the annotations' file names start from, or an archive (zip, tar, tar.gz)."""
-    annotations: Path
-    val_annotations: Path | None = None
-    """Without it, `val_share` of the pictures are kept for validation."""
-    val_images: Annotated[Place | None, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")] = None
-    """By default the same as `images`."""
-    val_share: float = 0.1
-    seed: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Coco(Files):
-    """COCO keypoints: COCO, ATRW, AP-10K, exports of CVAT and Label Studio."""
-
-    skeleton: str | None = None
-    """mpii, atrw, coco, or a YAML file; by default the annotations' own category."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Atrw(Output):
-    """ATRW's Amur tigers, from the archives as they are downloaded."""
-
-    downloads: Path
-    """Folder with atrw_pose_train.tar.gz, atrw_pose_val.tar.gz and atrw_anno_pose_train.tar.gz."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mpii(Files):
-    """MPII: its original release (mpii_human_pose_v1_u12_1.mat), or the HRNet authors' files.
-
-    Those are train.json, valid.json and gt_valid.mat. With the release as `annotations`, their
-    valid.json as `val_annotations` asks for their parting; else whole videos are kept.
-    """
-
-    gt_valid: Path | None = None
-    """Truth and head sizes of the published evaluation, for `val_annotations`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Synthetic(Output):
-    """Drawn tigers or people: to try things out without any data."""
-
-    kind: Literal["tigers", "people"] = "tigers"
-    train: int = 400
-    """Training pictures; a picture of tigers has one to three."""
-    val: int = 80
-    seed: int = 0
 
 
 def downloaded(args: Atrw, *, progress: Progress) -> Coco:
@@ -127,6 +47,34 @@ def _found(folder: Path, name: str, archive: Path) -> Path:
         return path
     raise DataError(
         f"no {name} in an archive", str(archive), "download it again: ATRW's pose annotations"
+    )
+
+
+def converted(args: Yolo, *, progress: Progress) -> Coco:
+    """Write what YOLO-pose labels say as COCO files, beside what will be made of them.
+
+    Raises:
+        DataError: the labels cannot be read.
+    """
+    given = skeletons.named(args.skeleton) if args.skeleton else None
+    found = read_yolo(args.yaml, skeleton=given, progress=progress)
+    for note in found.notes:
+        print(f"  note: {note}")
+    into = _beside(args.out, "labels in COCO's form") / "coco"
+    make_folder(into, "--out")
+    for name, content in {
+        "skeleton.yaml": skeletons.to_dict(found.skeleton),  # JSON is YAML
+        **{f"{split}.json": document for split, document in found.documents.items()},
+    }.items():
+        (into / name).write_text(json.dumps(content))
+    return Coco(
+        images=found.images,
+        annotations=into / "train.json",
+        val_annotations=into / "val.json" if "val" in found.documents else None,
+        val_share=args.val_share,
+        seed=args.seed,
+        skeleton=str(into / "skeleton.yaml"),
+        **{field.name: getattr(args, field.name) for field in fields(Output)},
     )
 
 
