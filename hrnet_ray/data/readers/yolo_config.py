@@ -64,6 +64,11 @@ def skeleton_of(
             f"the keypoints have no names: they are called {names[0]} to {names[-1]} "
             "(name them in a --skeleton, in the order of the labels)"
         )
+        if not pairs:
+            notes.append(
+                "nothing tells left from right: a mirrored picture teaches a left as a right "
+                "(name them in a --skeleton, or give the data.yaml a flip_idx)"
+            )
         given = Skeleton(name=config.stem, keypoints=names, pairs=tuple(pairs))
     skeleton = given or Skeleton(name=config.stem, keypoints=names or ())
     if len(skeleton) != shape.keypoints:

@@ -117,7 +117,15 @@ def test_keypoints_without_names_keep_their_mirror(tmp_path: Path):
 
     assert found.skeleton.keypoints == ("point_1", "point_2", "point_3")
     assert found.skeleton.flip_order == (2, 1, 0)
-    assert "called point_1 to point_3" in found.notes[0]
+    (note,) = found.notes
+    assert "called point_1 to point_3" in note
+
+
+@pytest.mark.parametrize("more", [{}, {"flip_idx": [0, 1, 2]}])
+def test_keypoints_that_nothing_tells_apart_are_told(tmp_path: Path, more: dict[str, Any]):
+    config = data_set(tmp_path, {"train/a": [LINE]}, kpt_shape=[3, 3], val=None, **more)
+
+    assert "nothing tells left from right" in read(config).notes[-1]
 
 
 def test_a_flip_idx_that_exchanges_nothing_is_told(tmp_path: Path):
