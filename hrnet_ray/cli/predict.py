@@ -17,7 +17,7 @@ from hrnet_ray.data.drawing import draw_pose
 from hrnet_ray.data.labels import check_file, make_folder
 from hrnet_ray.data.storage import open_folder
 from hrnet_ray.errors import DataError, UsageError, shortened
-from hrnet_ray.inference.predictor import Predictor
+from hrnet_ray.inference.predictor import Predictor, whole_picture
 from hrnet_ray.learning.loop import Predictions
 from hrnet_ray.learning.scores import CONFIDENT, instance_scores
 from hrnet_ray.skeletons import Skeleton
@@ -154,9 +154,9 @@ def _found(
     picture: np.ndarray, path: Path, boxes: GivenBoxes | None, predictor: Predictor
 ) -> tuple[Predictions, np.ndarray] | None:
     """A pose in each box and how sure the box is, float64 [N]; None where there is no box."""
-    height, width = picture.shape[:2]
-    whole = np.array([[0.0, 0.0, max(1, width - 1), max(1, height - 1), 1.0]])
-    given = whole if boxes is None else boxes.of.get(path)
+    if boxes is None:
+        return predictor(picture, whole_picture(picture)), np.ones(1)
+    given = boxes.of.get(path)
     return None if given is None else (predictor(picture, given[:, :4]), given[:, 4])
 
 

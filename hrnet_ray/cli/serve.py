@@ -1,6 +1,6 @@
 """`hrnet-ray serve`."""
 
-import ipaddress
+import errno
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,12 @@ from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.inference.web.app import app_of
 from hrnet_ray.text import printable
 
-LOOPBACK = ["127.0.0.1", "localhost"]
+PORT_FAULTS = (errno.EADDRINUSE, errno.EACCES)
+LAST_PORT = 65535
+MOST_AT_ONCE = 16
+"""Requests; more are told to come back (503)."""
+LAST_ANSWERS_S = 3
+"""After Ctrl-C, until clients that send nothing more are left."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,8 @@ class Args:
     host: str = "127.0.0.1"
     """Address to listen on. Others than this machine's own let in whoever can reach it: there is no
     password."""
+    names: tuple[str, ...] = ()
+    """Names under which others reach it, such as a proxy's. Addresses need none."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     tracking_uri: str | None = None
     """MLflow server of a model that is named by MLflow; without one, the file in `storage`."""
@@ -44,27 +51,41 @@ def run(args: Args) -> None:
     loaded = load(args.model, "--model", Store(args.tracking_uri, args.storage))
     predictor = Predictor(loaded.model, loaded.spec, device=device_of(args.device))
     listening = _listen(args.host, args.port)
-    port = listening.getsockname()[1]
-    app = app_of(predictor, args.model, hosts=LOOPBACK if _is_loopback(args.host) else ["*"])
-    shown = f"{printable(args.model)}: HRNet-W{loaded.spec.width} on {predictor.device}"
-    print(f"{shown}\nhttp://{args.host}:{port}    (Ctrl-C ends it)", flush=True)
-    config = uvicorn.Config(app, log_level="warning", access_log=False)
+    address, port = listening.getsockname()[:2]
+    names = ("localhost", args.host, *args.names)
+    shown = f"[{address}]" if ":" in address else address
+    print(f"{printable(args.model)}: HRNet-W{loaded.spec.width} on {predictor.device}")
+    print(f"http://{shown}:{port}    (Ctrl-C ends it)", flush=True)
+    config = uvicorn.Config(
+        app_of(predictor, args.model, names=names),
+        log_level="critical",  # its errors are tracebacks of clients that went away
+        access_log=False,
+        limit_concurrency=MOST_AT_ONCE,
+        timeout_graceful_shutdown=LAST_ANSWERS_S,
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound.
+
+    Raises:
+        UsageError: it cannot be; says whether for its address or its port.
+    """
+    where = f"--host {host} --port {port}"
     try:
-        return socket.create_server((host, port))
-    except (OSError, OverflowError) as error:
+        if not 0 <= port <= LAST_PORT:
+            raise OverflowError(f"ports end at {LAST_PORT}")
+        ((family, _, _, _, address), *_) = socket.getaddrinfo(
+            host or "?", port, type=socket.SOCK_STREAM
+        )
+        return socket.create_server(address[:2], family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        of_port = isinstance(error, OverflowError) or getattr(error, "errno", None) in PORT_FAULTS
         raise UsageError(
             "nobody can listen there",
-            f"--host {host} --port {port}: {error}",
-            "give another --port, or --port 0 for any that is free",
+            f"{where}: {error}",
+            "give another --port, or --port 0 for any that is free"
+            if of_port
+            else "give an address of this machine as --host, such as 127.0.0.1",
         ) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -24,6 +24,14 @@ def side_colours(skeleton: Skeleton) -> list[tuple[int, int, int]]:
     return [sided.get(k, MIDDLE) for k in range(len(skeleton))]
 
 
+def bone_colours(skeleton: Skeleton) -> list[tuple[int, int, int]]:
+    """The colour of each bone: that of its first end, unless only the other one has a side."""
+    colour = dict(zip(skeleton.keypoints, side_colours(skeleton), strict=True))
+    return [
+        colour[one] if colour[one] != MIDDLE else colour[other] for one, other in skeleton.bones
+    ]
+
+
 def side_colour(name: str) -> tuple[int, int, int]:
     """The colour of a keypoint, told by the side in its name."""
     for own, mirrored in zip(name.lower(), mirrored_name(name).lower(), strict=False):
@@ -50,11 +58,10 @@ def draw_pose(
     place = {name: index for index, name in enumerate(skeleton.keypoints)}
     colours = side_colours(skeleton)
     points = [tuple(map(int, point)) for point in np.rint(np.nan_to_num(xy)).clip(-1e4, 1e4)]
-    for one, other in skeleton.bones:
+    for (one, other), colour in zip(skeleton.bones, bone_colours(skeleton), strict=True):
         a, b = place[one], place[other]
         if shown[a] and shown[b]:
-            colour = plain or (colours[a] if colours[a] != MIDDLE else colours[b])
-            cv2.line(picture, points[a], points[b], colour, thickness, cv2.LINE_AA)
+            cv2.line(picture, points[a], points[b], plain or colour, thickness, cv2.LINE_AA)
     for index in place.values():
         if shown[index]:
             colour = plain or colours[index]

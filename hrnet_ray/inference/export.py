@@ -5,8 +5,11 @@ What was written is run, and held against the model, before anybody gets it.
 
 import io
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +51,8 @@ class Agreement:
     def close(self) -> bool:
         """Whether it is the rounding of another order of sums, and no more."""
         allowed = HEATMAP_TOLERANCE * self.height
-        return self.heatmaps <= allowed and self.points_px <= POINT_TOLERANCE_PX
+        same = self.heatmaps <= allowed and self.points_px <= POINT_TOLERANCE_PX
+        return same and math.isfinite(self.height)
 
 
 @dataclass(frozen=True)
@@ -59,25 +63,31 @@ class Exported:
     agreement: Agreement
 
 
-def export_model(model: HRNet, spec: ModelSpec, form: str) -> Exported:
+def export_model(
+    model: HRNet, spec: ModelSpec, form: str, *, about: Mapping[str, Any] | None = None
+) -> Exported:
     """Write the model as `form` (one of `FORMS`), run what was written, and compare.
+
+    The file's `config.json` is the spec, with more entries from `about`.
 
     Raises:
         UsageError: a package that writes or runs the form is not installed.
     """
     write, load = FORMS[form]
+    scores = {name: score for name, score in spec.scores.items() if math.isfinite(score)}
+    config = json.dumps(as_entries(replace(spec, scores=scores)) | dict(about or {}))
     module = CropsToKeypointsAndHeatmaps(model.cpu(), spec).eval()
     # Torch tells of packages that no HRNet needs, and of its own future.
     with hushed("torch.onnx", "torch.export", "torch.__trace"):
-        content = write(module, spec)
+        content = write(module, _examples(spec, 2), config)
         return Exported(content, _agreement(module, load(content), spec))
 
 
-def _as_onnx(module: CropsToKeypointsAndHeatmaps, spec: ModelSpec) -> bytes:
+def _as_onnx(module: CropsToKeypointsAndHeatmaps, crops: Tensor, config: str) -> bytes:
     _require("onnx", "onnxscript", "onnxruntime")
     program = torch.onnx.export(
         module,
-        (_examples(spec, 2),),
+        (crops,),
         dynamo=True,
         dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
         input_names=[INPUT],
@@ -89,7 +99,7 @@ def _as_onnx(module: CropsToKeypointsAndHeatmaps, spec: ModelSpec) -> bytes:
     for node in proto.graph.node:
         del node.metadata_props[:]  # where each came from: folders of this machine
     entry = proto.metadata_props.add()
-    entry.key, entry.value = CONFIG, json.dumps(as_entries(spec))
+    entry.key, entry.value = CONFIG, config
     return proto.SerializeToString()
 
 
@@ -105,16 +115,16 @@ def _onnx_run(content: bytes) -> Run:
     return run
 
 
-def _as_pt2(module: CropsToKeypointsAndHeatmaps, spec: ModelSpec) -> bytes:
+def _as_pt2(module: CropsToKeypointsAndHeatmaps, crops: Tensor, config: str) -> bytes:
     program = torch.export.export(
         module,
-        (_examples(spec, 2),),
+        (crops,),
         dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
     )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # folders of this machine
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={CONFIG: json.dumps(as_entries(spec))})
+    torch.export.save(program, buffer, extra_files={CONFIG: config})
     return buffer.getvalue()
 
 
@@ -167,12 +177,15 @@ def _examples(spec: ModelSpec, size: int) -> UInt8[Tensor, "{size} H W 3"]:
 
 
 def _require(*packages: str) -> None:
-    from importlib.util import find_spec
-
-    missing = [name for name in packages if find_spec(name) is None]
+    missing = []
+    for name in packages:
+        try:
+            import_module(name)
+        except ImportError as error:
+            missing.append(f"{name} ({error})")
     if missing:
         raise UsageError(
-            f"not installed: {', '.join(missing)}",
-            "--to onnx",
+            "a package that ONNX needs cannot be imported",
+            f"--to onnx: {', '.join(missing)}",
             'pip install "hrnet-ray[export]", or give --to pt2',
         )

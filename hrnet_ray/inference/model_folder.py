@@ -107,7 +107,7 @@ def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
         CARD: _card(spec).encode(),
         CONFIG: json.dumps(entries, indent=2).encode(),
     }
-    replace_files(folder, files)
+    _replace(folder, files)
 
 
 def as_entries(spec: ModelSpec) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
+def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write all beside, then rename: nobody sees half a file, and a full disk spoils none."""
     beside = {name: folder / f"{name}.part" for name in files}
     try:

@@ -85,6 +85,12 @@ class Predictor:
             yield to_crops(arrays, self.device)
 
 
+def whole_picture(picture: np.ndarray) -> np.ndarray:
+    """Its box, float64 [1, 4], by the published count: that of W x H pixels is (W-1) x (H-1)."""
+    height, width = picture.shape[:2]
+    return np.array([[0.0, 0.0, max(1, width - 1), max(1, height - 1)]])
+
+
 def decoding_of(spec: ModelSpec) -> Decoding:
     """How the model's heatmaps are read."""
     return Decoding(

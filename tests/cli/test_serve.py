@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from hrnet_ray.cli import INTERRUPTED
 from hrnet_ray.cli.serve import Args, run
@@ -35,11 +36,10 @@ class Served:
     url: str
     picture: Path
 
-    def post(self, data: bytes, *, boxes: object = None, host: str = "") -> dict:
-        query = "" if boxes is None else f"?boxes={quote(json.dumps(boxes))}"
-        request = Request(f"{self.url}/predict{query}", data=data, method="POST")
-        if host:
-            request.add_header("Host", host)
+    def post(self, data: bytes, *, boxes: object = None, **headers: str) -> dict:
+        text = boxes if isinstance(boxes, str) else json.dumps(boxes)
+        query = "" if boxes is None else f"?boxes={quote(text)}"
+        request = Request(f"{self.url}/predict{query}", data=data, method="POST", headers=headers)
         with urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
@@ -50,7 +50,7 @@ def start(folder: Path) -> Served:
     cv2.imwrite(str(picture), blotched_picture()[..., ::-1])
     command = [sys.executable, "-m", "hrnet_ray.cli", "serve"]
     process = subprocess.Popen(
-        [*command, "--model", str(folder / "model"), "--port", "0"],
+        [*command, "--model", str(folder / "model"), "--port", "0", "--names", "poses.example"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -70,10 +70,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     served.process.wait()
 
 
-def refusal(served: Served, data: bytes, **more) -> tuple[int, str]:
+def refusal(served: Served, data: bytes, **more) -> tuple[int, dict]:
     with pytest.raises(HTTPError) as refused:
         served.post(data, **more)
-    return refused.value.code, refused.value.read().decode()
+    said = json.load(refused.value)
+    assert said.keys() == {"error", "where", "fix"}
+    return refused.value.code, said
 
 
 def test_a_program_is_told_what_the_predictor_finds(served: Served):
@@ -96,33 +98,74 @@ def test_without_boxes_the_whole_picture_is_one(served: Served):
 
 
 @pytest.mark.parametrize(
-    ("data", "boxes", "what"),
+    "boxes",
     [
-        (b"", None, "a picture that cannot be read"),
-        (b"hello", None, "a picture that cannot be read"),
-        (b"\0" * (LARGEST_BYTES + 1), None, "a picture that is too large"),
-        (None, [[1, 2, 3]], "boxes that are none"),
-        (None, [[1, 2, 3, 0]], "boxes that are none"),
-        (None, [[1, 2, 3, "x"]], "boxes that are none"),
-        (None, {"a": 1}, "boxes that are none"),
-        (None, [[0, 0, 9, 9]] * 1001, "boxes that are none"),
+        [[1, 2, 3]],
+        [[1, 2, 3, 0]],
+        [[1, 2, 3, "4"]],
+        [[1, 2, 3, True]],
+        [[1, 2], [30, 40]],  # two corners are no box
+        [1, 2, 3, 4],
+        [[1e30, 0, 5, 5]],
+        f"[[{'9' * 400}, 0, 5, 5]]",
+        {"a": 1},
+        [[0, 0, 9, 9]] * 1001,
+        "[" * 9999,
     ],
 )
-def test_what_is_wrong_is_said_in_three_parts(served: Served, data, boxes, what: str):
-    data = served.picture.read_bytes() if data is None else data
+def test_boxes_that_are_none_are_refused(served: Served, boxes: object):
+    status, said = refusal(served, served.picture.read_bytes(), boxes=boxes)
 
-    status, answer = refusal(served, data, boxes=boxes)
-
-    said = json.loads(answer)
     assert status == 400
-    assert said.keys() == {"error", "where", "fix"}
-    assert said["error"].startswith(what)
+    assert said["error"].startswith("boxes that are none")
 
 
-def test_a_page_of_elsewhere_cannot_pass_for_this_one(served: Served):
-    """The name of another site may be led to 127.0.0.1, but the browser says whose name it was."""
-    assert refusal(served, b"", host="elsewhere.example") == (400, "Invalid host header")
+@pytest.mark.parametrize(
+    ("data", "status", "what"),
+    [
+        (b"", 400, "a picture that cannot be read: empty file"),
+        (b"hello", 400, "a picture that cannot be read: not a picture"),
+        (b"\0" * (LARGEST_BYTES + 1), 413, "a picture that is too large"),
+    ],
+)
+def test_what_is_no_picture_is_refused(served: Served, data: bytes, status: int, what: str):
+    found = refusal(served, data)
 
+    assert (found[0], found[1]["error"]) == (status, what)
+
+
+def test_other_paths_are_told_which_there_are(served: Served):
+    with pytest.raises(HTTPError) as refused:
+        urlopen(f"{served.url}/docs", timeout=30)
+
+    assert refused.value.code == 404
+    assert "/predict" in json.load(refused.value)["fix"]
+    assert refused.value.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "elsewhere.example"},  # a name that was led to this machine
+        {"Host": "elsewhere.example:80@127.0.0.1:1"},
+        {"Host": "[::1"},
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)
+def test_a_page_of_elsewhere_gets_no_answer(served: Served, headers: dict[str, str]):
+    assert refusal(served, served.picture.read_bytes(), **headers)[0] == 400
+
+
+@pytest.mark.parametrize("host", ["localhost:1234", "192.168.1.5", "[::1]:8000", "poses.example"])
+def test_an_address_and_its_own_names_do(served: Served, host: str):
+    found = served.post(served.picture.read_bytes(), Host=host, Origin=f"http://{host}")
+
+    assert len(found["poses"]) == 1
+
+
+def test_the_page_asks_nobody_else(served: Served):
     with urlopen(f"{served.url}/", timeout=30) as page:
         assert "default-src 'self'" in page.headers["Content-Security-Policy"]
         assert "://" not in page.read().decode()
@@ -155,33 +198,72 @@ def test_a_picture_and_a_box_in_the_browser(served: Served, chromium: str, tmp_p
         assert abs(box_width - 60) <= 1
         assert abs(box_height - 48) <= 1
         assert page.run("document.getElementById('points').innerText") != whole
-        assert page.run("document.getElementById('json').href.startsWith('blob:')")
-        drawn = "[...paper.getImageData(0, 0, canvas.width, canvas.height).data]"
+        drawn = "[...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
         assert page.run(f"new Set({drawn}).size > 50")
+        page.key("Backspace", 8)
+        page.until("document.getElementById('said').textContent === '1 pose'")
+        assert page.run("boxes.length") == 1
 
         not_a_picture = tmp_path / "words.png"
         not_a_picture.write_text("no picture")
         page.choose("#file", not_a_picture)
-        page.until_shown("words.png is no picture that this browser can show")
+        page.until_shown("a picture that cannot be read: not a picture")
+        assert page.run("document.getElementById('json').disabled")  # nothing of the one before
+        assert page.run("document.querySelectorAll('td.number').length") == 0
 
 
-def test_ctrl_c_ends_it(tmp_path: Path):
+@pytest.mark.browser
+def test_a_picture_that_asks_to_be_turned_is_shown_as_the_model_sees_it(
+    served: Served, chromium: str, tmp_path: Path
+):
+    turned = tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation
+    Image.fromarray(blotched_picture()).save(turned, exif=exif)
+
+    with browsing(chromium, tmp_path, width=1000, height=800) as page:
+        page.open(f"{served.url}/")
+        page.until_shown("left_paw")
+        page.choose("#file", turned)
+        page.until_shown("1 pose")
+
+        assert page.run("[bitmap.width, bitmap.height]") == [150, 120]
+        assert page.run("[found.width, found.height]") == [150, 120]
+
+
+def test_ctrl_c_ends_it_whoever_still_sends(tmp_path: Path):
     served = start(tmp_path)
+    port = int(served.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as stalled:
+        stalled.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n."
+        )
+        assert served.post(served.picture.read_bytes())["poses"]  # the others are answered
 
-    served.process.send_signal(signal.SIGINT)
-    rest, _ = served.process.communicate(timeout=30)
+        served.process.send_signal(signal.SIGINT)
+        rest, _ = served.process.communicate(timeout=30)
 
     assert served.process.returncode == INTERRUPTED
     assert rest == "stopped\n"
 
 
-def test_a_port_that_is_taken_is_named(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("host", "port", "fix"),
+    [
+        ("127.0.0.1", None, "--port 0"),
+        ("127.0.0.1", 70_000, "--port 0"),
+        ("8.8.8.8", 0, "an address of this machine"),
+        ("no.such.name.example", 0, "an address of this machine"),
+        ("", 0, "an address of this machine"),
+    ],
+)
+def test_where_nobody_can_listen_is_named(tmp_path: Path, host: str, port: int | None, fix: str):
     save_model(tmp_path, lively_model(), SPEC)
     with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+        port = other.getsockname()[1] if port is None else port
 
         with pytest.raises(UsageError) as refused:
-            run(Args(model=str(tmp_path), port=port))
+            run(Args(model=str(tmp_path), host=host, port=port))
 
-    assert refused.value.where.startswith(f"--host 127.0.0.1 --port {port}: ")
-    assert "--port 0" in refused.value.fix
+    assert refused.value.where.startswith(f"--host {host} --port {port}: ")
+    assert fix in refused.value.fix

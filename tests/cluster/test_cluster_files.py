@@ -149,7 +149,10 @@ def test_the_gpus_on_kubernetes_are_the_workers(on_kubernetes: Config):
     assert "nvidia.com/gpu" not in head
     assert gpu["nvidia.com/gpu"] == "1"
     (group,) = on_kubernetes["workerGroupSpecs"]
-    assert 1 <= group["minReplicas"] == group["replicas"] <= group["maxReplicas"]
+    assert group["minReplicas"] == group["replicas"] == 0 < group["maxReplicas"]
+    assert on_kubernetes["enableInTreeAutoscaling"]
+    (toleration,) = pods(on_kubernetes)[1]["tolerations"]
+    assert toleration["key"] == "nvidia.com/gpu"
 
 
 def test_the_job_on_kubernetes_is_an_experiment_that_waits_for_its_gpu(root: Path):

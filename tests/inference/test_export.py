@@ -17,7 +17,7 @@ import torch
 from hrnet_ray.cli.export import Args, run
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.export import FORMS, Agreement, export_model
-from hrnet_ray.inference.model_folder import load_model, save_model
+from hrnet_ray.inference.model_folder import load_model, save_model, sha256_of
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.skeletons import from_dict
 from tests.inference.paws import SPEC, blotched_picture, lively_model
@@ -32,7 +32,8 @@ for name in ("torch", "hrnet_ray", "mlflow", "ray"):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    save_model(tmp_path / "run" / "model", lively_model(), SPEC)
+    spec = replace(SPEC, scores={"OKS_AP": 0.5})
+    save_model(tmp_path / "run" / "model", lively_model(), spec)
     return tmp_path / "run"
 
 
@@ -93,6 +94,8 @@ def test_a_pt2_file_tells_how_it_is_used(folder: Path, tmp_path: Path):
     module = torch.export.load(tmp_path / "model.pt2", extra_files=config).module()
     entries = json.loads(config["config.json"])
     assert entries["decode"] == "argmax"
+    assert entries["scores"] == {}  # those of the model are of its own way to read maps
+    assert entries["sha256"] == sha256_of(folder / "model" / "model.safetensors")
     assert from_dict(entries["skeleton"], where="") == SPEC.skeleton
     keypoints, heatmaps = module(torch.zeros(4, 96, 64, 3, dtype=torch.uint8))
     assert keypoints.shape == (4, 3, 3)
@@ -124,6 +127,7 @@ def test_a_file_of_another_model_is_told_from_ours(monkeypatch: pytest.MonkeyPat
         (Agreement(heatmaps=1e-6, height=1e-3, points_px=0.0, sure=0), False),  # a flat map
         (Agreement(heatmaps=0.0, height=1.0, points_px=0.02, sure=9), False),
         (Agreement(heatmaps=float("inf"), height=1.0, points_px=0.0, sure=9), False),
+        (Agreement(heatmaps=float("inf"), height=float("inf"), points_px=0.0, sure=0), False),
     ],
 )
 def test_rounding_is_no_difference_and_more_is(agreement: Agreement, close: bool):
@@ -136,8 +140,27 @@ def test_a_package_that_is_missing_is_named(folder: Path, monkeypatch: pytest.Mo
     with pytest.raises(UsageError) as refused:
         run(Args(model=str(folder)))
 
-    assert refused.value.what == "not installed: onnxscript"
+    assert "onnxscript" in refused.value.where
     assert "hrnet-ray[export]" in refused.value.fix
+
+
+def test_where_no_file_can_be_is_said_before_the_work(folder: Path, tmp_path: Path):
+    (tmp_path / "out" / "model.onnx").mkdir(parents=True)
+
+    with pytest.raises(DataError) as refused:
+        run(Args(model=str(folder), out=tmp_path / "out"))
+
+    assert refused.value.where == f"--out {tmp_path / 'out' / 'model.onnx'}: is a folder"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
+
+
+def test_a_link_leads_to_the_file_that_is_written(folder: Path, tmp_path: Path):
+    (tmp_path / "link.pt2").symlink_to(tmp_path / "real.pt2")
+
+    assert run(Args(model=str(folder), to="pt2", out=tmp_path / "link.pt2")) == 0
+
+    assert (tmp_path / "link.pt2").is_symlink()
+    assert (tmp_path / "real.pt2").stat().st_size > 1000
 
 
 def test_other_files_are_not_written_over(folder: Path):

@@ -3,58 +3,73 @@
 GET  /          a page: drop a picture, draw boxes, see the poses
 GET  /model     what it is: keypoints, bones, colours, size of a crop, scores
 POST /predict   a picture's bytes -> poses; ?boxes=[[x, y, w, h], ...], or the whole picture
+POST /picture   a picture's bytes -> the picture as the model sees it, as JPEG
 """
 
+import asyncio
 import json
 import math
+from collections.abc import Callable, Collection
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import FileResponse, JSONResponse, Response
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import FileResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from hrnet_ray.data import pictures
-from hrnet_ray.data.drawing import side_colours
+from hrnet_ray.data.drawing import bone_colours, side_colours
+from hrnet_ray.data.labels import numbers
 from hrnet_ray.data.pictures import Refused
 from hrnet_ray.errors import DataError, HrnetRayError, UsageError
-from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.learning.scores import instance_scores
+from hrnet_ray.inference.predictor import Predictor, whole_picture
+from hrnet_ray.inference.web.guard import Guard, refusal
+from hrnet_ray.learning.scores import CONFIDENT, instance_scores
+
+T = TypeVar("T")
 
 HERE = Path(__file__).parent
 LARGEST_BYTES = 64 * 2**20
 """Of a picture."""
+READ_AND_DROPPED = 4 * LARGEST_BYTES
+"""Of a larger one so much is read, so that the client comes to reading the answer."""
 MOST_BOXES = 1000
-HEADERS = {
-    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
-    "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-}
 
 
-def app_of(predictor: Predictor, name: str, *, hosts: list[str]) -> FastAPI:
-    """The application; it answers requests that were meant for one of `hosts` (`*`: any)."""
+class TooLarge(DataError):
+    """More bytes than a picture may have."""
+
+
+def app_of(predictor: Predictor, name: str, *, names: Collection[str]) -> Guard:
+    """The application; it answers to addresses and to `names`, and to no other name."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # their page asks a CDN
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts)
-    about, one_at_a_time = _about(predictor, name), Lock()
+    about, turn = _about(predictor, name), asyncio.Lock()
 
-    @app.middleware("http")
-    async def with_headers(request: Request, answer: Any) -> Response:
-        response = await answer(request)
-        response.headers.update(HEADERS)
-        return response
+    async def in_turn(request: Request, work: Callable[[bytes], T]) -> T | Response:
+        """One at a time, from decoding on: each takes memory and all processors."""
+        data = await _body(request)
+        async with turn:
+            if await request.is_disconnected():
+                return Response(status_code=499)  # nobody reads it
+            return await run_in_threadpool(work, data)
 
     @app.exception_handler(HrnetRayError)
-    async def refused(request: Request, error: Exception) -> JSONResponse:
+    async def refused(_: Request, error: Exception) -> Response:
         assert isinstance(error, HrnetRayError)
-        said = {"error": error.what, "where": error.where, "fix": error.fix}
-        return JSONResponse(said, status_code=400)
+        status = 413 if isinstance(error, TooLarge) else 400
+        return refusal(error.what, error.where, error.fix, status=status)
 
-    @app.get("/")
+    @app.exception_handler(HTTPException)
+    async def not_found(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        asked = f"{request.method} {request.url.path}"
+        fix = "ask for /, /model, /predict or /picture"
+        return refusal(str(error.detail).lower(), asked, fix, status=error.status_code)
+
+    @app.api_route("/", methods=["GET", "HEAD"])
     async def page() -> Response:
         return FileResponse(HERE / "page.html")
 
@@ -66,17 +81,17 @@ def app_of(predictor: Predictor, name: str, *, hosts: list[str]) -> FastAPI:
     async def model() -> dict[str, Any]:
         return about
 
-    @app.post("/predict")
-    async def predict(request: Request) -> dict[str, Any]:
-        data, boxes = await _body(request), request.query_params.get("boxes")
-        return await run_in_threadpool(answered, data, boxes)
+    @app.post("/predict", response_model=None)
+    async def predict(request: Request) -> dict[str, Any] | Response:
+        text = request.query_params.get("boxes")
+        boxes = None if text is None else _boxes(text)
+        return await in_turn(request, lambda data: _poses(predictor, _opened(data), boxes))
 
-    def answered(data: bytes, boxes: str | None) -> dict[str, Any]:
-        picture = _opened(data)
-        with one_at_a_time:  # two at a time would each take twice as long, and twice the memory
-            return _poses(predictor, picture, _boxes(boxes, picture))
+    @app.post("/picture", response_model=None)
+    async def picture(request: Request) -> Response:
+        return await in_turn(request, _seen)
 
-    return app
+    return Guard(app, names)
 
 
 def _about(predictor: Predictor, name: str) -> dict[str, Any]:
@@ -87,26 +102,41 @@ def _about(predictor: Predictor, name: str) -> dict[str, Any]:
         "net": f"HRNet-W{spec.width}",
         "skeleton": spec.skeleton.name,
         "keypoints": list(spec.skeleton.keypoints),
+        "colours": list(map(_hex, side_colours(spec.skeleton))),
         "bones": [[place[one], place[other]] for one, other in spec.skeleton.bones],
-        "colours": ["#{:02x}{:02x}{:02x}".format(*rgb) for rgb in side_colours(spec.skeleton)],
+        "bone_colours": list(map(_hex, bone_colours(spec.skeleton))),
+        "confident": CONFIDENT,
         "input_hw": list(spec.input_hw),
         "trained_on": spec.trained_on,
         "scores": {key: value for key, value in spec.scores.items() if math.isfinite(value)},
     }
 
 
+def _hex(rgb: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*rgb)
+
+
 async def _body(request: Request) -> bytes:
-    """The bytes that were sent.
+    """The bytes that were sent; none where the client went away.
 
     Raises:
-        DataError: they are too many; the rest is not read.
+        TooLarge: they are too many.
     """
-    data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > LARGEST_BYTES:
-            most = f"{LARGEST_BYTES // 2**20} MB at most"
-            raise DataError("a picture that is too large", most, "send a smaller one")
+    data, count = bytearray(), 0
+    try:
+        async for chunk in request.stream():
+            count += len(chunk)
+            if count <= LARGEST_BYTES:
+                data += chunk
+            elif count > READ_AND_DROPPED:
+                break
+            else:
+                data.clear()
+    except ClientDisconnect:
+        return b""
+    if count > LARGEST_BYTES:
+        most = f"{LARGEST_BYTES // 2**20} MB at most"
+        raise TooLarge("a picture that is too large", most, "send a smaller one")
     return bytes(data)
 
 
@@ -116,35 +146,40 @@ def _opened(data: bytes) -> np.ndarray:
         raise DataError(
             f"a picture that cannot be read: {picture.reason}",
             picture.detail,
-            "send the bytes of a JPEG or PNG file as the body",
+            "give a JPEG or PNG file",
         )
     return picture
 
 
-def _boxes(text: str | None, picture: np.ndarray) -> np.ndarray:
-    """Float64 [N, 4]: what was asked for, or the whole picture.
+def _seen(data: bytes) -> Response:
+    """As stored, whatever its EXIF asks, and without what is transparent: so the model sees it."""
+    return Response(pictures.encode_jpeg(_opened(data)), media_type="image/jpeg")
+
+
+def _boxes(text: str) -> np.ndarray:
+    """Float64 [N, 4].
 
     Raises:
         UsageError: they are no boxes.
     """
-    if text is None:
-        height, width = picture.shape[:2]
-        return np.array([[0.0, 0.0, max(1, width - 1), max(1, height - 1)]])
     try:
-        boxes = np.array(json.loads(text), np.float64).reshape(-1, 4)
-        whole = len(boxes) <= MOST_BOXES and np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()
-    except (ValueError, TypeError, RecursionError):
-        whole = False
-    if not whole:
+        given = json.loads(text)
+        if not isinstance(given, list) or len(given) > MOST_BOXES:
+            raise ValueError(f"no list of {MOST_BOXES:,} boxes at most")
+        boxes = np.array([numbers(box, 4, f"[{at}]") for at, box in enumerate(given)])
+        if len(boxes) and not (boxes[:, 2:] > 0).all():
+            raise ValueError("a width or height that is not above 0")
+    except (ValueError, RecursionError) as error:
         raise UsageError(
-            "boxes that are none",
+            f"boxes that are none ({error})",
             f"boxes={text[:80]}",
-            f"give [[x, y, width, height], ...] in pixels, {MOST_BOXES:,} at most",
-        )
-    return boxes
+            "give [[x, y, width, height], ...] in pixels",
+        ) from error
+    return boxes.reshape(-1, 4)
 
 
-def _poses(predictor: Predictor, picture: np.ndarray, boxes: np.ndarray) -> dict[str, Any]:
+def _poses(predictor: Predictor, picture: np.ndarray, given: np.ndarray | None) -> dict[str, Any]:
+    boxes = whole_picture(picture) if given is None else given
     found = predictor(picture, boxes)
     points = np.concatenate([found.image_xy.numpy(), found.scores.numpy()[..., None]], axis=-1)
     height, width = picture.shape[:2]

@@ -1,18 +1,20 @@
 "use strict";
 // One picture, the boxes drawn on it, and the poses that /predict found in them.
+const LEAST_BOX = 6, LEAST_SHOWN = 48, FINEST = 16000;  // pixels of the screen; of a canvas's side
 const at = (id) => document.getElementById(id);
-const canvas = at("canvas"), paper = canvas.getContext("2d");
-let model, file, bitmap, boxes = [], poses = [], drag = null, asked = 0;
+const canvas = at("canvas");
+let model, file, bitmap, boxes = [], found = null;
+let opened = 0, question = new AbortController(), drag = null;
 
-fetch("model").then((answer) => answer.json()).then((found) => {
-  model = found;
-  at("name").textContent = model.name;
+fetch("model").then((answer) => answer.json()).then((told) => {
+  model = told;
+  at("name").textContent = document.title = model.name;
   const [height, width] = model.input_hw;
   const parts = [model.net, `${model.keypoints.length} keypoints (${model.skeleton})`, `crops of ${width} x ${height}`];
   if (model.trained_on) parts.push(`trained on ${model.trained_on}`);
   at("about").textContent = parts.join(" · ");
-  document.title = `${model.name} · hrnet-ray`;
-  list();
+  at("above").value = model.confident;
+  showThreshold();
 });
 
 function say(text, look = false) {
@@ -20,62 +22,83 @@ function say(text, look = false) {
   at("said").className = look ? "look" : "soft";
 }
 
-async function open(chosen) {
-  let opened;
-  try {  // as stored, not as EXIF asks: the model was taught so
-    opened = await createImageBitmap(chosen, { imageOrientation: "none" });
-  } catch {
-    return say(`${chosen.name || "that"} is no picture that this browser can show`, true);
+// The answer to a picture, or null where there is none and the reason is told.
+async function post(where, signal) {
+  let answer;
+  try {
+    answer = await fetch(where, { method: "POST", body: file, signal });
+    if (answer.ok) return answer;
+  } catch (error) {
+    if (error.name !== "AbortError") say("the server does not answer", true);
+    return null;
   }
-  [file, bitmap, boxes, poses] = [chosen, opened, [], []];
+  const refused = await answer.json().catch(() => null);
+  say(refused ? `${refused.error}: ${refused.where} (${refused.fix})` : `the server failed (${answer.status})`, true);
+  return null;
+}
+
+async function open(chosen) {
+  const mine = ++opened;
+  question.abort();
+  [file, bitmap, boxes, found] = [chosen, null, [], null];
+  canvas.width = canvas.height = 0;
+  canvas.style.width = "0";
+  show();
+  say("opening …");
+  // The server shows it as the model sees it: as stored, whatever EXIF asks.
+  const seen = await post("picture");
+  const drawn = seen && await createImageBitmap(await seen.blob());
+  if (mine !== opened || !drawn) return;  // another one has been opened since
+  bitmap = drawn;
   at("hint").style.display = "none";
   fit();
-  at("whole").disabled = false;
   ask();
 }
 
 async function ask() {
-  const mine = ++asked;
+  question.abort();  // of the boxes before
+  question = new AbortController();
+  const { signal } = question;
   say("looking …");
-  draw();
+  show();
   const where = boxes.length ? `predict?boxes=${encodeURIComponent(JSON.stringify(boxes))}` : "predict";
-  let answer, found;
-  try {
-    answer = await fetch(where, { method: "POST", body: file });
-    found = await answer.json();
-  } catch {
-    return mine === asked && say("the server does not answer", true);
-  }
-  if (mine !== asked) return;  // another question has been asked since
-  if (!answer.ok) return say(`${found.error}: ${found.where} (${found.fix})`, true);
-  poses = found.poses;
-  const many = `${poses.length} ${poses.length === 1 ? "pose" : "poses"}`;
+  const answer = await post(where, signal);
+  const told = answer && await answer.json().catch(() => null);
+  if (!told || signal.aborted) return;
+  found = told;
+  const many = `${found.poses.length} ${found.poses.length === 1 ? "pose" : "poses"}`;
   say(boxes.length ? many : `${many}, the whole picture as its box`);
-  at("json").href = URL.createObjectURL(new Blob([JSON.stringify(found, null, 1)], { type: "application/json" }));
-  at("json").hidden = at("drawn").hidden = false;
-  draw();
-  list();
-  canvas.toBlob((blob) => { at("drawn").href = URL.createObjectURL(blob); });
+  show();
 }
 
-// As large as there is room, and at least as fine as the screen: a small picture gets sharp lines.
+function show() {
+  if (bitmap) paint(canvas.getContext("2d"), bitmap.width / canvas.getBoundingClientRect().width, drag && drag.box);
+  at("undo").disabled = !boxes.length;
+  at("whole").disabled = !bitmap;
+  at("json").disabled = at("drawn").disabled = !found;
+  if (model) list();
+}
+
+// As large as there is room, and as fine as the screen: a small picture gets sharp lines.
 function fit() {
   if (!bitmap) return;
-  const zoom = Math.min(at("stage").clientWidth / bitmap.width, 0.78 * innerHeight / bitmap.height, 4);
-  const fine = Math.max(1, Math.ceil(zoom * devicePixelRatio));
-  [canvas.width, canvas.height] = [bitmap.width * fine, bitmap.height * fine];
-  canvas.style.width = `${bitmap.width * zoom}px`;
-  paper.scale(fine, fine);
-  draw();
+  const { width, height } = bitmap;
+  let zoom = Math.min(at("stage").clientWidth / width, 0.78 * innerHeight / height, 4);
+  zoom = Math.max(zoom, LEAST_SHOWN / Math.min(width, height));  // a strip is scrolled
+  const most = Math.max(1, Math.floor(FINEST / Math.max(width, height)));
+  const fine = Math.min(Math.max(1, Math.ceil(zoom * devicePixelRatio)), most);
+  [canvas.width, canvas.height] = [width * fine, height * fine];
+  canvas.style.width = `${width * zoom}px`;
+  canvas.getContext("2d").scale(fine, fine);
+  show();
 }
 
-function draw() {
-  if (!bitmap) return;
+// `unit`: pixels of the picture in one of the screen.
+function paint(paper, unit, dragged) {
+  const thick = 2.5 * unit, above = Number(at("above").value);
   paper.drawImage(bitmap, 0, 0);
-  const thick = 2.5 * bitmap.width / canvas.getBoundingClientRect().width;
-  const above = Number(at("above").value);
   paper.lineCap = "round";
-  for (const box of drag ? [...boxes, drag] : boxes) {
+  for (const box of dragged ? [...boxes, dragged] : boxes) {
     paper.lineWidth = thick / 1.5;
     paper.strokeStyle = "rgba(255, 255, 255, .9)";
     paper.strokeRect(...box);
@@ -84,17 +107,16 @@ function draw() {
     paper.strokeRect(...box);
     paper.setLineDash([]);
   }
-  for (const { points } of poses) {
+  for (const { points } of found ? found.poses : []) {
     paper.lineWidth = thick;
-    for (const [one, other] of model.bones) {
-      if (points[one][2] <= above || points[other][2] <= above) continue;
-      const middle = model.colours[one] === "#ffd640";
-      paper.strokeStyle = model.colours[middle ? other : one];
+    model.bones.forEach(([one, other], bone) => {
+      if (points[one][2] <= above || points[other][2] <= above) return;
+      paper.strokeStyle = model.bone_colours[bone];
       paper.beginPath();
       paper.moveTo(points[one][0], points[one][1]);
       paper.lineTo(points[other][0], points[other][1]);
       paper.stroke();
-    }
+    });
     points.forEach(([x, y, score], k) => {
       if (score <= above) return;
       paper.beginPath();
@@ -108,8 +130,9 @@ function draw() {
   }
 }
 
+// The keypoints of the pose that was drawn last.
 function list() {
-  const above = Number(at("above").value), latest = poses.at(-1);
+  const above = Number(at("above").value), latest = found && found.poses.at(-1);
   at("points").tBodies[0].replaceChildren(...model.keypoints.map((name, k) => {
     const row = document.createElement("tr"), dot = document.createElement("span");
     dot.className = "dot";
@@ -135,37 +158,69 @@ function place(event) {
           within((event.clientY - frame.top) * zoom, bitmap.height - 1)];
 }
 
-let start = null;
+function endDrag(keep) {
+  const ended = drag;
+  drag = null;
+  const least = bitmap && LEAST_BOX * bitmap.width / canvas.getBoundingClientRect().width;
+  if (!keep || !ended || !ended.box || Math.min(ended.box[2], ended.box[3]) < least) return show();  // a click is no box
+  boxes.push(ended.box.map((value) => Math.round(value * 10) / 10));
+  ask();
+}
+
 canvas.addEventListener("pointerdown", (event) => {
-  if (!bitmap || event.button) return;
-  start = place(event);
+  if (!bitmap || event.button || drag) return;
+  drag = { pointer: event.pointerId, start: place(event), box: null };
   canvas.setPointerCapture(event.pointerId);
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (!start) return;
-  const [x, y] = place(event);
-  drag = [Math.min(x, start[0]), Math.min(y, start[1]), Math.abs(x - start[0]), Math.abs(y - start[1])];
-  draw();
+  if (!drag || drag.pointer !== event.pointerId) return;
+  const [x, y] = place(event), [left, top] = drag.start;
+  drag.box = [Math.min(x, left), Math.min(y, top), Math.abs(x - left), Math.abs(y - top)];
+  show();
 });
-canvas.addEventListener("pointerup", () => {
-  const drawn = drag;
-  start = drag = null;
-  if (!drawn || drawn[2] < 4 || drawn[3] < 4) return draw();  // a click is no box
-  boxes.push(drawn.map(Math.round));
-  ask();
-});
-canvas.addEventListener("pointercancel", () => { start = drag = null; draw(); });
+canvas.addEventListener("pointerup", (event) => drag && drag.pointer === event.pointerId && endDrag(true));
+canvas.addEventListener("pointercancel", () => endDrag(false));
 
-at("file").addEventListener("change", (event) => event.target.files[0] && open(event.target.files[0]));
-at("whole").addEventListener("click", () => { boxes = []; poses = []; ask(); });
-at("above").addEventListener("input", () => {
-  at("value").textContent = Number(at("above").value).toFixed(2);
-  draw();
-  if (model) list();
+function undo() {
+  if (!boxes.pop()) return;
+  found = null;
+  ask();
+}
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") endDrag(false);
+  if (event.key === "Backspace" || event.key === "Delete") undo();
 });
-at("stage").addEventListener("dragover", (event) => { event.preventDefault(); at("stage").classList.add("over"); });
-at("stage").addEventListener("dragleave", () => at("stage").classList.remove("over"));
-at("stage").addEventListener("drop", (event) => {
+at("undo").addEventListener("click", undo);
+at("whole").addEventListener("click", () => { boxes = []; found = null; ask(); });
+
+function showThreshold() {
+  at("value").textContent = Number(at("above").value).toFixed(2);
+  show();
+}
+at("above").addEventListener("input", showThreshold);
+
+function save(blob, ending) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${(file.name || "picture").replace(/\.\w+$/, "")}.poses.${ending}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+}
+at("json").addEventListener("click", () => save(new Blob([JSON.stringify(found, null, 1)], { type: "application/json" }), "json"));
+at("drawn").addEventListener("click", () => {
+  const own = document.createElement("canvas");  // of the picture's own size
+  [own.width, own.height] = [bitmap.width, bitmap.height];
+  paint(own.getContext("2d"), Math.max(own.width, own.height) / 1000, null);
+  own.toBlob((blob) => save(blob, "png"));
+});
+
+at("file").addEventListener("change", (event) => {
+  if (event.target.files[0]) open(event.target.files[0]);
+  event.target.value = "";  // the same one may be chosen again
+});
+document.addEventListener("dragover", (event) => { event.preventDefault(); at("stage").classList.add("over"); });
+document.addEventListener("dragleave", () => at("stage").classList.remove("over"));
+document.addEventListener("drop", (event) => {
   event.preventDefault();
   at("stage").classList.remove("over");
   if (event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
@@ -175,3 +230,8 @@ document.addEventListener("paste", (event) => {
   if (pasted) open(pasted);
 });
 window.addEventListener("resize", fit);
+let room = 0;
+new ResizeObserver(() => {  // the table beside it takes more room with longer numbers
+  if (at("stage").clientWidth !== room) fit();
+  room = at("stage").clientWidth;
+}).observe(at("stage"));
