@@ -9,6 +9,7 @@ POST /picture   a picture's bytes -> the picture as the model sees it, as JPEG
 import asyncio
 import json
 import math
+import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,6 +69,14 @@ def app_of(predictor: Predictor, name: str, *, names: Collection[str]) -> Guard:
         asked = f"{request.method} {request.url.path}"
         fix = "ask for /, /model, /predict or /picture"
         return refusal(str(error.detail).lower(), asked, fix, status=error.status_code)
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        traceback.print_exception(
+            error
+        )  # a fault of ours, or no memory left: shown in the terminal
+        where = f"{request.method} {request.url.path}: {type(error).__name__}"
+        return refusal("the server failed", where, "its terminal says why", status=500)
 
     @app.api_route("/", methods=["GET", "HEAD"])
     async def page() -> Response:
