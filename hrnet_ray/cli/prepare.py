@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from hrnet_ray.cli.source_flags import Atrw, Coco, Mpii, Output, Synthetic, Yolo
-from hrnet_ray.cli.sources import converted, downloaded, draw, sources_of
+from hrnet_ray.cli.sources import converted, downloaded, draw, noted, sources_of
 from hrnet_ray.data import rows
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.prepare import Make, make_here, prepare
@@ -17,6 +17,7 @@ from hrnet_ray.data.storage import open_folder
 from hrnet_ray.errors import UsageError
 from hrnet_ray.runtime.progress import counter
 from hrnet_ray.skeletons import DEFAULT_OKS_SIGMA, SKELETONS, Skeleton
+from hrnet_ray.text import printable
 
 MANY = 2_000
 """Instances from which on Ray is worth its start."""
@@ -38,11 +39,12 @@ def run(args: Coco | Yolo | Atrw | Mpii | Synthetic) -> None:
         )
     if isinstance(args, Synthetic):
         args = draw(args, progress=counter("drawn"))
+    notes: list[str] = []
     if isinstance(args, Yolo):
-        args = converted(args, progress=counter("read"))
+        args, notes = converted(args, progress=counter("read"))
     if isinstance(args, Atrw):
         args = downloaded(args, progress=counter("unpacked"))
-    sources = sources_of(args, progress=counter("unpacked"))
+    sources = noted(sources_of(args, progress=counter("unpacked")), notes)
     manifest = prepare(
         sources,
         out=args.out,
@@ -106,7 +108,7 @@ def _tell(manifest: Manifest, sources: dict[str, Source]) -> None:
             + (" (see skipped.csv)" if split.skipped else "")
         )
         for note in split.notes:
-            print(f"  note: {note}")
+            print(f"  note: {printable(note)}")
     if note := _about_sigmas(manifest.skeleton):
         print(f"  note: {note}")
     if both := shared_pictures(sources["train"], sources["val"]):

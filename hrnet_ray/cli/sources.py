@@ -1,7 +1,7 @@
 """What `hrnet-ray prepare` reads: from its flags to labels with their pictures."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from hrnet_ray import skeletons
@@ -50,24 +50,25 @@ def _found(folder: Path, name: str, archive: Path) -> Path:
     )
 
 
-def converted(args: Yolo, *, progress: Progress) -> Coco:
+def converted(args: Yolo, *, progress: Progress) -> tuple[Coco, list[str]]:
     """Write what YOLO-pose labels say as COCO files, beside what will be made of them.
 
+    What a person should know of them is returned as well.
+
     Raises:
-        DataError: the labels cannot be read.
+        DataError: the labels cannot be read, or the files not written.
     """
-    given = skeletons.named(args.skeleton) if args.skeleton else None
-    found = read_yolo(args.yaml, skeleton=given, progress=progress)
-    for note in found.notes:
-        print(f"  note: {note}")
     into = _beside(args.out, "labels in COCO's form") / "coco"
+    given = skeletons.named(args.skeleton) if args.skeleton else None
+    found = read_yolo(args.yaml, skeleton=given, progress=progress, skip_missing=args.skip_missing)
     make_folder(into, "--out")
+    folder = open_folder(into, "--out")
     for name, content in {
         "skeleton.yaml": skeletons.to_dict(found.skeleton),  # JSON is YAML
         **{f"{split}.json": document for split, document in found.documents.items()},
     }.items():
-        (into / name).write_text(json.dumps(content))
-    return Coco(
+        folder.write_bytes(name, json.dumps(content, ensure_ascii=False).encode())
+    files = Coco(
         images=found.images,
         annotations=into / "train.json",
         val_annotations=into / "val.json" if "val" in found.documents else None,
@@ -76,6 +77,14 @@ def converted(args: Yolo, *, progress: Progress) -> Coco:
         skeleton=str(into / "skeleton.yaml"),
         **{field.name: getattr(args, field.name) for field in fields(Output)},
     )
+    return files, found.notes
+
+
+def noted(sources: dict[str, Source], notes: list[str]) -> dict[str, Source]:
+    """The same, with notes on the whole at the training split."""
+    train = sources["train"]
+    labels = replace(train.labels, notes=[*notes, *train.labels.notes])
+    return sources | {"train": replace(train, labels=labels)}
 
 
 def draw(args: Synthetic, *, progress: Progress) -> Coco | Mpii:

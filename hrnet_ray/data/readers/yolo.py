@@ -6,6 +6,7 @@ picture's `images` folder lies `labels`, with a text file of its name: a line fo
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,16 +15,21 @@ from typing import Any
 import numpy as np
 
 from hrnet_ray.data import pictures
-from hrnet_ray.data.labels import MOST
-from hrnet_ray.data.readers import yolo_config
+from hrnet_ray.data.headers import asks_to_be_turned
+from hrnet_ray.data.labels import MOST, shown
+from hrnet_ray.data.readers import yolo_config, yolo_files
 from hrnet_ray.data.readers.yolo_config import Shape
+from hrnet_ray.data.readers.yolo_files import is_file, labels_of, text_of
 from hrnet_ray.data.shards import Progress
 from hrnet_ray.errors import DataError, shortened
 from hrnet_ray.skeletons import Skeleton
 
-SPLITS = ("train", "val")
+SPLITS = {"train": ("train",), "val": ("val", "validation")}
+"""Splits, and the entries of a data.yaml that may name them."""
 UNREAD_WH = (1000, 1000)
 """A size for pictures that have none: they go on, to be named with all that cannot be read."""
+SHARES = (-1.0, 2.0)
+"""A point may lie outside the picture; one beyond this is no share of it, but pixels."""
 
 Document = dict[str, Any]
 
@@ -40,7 +46,9 @@ class Yolo:
     notes: list[str]
 
 
-def read_yolo(config: Path, *, skeleton: Skeleton | None, progress: Progress) -> Yolo:
+def read_yolo(
+    config: Path, *, skeleton: Skeleton | None, progress: Progress, skip_missing: bool = False
+) -> Yolo:
     """Read all labels that a data.yaml leads to; without a `skeleton`, it gives the keypoints.
 
     Raises:
@@ -48,54 +56,59 @@ def read_yolo(config: Path, *, skeleton: Skeleton | None, progress: Progress) ->
     """
     entries = yolo_config.load(config)
     shape = yolo_config.shape_of(entries, config)
+    named = {split: next(filter(entries.get, names), None) for split, names in SPLITS.items()}
     found = {
-        split: yolo_config.pictures_of(entries, split, config)
-        for split in SPLITS
-        if entries.get(split)
+        split: yolo_files.find(entries, entry, config) for split, entry in named.items() if entry
     }
     if "train" not in found:
         raise DataError("a data.yaml without training pictures", str(config), "add `train: FOLDER`")
     skeleton, notes = yolo_config.skeleton_of(entries, shape, skeleton, config)
-    parents = {path.parent for paths in found.values() for path in paths}
-    images = Path(os.path.commonpath(parents))
+    images = Path(os.path.commonpath({path.parent for f in found.values() for path in f.pictures}))
     parts = {split: _Part(images, shape) for split in found}
-    done, many = 0, sum(map(len, found.values()))
-    for split, paths in found.items():
-        for path in paths:
+    done, many = 0, sum(len(one.pictures) for one in found.values())
+    for split, one in found.items():
+        for path in one.pictures:
             parts[split].add(path)
             done += 1
             progress(done, many)
+        parts[split].check(split, one.pictures, config, skip_missing=skip_missing)
     classes = {class_ for part in parts.values() for class_ in part.classes}
-    if not classes:
-        raise DataError(
-            "no picture has labels",
-            f"{_labels_of(found['train'][0])} and {many - 1:,} more are not there, or empty",
-            "put `labels` beside each folder `images`, with a text file for each picture",
-        )
-    categories = yolo_config.categories_of(entries, classes, skeleton)
+    categories = yolo_config.categories_of(entries, classes, skeleton, shape, config)
     return Yolo(
         skeleton,
-        images,
+        images.resolve(),
         {split: part.document(categories) for split, part in parts.items()},
-        [*notes, *_without_use(parts)],
+        [*notes, *_without_use(parts), *yolo_files.passed_over(found), *_other_splits(entries)],
     )
 
 
 def _without_use(parts: Mapping[str, "_Part"]) -> Iterator[str]:
-    """What was there and led to nothing."""
+    """Pictures without labels, labels without pictures."""
     for split, part in parts.items():
+        if part.missing:
+            names = shortened(part.missing)
+            yield f"{split}: {len(part.missing):,} listed pictures are not there: {names}"
         if part.unlabelled:
             yield f"{split}: {part.unlabelled:,} pictures have no labels: they are not used"
-    used = {path for part in parts.values() for path in part.used}
+    places = Counter(path for part in parts.values() for path in part.places)
     lonely = sorted(
         path
-        for folder in {path.parent for path in used}
+        for folder in {path.parent for path in places}
         for path in folder.glob("*.txt")
-        if path not in used and path.name != "classes.txt"  # which some tools put there
+        if path not in places and path.name != "classes.txt"  # which some tools put there
     )
     if lonely:
         names = shortened([path.name for path in lonely])
         yield f"{len(lonely):,} files of labels belong to no picture of these splits: {names}"
+    if shared := sorted(path.name for path, times in places.items() if times > 1):
+        yield f"{len(shared):,} files of labels belong to several pictures: {shortened(shared)}"
+
+
+def _other_splits(entries: Mapping[str, Any]) -> Iterator[str]:
+    if not any(map(entries.get, SPLITS["val"])):
+        yield "the data.yaml names no `val`: a part of `train` is kept for validation (--val-share)"
+    if entries.get("test"):
+        yield "its `test` is not used"
 
 
 class _Part:
@@ -106,19 +119,25 @@ class _Part:
         self.images: list[Document] = []
         self.annotations: list[Document] = []
         self.classes: set[int] = set()
-        self.used: set[Path] = set()
+        self.places: list[Path] = []
+        """Where the labels of each picture are, or would be."""
         self.unlabelled = 0
+        self.missing: list[str] = []
+        self.turned: list[str] = []
 
     def add(self, path: Path) -> None:
-        labels = _labels_of(path)
-        width, height = _size_wh(path)
-        number = len(self.images) + 1
-        name = path.relative_to(self.root).as_posix()
-        self.images.append({"id": number, "file_name": name, "width": width, "height": height})
-        if not labels.is_file():
-            self.unlabelled += 1
+        """A picture, with the instances of its labels."""
+        labels, name = labels_of(path), path.relative_to(self.root).as_posix()
+        self.places.append(labels)
+        if not is_file(labels):
+            if is_file(path):
+                self.unlabelled += 1
+            else:
+                self.missing.append(name)
             return
-        self.used.add(labels)
+        width, height = self._size_wh(path, name)
+        number = len(self.images) + 1
+        self.images.append({"id": number, "file_name": name, "width": width, "height": height})
         for class_, box, points in _lines(labels, self.shape):
             self.classes.add(class_)
             x, y, w, h = (box * [width, height, width, height]).tolist()
@@ -132,6 +151,44 @@ class _Part:
                 }
             )
 
+    def check(self, split: str, paths: Sequence[Path], config: Path, *, skip_missing: bool) -> None:
+        """Refuse what cannot be learnt from, or would be learnt wrongly.
+
+        Raises:
+            DataError: no picture has labels, listed ones are not there, or some are stored turned.
+        """
+        if self.missing and not skip_missing:
+            raise DataError(
+                f"{len(self.missing):,} of {len(paths):,} listed pictures are not there",
+                f"{config}: {split}: {shortened(self.missing)} (below {self.root})",
+                "correct the list, or add --skip-missing to leave them out",
+            )
+        if not self.annotations:
+            raise DataError(
+                f"no picture of {split} has labels",
+                f"{labels_of(paths[0])} and {len(paths) - 1:,} more are not there, or empty",
+                "put `labels` beside each folder `images`, with a text file for each picture",
+            )
+        if self.turned:
+            raise DataError(
+                f"{len(self.turned):,} pictures of {split} are stored turned (EXIF), and YOLO's "
+                "labels are of the upright view",
+                f"{shortened(self.turned)} (below {self.root})",
+                "turn their pixels, on a copy: mogrify -auto-orient FILES; the labels fit then",
+            )
+
+    def _size_wh(self, path: Path, name: str) -> tuple[int, int]:
+        if not is_file(path):
+            return UNREAD_WH
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return UNREAD_WH
+        if asks_to_be_turned(data):
+            self.turned.append(name)
+        size = pictures.size_hw(data)
+        return (size[1], size[0]) if size else UNREAD_WH
+
     def document(self, categories: list[Document]) -> Document:
         return {
             "images": self.images,
@@ -140,54 +197,42 @@ class _Part:
         }
 
 
-def _labels_of(path: Path) -> Path:
-    """`a/labels/b/1.txt` for `a/images/b/1.jpg`: the last `images` counts."""
-    parts = list(path.parts)
-    if "images" in parts:
-        parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(".txt")
-
-
-def _size_wh(path: Path) -> tuple[int, int]:
-    try:
-        size = pictures.size_hw(path.read_bytes())
-    except OSError:
-        size = None
-    return (size[1], size[0]) if size else UNREAD_WH
-
-
 def _lines(path: Path, shape: Shape) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Class, box (middle and size) [4] and keypoints (x, y, v) [K, 3] of each line.
 
     Raises:
         DataError: a line is not of this form.
     """
-    wanted = 5 + shape.keypoints * shape.numbers
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise DataError("labels that cannot be read", f"{path}: {error}", "replace it") from error
-    for at, line in enumerate(text.splitlines(), 1):
+    for at, line in enumerate(text_of(path).splitlines(), 1):
         if words := line.split():
             try:
-                numbers = _numbers(words, wanted)
+                numbers = _numbers(words, shape)
             except ValueError as error:
                 raise DataError(
                     f"a line of labels that cannot be read ({error})",
                     f"{path}: line {at}",
                     f"write `class x y w h` and {shape.numbers} numbers for each of "
-                    f"{shape.keypoints} keypoints, as `kpt_shape` says",
+                    f"{shape.keypoints} keypoints, as `kpt_shape` says, in shares of the picture",
                 ) from error
             points = numbers[5:].reshape(shape.keypoints, shape.numbers)
             yield int(numbers[0]), numbers[1:5], _with_visibility(points)
 
 
-def _numbers(words: Sequence[str], wanted: int) -> np.ndarray:
+def _numbers(words: Sequence[str], shape: Shape) -> np.ndarray:
+    wanted = 5 + shape.keypoints * shape.numbers
     if len(words) != wanted:
         raise ValueError(f"{len(words)} numbers where {wanted} are wanted")
+    if strange := next((word for word in words if "_" in word), None):
+        raise ValueError(f"{shown(strange)} where a number is wanted")  # Python reads 0_5 as 5
     numbers = np.array([float(word) for word in words])
-    if not (np.abs(numbers) < MOST).all():
-        raise ValueError("a number that is none")
+    places = np.arange(wanted) - 5
+    is_share = (places < 0) | (places % shape.numbers < 2)
+    is_share[0] = False
+    least, most = np.where(is_share, SHARES[0], -MOST), np.where(is_share, SHARES[1], MOST)
+    within = (least <= numbers) & (numbers <= most)  # false of NaN
+    if not within.all():
+        worst = words[int(within.argmin())]
+        raise ValueError(f"{shown(worst)} where a share of the picture is wanted")
     if numbers[0] != int(numbers[0]) or numbers[0] < 0:
         raise ValueError(f"class {words[0]}")
     return numbers

@@ -1,15 +1,13 @@
-"""What a YOLO-pose data.yaml says: which keypoints there are, their mirror, where pictures lie."""
+"""What a YOLO-pose data.yaml says of the keypoints: how many, their names, their mirror."""
 
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.data import pictures
 from hrnet_ray.data.labels import shown
 from hrnet_ray.errors import DataError
-from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.skeletons import Skeleton, from_dict
 from hrnet_ray.strict_yaml import read_yaml
 
 MOST_KEYPOINTS = 1000
@@ -36,15 +34,16 @@ class Shape:
 
 def shape_of(entries: Entries, config: Path) -> Shape:
     """`kpt_shape: [17, 3]`."""
-    match entries.get("kpt_shape"):
-        case [int(keypoints), (2 | 3) as numbers] if 0 < keypoints <= MOST_KEYPOINTS:
-            return Shape(keypoints, numbers)
-        case other:
-            raise DataError(
-                f"kpt_shape is {shown(other)} where two numbers are wanted",
-                str(config),
-                "write `kpt_shape: [17, 3]`: keypoints, and 2 or 3 numbers for each",
-            )
+    given = entries.get("kpt_shape")
+    if isinstance(given, list) and [type(number) for number in given] == [int, int]:
+        shape = Shape(*given)
+        if 0 < shape.keypoints <= MOST_KEYPOINTS and shape.numbers in (2, 3):
+            return shape
+    raise DataError(
+        f"kpt_shape is {shown(given)} where two numbers are wanted",
+        str(config),
+        "write `kpt_shape: [17, 3]`: keypoints, and 2 or 3 numbers for each",
+    )
 
 
 def skeleton_of(
@@ -56,32 +55,28 @@ def skeleton_of(
         DataError: it does not, or their number is another one.
     """
     flip, notes = _flip_order(entries, shape, config), []
-    names = _names(entries, shape)
-    if given is None and names is None:
-        names = tuple(f"point_{at + 1}" for at in range(shape.keypoints))
-        pairs = [(names[at], names[to]) for at, to in enumerate(flip or ()) if at < to]
-        notes.append(
-            f"the keypoints have no names: they are called {names[0]} to {names[-1]} "
-            "(name them in a --skeleton, in the order of the labels)"
-        )
-        if not pairs:
-            notes.append(
-                "nothing tells left from right: a mirrored picture teaches a left as a right "
-                "(name them in a --skeleton, or give the data.yaml a flip_idx)"
-            )
-        given = Skeleton(name=config.stem, keypoints=names, pairs=tuple(pairs))
-    skeleton = given or Skeleton(name=config.stem, keypoints=names or ())
+    named = next(iter(names_of(entries, shape, config).values()), None)
+    skeleton = given or _told(named, shape, flip, config)
     if len(skeleton) != shape.keypoints:
         raise DataError(
             f"{shape.keypoints} keypoints where {skeleton.name!r} has {len(skeleton)}",
             f"{config}: kpt_shape",
             "give another --skeleton",
         )
-    if flip is None:
-        return skeleton, notes
-    if flip == tuple(range(len(flip))) != skeleton.flip_order:
+    same = tuple(range(len(skeleton)))
+    if not given and not named:
+        notes.append(
+            "the keypoints have no names: they are called point_1, point_2 and so on "
+            "(name them in a --skeleton, in the order of the labels)"
+        )
+    if not given and skeleton.flip_order == same:
+        notes.append(
+            "nothing tells left from right: a mirrored picture teaches a left as a right "
+            "(name them in a --skeleton, or give the data.yaml a flip_idx)"
+        )
+    elif flip == same != skeleton.flip_order:
         notes.append("flip_idx exchanges nothing; left and right change places by their names here")
-    elif flip != skeleton.flip_order:
+    elif flip and flip != skeleton.flip_order:
         at = next(k for k, to in enumerate(flip) if to != skeleton.flip_order[k])
         theirs, ours = skeleton.keypoints[flip[at]], skeleton.keypoints[skeleton.flip_order[at]]
         raise DataError(
@@ -90,6 +85,19 @@ def skeleton_of(
             "correct flip_idx or the names; `pairs` of a --skeleton tells what names do not",
         )
     return skeleton, notes
+
+
+def _told(
+    named: Sequence[str] | None, shape: Shape, flip: Sequence[int] | None, config: Path
+) -> Skeleton:
+    """The skeleton that the data.yaml tells: names that have no sides take them from `flip_idx`."""
+    keypoints = list(named or (f"point_{at + 1}" for at in range(shape.keypoints)))
+    values: dict[str, Any] = {"name": config.stem, "keypoints": keypoints}
+    skeleton = from_dict(values, where=str(config))
+    if flip is None or skeleton.flip_order != tuple(range(len(skeleton))):
+        return skeleton
+    pairs = [[keypoints[at], keypoints[to]] for at, to in enumerate(flip) if at < to]
+    return from_dict(values | {"pairs": pairs}, where=str(config))
 
 
 def _flip_order(entries: Entries, shape: Shape, config: Path) -> tuple[int, ...] | None:
@@ -110,83 +118,49 @@ def _flip_order(entries: Entries, shape: Shape, config: Path) -> tuple[int, ...]
     return tuple(flip)
 
 
-def _names(entries: Entries, shape: Shape) -> tuple[str, ...] | None:
-    """`kpt_names: {0: [nose, ...]}`, which newer files have, if it names them all."""
-    names = entries.get("kpt_names")
-    if isinstance(names, dict) and names:
-        names = next(iter(names.values()))
-    if not isinstance(names, list) or len(names) != shape.keypoints:
-        return None
-    return tuple(map(str, names))
+def names_of(entries: Entries, shape: Shape, config: Path) -> dict[int | None, tuple[str, ...]]:
+    """Keypoints by class, as newer files name them; under None for all classes.
+
+    `kpt_names: {0: [nose, tail]}`, or `[nose, tail]`, or `{0: nose, 1: tail}`.
+
+    Raises:
+        DataError: they are of no such form, or of another number.
+    """
+    given = entries.get("kpt_names")
+    if not given:
+        return {}
+    by_class: dict[Any, Any] = {None: given}
+    if isinstance(given, dict):
+        one_by_one = all(isinstance(name, str) for name in given.values())
+        by_class = {None: [given[key] for key in sorted(given)]} if one_by_one else given
+    for class_, names in by_class.items():
+        whole = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not whole or len(names) != shape.keypoints or type(class_) not in (int, type(None)):
+            raise DataError(
+                f"kpt_names is {shown(names)} where {shape.keypoints} names are wanted",
+                str(config),
+                "write `kpt_names: {0: [nose, tail]}`, with quotes around what is no word",
+            )
+    return {class_: tuple(names) for class_, names in by_class.items()}
 
 
 def categories_of(
-    entries: Entries, classes: Iterable[int], skeleton: Skeleton
+    entries: Entries, classes: Iterable[int], skeleton: Skeleton, shape: Shape, config: Path
 ) -> list[dict[str, Any]]:
-    """The classes that are used, in COCO's form: ids count from 1, all have the same keypoints."""
-    names = entries.get("names")
+    """The classes that are used, in COCO's form: ids count from 1.
+
+    Their keypoints are called as the data.yaml calls them, so that the reader of COCO's form sees a
+    --skeleton in another order.
+    """
+    names, told = entries.get("names"), names_of(entries, shape, config)
     called = dict(enumerate(names)) if isinstance(names, list) else names
     called = called if isinstance(called, dict) else {}
     return [
         {
             "id": class_ + 1,
             "name": str(called.get(class_, class_)),
-            "keypoints": list(skeleton.keypoints),
+            "keypoints": list(told.get(class_) or told.get(None) or skeleton.keypoints),
             "skeleton": [],
         }
         for class_ in sorted(classes)
     ]
-
-
-def pictures_of(entries: Entries, split: str, config: Path) -> list[Path]:
-    """All pictures of a split, in the order of their names.
-
-    Raises:
-        DataError: there are none, or the folder is not there.
-    """
-    value = entries[split]
-    named = value if isinstance(value, list) else [value]
-    found: set[Path] = set()
-    for name in named:
-        place = _place(entries, name, split, config)
-        found |= set(_listed(place) if place.suffix == ".txt" else _below(place))
-    if not found:
-        raise DataError(
-            f"no pictures for {split}", f"{config}: {split}: {shown(value)}", "correct the folder"
-        )
-    return sorted(found)
-
-
-def _place(entries: Entries, name: object, split: str, config: Path) -> Path:
-    """Where a folder or a list of pictures lies: from `path`, or from the data.yaml itself.
-
-    Roboflow writes `../train/images` for what lies beside its data.yaml.
-    """
-    if isinstance(name, str) and name:
-        here, path = config.absolute().parent, entries.get("path")
-        roots = [here / path, here] if isinstance(path, str) else [here]
-        for root in roots:
-            for start in (name, name.removeprefix("../")):
-                if (found := Path(os.path.normpath(root / start))).exists():
-                    return found
-    raise DataError(
-        f"the pictures for {split} are not there",
-        f"{config}: {split}: {shown(name)}",
-        "correct `path` and the folder; both may be relative to the data.yaml",
-    )
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for at, _, files in os.walk(folder):
-        yield from (Path(at, name) for name in files if _is_picture(name))
-
-
-def _listed(path: Path) -> Iterator[Path]:
-    """The pictures that a text file names, from its own folder on."""
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        if _is_picture(line.strip()):
-            yield Path(os.path.normpath(path.parent / line.strip()))
-
-
-def _is_picture(name: str) -> bool:
-    return name.lower().endswith(pictures.PICTURE_ENDINGS)

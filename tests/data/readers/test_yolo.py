@@ -1,12 +1,15 @@
 """YOLO-pose data sets, as Ultralytics and Roboflow lay them out."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from hrnet_ray.cli.prepare import run
 from hrnet_ray.cli.source_flags import Coco, Yolo
@@ -35,12 +38,16 @@ def data_set(root: Path, labels: dict[str, Sequence[str] | None], **entries: Any
             told.parent.mkdir(parents=True, exist_ok=True)
             told.write_text("\n".join([*lines, ""]))
     config = root / "data.yaml"
-    config.write_text(json.dumps({"train": "images/train", "val": "images/val"} | entries))
+    told = {"train": "images/train", "val": "images/val"} | entries
+    config.write_text(yaml.safe_dump(told, sort_keys=False))
     return config
 
 
 def read(config: Path, **more):
     return read_yolo(config, skeleton=None, progress=lambda *_: None, **more)
+
+
+NO_VAL = "the data.yaml names no `val`: a part of `train` is kept for validation (--val-share)"
 
 
 def refusal(config: Path) -> DataError:
@@ -94,7 +101,7 @@ def test_it_becomes_a_data_set_like_the_same_labels_in_coco_form(tmp_path: Path,
             assert one.keys() == other.keys()
             for key, value in one.items():
                 np.testing.assert_equal(value, other[key], err_msg=key)
-    assert "no keypoints" not in capsys.readouterr().out
+    assert "note: the data.yaml" not in capsys.readouterr().out
 
 
 def test_two_numbers_a_point_say_by_themselves_whether_it_is_labelled(tmp_path: Path):
@@ -117,15 +124,15 @@ def test_keypoints_without_names_keep_their_mirror(tmp_path: Path):
 
     assert found.skeleton.keypoints == ("point_1", "point_2", "point_3")
     assert found.skeleton.flip_order == (2, 1, 0)
-    (note,) = found.notes
-    assert "called point_1 to point_3" in note
+    assert "called point_1, point_2" in found.notes[0]
+    assert found.notes[1:] == [NO_VAL]
 
 
 @pytest.mark.parametrize("more", [{}, {"flip_idx": [0, 1, 2]}])
 def test_keypoints_that_nothing_tells_apart_are_told(tmp_path: Path, more: dict[str, Any]):
     config = data_set(tmp_path, {"train/a": [LINE]}, kpt_shape=[3, 3], val=None, **more)
 
-    assert "nothing tells left from right" in read(config).notes[-1]
+    assert "nothing tells left from right" in read(config).notes[1]
 
 
 def test_a_flip_idx_that_exchanges_nothing_is_told(tmp_path: Path):
@@ -136,19 +143,128 @@ def test_a_flip_idx_that_exchanges_nothing_is_told(tmp_path: Path):
 
     assert found.skeleton.flip_order == (1, 0, 2)
     assert found.notes == [
-        "flip_idx exchanges nothing; left and right change places by their names here"
+        "flip_idx exchanges nothing; left and right change places by their names here",
+        NO_VAL,
     ]
 
 
-def test_what_leads_to_nothing_is_told(tmp_path: Path):
-    config = data_set(tmp_path, {"train/a": [LINE], "train/b": None, "val/c": [LINE]}, **NAMED)
-    (tmp_path / "labels" / "train" / "gone.txt").write_text(LINE)
-    (tmp_path / "labels" / "train" / "classes.txt").write_text("otter")
+def test_names_without_sides_take_them_from_flip_idx(tmp_path: Path):
+    names = {"kpt_names": {0: ["paw1", "paw2", "nose"]}}
+    config = data_set(tmp_path, {"train/a": [LINE]}, **NAMED | names, val=None)
 
-    assert read(config).notes == [
+    found = read(config)
+
+    assert found.skeleton.keypoints == ("paw1", "paw2", "nose")
+    assert found.skeleton.flip_order == (1, 0, 2)
+
+
+@pytest.mark.parametrize(
+    "names", [["a", "b", "c"], {0: "a", 1: "b", 2: "c"}, {0: ["a", "b", "c"], 1: ["a", "b", "c"]}]
+)
+def test_names_come_in_several_forms(tmp_path: Path, names: object):
+    config = data_set(tmp_path, {"train/a": [LINE]}, kpt_shape=[3, 3], kpt_names=names, val=None)
+
+    assert read(config).skeleton.keypoints == ("a", "b", "c")
+
+
+def test_a_skeleton_in_another_order_than_the_names_is_refused(tmp_path: Path):
+    config = data_set(tmp_path / "set", {"train/a": [LINE], "train/b": [LINE]}, **NAMED, val=None)
+    (tmp_path / "other.yaml").write_text("keypoints: [right_paw, left_paw, nose]")
+
+    with pytest.raises(DataError, match="but in another order"):
+        run(Yolo(yaml=config, out=tmp_path / "out", skeleton=str(tmp_path / "other.yaml")))
+
+
+def test_what_leads_to_nothing_is_told_and_stays_with_the_data(tmp_path: Path, capsys):
+    config = data_set(
+        tmp_path / "set",
+        {"train/a": [LINE], "train/b": None, "val/c": [LINE]},
+        **NAMED,
+        test="images/test",
+    )
+    labels, images = tmp_path / "set" / "labels" / "train", tmp_path / "set" / "images" / "train"
+    (labels / "\x1b[31mgone.txt").write_text(LINE)
+    (labels / "classes.txt").write_text("otter")
+    (images / "d.heic").write_bytes(b"")
+    (images / "linked").symlink_to(tmp_path)
+    (images / "a.png").write_bytes((images / "a.jpg").read_bytes())
+
+    run(Yolo(yaml=config, out=tmp_path / "out", canvas=32))
+
+    notes = read_manifest(tmp_path / "out").splits["train"].notes
+    for note in (
         "train: 1 pictures have no labels: they are not used",
-        "1 files of labels belong to no picture of these splits: gone.txt",
-    ]
+        "1 files of labels belong to no picture of these splits: \x1b[31mgone.txt",
+        "1 files of labels belong to several pictures: a.txt",
+        "train: 1 pictures of kinds that are not read: d.heic",
+        "train: 1 linked folders were not looked into: linked",
+        "its `test` is not used",
+    ):
+        assert note in notes
+    said = capsys.readouterr().out
+    assert "1 linked folders" in said
+    assert "\x1b" not in said
+
+
+def test_a_validation_split_has_two_names(tmp_path: Path):
+    layout = {"train/a": [LINE], "val/c": [LINE]}
+    config = data_set(tmp_path, layout, **NAMED, val=None, validation="images/val")
+
+    assert len(read(config).documents["val"]["annotations"]) == 1
+
+
+def test_listed_pictures_that_are_not_there_are_named(tmp_path: Path):
+    config = data_set(tmp_path, {"train/a": [LINE]}, **NAMED, train="list.txt", val=None)
+    (tmp_path / "list.txt").write_text("images\\train\\a.jpg\r\nimages/train/gone.jpg\n\0.jpg\n")
+
+    error = refusal(config)
+    found = read(config, skip_missing=True)
+
+    assert error.what == "2 of 3 listed pictures are not there"
+    assert "gone.jpg" in error.where
+    assert "train: 2 listed pictures are not there: \0.jpg, images/train/gone.jpg" in found.notes
+    assert len(found.documents["train"]["annotations"]) == 1
+
+
+def test_a_picture_that_is_stored_turned_is_refused(tmp_path: Path):
+    """Its labels are of the upright view, and pictures are read as stored here."""
+    config = data_set(tmp_path, {"train/a": [LINE]}, **NAMED, val=None)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (50, 100)).save(tmp_path / "images/train/a.jpg", exif=exif)
+
+    error = refusal(config)
+
+    assert error.what.startswith("1 pictures of train are stored turned (EXIF)")
+    assert "mogrify" in error.fix
+
+
+def test_links_lead_out_of_no_folder_but_the_folder_itself_may_be_one(tmp_path: Path):
+    data_set(tmp_path / "real", {"train/a": [LINE]}, **NAMED)
+    (tmp_path / "set").mkdir()
+    for name in ("images", "labels"):
+        (tmp_path / "set" / name).symlink_to(tmp_path / "real" / name)
+    config = tmp_path / "set" / "data.yaml"
+    config.write_text(yaml.safe_dump(NAMED | {"train": "images/train"}))
+
+    found = read(config)
+    assert (found.images / found.documents["train"]["images"][0]["file_name"]).is_file()
+
+    secret = tmp_path / "secret.jpg"
+    pictures.write(secret, np.zeros((9, 9, 3), np.uint8))
+    (tmp_path / "real/images/train/b.jpg").symlink_to(secret)
+    assert refusal(config).what == "a picture that is a link out of its folder"
+
+
+@pytest.mark.timeout(20)
+def test_what_never_ends_is_not_read(tmp_path: Path):
+    config = data_set(tmp_path, {"train/a": [LINE]}, **NAMED, val=None)
+    os.mkfifo(tmp_path / "images/train/z.jpg")
+    os.mkfifo(tmp_path / "list.txt")
+
+    assert len(read(config).documents["train"]["images"]) == 1
+    config.write_text(yaml.safe_dump(NAMED | {"train": "list.txt"}))
+    assert refusal(config).what == "no pictures for train"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +282,7 @@ def test_pictures_are_found_where_the_tools_say(tmp_path: Path, entries, layout:
     data_set(tmp_path / layout, {"train/a": [LINE], "train/sub/b": [LINE]})
     (tmp_path / "train.txt").write_text("./images/train/a.jpg\nimages/train/sub/b.jpg\n")
     config = tmp_path / "tigers.yaml"
-    config.write_text(json.dumps(NAMED | entries))
+    config.write_text(yaml.safe_dump(NAMED | entries))
 
     found = read(config)
 
@@ -183,8 +299,9 @@ def test_pictures_are_found_where_the_tools_say(tmp_path: Path, entries, layout:
         ("0 0.5 0.5 0.4 0.6", "5 numbers where 14 are wanted"),
         (LINE + " 1", "15 numbers where 14 are wanted"),
         (LINE.replace("0.7", "x"), "could not convert string to float"),
-        (LINE.replace("0.7", "nan"), "a number that is none"),
-        (LINE.replace("0.7", "1e300"), "a number that is none"),
+        (LINE.replace("0.7", "nan"), "'nan' where a share of the picture is wanted"),
+        (LINE.replace("0.7", "35.0"), "'35.0' where a share of the picture is wanted"),
+        (LINE.replace("0.7", "0_7"), "'0_7' where a number is wanted"),
         ("0.5" + LINE[1:], "class 0.5"),
         ("-1" + LINE[1:], "class -1"),
     ],
@@ -206,6 +323,12 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, what: str):
         ({"kpt_shape": [3]}, "kpt_shape is"),
         ({"kpt_shape": [3, 4]}, "kpt_shape is"),
         ({"kpt_shape": [10**6, 3]}, "kpt_shape is"),
+        ({"kpt_shape": [3, 3.0]}, "kpt_shape is"),
+        ({"kpt_shape": [True, 3]}, "kpt_shape is"),
+        ({"kpt_names": {0: ["left_paw", "nose"]}}, "where 3 names are wanted"),
+        ({"kpt_names": {0: ["left_paw", "right_paw", False]}}, "where 3 names are wanted"),
+        ({"kpt_names": {0: ["left_paw", "nose", "tail"]}}, "has no keypoint 'right_paw'"),
+        ({"train": "x" * 5000}, "the pictures for train are not there"),
         ({"flip_idx": [0, 1]}, "no mirror of 3 keypoints"),
         ({"flip_idx": [1, 2, 0]}, "no mirror of 3 keypoints"),
         ({"flip_idx": [0, 5, 2]}, "no mirror of 3 keypoints"),
@@ -231,7 +354,7 @@ def test_pictures_that_have_no_labels_at_all_are_refused(tmp_path: Path):
 
     error = refusal(config)
 
-    assert error.what == "no picture has labels"
+    assert error.what == "no picture of train has labels"
     assert error.where.startswith(str(tmp_path / "labels/train/a.txt"))
 
 
