@@ -79,6 +79,8 @@ def test_an_examination_asks_no_network_and_loads_neither_ray_nor_mlflow(tmp_pat
     by_name = {check["name"]: check for check in told["checks"]}
     assert by_name["storage"]["detail"] == f"{tmp_path / 'file'}: Not a directory"
     assert len(by_name) == len(verb.CHECKS)
-    assert told["wrong"] == 1
+    wrong = {name for name, check in by_name.items() if check["state"] == "wrong"}
+    assert told["wrong"] == len(wrong)
+    assert wrong - {"temporary"} == {"storage"}  # however full this machine's disk is
     failed = [check["detail"] for check in told["checks"] if "could not" in check["detail"]]
     assert all("no answer in" in detail for detail in failed)  # on a machine that is very busy
