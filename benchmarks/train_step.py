@@ -29,6 +29,7 @@ from hrnet_ray.learning.optim import make_optimizer, make_scheduler
 from hrnet_ray.learning.precision import multiplies_bf16
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.folding import folded
+from hrnet_ray.models.fused_norm import fuse_norms
 from hrnet_ray.pose.heatmaps import encode_heatmaps, merge_flipped
 
 KEYPOINTS = 16
@@ -158,6 +159,8 @@ def published_loss(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 def our_step(setting: Setting, batch: PoseBatch, *, bf16: bool, compiled: bool = False) -> Work:
     """What a worker does with a batch, heatmaps included."""
     model = HRNet(setting.width, KEYPOINTS).to(setting.device, memory_format=torch.channels_last)
+    if bf16 and setting.device.type == "cpu" and not compiled:
+        fuse_norms(model)
     if compiled and not compile_or_go_on(model, crops_shape=batch.crops.shape, bf16=bf16):
         raise SystemExit("it cannot be compiled here")
     optimizer = make_optimizer(model, algorithm="adam", lr=1e-3, weight_decay=0.0)

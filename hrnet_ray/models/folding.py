@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from hrnet_ray.models.fused_norm import FusedNorm
+
 
 @torch.no_grad()
 def folded(model: nn.Module, *, bf16: bool = False) -> nn.Module:
@@ -23,8 +25,14 @@ def folded(model: nn.Module, *, bf16: bool = False) -> nn.Module:
             convolution, normalisation = getattr(parent, conv), getattr(parent, norm)
             fused = fuse_conv_bn_eval(convolution, normalisation)
             setattr(parent, conv, fused.bfloat16() if bf16 else fused)
-            setattr(parent, norm, nn.Identity())
+            setattr(
+                parent, norm, nn.ReLU(inplace=True) if _does_relu(normalisation) else nn.Identity()
+            )
     return model
+
+
+def _does_relu(norm: nn.Module) -> bool:
+    return isinstance(norm, FusedNorm) and norm.relu
 
 
 def _pairs(parent: nn.Module) -> list[tuple[str, str]]:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hrnet_ray.models.fused_norm import activated
+
 BN_MOMENTUM = 0.1
 COARSEST = 32  # the smallest branch has 1/32 of the crop's resolution, so both sides divide by it
 
@@ -44,7 +46,6 @@ class HRNet(nn.Module):
         self.width, self.keypoints = width, keypoints
         self.conv1, self.bn1 = _conv3x3(3, stem, stride=2), _norm(stem)
         self.conv2, self.bn2 = _conv3x3(stem, stem, stride=2), _norm(stem)
-        self.relu = nn.ReLU(inplace=True)
         self.layer1 = nn.Sequential(
             *(Bottleneck(stem if block == 0 else 4 * stem, stem) for block in range(blocks))
         )
@@ -66,8 +67,8 @@ class HRNet(nn.Module):
                 f"HRNet needs crops whose height and width are multiples of {COARSEST}, "
                 f"got {height} x {width}"
             )
-        features = self.relu(self.bn1(self.conv1(crops)))
-        features = self.relu(self.bn2(self.conv2(features)))
+        features = activated(self.bn1, self.conv1(crops))
+        features = activated(self.bn2, self.conv2(features))
         branches = [self.layer1(features)]
         branches = self.stage2(_split(self.transition1, branches))
         branches = self.stage3(_split(self.transition2, branches))
@@ -94,13 +95,11 @@ class BasicBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv1, self.bn1 = _conv3x3(channels, channels), _norm(channels)
-        self.relu = nn.ReLU(inplace=True)
         self.conv2, self.bn2 = _conv3x3(channels, channels), _norm(channels)
 
     def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        residual = self.relu(self.bn1(self.conv1(features)))
-        residual = self.bn2(self.conv2(residual))
-        return self.relu(residual.add_(features))  # in place: nobody else needs the residual
+        residual = activated(self.bn1, self.conv1(features))
+        return activated(self.bn2, self.conv2(residual), features)
 
 
 class Bottleneck(nn.Module):
@@ -112,7 +111,6 @@ class Bottleneck(nn.Module):
         self.conv1, self.bn1 = _conv1x1(channels_in, channels), _norm(channels)
         self.conv2, self.bn2 = _conv3x3(channels, channels), _norm(channels)
         self.conv3, self.bn3 = _conv1x1(channels, channels_out), _norm(channels_out)
-        self.relu = nn.ReLU(inplace=True)
         self.downsample = None  # the published name for a shortcut that must change its channels
         if channels_in != channels_out:
             self.downsample = nn.Sequential(
@@ -120,11 +118,10 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H W"]:
-        residual = self.relu(self.bn1(self.conv1(features)))
-        residual = self.relu(self.bn2(self.conv2(residual)))
-        residual = self.bn3(self.conv3(residual))
+        residual = activated(self.bn1, self.conv1(features))
+        residual = activated(self.bn2, self.conv2(residual))
         shortcut = features if self.downsample is None else self.downsample(features)
-        return self.relu(residual.add_(shortcut))
+        return activated(self.bn3, self.conv3(residual), shortcut)
 
 
 class ExchangeModule(nn.Module):

@@ -30,6 +30,7 @@ from hrnet_ray.learning.workers import (
     world_size,
 )
 from hrnet_ray.models.folding import folded
+from hrnet_ray.models.fused_norm import fuse_norms
 from hrnet_ray.runtime.faults import Faults
 from hrnet_ray.runtime.feed import Feed
 from hrnet_ray.runtime.job import Job
@@ -70,6 +71,8 @@ class Replica:
         self.bare = build_model(self.experiment, self.manifest, started_in=job.started_in)
         if optim.sync_norm:
             share_norms(self.bare, self.device)
+        if self.bf16 and self.device.type == "cpu" and not optim.compile:
+            fuse_norms(self.bare)
         self.model = job.host.wrap(self.bare)
         if optim.compile:
             crops = -(-optim.batch_size // world_size() // optim.accumulate)

@@ -4,10 +4,11 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from hrnet_ray.learning.environment import KEEP_MEMORY, WAIT_BRIEFLY
+from hrnet_ray.learning.environment import HUGE_PAGES, KEEP_MEMORY, WAIT_BRIEFLY
 
 STEPS = """
 import resource, threading
@@ -48,6 +49,35 @@ def _page_faults(settings: dict[str, str]) -> int:
         check=True,
     )
     return int(found.stdout)
+
+
+HUGE = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+HELD = """
+kept = [bytearray(40 << 20) for _ in range(2)]
+for part in kept:
+    part[::4096] = part[::4096]
+told = open("/proc/self/smaps_rollup").read()
+print(told.split("AnonHugePages:")[1].split()[0])
+"""
+
+
+@pytest.mark.skipif(
+    not (HUGE.is_file() and "[madvise]" in HUGE.read_text()), reason="huge pages are not asked for"
+)
+@pytest.mark.skipif(
+    tuple(map(int, (platform.libc_ver()[1] or "0").split("."))) < (2, 35), reason="an older glibc"
+)
+def test_memory_comes_in_huge_pages_where_they_are_asked_for():
+    settings = KEEP_MEMORY | HUGE_PAGES
+    found = subprocess.run(
+        [sys.executable, "-c", HELD],
+        env={**os.environ, **settings},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert int(found.stdout) > 60 * 1024  # kB, of 80 MB
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="settings of GNU's OpenMP")

@@ -1,5 +1,7 @@
 """A run with everything on that the published recipes leave off."""
 
+import shutil
+
 import pytest
 import torch
 
@@ -41,3 +43,15 @@ def test_the_averaged_weights_are_judged_kept_and_saved_beside_the_own(tiny, her
     kept = model.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in average["weights"].items())
     assert not torch.equal(kept["conv1.weight"], state["model"]["conv1.weight"])
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
+def test_bf16_on_a_cpu_learns_with_norms_in_one_go(tiny, here):
+    settings = {"optim.precision": "bf16", "optim.epochs": 2, "optim.batch_size": 8}
+
+    outcome = fit(override(tiny, settings), here)
+
+    first, second = read_epochs(outcome.folder)
+    assert second["train/loss"] < first["train/loss"]
+    assert 0 <= second["val/OKS_AP"] <= 1
+    assert "BatchNorm and ReLU one by one" not in (outcome.folder / "log.txt").read_text()

@@ -1,0 +1,205 @@
+"""BatchNorm, shortcut and ReLU in one go, for steps in bf16 on CPUs.
+
+There, half of a step is spent on carrying activations from memory to torch's operators and back. A
+routine in C (`fused_norm.c`) reads and writes them half as often, and rounds once where the
+operators round after each. `docs/performance.md` has the figures.
+"""
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from hrnet_ray.models.routine import NoRoutine, compiled
+
+SOURCE = Path(__file__).with_name("fused_norm.c")
+LANES = 16
+"""Channels come in so many to the routine."""
+
+
+def activated(
+    norm: nn.Module, features: Float[Tensor, "B C H W"], shortcut: Tensor | None = None
+) -> Float[Tensor, "B C H W"]:
+    """`relu(norm(features) + shortcut)`."""
+    if isinstance(norm, FusedNorm):
+        return norm.run(features, shortcut, relu=True)
+    normed = norm(features)
+    if shortcut is not None:
+        normed.add_(shortcut)  # in place: nobody else needs it
+    return torch.relu_(normed)
+
+
+def fuse_norms(model: nn.Module, *, say: Callable[[str], None] = print) -> bool:
+    """Let the BatchNorms of `model` take part in `activated`; their tensors and names stay.
+
+    A ReLU that follows one in a Sequential is done by it. Where the routine cannot be had it says
+    so in one line, and the model stays as it is. It is the same function of the same weights; its
+    results differ by the rounding of bf16.
+    """
+    try:
+        _routine()
+    except NoRoutine as reason:
+        say(f"BatchNorm and ReLU one by one, which takes longer: {reason}")
+        return False
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.BatchNorm2d:
+                setattr(parent, name, FusedNorm.of(child))
+        if isinstance(parent, nn.Sequential):
+            for at, (one, other) in enumerate(pairwise(list(parent)), 1):
+                if isinstance(one, FusedNorm) and isinstance(other, nn.ReLU):
+                    one.relu = True
+                    parent[at] = nn.Identity()
+    return True
+
+
+class FusedNorm(nn.BatchNorm2d):
+    """A BatchNorm that can add a shortcut and do the ReLU on its way."""
+
+    relu = False
+    """Whether it does so when called as a BatchNorm."""
+
+    @classmethod
+    def of(cls, norm: nn.BatchNorm2d) -> "FusedNorm":
+        """The same norm, with the same tensors."""
+        fused = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum)
+        fused.weight, fused.bias = norm.weight, norm.bias
+        for name, buffer in norm.named_buffers():
+            fused.register_buffer(name, buffer)
+        return fused.train(norm.training)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalise; and ReLU, where one followed."""
+        return self.run(features, None, relu=self.relu)
+
+    def run(self, features: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
+        """By the routine, where it knows how; else by torch's operators."""
+        if self.training and _suits(features) and (shortcut is None or _suits(shortcut)):
+            return _Norm.apply(features, shortcut, self.weight, self.bias, self, relu)
+        normed = super().forward(features)
+        if shortcut is not None:
+            normed.add_(shortcut)
+        return torch.relu_(normed) if relu else normed
+
+    @torch.no_grad()
+    def follow(self, mean: Float[Tensor, " C"], variance: Float[Tensor, " C"], rows: int) -> None:
+        """Move the running statistics towards those of a batch of so many rows."""
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        self.running_mean.lerp_(mean, self.momentum)
+        unbiased = rows / max(1, rows - 1)
+        self.running_var.mul_(1 - self.momentum).add_(variance, alpha=self.momentum * unbiased)
+        self.num_batches_tracked += 1
+
+
+def _suits(features: Tensor) -> bool:
+    """bf16, channels last, in sixteens."""
+    return (
+        features.dtype == torch.bfloat16
+        and features.device.type == "cpu"
+        and features.shape[1] % LANES == 0
+        and features.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+class _Norm(torch.autograd.Function):
+    """`relu(norm(features) + shortcut)` by the routine."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        shortcut: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        norm: FusedNorm,
+        relu: bool,
+    ) -> Tensor:
+        batch, channels, height, width = features.shape
+        rows, threads = batch * height * width, torch.get_num_threads()
+        out = torch.empty_like(features)
+        statistics = torch.empty(5, channels)  # mean, variance, 1 / deviation, scale, shift
+        sums = torch.empty(threads, 2, channels, dtype=torch.float64)
+        _routine().norm_forward(
+            *(_address(tensor) for tensor in (features, shortcut, out)),
+            *(rows, channels, relu),
+            *(_address(tensor) for tensor in (weight, bias)),
+            norm.eps,
+            *_rows(statistics),
+            _address(sums),
+            threads,
+        )
+        norm.follow(statistics[0], statistics[1], rows)
+        ctx.relu, ctx.added = relu, shortcut is not None
+        ctx.save_for_backward(features, out if ctx.added and relu else None, statistics)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        features, out, statistics = ctx.saved_tensors
+        batch, channels, height, width = features.shape
+        threads = torch.get_num_threads()
+        gradient = gradient.contiguous(memory_format=torch.channels_last)
+        of_features = torch.empty_like(features)
+        of_shortcut = torch.empty_like(features) if out is not None else None
+        of_weights = torch.empty(2, channels)
+        factors = torch.empty(2, channels)
+        sums = torch.empty(threads, 2, channels, dtype=torch.float64)
+        mean, _, inverse, scale, shift = _rows(statistics)
+        _routine().norm_backward(
+            *(_address(t) for t in (features, out, gradient, of_features, of_shortcut)),
+            *(batch * height * width, channels, ctx.relu),
+            *(mean, inverse, scale, shift),
+            *_rows(of_weights),
+            *(_address(sums), _address(factors)),
+            threads,
+        )
+        if ctx.added and out is None:
+            of_shortcut = gradient  # without a ReLU all of it comes through
+        return of_features, of_shortcut, *of_weights, None, None
+
+
+@cache
+def _routine() -> ctypes.CDLL:
+    """Raises NoRoutine where it cannot be had."""
+    routine, pointer, count, flag = (
+        compiled(SOURCE),
+        ctypes.c_void_p,
+        ctypes.c_long,
+        ctypes.c_int,
+    )
+    routine.norm_forward.argtypes = [
+        *(pointer,) * 3,
+        *(count, count, flag),
+        *(pointer,) * 2,
+        ctypes.c_float,
+        *(pointer,) * 6,
+        flag,
+    ]
+    routine.norm_backward.argtypes = [
+        *(pointer,) * 5,
+        *(count, count, flag),
+        *(pointer,) * 8,
+        flag,
+    ]
+    routine.norm_forward.restype = routine.norm_backward.restype = None
+    return routine
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _rows(table: Tensor) -> list[int]:
+    """The addresses of its rows."""
+    return [table.data_ptr() + at * table.stride(0) * 4 for at in range(len(table))]

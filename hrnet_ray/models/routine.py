@@ -1,0 +1,44 @@
+"""Routines in C, compiled for the processor at hand when they are first asked for: a second.
+
+Nothing is kept on disk, so nothing grows old, and nobody can put another routine in its place.
+"""
+
+import ctypes
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+COMPILE_S = 60
+FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
+
+
+class NoRoutine(Exception):
+    """It cannot be had here; the words say why."""
+
+
+@functools.cache
+def compiled(source: Path) -> ctypes.CDLL:
+    """Compile a C file and load it; `CC` names the compiler.
+
+    Raises:
+        NoRoutine: no compiler, or none that can.
+    """
+    if sys.platform != "linux":
+        raise NoRoutine(f"not on {sys.platform}")
+    compiler = shutil.which(os.environ.get("CC", "gcc"))
+    if compiler is None:
+        raise NoRoutine("no C compiler")
+    with tempfile.TemporaryDirectory(prefix="hrnet-ray-") as folder:
+        library = Path(folder) / "routine.so"
+        command = [compiler, *FLAGS, str(source), "-o", str(library), "-lm"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_S)
+            if done.returncode:
+                raise NoRoutine((done.stderr.strip().splitlines() or [compiler])[0])
+            return ctypes.CDLL(str(library))  # stays when its file goes
+        except (OSError, subprocess.SubprocessError) as error:
+            raise NoRoutine(f"{type(error).__name__}: {error}") from error
