@@ -14,7 +14,7 @@ MAX_BYTES = 64 * 1024
 MAX_DEPTH = 12
 
 
-def read_yaml(path: Path, *, fix: str) -> dict[str, Any]:
+def read_yaml(path: Path, *, fix: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """The entries of a YAML file.
 
     Raises:
@@ -23,7 +23,7 @@ def read_yaml(path: Path, *, fix: str) -> dict[str, Any]:
     import yaml
 
     try:
-        values = _plain_loader()(_text(path)).get_single_data()
+        values = _plain_loader()(_text(path, max_bytes)).get_single_data()
     # Beside YAMLError: a number of 5,000 digits or a 13th month is a ValueError, not UTF-8 too.
     except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -33,13 +33,13 @@ def read_yaml(path: Path, *, fix: str) -> dict[str, Any]:
     return values
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, max_bytes: int) -> str:
     if not path.is_file():  # a pipe or a device would never end
         raise OSError("is a folder" if path.is_dir() else "no such file")
     with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES:,} bytes")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"larger than {max_bytes:,} bytes")
     return data.decode()
 
 

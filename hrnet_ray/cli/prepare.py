@@ -1,4 +1,4 @@
-"""`hrnet-ray prepare coco|yolo|atrw|mpii|synthetic`."""
+"""`hrnet-ray prepare coco|yolo|dlc|atrw|mpii|synthetic`."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.cli.source_flags import Atrw, Coco, Mpii, Output, Synthetic, Yolo
-from hrnet_ray.cli.sources import converted, downloaded, draw, noted, sources_of
+from hrnet_ray.cli.source_flags import Atrw, Coco, Dlc, Mpii, Output, Synthetic, Yolo
+from hrnet_ray.cli.sources import converted, dlc_sources, downloaded, draw, noted, sources_of
 from hrnet_ray.data import rows
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.data.prepare import Make, make_here, prepare
@@ -25,13 +25,14 @@ MANY = 2_000
 Args = (
     Annotated[Coco, tyro.conf.subcommand("coco")]
     | Annotated[Yolo, tyro.conf.subcommand("yolo")]
+    | Annotated[Dlc, tyro.conf.subcommand("dlc")]
     | Annotated[Atrw, tyro.conf.subcommand("atrw")]
     | Annotated[Mpii, tyro.conf.subcommand("mpii")]
     | Annotated[Synthetic, tyro.conf.subcommand("synthetic")]
 )
 
 
-def run(args: Coco | Yolo | Atrw | Mpii | Synthetic) -> None:
+def run(args: Coco | Yolo | Dlc | Atrw | Mpii | Synthetic) -> None:
     """Write the data set and say what is in it."""
     if args.canvas < 1:
         raise UsageError(
@@ -44,7 +45,10 @@ def run(args: Coco | Yolo | Atrw | Mpii | Synthetic) -> None:
         args, notes = converted(args, progress=counter("read"))
     if isinstance(args, Atrw):
         args = downloaded(args, progress=counter("unpacked"))
-    sources = noted(sources_of(args, progress=counter("unpacked")), notes)
+    if isinstance(args, Dlc):
+        sources = dlc_sources(args, progress=counter("read"))
+    else:
+        sources = noted(sources_of(args, progress=counter("unpacked")), notes)
     manifest = prepare(
         sources,
         out=args.out,

@@ -73,6 +73,21 @@ class Yolo(Output):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dlc(Output):
+    """DeepLabCut: a project's config.yaml, and the frames and labels in its labeled-data."""
+
+    project: Annotated[Path, tyro.conf.arg(metavar="DIR|FILE")]
+    """The project's folder, or its config.yaml."""
+    skeleton: str | None = None
+    """mpii, atrw, coco, or a YAML file; by default the config's bodyparts and bones."""
+    val_share: float = 0.1
+    """Of the frames, kept for validation as whole videos; of one video alone, as frames."""
+    val_videos: Annotated[tuple[str, ...], tyro.conf.arg(metavar="VIDEO ...")] = ()
+    """Folders of labeled-data to keep for validation, whatever their share."""
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Atrw(Output):
     """ATRW's Amur tigers, from the archives as they are downloaded."""
 

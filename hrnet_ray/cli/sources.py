@@ -5,15 +5,16 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from hrnet_ray import skeletons
-from hrnet_ray.cli.source_flags import Atrw, Coco, Mpii, Output, Synthetic, Yolo
+from hrnet_ray.cli.source_flags import Atrw, Coco, Dlc, Mpii, Output, Synthetic, Yolo
 from hrnet_ray.data.archives import extract
 from hrnet_ray.data.labels import Labels, check_file, make_folder
 from hrnet_ray.data.readers.coco import read_coco
+from hrnet_ray.data.readers.dlc import read_dlc
 from hrnet_ray.data.readers.mpii import read_mpii
 from hrnet_ray.data.readers.mpii_release import read_mpii_release
 from hrnet_ray.data.readers.yolo import read_yolo
 from hrnet_ray.data.shards import Progress
-from hrnet_ray.data.sources import Source, split_by_picture
+from hrnet_ray.data.sources import Source, split_by_folder, split_by_picture
 from hrnet_ray.data.storage import Place, is_uri, open_folder
 from hrnet_ray.errors import DataError, UsageError
 
@@ -78,6 +79,25 @@ def converted(args: Yolo, *, progress: Progress) -> tuple[Coco, list[str]]:
         **{field.name: getattr(args, field.name) for field in fields(Output)},
     )
     return files, found.notes
+
+
+def dlc_sources(args: Dlc, *, progress: Progress) -> dict[str, Source]:
+    """Read a DeepLabCut project, and part it by its videos.
+
+    Raises:
+        UsageError: a share that is none.
+        DataError: the project cannot be read, or not be parted.
+    """
+    _check_share(args.val_share)
+    given = skeletons.named(args.skeleton) if args.skeleton else None
+    found = read_dlc(
+        args.project, skeleton=given, progress=progress, skip_missing=args.skip_missing
+    )
+    parts = split_by_folder(
+        found.labels, val_share=args.val_share, seed=args.seed, named=args.val_videos
+    )
+    splits = zip(("train", "val"), parts, strict=True)
+    return {split: Source(labels, found.images) for split, labels in splits}
 
 
 def noted(sources: dict[str, Source], notes: list[str]) -> dict[str, Source]:
@@ -148,10 +168,14 @@ def _check(args: Coco | Mpii) -> None:
             raise UsageError(
                 f"{flag} without --val-annotations", f"{flag} {given}", "name both, or neither"
             )
-    if not 0 < args.val_share < 1:
+    _check_share(args.val_share)
+
+
+def _check_share(share: float) -> None:
+    if not 0 < share < 1:
         raise UsageError(
             "a share that leaves nothing to learn or nothing to score",
-            f"--val-share {args.val_share}",
+            f"--val-share {share}",
             "give a number between 0 and 1, such as 0.1",
         )
 

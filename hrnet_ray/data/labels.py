@@ -19,6 +19,9 @@ from hrnet_ray.skeletons import Skeleton
 MOST = 1e9
 """No picture has a coordinate beyond this."""
 
+MOST_TEXT = 64 * 2**20
+"""Bytes of a text file: nobody labels more."""
+
 LONGEST_NAME = 4096
 """No file system here takes a path of more bytes."""
 
@@ -177,6 +180,32 @@ def load_json(path: Path, *, fix: str) -> Any:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError("a file that is no JSON", f"{path}: {error}", fix) from error
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is an ordinary file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def text_of(path: Path) -> str:
+    """The content of a text file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_TEXT + 1)
+        if len(data) > MOST_TEXT:
+            raise ValueError(f"larger than {MOST_TEXT // 2**20} MB")
+        return data.decode("utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            "a text file that cannot be read", f"{path}: {error}", "write it again, in UTF-8"
+        ) from error
 
 
 def make_folder(path: Path, flag: str) -> None:

@@ -178,7 +178,7 @@ def _not_prepared(folder: Folder, flag: str) -> DataError:
         if found == FileType.NotFound
         else f"no prepared data set: {name} {is_what}",
         f"{flag} {folder.root}",
-        "write it with `hrnet-ray prepare coco|yolo|atrw|mpii|synthetic --out DIR`",
+        "write it with `hrnet-ray prepare coco|yolo|dlc|atrw|mpii|synthetic --out DIR`",
     )
 
 

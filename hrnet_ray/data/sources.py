@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,14 +107,83 @@ def split_by_picture(labels: Labels, *, val_share: float, seed: int = 0) -> tupl
         raise DataError(
             f"{len(images)} pictures cannot be parted into training and validation",
             str(labels.source),
-            "add pictures, or name both files: --annotations and --val-annotations",
+            "add pictures, or name a validation split of its own",
         )
-    val = set(images[:count])
-    # What the reader skipped belongs to no side; it is counted with training.
-    return (
-        replace(labels, instances=[i for i in labels.instances if i.image not in val]),
-        replace(labels, instances=[i for i in labels.instances if i.image in val], skipped=[]),
+    return _parted(labels, set(images[:count]).__contains__)
+
+
+def _parted(labels: Labels, is_val: Callable[[str], bool]) -> tuple[Labels, Labels]:
+    """Both sides. What the reader skipped belongs to none; it is counted with training."""
+    train = [instance for instance in labels.instances if not is_val(instance.image)]
+    val = [instance for instance in labels.instances if is_val(instance.image)]
+    return replace(labels, instances=train), replace(labels, instances=val, skipped=[])
+
+
+def split_by_folder(
+    labels: Labels, *, val_share: float, seed: int = 0, named: Sequence[str] = ()
+) -> tuple[Labels, Labels]:
+    """Part one file in two; pictures of one folder, which are frames of one video, stay together.
+
+    The folders `named` are kept for validation, or else some with about `val_share` of the
+    pictures. With one folder only, its pictures are parted, and a note says so.
+
+    Raises:
+        DataError: nothing is there to part, or one side would be left empty.
+    """
+    if not labels.instances:
+        raise nothing_left(labels, labels.skipped)
+    pictures = Counter(map(_folder, {instance.image for instance in labels.instances}))
+    if len(pictures) == 1 and not named:
+        return _of_one_video(labels, val_share, seed)
+    kept = set(named) if named else _drawn(pictures, val_share, seed)
+    _check_kept(kept, pictures, labels)
+    count, total = sum(pictures[folder] for folder in kept), pictures.total()
+    note = (
+        f"validation is {len(kept):,} of {len(pictures):,} videos, {count:,} of {total:,} frames: "
+        f"{shortened(sorted(kept))}"
     )
+    train, val = _parted(labels, lambda image: _folder(image) in kept)
+    return train, replace(val, notes=[note])
+
+
+def _of_one_video(labels: Labels, val_share: float, seed: int) -> tuple[Labels, Labels]:
+    train, val = split_by_picture(labels, val_share=val_share, seed=seed)
+    note = (
+        f"all frames are of one video, {_folder(labels.instances[0].image)}: those kept for "
+        "validation look like those trained on, and scores say little of other videos"
+    )
+    return train, replace(val, notes=[note])
+
+
+def _check_kept(kept: Collection[str], pictures: Mapping[str, int], labels: Labels) -> None:
+    if lost := sorted(set(kept) - pictures.keys()):
+        raise DataError(
+            f"no labelled frames of the videos {shortened(lost)}",
+            f"{labels.source}: there are {shortened(sorted(pictures), most=10)}",
+            "name some of these, or leave --val-videos out",
+        )
+    if len(kept) == len(pictures):
+        raise DataError(
+            "every video is kept for validation, and none is left to learn from",
+            f"{labels.source}: {shortened(sorted(kept))}",
+            "keep fewer: --val-videos names them, --val-share is a share of the frames",
+        )
+
+
+def _folder(image: str) -> str:
+    return image.rpartition("/")[0]
+
+
+def _drawn(pictures: Mapping[str, int], val_share: float, seed: int) -> set[str]:
+    """Folders in a drawn order, while each brings nearer to the share: a few may be of any size."""
+    order = sorted(pictures)
+    random.Random(seed).shuffle(order)
+    wanted, count, drawn = val_share * sum(pictures.values()), 0, set()
+    for folder in order:
+        if abs(count + pictures[folder] - wanted) < abs(count - wanted):
+            drawn.add(folder)
+            count += pictures[folder]
+    return drawn or {min(order, key=pictures.__getitem__)}
 
 
 def shared_pictures(train: Source, val: Source) -> list[str]:

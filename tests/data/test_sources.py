@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from hrnet_ray.data import pictures
-from hrnet_ray.data.labels import Skipped
+from hrnet_ray.data.labels import Labels, Skipped
+from hrnet_ray.data.sources import split_by_folder
 from hrnet_ray.errors import DataError
 from tests.data.paws import instance, labels, written
 
@@ -77,3 +78,68 @@ def test_nothing_left_is_no_data_set(images: Path):
         "  /data/paws.json: 3 instances read, none can be used (2 crowd, 1 missing picture)\n"
         "  fix: give a file with labelled keypoints, and the folder with its pictures"
     )
+
+
+def frames(**videos: int) -> Labels:
+    """So many frames of each video, with two paws in each."""
+    names = [f"{video}/{at}.png" for video, count in videos.items() for at in range(count)]
+    return labels(*(instance(at, name) for at, name in enumerate([*names, *names])))
+
+
+def kept(found: Labels, **more) -> set[str]:
+    """The videos of validation; they are in no other split."""
+    train, val = split_by_folder(found, **{"val_share": 0.1} | more)
+    sides = [{one.image.split("/")[0] for one in side.instances} for side in (train, val)]
+    assert not sides[0] & sides[1]
+    assert len(train.instances) + len(val.instances) == len(found.instances)
+    return sides[1]
+
+
+@pytest.mark.parametrize(
+    ("videos", "share", "count"),
+    [
+        ({f"v{at}": 20 for at in range(10)}, 0.1, 1),
+        ({f"v{at}": 20 for at in range(10)}, 0.35, 3),
+        ({f"v{at}": 20 for at in range(3)}, 0.1, 1),
+        ({"a": 20, "b": 20}, 0.5, 1),
+    ],
+)
+def test_whole_videos_are_kept_for_validation(videos: dict[str, int], share: float, count: int):
+    assert len(kept(frames(**videos), val_share=share)) == count
+
+
+def test_a_video_larger_than_its_share_is_learnt_from():
+    for seed in range(5):
+        assert kept(frames(a=100, b=5), seed=seed) == {"b"}
+        assert kept(frames(a=100, b=60, c=18, d=2), seed=seed) <= {"c", "d"}
+
+
+def test_a_seed_decides_which_videos_are_kept():
+    found = frames(**{f"v{at}": 4 for at in range(20)})
+
+    assert kept(found, seed=0) == kept(found, seed=0) != kept(found, seed=1)
+
+
+def test_videos_can_be_named():
+    found = frames(a=3, b=3, c=3)
+
+    assert kept(found, named=("c", "a")) == {"a", "c"}
+    with pytest.raises(DataError, match="no labelled frames of the videos d"):
+        kept(found, named=("a", "d"))
+    with pytest.raises(DataError, match="none is left to learn from"):
+        kept(found, named=("a", "b", "c"))
+    with pytest.raises(DataError, match="none is left to learn from"):
+        kept(frames(a=3, b=3), val_share=0.95)
+
+
+def test_one_video_is_parted_by_its_frames_and_that_is_told():
+    train, val = split_by_folder(frames(a=10), val_share=0.2)
+
+    assert len({one.image for one in val.instances}) == 2
+    assert not {one.image for one in train.instances} & {one.image for one in val.instances}
+    assert val.notes[0].startswith("all frames are of one video, a: ")
+
+
+def test_without_instances_there_is_nothing_to_part():
+    with pytest.raises(DataError, match="nothing to learn or score"):
+        split_by_folder(labels(skipped=(Skipped("a", "no keypoints"),)), val_share=0.1)

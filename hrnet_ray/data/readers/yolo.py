@@ -16,10 +16,10 @@ import numpy as np
 
 from hrnet_ray.data import pictures
 from hrnet_ray.data.headers import asks_to_be_turned
-from hrnet_ray.data.labels import MOST, shown
+from hrnet_ray.data.labels import MOST, is_file, shown, text_of
 from hrnet_ray.data.readers import yolo_config, yolo_files
 from hrnet_ray.data.readers.yolo_config import Shape
-from hrnet_ray.data.readers.yolo_files import is_file, labels_of, text_of
+from hrnet_ray.data.readers.yolo_files import labels_of
 from hrnet_ray.data.shards import Progress
 from hrnet_ray.errors import DataError, shortened
 from hrnet_ray.skeletons import Skeleton

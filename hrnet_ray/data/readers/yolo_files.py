@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hrnet_ray.data import pictures
-from hrnet_ray.data.labels import shown
+from hrnet_ray.data.labels import is_file, shown, text_of
 from hrnet_ray.errors import DataError, shortened
 
 LABELS, LIST = ".txt", ".txt"
-MOST_BYTES = 64 * 2**20
-"""Of a text file: no list of pictures is longer."""
 OTHER_PICTURES = (".gif", ".heic", ".heif", ".avif", ".dng", ".mpo", ".pfm", ".jp2", ".raw")
 """What other programs read, and this one does not."""
 
@@ -57,32 +55,6 @@ def labels_of(picture: Path) -> Path:
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
     return Path(*parts).with_suffix(LABELS)
-
-
-def is_file(path: Path) -> bool:
-    """Whether it is an ordinary file; a name that no file can have is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def text_of(path: Path) -> str:
-    """The content of a text file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise ValueError(f"larger than {MOST_BYTES // 2**20} MB")
-        return data.decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DataError(
-            "a text file that cannot be read", f"{path}: {error}", "write it again, in UTF-8"
-        ) from error
 
 
 def _place(entries: Mapping[str, Any], name: object, entry: str, config: Path) -> Path:
