@@ -5,9 +5,10 @@ FROM python:3.12-slim
 
 # libgl1 and libglib2.0-0: `import cv2` needs them, and slim images leave them out.
 # openssh-client and rsync: Ray's cluster launcher uses them when the head runs in a container. wget: KubeRay asks by it
-# whether a node is well.
+# whether a node is well. gcc and libc6-dev: bf16 steps on CPUs and torch.compile have something compiled.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 openssh-client rsync wget \
+        gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 
 RUN useradd --create-home --uid 1000 ray && mkdir -p /app/runs /app/mlflow && chown -R ray:ray /app

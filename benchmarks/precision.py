@@ -38,6 +38,7 @@ from hrnet_ray.learning.batch import PoseBatch, augmented, to_canvases, to_crops
 from hrnet_ray.learning.loop import predict, train_epoch
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
 from hrnet_ray.learning.scores import score
+from hrnet_ray.models.fused_norm import fuse_norms
 from hrnet_ray.runtime.recipes import build_model, decoding_of, recipe_of, target_of
 from hrnet_ray.skeletons import ATRW
 
@@ -117,6 +118,8 @@ def trained(root: Path, precision: str, seed: int, epochs: int) -> dict[str, flo
     manifest = read_manifest(root)
     experiment = replace(BASE, seed=seed, optim=replace(BASE.optim, epochs=epochs))
     model = build_model(experiment, manifest)
+    if BF16[precision]:
+        fuse_norms(model)  # as a worker does
     canvases = rows.decode_rows(read_table(manifest, "train"), canvas_px=CANVAS_PX)
     count, size = len(canvases["id"]), experiment.optim.batch_size
     optimizer = make_optimizer(model, algorithm="adam", lr=experiment.optim.lr, weight_decay=0.0)

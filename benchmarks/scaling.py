@@ -30,6 +30,7 @@ from hrnet_ray.learning.loop import Target, train_epoch
 from hrnet_ray.learning.optim import make_optimizer, make_scheduler
 from hrnet_ray.learning.workers import TOGETHER
 from hrnet_ray.models import HRNet
+from hrnet_ray.models.fused_norm import fuse_norms
 
 KEYPOINTS, SIDE = 16, 256
 TARGET = Target(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)
@@ -135,7 +136,10 @@ def meet(folder: Path, rank: int) -> None:
 def a_net(options: Options) -> HRNet:
     """The same on every worker."""
     torch.manual_seed(0)
-    return HRNet(options.width, KEYPOINTS).to(memory_format=torch.channels_last)  # pyright: ignore
+    net = HRNet(options.width, KEYPOINTS).to(memory_format=torch.channels_last)  # pyright: ignore
+    if options.bf16:
+        fuse_norms(net)
+    return net
 
 
 def stepper(model: nn.Module, options: Options):
