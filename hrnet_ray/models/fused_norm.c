@@ -79,9 +79,11 @@ INLINE void sum_values(const bf16 *x, long rows, long channels, int vectors, dou
 
 void norm_forward(
     const bf16 *x, const bf16 *shortcut /* or null */, bf16 *y, long rows, long channels, int relu,
-    const float *weight, const float *bias, float eps, float *mean, float *variance,
-    float *inverse /* 1 / deviation */, float *scale, float *shift,
+    const float *weight, const float *bias, float eps, float momentum, float *running_mean,
+    float *running_variance, float *statistics /* [4, channels], of which backward wants all */,
     double *sums /* [threads, 2, channels] */, int threads) {
+    float *mean = statistics, *inverse = mean + channels; /* of the deviation */
+    float *scale = inverse + channels, *shift = scale + channels;
     const long block = BLOCK / channels;
     #pragma omp parallel num_threads(threads)
     {
@@ -105,10 +107,12 @@ void norm_forward(
         for (long k = 0; k < channels; k++) {
             double sum, squares;
             total(sums, channels, threads, k, &sum, &squares);
-            double centre = sum / rows, spread = squares / rows - centre * centre;
+            double centre = sum / rows, variance = squares / rows - centre * centre;
+            variance = variance < 0 ? 0 : variance; /* NaN stays */
             mean[k] = centre;
-            variance[k] = spread < 0 ? 0 : spread; /* NaN stays */
-            inverse[k] = 1 / sqrt(variance[k] + (double)eps);
+            inverse[k] = 1 / sqrt(variance + (double)eps);
+            running_mean[k] += momentum * (centre - running_mean[k]);
+            running_variance[k] += momentum * (variance * rows / (rows > 1 ? rows - 1 : 1) - running_variance[k]);
             scale[k] = weight[k] * inverse[k];
             shift[k] = bias[k] - mean[k] * scale[k];
         }
@@ -155,10 +159,12 @@ INLINE void sum_gradients(
 
 INLINE void backward(
     enum Gate gate, const bf16 *x, const bf16 *y, const bf16 *dy, bf16 *dx, bf16 *dshortcut, long rows,
-    long channels, const float *mean, const float *inverse, const float *scale, const float *shift,
-    float *dweight, float *dbias, double *sums, float *factors, int threads) {
+    long channels, const float *statistics, float *gradients, double *sums, int threads) {
+    const float *mean = statistics, *inverse = mean + channels;
+    const float *scale = inverse + channels, *shift = scale + channels;
+    float *dweight = gradients, *dbias = dweight + channels;
+    float *slope = dbias + channels, *constant = slope + channels;
     const long block = BLOCK / channels;
-    float *slope = factors, *constant = factors + channels;
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(static, 1)
@@ -203,12 +209,10 @@ INLINE void backward(
 
 void norm_backward(
     const bf16 *x, const bf16 *y, const bf16 *dy, bf16 *dx, bf16 *dshortcut /* or null */, long rows,
-    long channels, int relu, const float *mean, const float *inverse, const float *scale, const float *shift,
-    float *dweight, float *dbias, double *sums /* [threads, 2, channels] */, float *factors /* [2, channels] */,
-    int threads) {
-#define BACKWARD(gate)                                                                                     \
-    backward(gate, x, y, dy, dx, dshortcut, rows, channels, mean, inverse, scale, shift, dweight, dbias, sums, \
-             factors, threads)
+    long channels, int relu, const float *statistics,
+    float *gradients /* [4, channels]: of weight, of bias, and two for us */,
+    double *sums /* [threads, 2, channels] */, int threads) {
+#define BACKWARD(gate) backward(gate, x, y, dy, dx, dshortcut, rows, channels, statistics, gradients, sums, threads)
     if (dshortcut) BACKWARD(BY_OUTPUT);
     else if (relu) BACKWARD(BY_INPUT);
     else BACKWARD(OPEN);

@@ -88,18 +88,6 @@ class FusedNorm(nn.BatchNorm2d):
             normed.add_(shortcut)
         return torch.relu_(normed) if relu else normed
 
-    @torch.no_grad()
-    def follow(self, mean: Float[Tensor, " C"], variance: Float[Tensor, " C"], rows: int) -> None:
-        """Move the running statistics towards those of a batch of so many rows."""
-        assert self.running_mean is not None
-        assert self.running_var is not None
-        assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        self.running_mean.lerp_(mean, self.momentum)
-        unbiased = rows / max(1, rows - 1)
-        self.running_var.mul_(1 - self.momentum).add_(variance, alpha=self.momentum * unbiased)
-        self.num_batches_tracked += 1
-
 
 def _suits(features: Tensor) -> bool:
     """bf16, channels last, in sixteens."""
@@ -124,21 +112,19 @@ class _Norm(torch.autograd.Function):
         norm: FusedNorm,
         relu: bool,
     ) -> Tensor:
-        batch, channels, height, width = features.shape
-        rows, threads = batch * height * width, torch.get_num_threads()
+        rows, channels, threads = _sizes(features)
         out = torch.empty_like(features)
-        statistics = torch.empty(5, channels)  # mean, variance, 1 / deviation, scale, shift
+        statistics = torch.empty(4, channels)
         sums = torch.empty(threads, 2, channels, dtype=torch.float64)
         _routine().norm_forward(
-            *(_address(tensor) for tensor in (features, shortcut, out)),
+            *map(_address, (features, shortcut, out)),
             *(rows, channels, relu),
-            *(_address(tensor) for tensor in (weight, bias)),
-            norm.eps,
-            *_rows(statistics),
-            _address(sums),
+            *map(_address, (weight, bias)),
+            *(norm.eps, norm.momentum),
+            *map(_address, (norm.running_mean, norm.running_var, statistics, sums)),
             threads,
         )
-        norm.follow(statistics[0], statistics[1], rows)
+        norm.num_batches_tracked += 1  # pyright: ignore[reportOperatorIssue]
         ctx.relu, ctx.added = relu, shortcut is not None
         ctx.save_for_backward(features, out if ctx.added and relu else None, statistics)
         return out
@@ -147,59 +133,41 @@ class _Norm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, out, statistics = ctx.saved_tensors
-        batch, channels, height, width = features.shape
-        threads = torch.get_num_threads()
+        rows, channels, threads = _sizes(features)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_features = torch.empty_like(features)
         of_shortcut = torch.empty_like(features) if out is not None else None
-        of_weights = torch.empty(2, channels)
-        factors = torch.empty(2, channels)
+        of_weights = torch.empty(4, channels)
         sums = torch.empty(threads, 2, channels, dtype=torch.float64)
-        mean, _, inverse, scale, shift = _rows(statistics)
         _routine().norm_backward(
-            *(_address(t) for t in (features, out, gradient, of_features, of_shortcut)),
-            *(batch * height * width, channels, ctx.relu),
-            *(mean, inverse, scale, shift),
-            *_rows(of_weights),
-            *(_address(sums), _address(factors)),
+            *map(_address, (features, out, gradient, of_features, of_shortcut)),
+            *(rows, channels, ctx.relu),
+            *map(_address, (statistics, of_weights, sums)),
             threads,
         )
         if ctx.added and out is None:
             of_shortcut = gradient  # without a ReLU all of it comes through
-        return of_features, of_shortcut, *of_weights, None, None
+        return of_features, of_shortcut, of_weights[0], of_weights[1], None, None
 
 
 @cache
 def _routine() -> ctypes.CDLL:
     """Raises NoRoutine where it cannot be had."""
-    routine, pointer, count, flag = (
-        compiled(SOURCE),
-        ctypes.c_void_p,
-        ctypes.c_long,
-        ctypes.c_int,
-    )
-    routine.norm_forward.argtypes = [
-        *(pointer,) * 3,
-        *(count, count, flag),
-        *(pointer,) * 2,
-        ctypes.c_float,
-        *(pointer,) * 6,
-        flag,
-    ]
-    routine.norm_backward.argtypes = [
-        *(pointer,) * 5,
-        *(count, count, flag),
-        *(pointer,) * 8,
-        flag,
-    ]
-    routine.norm_forward.restype = routine.norm_backward.restype = None
+    routine = compiled(SOURCE)
+    pointers, sizes, real = [ctypes.c_void_p], [ctypes.c_long] * 2 + [ctypes.c_int], ctypes.c_float
+    threads = [ctypes.c_int]
+    forward, backward = routine.norm_forward, routine.norm_backward
+    forward.argtypes = pointers * 3 + sizes + pointers * 2 + [real] * 2 + pointers * 4 + threads
+    backward.argtypes = pointers * 5 + sizes + pointers * 3 + threads
+    forward.restype = backward.restype = None
     return routine
+
+
+def _sizes(features: Tensor) -> tuple[int, int, int]:
+    """Rows, channels, and threads to use."""
+    batch, channels, height, width = features.shape
+    return batch * height * width, channels, torch.get_num_threads()
 
 
 def _address(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
-
-
-def _rows(table: Tensor) -> list[int]:
-    """The addresses of its rows."""
-    return [table.data_ptr() + at * table.stride(0) * 4 for at in range(len(table))]
