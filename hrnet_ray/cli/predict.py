@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hrnet_ray.cli.boxes import GivenBoxes, read_boxes
+from hrnet_ray.cli.predicting.boxes import GivenBoxes, read_boxes
 from hrnet_ray.cli.models import Store, device_of, load
 from hrnet_ray.data import pictures
 from hrnet_ray.data.drawing import draw_pose

@@ -160,14 +160,20 @@ class Watch:
         self._spoke = time.monotonic()
 
 
-def counter(what: str) -> Progress:
-    """A progress line: on a terminal it counts in place, elsewhere it speaks now and then."""
+def counter(what: str, *, ends: bool = True) -> Progress:
+    """A progress line: on a terminal it counts in place, elsewhere it speaks now and then.
+
+    Without `ends` it leaves none behind: somebody else says how it ended.
+    """
     started = spoke = time.monotonic()
 
     def count(done: int, total: int) -> None:
         nonlocal spoke
         now = time.monotonic()
         last, live = done == total, sys.stdout.isatty()
+        if last and not ends:
+            print("\r\033[K" if live else "", end="", flush=True)
+            return
         if not last and now - spoke < (0.2 if live else 10):
             return
         spoke = now
