@@ -209,6 +209,8 @@ def test_colours_are_those_that_each_family_was_taught():
     assert seen(LAYOUTS["rtmdet"].look) == pytest.approx(
         [(50 - 103.53) / 57.375, (100 - 116.28) / 57.12, (200 - 123.675) / 58.395], abs=1e-3
     )
+    centred = [kind for kind, layout in LAYOUTS.items() if layout.look.centred]
+    assert centred == ["yolo", "yolo-end2end", "yolov5"]
 
 
 def test_yolox_is_read_as_its_authors_do():
