@@ -1,11 +1,10 @@
-"""Video files to RGB frames and back, by FFmpeg (PyAV, `hrnet-ray[video]`).
+"""Video files to RGB frames, by FFmpeg (PyAV, `hrnet-ray[video]`).
 
 Frames are turned as players show them: so they are seen by whoever labels or watches them.
 (Pictures are read as stored, because their labels count stored pixels.)
 """
 
-import math
-import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,15 +19,16 @@ from hrnet_ray.data.headers import MAX_PIXELS
 from hrnet_ray.errors import DataError, UsageError
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv")
+FEWEST = 0.95
+"""Of the frames or seconds that a file says it has; their sound may be a little longer."""
 _READING = {
     # A playlist that calls itself a.mp4 would open other files, and addresses.
     "format_whitelist": "mov,matroska,avi,mpeg,mpegts,asf,m4v",
     "protocol_whitelist": "file",
 }
-_TICKS = 90_000  # to a second: what MPEG counts in, and every usual rate divides
-_QUALITY = {"libx264": {"crf": "20", "preset": "veryfast"}, "mpeg4": {"qscale": "3"}}
-FEWEST = 0.98
-"""Of the frames that a file says it has; its length is often known to a frame or two only."""
+_LIMITS = {"max_pixels": str(MAX_PIXELS)}
+_LEAST_RATE, _MOST_RATE = 1, 240
+_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Frame:
     """One picture of a video."""
 
     number: int
-    """From 0, in the order in which they are shown."""
+    """From 0, in the order in which they are shown; what cannot be read is not counted."""
     seconds: float
+    """From the beginning of the video."""
     picture: np.ndarray
     """RGB uint8 [H, W, 3]."""
 
@@ -50,25 +51,30 @@ class Video:
         if video.fault: ...         # why some of them did not come
     """
 
+    rate: Fraction
+    """Frames a second; where they come unevenly, the mean."""
+    frames_said: int
+    """How many there should be, about; 0 where the file does not tell."""
+    fault: str | None
+
     def __init__(self, path: Path) -> None:
         """Raises DataError for what is no video, UsageError where PyAV is not installed."""
-        self._av = _av()
-        self._path = path
-        try:
-            self._container = self._av.open(str(path), options=_READING)
+        self._av = pyav()
+        try:  # absolute: `http:a.mp4` is a file's name
+            self._container = self._av.open(str(path.absolute()), options=_READING)
         except (self._av.FFmpegError, ValueError) as error:
-            raise _unreadable(path, error.__class__.__name__) from error
-        streams = self._container.streams.video
-        if not streams:
+            raise _unreadable(path, reason_of(error)) from error
+        try:
+            self._stream = self._pictures(path)
+        except DataError:
             self._container.close()
-            raise _unreadable(path, "no pictures in it")
-        self._stream = streams[0]
-        self._stream.thread_type = "AUTO"
-        self.rate = Fraction(self._stream.average_rate or self._stream.guessed_rate or 25)
-        """Frames a second; of a phone's, the mean."""
-        self.frames_said = self._stream.frames or round(self._seconds_said() * self.rate)
-        """How many there should be; 0 where the file does not tell."""
-        self.fault: str | None = None
+            raise
+        rate = self._stream.average_rate or self._stream.guessed_rate or 25
+        self.rate = Fraction(min(_MOST_RATE, max(_LEAST_RATE, rate)))
+        self._begins = Fraction(self._container.start_time or 0, self._av.time_base)
+        self._lasts = self._seconds_said()
+        self.frames_said = max(0, self._stream.frames or round(self._lasts * self.rate))
+        self.fault = None
 
     def __enter__(self) -> "Video":
         return self
@@ -83,111 +89,107 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         """Every frame that can be read; `fault` says whether some could not."""
-        read, damaged = 0, 0
+        read, last, damaged = 0, 0.0, 0
         try:
-            for found in self._container.decode(self._stream):
-                if found.width * found.height > MAX_PIXELS:
-                    self.fault = f"{found.width} x {found.height} pixels from frame {read:,} on"
-                    return
-                damaged += bool(found.is_corrupt)
-                yield Frame(read, self._seconds(found, read), _shown(found))
-                read += 1
-        except self._av.FFmpegError as error:
-            self.fault = f"{type(error).__name__} after {read:,} frames"
-            return
-        if read < math.floor(self.frames_said * FEWEST) - 1:
-            self.fault = f"{read:,} frames could be read of about {self.frames_said:,}"
-        elif damaged:
-            self.fault = f"{damaged:,} of {read:,} frames are damaged"
+            for packet in self._container.demux(self._stream):
+                decoded = self._decoded(packet)
+                damaged += decoded is None
+                for found in decoded or ():
+                    damaged += bool(found.is_corrupt)
+                    last = self._seconds(found, read)
+                    yield Frame(read, last, _shown(found))
+                    read += 1
+        except self._av.FFmpegError:  # the file ends, or cannot be read on: `fault` tells
+            damaged += 1
+        self.fault = self._fault(read, last, damaged)
+
+    def _pictures(self, path: Path) -> Any:
+        """The stream that players show.
+
+        Raises:
+            DataError: there is none, it has too many pixels, or nothing here decodes it.
+        """
+        stream = self._container.streams.best("video")
+        if stream is None:
+            raise _unreadable(path, "no pictures in it")
+        if stream.codec_context is None:
+            raise _unreadable(path, "no decoder for its pictures")
+        if stream.width * stream.height > MAX_PIXELS:
+            size = f"{stream.width:,} x {stream.height:,}"
+            raise _unreadable(path, f"{size} pixels; {MAX_PIXELS:,} are decoded at most")
+        stream.codec_context.options = _LIMITS  # the size can change on the way
+        stream.thread_type = "AUTO"
+        return stream
+
+    def _decoded(self, packet: Any) -> list[Any] | None:
+        """Its frames; None where it is damaged, which the next one need not be."""
+        try:
+            return packet.decode()
+        except self._av.FFmpegError:
+            return None
+
+    def _fault(self, read: int, last: float, damaged: int) -> str | None:
+        about = f" of about {self.frames_said:,}" if self.frames_said > read else ""
+        # Where only a length is said, frames may come unevenly: then their times tell.
+        counted = bool(self._stream.frames)
+        there = read if counted else last
+        said = self._stream.frames if counted else float(self._lasts)
+        two = 2 if counted else 2 / self.rate
+        if not read or there < FEWEST * said - two:
+            return f"{read:,} frames could be read{about}"
+        return f"{damaged:,} of {read:,} frames are damaged or missing" if damaged else None
 
     def _seconds_said(self) -> Fraction:
-        if self._stream.duration and self._stream.time_base:
-            return Fraction(self._stream.duration) * self._stream.time_base
+        """How long the pictures last; 0 where the file does not tell."""
+        stream, of_stream = self._stream, _CLOCK.match(self._stream.metadata.get("DURATION", ""))
+        if stream.duration and stream.time_base:
+            return Fraction(stream.duration) * stream.time_base
+        if of_stream:  # Matroska's; the whole file's has the sound's
+            hours, minutes, seconds = of_stream.groups()
+            return Fraction(seconds) + 60 * int(minutes) + 3600 * int(hours)
         return Fraction(self._container.duration or 0, self._av.time_base)
 
     def _seconds(self, found: Any, number: int) -> float:
-        return float(number / self.rate) if found.time is None else found.time
+        if found.pts is None or found.time_base is None:
+            return float(number / self.rate)
+        return max(0.0, float(found.pts * found.time_base - self._begins))
 
 
-class VideoWriter:
-    """Writes drawn frames as an MP4 that browsers play, without sound.
+def pyav() -> Any:
+    """The package that reads and writes videos.
 
-    What was added before an error stays: the file then is that much shorter.
+    Raises:
+        UsageError: it is not installed.
     """
-
-    def __init__(self, path: Path, *, rate: Fraction) -> None:
-        self._av, self._path, self._rate = _av(), path, rate
-        self._part = path.with_name(f".{path.name}.part")
-        self._container: Any = None
-        self._stream: Any = None
-        self._last = -1
-
-    def __enter__(self) -> "VideoWriter":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def add(self, seconds: float, picture: np.ndarray) -> None:
-        """Append RGB uint8 [H, W, 3]; the first one's size is the video's, but for an odd row.
-
-        Raises:
-            DataError: it cannot be written.
-        """
-        try:
-            if self._container is None:
-                self._begin(*picture.shape[:2])
-            frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = frame.reformat(self._stream.width, self._stream.height, format="yuv420p")
-            self._last = max(self._last + 1, round(seconds * _TICKS))  # time never stands still
-            frame.pts, frame.time_base = self._last, Fraction(1, _TICKS)
-            self._container.mux(self._stream.encode(frame))
-        except (OSError, self._av.FFmpegError) as error:
-            raise self._not_written(error) from error
-
-    def close(self) -> None:
-        """Give it its name.
-
-        Raises:
-            DataError: it cannot be written.
-        """
-        if self._container is None:
-            return
-        container, self._container = self._container, None
-        try:
-            container.mux(self._stream.encode(None))
-            container.close()
-            os.replace(self._part, self._path)
-        except (OSError, self._av.FFmpegError) as error:
-            self._part.unlink(missing_ok=True)
-            raise self._not_written(error) from error
-
-    def _begin(self, height: int, width: int) -> None:
-        self._part.parent.mkdir(parents=True, exist_ok=True)
-        self._container = self._av.open(str(self._part), "w", format="mp4")
-        codec = next(name for name in _QUALITY if name in self._av.codecs_available)
-        self._stream = self._container.add_stream(codec, rate=self._rate, options=_QUALITY[codec])
-        # 4:2:0 halves the colours' rows and columns.
-        self._stream.width, self._stream.height = max(2, width // 2 * 2), max(2, height // 2 * 2)
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = Fraction(1, _TICKS)
-
-    def _not_written(self, error: Exception) -> DataError:
-        return DataError(
-            f"a video that cannot be written ({type(error).__name__})",
-            str(self._path),
-            "check the folder and its disk, or leave the drawings out: --no-draw",
-        )
+    try:
+        return import_module("av")
+    except ImportError as error:
+        raise UsageError(
+            "videos need PyAV, which cannot be imported",
+            str(error),
+            'pip install "hrnet-ray[video]", or leave the videos out',
+        ) from error
 
 
 def _shown(frame: Any) -> np.ndarray:
-    """The frame's pixels, turned as its file asks."""
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+    """The frame's pixels, turned and mirrored as its file asks."""
+    pixels, turns = frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)
+    if _is_mirrored(frame):
+        pixels, turns = pixels[:, ::-1], turns + 2
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def _is_mirrored(frame: Any) -> bool:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False
+    (a, b), (c, d) = np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].tolist()
+    return a * d < b * c
+
+
+def reason_of(error: BaseException) -> str:
+    """FFmpeg's or the system's word for what went wrong."""
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 def _unreadable(path: Path, why: str) -> DataError:
@@ -196,14 +198,3 @@ def _unreadable(path: Path, why: str) -> DataError:
         str(path),
         "see whether a player shows it; `ffmpeg -i IN OUT.mp4` writes it anew",
     )
-
-
-def _av() -> Any:
-    try:
-        return import_module("av")
-    except ImportError as error:
-        raise UsageError(
-            "videos need PyAV, which is not installed",
-            str(error),
-            'pip install "hrnet-ray[video]"',
-        ) from error
