@@ -54,7 +54,7 @@ class Predictor:
     def on_pictures(
         self, pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray], *, batch_size: int = 64
     ) -> list[Predictions]:
-        """Predict the pose in each box of each picture; a batch may have boxes of several.
+        """Predict the pose in each box of each picture; a batch may have crops of several.
 
         Raises:
             ValueError: as above.
@@ -62,6 +62,8 @@ class Predictor:
         each = [np.asarray(one, np.float64).reshape(-1, 4) for one in boxes]
         for picture, one in zip(pictures, each, strict=True):
             _check(picture, one)
+        if not each:
+            return []
         found = self.predict(self._cut(pictures, each, batch_size))
         ends = np.cumsum([len(one) for one in each]).tolist()
         spans = zip([0, *ends], ends, strict=False)

@@ -1,171 +1,95 @@
-"""The boxes that a user gives `hrnet-ray predict`: in each of them one pose is looked for."""
+"""Where poses are looked for: in the whole picture, in given boxes, or in a detector's."""
 
-import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 import numpy as np
 
-from hrnet_ray.data.labels import check_file, number, numbers, shown
-from hrnet_ray.data.videos import VIDEO_ENDINGS
-from hrnet_ray.errors import DataError, shortened
+from hrnet_ray.cli.predicting.given import GivenBoxes
+from hrnet_ray.cli.predicting.shots import Shot
+from hrnet_ray.inference.detection.detector import Detector
+from hrnet_ray.inference.following import Following
+from hrnet_ray.inference.predictor import whole_picture
+from hrnet_ray.learning.loop import Predictions
 
-T = TypeVar("T")
-
-FRAME = re.compile(r"(.+)#(\d+)")
-"""The name of a video's frame: `clip.mp4#12`, counted from 0."""
-Named = Mapping[str, list[list[float]]]
-"""By the name that the file gives a picture: x, y, width, height, and how sure the detector is."""
+NONE = np.zeros((0, 5))
 
 
-@dataclass(frozen=True)
-class GivenBoxes:
-    """Boxes of the pictures and videos that have some."""
+class Boxes:
+    """The box of the whole picture; its children know better ones."""
 
-    of: Mapping[Path, np.ndarray]
-    """float64 [N, 5]: x, y, width, height, and how sure the detector is; labelled ones have 1."""
-    empty: int
-    """Boxes without area, which are left out."""
-    of_frames: Mapping[Path, Mapping[int, np.ndarray]] = field(default_factory=dict)
-    """Those that are given for single frames of a video; its other frames have those in `of`."""
+    moves = False
+    """The next shot's boxes depend on what is found in this one's."""
 
-    def on(self, path: Path, frame: int | None) -> np.ndarray | None:
-        """The boxes on a picture (`frame` is None) or a frame; None where there are none."""
-        whole = self.of.get(path)
-        return whole if frame is None else self.of_frames.get(path, {}).get(frame, whole)
+    def on(self, shot: Shot) -> np.ndarray:
+        """Where to look: float64 [N, 5] of x, y, w, h and how sure the box is."""
+        return np.append(whole_picture(shot.picture), [[1.0]], axis=1)
+
+    def are_its_own(self, shot: Shot) -> bool:
+        """Whether somebody gave boxes for just this frame."""
+        return False
+
+    def saw(self, found: Predictions) -> None:
+        """Learn what was found in the boxes of the last shot."""
+
+    def told(self, where: str) -> str:
+        """What to say of shots without a box."""
+        return f"there is no box on {where}"
 
 
-def read_boxes(path: Path, pictures: Sequence[Path]) -> GivenBoxes:
-    """Read a plain mapping, a COCO annotation file, or a list of COCO detections.
+class Given(Boxes):
+    """Those of a file."""
 
-    Raises:
-        DataError: the file is in none of these forms, names pictures by numbers that are no names,
-            or has no box for any of `pictures`.
+    def __init__(self, given: GivenBoxes, root: Path, said: str) -> None:
+        self._given, self._root, self._said = given, root, said
+
+    def on(self, shot: Shot) -> np.ndarray:
+        number = None if shot.frame is None else shot.frame.number
+        found = self._given.on(self._root / shot.file, number)
+        return NONE if found is None else found
+
+    def are_its_own(self, shot: Shot) -> bool:
+        own = self._given.of_frames.get(self._root / shot.file, {})
+        return shot.frame is not None and shot.frame.number in own
+
+    def told(self, where: str) -> str:
+        return f"{where} have no boxes in {self._said}"
+
+
+class Detected(Boxes):
+    """Those that a detector finds."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def on(self, shot: Shot) -> np.ndarray:
+        return self._detector(shot.picture)
+
+    def told(self, where: str) -> str:
+        return f"the detector found nothing on {where}"
+
+
+class Followed(Boxes):
+    """Those of another kind, moving along with their poses from frame to frame of a video.
+
+    A frame that was given boxes of its own begins anew with these.
     """
-    check_file(path, "--boxes")
-    try:
-        document = json.loads(path.read_bytes())
-        named = _named(document)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(
-            f"boxes that cannot be read ({type(error).__name__}: {error})",
-            f"--boxes {path}",
-            'write {"a.jpg": [[x, y, w, h]]}, or give a COCO annotation file or COCO detections',
-        ) from error
-    if isinstance(document, list):
-        _check_numbers(path, document, pictures)
-    whole = {name: [box for box in boxes if min(box[2:4]) > 0] for name, boxes in named.items()}
-    empty = sum(map(len, named.values())) - sum(map(len, whole.values()))
-    still, moving = _frames_apart(whole)
-    found = {picture: _of_picture(picture, still) for picture in pictures}
-    frames = {picture: _of_picture(picture, moving) for picture in pictures}
-    given = GivenBoxes(
-        {picture: np.array(boxes) for picture, boxes in found.items() if boxes},
-        empty,
-        {
-            video: {number: np.array(boxes) for number, boxes in by_number.items()}
-            for video, by_number in frames.items()
-            if by_number
-        },
-    )
-    if not given.of and not given.of_frames:
-        raise _nothing_left(path, named, empty, pictures)
-    return given
 
+    moves = True
 
-def _named(document: Any) -> Named:
-    if isinstance(document, list):
-        return _of_detections(document)
-    if "annotations" in document:
-        return _of_annotations(document)
-    return {
-        name: [_box(box, f"{name}[{at}]") for at, box in enumerate(boxes)]
-        for name, boxes in document.items()
-    }
+    def __init__(self, first: Boxes) -> None:
+        self._first = first
+        self._video: Path | None = None
+        self._following = Following(NONE)
 
+    def on(self, shot: Shot) -> np.ndarray:
+        video = shot.file if shot.frame else None
+        if video is None or video != self._video or self._first.are_its_own(shot):
+            self._following = Following(self._first.on(shot))
+        self._video = video
+        return self._following.boxes.copy()  # `saw` moves them
 
-def _of_annotations(document: Mapping[str, Any]) -> Named:
-    names = {i["id"]: i.get("file_name") or i["filename"] for i in document["images"]}
-    boxes: dict[str, list[list[float]]] = {name: [] for name in names.values()}
-    for at, annotation in enumerate(document["annotations"]):
-        box = _box(annotation["bbox"], f"annotations[{at}].bbox")
-        boxes[names[annotation["image_id"]]].append(box)
-    return boxes
+    def saw(self, found: Predictions) -> None:
+        self._following.saw(found)
 
-
-def _of_detections(document: list[Any]) -> Named:
-    boxes: dict[str, list[list[float]]] = {}
-    for at, detection in enumerate(document):
-        if not isinstance(detection, dict):
-            raise ValueError(f"[{at}] is {shown(detection)} where an object is wanted")
-        image = detection["image_id"]
-        if type(image) not in (int, str):
-            raise ValueError(f"[{at}].image_id is {shown(image)}")
-        score = number(detection.get("score", 1.0), f"[{at}].score")
-        box = _box(detection["bbox"], f"[{at}].bbox", score)
-        boxes.setdefault(str(image), []).append(box)
-    return boxes
-
-
-def _box(value: object, where: str, score: float = 1.0) -> list[float]:
-    return [*numbers(value, 4, where).tolist(), score]
-
-
-def _check_numbers(path: Path, document: list[Any], pictures: Sequence[Path]) -> None:
-    """Detections alone do not say which file has which id: a number must be a file's name.
-
-    Where all files are named by numbers, another number is a picture that is not here.
-    """
-    known = {name for picture in pictures for name in _names_of(picture)}
-    ids = {one["image_id"] for one in document if type(one["image_id"]) is int}
-    strange = [str(image) for image in sorted(ids) if str(image) not in known]
-    if strange and not all(picture.stem.isdecimal() for picture in pictures):
-        raise DataError(
-            "detections whose image_id is a number, and no picture's name",
-            f"--boxes {path}: image_id {shortened(strange)}",
-            'write the file\'s name there: {"image_id": "a.jpg", ...}',
-        )
-
-
-def _frames_apart(named: Named) -> tuple[Named, Mapping[str, Mapping[int, list[list[float]]]]]:
-    """What is named as a picture or a video, and what as a frame: by the video, then by number."""
-    still: dict[str, list[list[float]]] = {}
-    moving: dict[str, dict[int, list[list[float]]]] = {}
-    for name, boxes in named.items():
-        frame = FRAME.fullmatch(name)
-        if boxes and frame and Path(frame[1]).suffix.lower() in VIDEO_ENDINGS:
-            moving.setdefault(frame[1], {})[int(frame[2])] = boxes
-        else:
-            still[name] = boxes
-    return still, moving
-
-
-def _of_picture(picture: Path, named: Mapping[str, T]) -> T | None:
-    return next((named[name] for name in _names_of(picture) if name in named), None)
-
-
-def _names_of(picture: Path) -> Iterator[str]:
-    """What a file may call a picture, the fullest first: `train/7.jpg`, `7.jpg`, `train/7`, `7`.
-
-    COCO's 000000000007.jpg is 7 as well.
-    """
-    whole = picture.absolute()
-    for parts in (whole.parts, whole.with_suffix("").parts):
-        for at in range(len(parts)):
-            yield str(Path(*parts[at:]))
-    if picture.stem.isdecimal():
-        yield str(int(picture.stem))
-
-
-def _nothing_left(path: Path, named: Named, empty: int, pictures: Sequence[Path]) -> DataError:
-    theirs = f"has {shortened(list(named)) or 'nothing'}"
-    ours = shortened([picture.name for picture in pictures])
-    left_out = f", {empty:,} boxes without area" if empty else ""
-    return DataError(
-        "boxes for none of the pictures",
-        f"--boxes {path}: {theirs}{left_out} | pictures: {ours}",
-        "name the pictures there as they are named below --pictures",
-    )
+    def told(self, where: str) -> str:
+        return self._first.told(where)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrnet_ray.cli.predicting.boxes import GivenBoxes, read_boxes
+from hrnet_ray.cli.predicting.given import GivenBoxes, read_boxes
 from hrnet_ray.errors import DataError
 
 BOX, OTHER = [1, 2, 30, 20], [9, 5, 20, 30]
