@@ -109,6 +109,7 @@ class VideoWriter:
         with suppress(OSError):
             if self._part.stat().st_size:
                 os.replace(self._part, self._path)
+        with suppress(OSError):
             self._part.unlink(missing_ok=True)
 
     def _not_written(self, error: Exception) -> DataError:

@@ -20,7 +20,7 @@ from hrnet_ray.errors import DataError, UsageError
 
 VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv")
 FEWEST = 0.95
-"""Of the frames or seconds that a file says it has; their sound may be a little longer."""
+"""Of the seconds that a file says it has; their sound may be a little longer."""
 _READING = {
     # A playlist that calls itself a.mp4 would open other files, and addresses.
     "format_whitelist": "mov,matroska,avi,mpeg,mpegts,asf,m4v",
@@ -129,13 +129,9 @@ class Video:
             return None
 
     def _fault(self, read: int, last: float, damaged: int) -> str | None:
-        about = f" of about {self.frames_said:,}" if self.frames_said > read else ""
-        # Where only a length is said, frames may come unevenly: then their times tell.
-        counted = bool(self._stream.frames)
-        there = read if counted else last
-        said = self._stream.frames if counted else float(self._lasts)
-        two = 2 if counted else 2 / self.rate
-        if not read or there < FEWEST * said - two:
+        # By time: some files count frames that were dropped while they were made.
+        if not read or last < FEWEST * float(self._lasts) - 2 / self.rate:
+            about = f" of about {self.frames_said:,}" if self.frames_said > read else ""
             return f"{read:,} frames could be read{about}"
         return f"{damaged:,} of {read:,} frames are damaged or missing" if damaged else None
 
