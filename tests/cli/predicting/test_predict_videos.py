@@ -124,6 +124,24 @@ def test_pictures_and_videos_of_a_folder_go_together(command, film: Path, model:
     ]
 
 
+def test_several_at_once_give_what_one_by_one_gives(
+    command, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pictures.write(film / "a.png", np.full((40, 60, 3), 90, np.uint8))
+    (film / "z.jpg").write_bytes(b"no picture")
+    code, said, _ = command(*words(film, model))
+    alone = results_of(film)
+
+    monkeypatch.setattr("hrnet_ray.cli.predict.AT_ONCE", {"cpu": 5})  # as on a GPU
+
+    assert command(*words(film, model))[:2] == (code, said)
+    for one, other in zip(results_of(film), alone, strict=True):
+        assert one.pop("keypoints") == pytest.approx(other.pop("keypoints"), abs=2e-3)
+        assert one.pop("score") == pytest.approx(other.pop("score"), rel=1e-4)
+        assert one == other
+    assert len(frames_of(film.parent / "out" / "clip.mp4")) == len(table_of(film)) == FRAMES
+
+
 def test_a_video_is_never_drawn_over(command, film: Path, model: Path):
     command_words = words(film / "clip.mkv", model)
     command_words[command_words.index("--out") + 1] = film
