@@ -1,6 +1,6 @@
 """From pictures and boxes to keypoints, through the same code that scores a training."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -49,13 +49,25 @@ class Predictor:
         Raises:
             ValueError: the picture is not RGB uint8 [H, W, 3], or a box has no size.
         """
-        boxes = np.asarray(boxes_xywh, np.float64).reshape(-1, 4)
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            form = f"{picture.dtype} {list(picture.shape)}"
-            raise ValueError(f"a picture is RGB uint8 [H, W, 3], this is {form}")
-        if not (np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()):
-            raise ValueError("a box is (x, y, w, h) in pixels, with w and h above 0")
-        return self.predict(self._cut(picture, boxes, batch_size))
+        return self.on_pictures([picture], [boxes_xywh], batch_size=batch_size)[0]
+
+    def on_pictures(
+        self, pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray], *, batch_size: int = 64
+    ) -> list[Predictions]:
+        """Predict the pose in each box of each picture; a batch may have crops of several.
+
+        Raises:
+            ValueError: as above.
+        """
+        each = [np.asarray(one, np.float64).reshape(-1, 4) for one in boxes]
+        for picture, one in zip(pictures, each, strict=True):
+            _check(picture, one)
+        if not each:
+            return []
+        found = self.predict(self._cut(pictures, each, batch_size))
+        ends = np.cumsum([len(one) for one in each]).tolist()
+        spans = zip([0, *ends], ends, strict=False)
+        return [_part(found, start, end) for start, end in spans]
 
     def predict(self, batches: Iterable[CropBatch]) -> Predictions:
         """Predict batches of ready crops."""
@@ -66,15 +78,24 @@ class Predictor:
         """Predict evaluation rows (`data.rows.exact_row`) in memory, without Ray."""
         return self.predict(self._batches(table, batch_size))
 
-    def _cut(self, picture: np.ndarray, boxes: np.ndarray, size: int) -> Iterator[CropBatch]:
+    def _cut(
+        self, pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray], size: int
+    ) -> Iterator[CropBatch]:
         input_hw = self.spec.input_hw
-        for start in range(0, len(boxes), size):
-            part = boxes[start : start + size]
-            matrices = rows.crop_matrices(part, input_hw=input_hw, padding=self.spec.padding)
+        matrices = rows.crop_matrices(
+            np.concatenate(boxes), input_hw=input_hw, padding=self.spec.padding
+        )
+        owners = np.repeat(np.arange(len(boxes)), [len(one) for one in boxes])
+        for start in range(0, len(matrices), size):
+            part = slice(start, start + size)
+            crops = [
+                rows.cut_crop(pictures[owner], matrix, input_hw=input_hw)
+                for owner, matrix in zip(owners[part], matrices[part], strict=True)
+            ]
             arrays = {
-                "id": np.arange(start, start + len(part)),
-                "crop": np.stack([rows.cut_crop(picture, m, input_hw=input_hw) for m in matrices]),
-                "crop_from_image": matrices,
+                "id": np.arange(start, start + len(crops)),
+                "crop": np.stack(crops),
+                "crop_from_image": matrices[part],
             }
             yield to_crops(arrays, self.device)
 
@@ -83,6 +104,21 @@ class Predictor:
             part = table.slice(start, size)
             arrays = rows.decode_exact(part, input_hw=self.spec.input_hw, padding=self.spec.padding)
             yield to_crops(arrays, self.device)
+
+
+def _check(picture: np.ndarray, boxes: np.ndarray) -> None:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        form = f"{picture.dtype} {list(picture.shape)}"
+        raise ValueError(f"a picture is RGB uint8 [H, W, 3], this is {form}")
+    if not (np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()):
+        raise ValueError("a box is (x, y, w, h) in pixels, with w and h above 0")
+
+
+def _part(found: Predictions, start: int, end: int) -> Predictions:
+    """Those of one picture, counted from 0."""
+    return Predictions(
+        found.ids[start:end] - start, found.image_xy[start:end], found.scores[start:end]
+    )
 
 
 def whole_picture(picture: np.ndarray) -> np.ndarray:

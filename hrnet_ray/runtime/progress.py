@@ -160,19 +160,33 @@ class Watch:
         self._spoke = time.monotonic()
 
 
-def counter(what: str) -> Progress:
-    """A progress line: on a terminal it counts in place, elsewhere it speaks now and then."""
+def say(line: str) -> None:
+    """Print a line, in place of a passing one."""
+    print(f"\r\033[K{line}" if sys.stdout.isatty() else line, flush=True)
+
+
+def counter(what: str, *, ends: bool = True) -> Progress:
+    """A progress line: on a terminal it counts in place, elsewhere it speaks now and then.
+
+    Without `ends` it leaves none behind: somebody else says how it ended. Of more than there should
+    be (a total of 0, say), it tells no end.
+    """
     started = spoke = time.monotonic()
 
     def count(done: int, total: int) -> None:
         nonlocal spoke
         now = time.monotonic()
         last, live = done == total, sys.stdout.isatty()
+        if last and not ends:
+            print("\r\033[K" if live else "", end="", flush=True)
+            return
         if not last and now - spoke < (0.2 if live else 10):
             return
         spoke = now
         rate = done / max(1e-9, now - started)
-        line = f"{what:<6} {done:>6,}/{total:,}  {rate:.0f}/s  {(total - done) / rate:.0f} s left"
+        known = done <= total
+        line = f"{what:<6} {done:>6,}{f'/{total:,}' if known else ''}  {rate:.0f}/s"
+        line += f"  {(total - done) / rate:.0f} s left" if known else ""
         print(f"\r\033[K{line}" if live else line, end="\n" if last or not live else "", flush=True)
 
     return count

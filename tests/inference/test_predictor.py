@@ -89,6 +89,23 @@ def test_a_picture_without_boxes_has_no_poses(predictor: Predictor, picture: np.
     assert found.scores.shape == (0, 3)
 
 
+def test_several_pictures_at_once_give_what_one_by_one_gives(
+    predictor: Predictor, picture: np.ndarray
+):
+    pictures = [picture, np.ascontiguousarray(picture[:, ::-1]), picture[:90], picture]
+    boxes = [BOXES, BOXES[1:], BOXES[:0], BOXES[:1] + 5]
+
+    together = predictor.on_pictures(pictures, boxes, batch_size=4)
+
+    for found, one, its in zip(together, pictures, boxes, strict=True):
+        alone = predictor(one, its)
+        assert found.ids.tolist() == alone.ids.tolist() == list(range(len(its)))
+        # Another size of batch, other last bits: `test_the_size_of_batches`.
+        assert torch.allclose(found.image_xy, alone.image_xy, atol=1e-3)
+        assert torch.allclose(found.scores, alone.scores, rtol=1e-4)
+    assert predictor.on_pictures([], []) == []
+
+
 def test_a_loaded_folder_predicts_as_the_model_that_was_saved(
     predictor: Predictor, picture: np.ndarray, tmp_path: Path
 ):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrnet_ray.cli.boxes import GivenBoxes, read_boxes
+from hrnet_ray.cli.predicting.given import GivenBoxes, read_boxes
 from hrnet_ray.errors import DataError
 
 BOX, OTHER = [1, 2, 30, 20], [9, 5, 20, 30]
@@ -152,3 +152,33 @@ def test_boxes_that_are_none_are_refused(tmp_path: Path, text: str, reason: str)
     assert refused.value.what.startswith("boxes that cannot be read (")
     assert reason in refused.value.what
     assert refused.value.where == f"--boxes {tmp_path / 'boxes.json'}"
+
+
+def test_a_video_has_boxes_for_all_frames_and_for_single_ones(tmp_path: Path):
+    document = {
+        "day/clip.mp4": [BOX],
+        "clip.mp4#12": [OTHER, BOX],
+        "clip.mp4#13": [],
+        "a#12.jpg": [OTHER],
+    }
+
+    found = given(tmp_path, document, "day/clip.mp4", "b.mp4", "a#12.jpg")
+
+    video, picture = tmp_path / "day/clip.mp4", tmp_path / "a#12.jpg"
+    assert found.on(video, 0).tolist() == [[*BOX, 1]]
+    assert found.on(video, 12).tolist() == [[*OTHER, 1], [*BOX, 1]]
+    assert found.on(video, 13).tolist() == []
+    assert found.on(tmp_path / "b.mp4", 12) is None
+    assert found.on(picture, None).tolist() == [[*OTHER, 1]]
+
+
+def test_boxes_of_frames_alone_serve(tmp_path: Path):
+    found = given(tmp_path, [{"image_id": "clip.mp4#3", "bbox": BOX, "score": 0.5}], "clip.mp4")
+
+    assert found.on(tmp_path / "clip.mp4", 3).tolist() == [[*BOX, 0.5]]
+    assert found.on(tmp_path / "clip.mp4", 4) is None
+
+
+def test_frames_without_a_box_are_no_boxes(tmp_path: Path):
+    with pytest.raises(DataError, match="boxes for none of the pictures"):
+        given(tmp_path, {"clip.mp4#3": []}, "clip.mp4")

@@ -1,28 +1,41 @@
 """The boxes that a user gives `hrnet-ray predict`: in each of them one pose is looked for."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hrnet_ray.data.labels import check_file, number, numbers, shown
+from hrnet_ray.data.videos import VIDEO_ENDINGS
 from hrnet_ray.errors import DataError, shortened
 
+T = TypeVar("T")
+
+FRAME = re.compile(r"(.+)#(\d+)")
+"""The name of a video's frame: `clip.mp4#12`, counted from 0."""
 Named = Mapping[str, list[list[float]]]
 """By the name that the file gives a picture: x, y, width, height, and how sure the detector is."""
 
 
 @dataclass(frozen=True)
 class GivenBoxes:
-    """Boxes of the pictures that have some."""
+    """Boxes of the pictures and videos that have some."""
 
     of: Mapping[Path, np.ndarray]
     """float64 [N, 5]: x, y, width, height, and how sure the detector is; labelled ones have 1."""
     empty: int
     """Boxes without area, which are left out."""
+    of_frames: Mapping[Path, Mapping[int, np.ndarray]] = field(default_factory=dict)
+    """Those that are given for single frames of a video; its other frames have those in `of`."""
+
+    def on(self, path: Path, frame: int | None) -> np.ndarray | None:
+        """The boxes on a picture (`frame` is None) or a frame; None where there are none."""
+        whole = self.of.get(path)
+        return whole if frame is None else self.of_frames.get(path, {}).get(frame, whole)
 
 
 def read_boxes(path: Path, pictures: Sequence[Path]) -> GivenBoxes:
@@ -46,11 +59,20 @@ def read_boxes(path: Path, pictures: Sequence[Path]) -> GivenBoxes:
         _check_numbers(path, document, pictures)
     whole = {name: [box for box in boxes if min(box[2:4]) > 0] for name, boxes in named.items()}
     empty = sum(map(len, named.values())) - sum(map(len, whole.values()))
-    found = {picture: _boxes_of(picture, whole) for picture in pictures}
+    still, moving = _frames_apart(whole)
+    found = {picture: _of_picture(picture, still) for picture in pictures}
+    frames = {picture: _of_picture(picture, moving) for picture in pictures}
     given = GivenBoxes(
-        {picture: np.array(boxes) for picture, boxes in found.items() if boxes}, empty
+        {picture: np.array(boxes) for picture, boxes in found.items() if boxes},
+        empty,
+        {
+            video: {number: np.array(boxes).reshape(-1, 5) for number, boxes in by_number.items()}
+            for video, by_number in frames.items()
+            if by_number
+        },
     )
-    if not given.of:
+    some = any(len(boxes) for frames in given.of_frames.values() for boxes in frames.values())
+    if not given.of and not some:
         raise _nothing_left(path, named, empty, pictures)
     return given
 
@@ -109,8 +131,21 @@ def _check_numbers(path: Path, document: list[Any], pictures: Sequence[Path]) ->
         )
 
 
-def _boxes_of(picture: Path, named: Named) -> list[list[float]]:
-    return next((named[name] for name in _names_of(picture) if name in named), [])
+def _frames_apart(named: Named) -> tuple[Named, Mapping[str, Mapping[int, list[list[float]]]]]:
+    """What is named as a picture or a video, and what as a frame: by the video, then by number."""
+    still: dict[str, list[list[float]]] = {}
+    moving: dict[str, dict[int, list[list[float]]]] = {}
+    for name, boxes in named.items():
+        frame = FRAME.fullmatch(name)
+        if frame and Path(frame[1]).suffix.lower() in VIDEO_ENDINGS:
+            moving.setdefault(frame[1], {})[int(frame[2])] = boxes
+        else:
+            still[name] = boxes
+    return still, moving
+
+
+def _of_picture(picture: Path, named: Mapping[str, T]) -> T | None:
+    return next((named[name] for name in _names_of(picture) if name in named), None)
 
 
 def _names_of(picture: Path) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Boxes for the poses, by a detector that the user has as an ONNX file."""

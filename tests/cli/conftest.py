@@ -1,0 +1,76 @@
+"""The command, pictures of otters, and a model for them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hrnet_ray.cli import main
+from hrnet_ray.data import pictures
+from hrnet_ray.inference.model_folder import ModelSpec, save_model
+from tests.cli.otters import NAMES, PAWS
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]):
+    """Run `hrnet-ray ARGV` in this process: exit code, what it printed, what it complained of."""
+
+    def run(*argv: object) -> tuple[int | str | None, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in argv])
+        said = capsys.readouterr()
+        return end.value.code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def otters(tmp_path: Path) -> Path:
+    """Four pictures of 60 x 40 pixels with an otter each, and their COCO file."""
+    for at, name in enumerate(NAMES):
+        noise = np.random.default_rng(at).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+        pictures.write(tmp_path / "images" / name, noise)
+    document = {
+        "images": [{"id": at, "file_name": name} for at, name in enumerate(NAMES)],
+        "annotations": [
+            {
+                "id": at,
+                "image_id": at,
+                "category_id": 1,
+                "bbox": [5, 5, 40, 30],
+                "keypoints": [10, 10, 2, 30, 20, 2, 40, 30, 1],
+            }
+            for at in range(len(NAMES))
+        ],
+        "categories": [{"id": 1, "name": "otter", "keypoints": list(PAWS.keypoints)}],
+    }
+    (tmp_path / "otters.json").write_text(json.dumps(document))
+    return tmp_path
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model folder with random weights."""
+    spec = ModelSpec(
+        skeleton=PAWS,
+        width=8,
+        modules=(1, 1, 1),
+        blocks=1,
+        stem=8,
+        input_hw=(64, 32),
+        padding=1.25,
+        sigma=2.0,
+        decode="quarter",
+        flip_test=True,
+        shift_heatmap=True,
+    )
+    torch.manual_seed(0)
+    net = spec.build()
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    save_model(tmp_path / "model", net, spec)
+    return tmp_path / "model"
