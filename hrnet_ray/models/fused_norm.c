@@ -10,7 +10,12 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { LANES = 16, MOST = 4, BLOCK = 16 * 1024 /* values: 32 KB, which the first cache holds */ };
+enum {
+    LANES = 16,
+    MOST = 4,          /* vectors whose sums stay in registers */
+    BLOCK = 16 * 1024, /* values: 32 KB, which the first cache holds */
+    AHEAD = 2048       /* values: what comes from memory meanwhile; more than the processor's own guess */
+};
 
 typedef uint16_t bf16;
 typedef float Reals __attribute__((vector_size(4 * LANES)));
@@ -67,7 +72,9 @@ INLINE void sum_values(const bf16 *x, long rows, long channels, int vectors, dou
     Reals a[MOST] = {{0}}, b[MOST] = {{0}};
     for (long row = 0; row < rows; row++)
         for (int v = 0; v < vectors; v++) {
-            Reals value = wide(x + row * channels + v * LANES);
+            const bf16 *here = x + row * channels + v * LANES;
+            __builtin_prefetch(here + AHEAD);
+            Reals value = wide(here);
             a[v] += value;
             b[v] += value * value;
         }
@@ -111,8 +118,9 @@ void norm_forward(
             variance = variance < 0 ? 0 : variance; /* NaN stays */
             mean[k] = centre;
             inverse[k] = 1 / sqrt(variance + (double)eps);
+            double unbiased = variance * rows / (rows > 1 ? rows - 1 : 1);
             running_mean[k] += momentum * (centre - running_mean[k]);
-            running_variance[k] += momentum * (variance * rows / (rows > 1 ? rows - 1 : 1) - running_variance[k]);
+            running_variance[k] += momentum * (unbiased - running_variance[k]);
             scale[k] = weight[k] * inverse[k];
             shift[k] = bias[k] - mean[k] * scale[k];
         }
@@ -123,7 +131,11 @@ void norm_forward(
                 for (long row = end - least(block, end - span.from); row < end; row++)
                     for (long k = 0, at = row * channels; k < channels; k += LANES, at += LANES) {
                         Reals value = wide(x + at) * reals(scale + k) + reals(shift + k);
-                        if (shortcut) value += wide(shortcut + at);
+                        __builtin_prefetch(y + at + AHEAD, 1);
+                        if (shortcut) {
+                            __builtin_prefetch(shortcut + at + AHEAD);
+                            value += wide(shortcut + at);
+                        }
                         put(y + at, relu ? where(~(value < 0), value) : value);
                     }
         }
@@ -145,6 +157,9 @@ INLINE void sum_gradients(
     for (long row = 0; row < rows; row++)
         for (int v = 0; v < vectors; v++) {
             long k = v * LANES, at = row * channels + k;
+            __builtin_prefetch(x + at + AHEAD);
+            __builtin_prefetch(dy + at + AHEAD);
+            if (gate == BY_OUTPUT) __builtin_prefetch(y + at + AHEAD);
             Reals value = wide(x + at);
             Reals gradient = through(gate, wide(dy + at), value, y + at, reals(scale + k), reals(shift + k));
             if (gate == BY_OUTPUT) put(dshortcut + at, gradient);
@@ -174,12 +189,12 @@ INLINE void backward(
             memset(sum, 0, 2 * channels * sizeof *sum);
             for (long row = span.from; row < span.to; row += block) {
                 long count = least(block, span.to - row), k = 0, at = row * channels;
-                for (; k + 2 * LANES <= channels; k += 2 * LANES)
-                    sum_gradients(gate, x + at + k, y + at + k, dy + at + k, dshortcut + at + k, count, channels, 2,
-                                  mean + k, scale + k, shift + k, sum + k, product + k);
-                for (; k < channels; k += LANES)
-                    sum_gradients(gate, x + at + k, y + at + k, dy + at + k, dshortcut + at + k, count, channels, 1,
-                                  mean + k, scale + k, shift + k, sum + k, product + k);
+#define SUM(vectors)                                                                                     \
+    sum_gradients(gate, x + at + k, y + at + k, dy + at + k, dshortcut + at + k, count, channels, vectors, \
+                  mean + k, scale + k, shift + k, sum + k, product + k)
+                for (; k + 2 * LANES <= channels; k += 2 * LANES) SUM(2);
+                for (; k < channels; k += LANES) SUM(1);
+#undef SUM
             }
         }
         #pragma omp single
@@ -194,13 +209,13 @@ INLINE void backward(
         #pragma omp for schedule(static, 1)
         for (int thread = 0; thread < threads; thread++) {
             Span span = share(rows, thread, threads);
-            const bf16 *gradients = gate == BY_OUTPUT ? dshortcut : dy;
+            const bf16 *come = gate == BY_OUTPUT ? dshortcut : dy; /* the former is through already */
+            const enum Gate left = gate == BY_INPUT ? BY_INPUT : OPEN;
             for (long end = span.to; end > span.from; end -= block)
                 for (long row = end - least(block, end - span.from); row < end; row++)
                     for (long k = 0, at = row * channels; k < channels; k += LANES, at += LANES) {
                         Reals value = wide(x + at), factor = reals(scale + k);
-                        Reals gradient = through(gate == BY_INPUT ? BY_INPUT : OPEN, wide(gradients + at), value, 0, factor,
-                                                 reals(shift + k));
+                        Reals gradient = through(left, wide(come + at), value, 0, factor, reals(shift + k));
                         put(dx + at, factor * gradient + reals(slope + k) * value + reals(constant + k));
                     }
         }
@@ -212,8 +227,10 @@ void norm_backward(
     long channels, int relu, const float *statistics,
     float *gradients /* [4, channels]: of weight, of bias, and two for us */,
     double *sums /* [threads, 2, channels] */, int threads) {
-#define BACKWARD(gate) backward(gate, x, y, dy, dx, dshortcut, rows, channels, statistics, gradients, sums, threads)
-    if (dshortcut) BACKWARD(BY_OUTPUT);
-    else if (relu) BACKWARD(BY_INPUT);
-    else BACKWARD(OPEN);
+#define REST x, y, dy, dx, dshortcut, rows, channels, statistics, gradients, sums, threads
+    /* One routine for each gate: what it is shall be asked outside the loops. */
+    if (dshortcut) backward(BY_OUTPUT, REST);
+    else if (relu) backward(BY_INPUT, REST);
+    else backward(OPEN, REST);
+#undef REST
 }
