@@ -87,11 +87,11 @@ INLINE void sum_values(const bf16 *x, long rows, long channels, int vectors, dou
 void norm_forward(
     const bf16 *x, const bf16 *shortcut /* or null */, bf16 *y, long rows, long channels, int relu,
     const float *weight, const float *bias, float eps, float momentum, float *running_mean,
-    float *running_variance, float *statistics /* [4, channels], of which backward wants all */,
-    double *sums /* [threads, 2, channels] */, int threads) {
+    float *running_variance, float *statistics /* [4, channels], of which backward wants all */, int threads) {
+    double sums[2 * channels * threads];
     float *mean = statistics, *inverse = mean + channels; /* of the deviation */
     float *scale = inverse + channels, *shift = scale + channels;
-    const long block = BLOCK / channels;
+    const long block = BLOCK / channels + 1; /* rows */
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(static, 1)
@@ -174,12 +174,13 @@ INLINE void sum_gradients(
 
 INLINE void backward(
     enum Gate gate, const bf16 *x, const bf16 *y, const bf16 *dy, bf16 *dx, bf16 *dshortcut, long rows,
-    long channels, const float *statistics, float *gradients, double *sums, int threads) {
+    long channels, const float *statistics, float *gradients, int threads) {
+    double sums[2 * channels * threads];
     const float *mean = statistics, *inverse = mean + channels;
     const float *scale = inverse + channels, *shift = scale + channels;
     float *dweight = gradients, *dbias = dweight + channels;
     float *slope = dbias + channels, *constant = slope + channels;
-    const long block = BLOCK / channels;
+    const long block = BLOCK / channels + 1; /* rows */
     #pragma omp parallel num_threads(threads)
     {
         #pragma omp for schedule(static, 1)
@@ -225,9 +226,8 @@ INLINE void backward(
 void norm_backward(
     const bf16 *x, const bf16 *y, const bf16 *dy, bf16 *dx, bf16 *dshortcut /* or null */, long rows,
     long channels, int relu, const float *statistics,
-    float *gradients /* [4, channels]: of weight, of bias, and two for us */,
-    double *sums /* [threads, 2, channels] */, int threads) {
-#define REST x, y, dy, dx, dshortcut, rows, channels, statistics, gradients, sums, threads
+    float *gradients /* [4, channels]: of weight, of bias, and two for us */, int threads) {
+#define REST x, y, dy, dx, dshortcut, rows, channels, statistics, gradients, threads
     /* One routine for each gate: what it is shall be asked outside the loops. */
     if (dshortcut) backward(BY_OUTPUT, REST);
     else if (relu) backward(BY_INPUT, REST);

@@ -115,13 +115,17 @@ class _Norm(torch.autograd.Function):
         rows, channels, threads = _sizes(features)
         out = torch.empty_like(features)
         statistics = torch.empty(4, channels)
-        sums = torch.empty(threads, 2, channels, dtype=torch.float64)
         _routine().norm_forward(
-            *map(_address, (features, shortcut, out)),
+            features.data_ptr(),
+            None if shortcut is None else shortcut.data_ptr(),
+            out.data_ptr(),
             *(rows, channels, relu),
-            *map(_address, (weight, bias)),
+            weight.data_ptr(),
+            bias.data_ptr(),
             *(norm.eps, norm.momentum),
-            *map(_address, (norm.running_mean, norm.running_var, statistics, sums)),
+            norm.running_mean.data_ptr(),  # pyright: ignore[reportOptionalMemberAccess]
+            norm.running_var.data_ptr(),  # pyright: ignore[reportOptionalMemberAccess]
+            statistics.data_ptr(),
             threads,
         )
         norm.num_batches_tracked += 1  # pyright: ignore[reportOperatorIssue]
@@ -138,11 +142,15 @@ class _Norm(torch.autograd.Function):
         of_features = torch.empty_like(features)
         of_shortcut = torch.empty_like(features) if out is not None else None
         of_weights = torch.empty(4, channels)
-        sums = torch.empty(threads, 2, channels, dtype=torch.float64)
         _routine().norm_backward(
-            *map(_address, (features, out, gradient, of_features, of_shortcut)),
+            features.data_ptr(),
+            None if out is None else out.data_ptr(),
+            gradient.data_ptr(),
+            of_features.data_ptr(),
+            None if of_shortcut is None else of_shortcut.data_ptr(),
             *(rows, channels, ctx.relu),
-            *map(_address, (statistics, of_weights, sums)),
+            statistics.data_ptr(),
+            of_weights.data_ptr(),
             threads,
         )
         if ctx.added and out is None:
@@ -157,8 +165,8 @@ def _routine() -> ctypes.CDLL:
     pointers, sizes, real = [ctypes.c_void_p], [ctypes.c_long] * 2 + [ctypes.c_int], ctypes.c_float
     threads = [ctypes.c_int]
     forward, backward = routine.norm_forward, routine.norm_backward
-    forward.argtypes = pointers * 3 + sizes + pointers * 2 + [real] * 2 + pointers * 4 + threads
-    backward.argtypes = pointers * 5 + sizes + pointers * 3 + threads
+    forward.argtypes = pointers * 3 + sizes + pointers * 2 + [real] * 2 + pointers * 3 + threads
+    backward.argtypes = pointers * 5 + sizes + pointers * 2 + threads
     forward.restype = backward.restype = None
     return routine
 
@@ -167,7 +175,3 @@ def _sizes(features: Tensor) -> tuple[int, int, int]:
     """Rows, channels, and threads to use."""
     batch, channels, height, width = features.shape
     return batch * height * width, channels, torch.get_num_threads()
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
