@@ -1,7 +1,7 @@
 /* BatchNorm of a training step in bf16, with the shortcut's addition and the ReLU behind it.
 
    `y = relu(norm(x) + shortcut)` and its gradients, each in two passes over memory, where torch's
-   operators take five and seven. Tensors are [rows, channels] without gaps (channels last), and
+   operators take four and three. Tensors are [rows, channels] without gaps (channels last), and
    channels come in sixteens. Sums are float within a block of rows and double beyond; all else is
    float, and rounded once. A thread has the same rows in both passes, and sums are added up in the
    threads' order: the same threads give the same bits. */

@@ -1,8 +1,8 @@
 """BatchNorm, shortcut and ReLU in one go, for steps in bf16 on CPUs.
 
-There, half of a step is spent on carrying activations from memory to torch's operators and back. A
-routine in C (`fused_norm.c`) reads and writes them half as often, and rounds once where the
-operators round after each. `docs/performance.md` has the figures.
+There, much of a step carries activations from memory to torch's operators and back. A routine in C
+(`fused_norm.c`) makes fewer passes over them, and rounds once where the operators round after each.
+`docs/performance.md` has the figures.
 """
 
 import ctypes
