@@ -3,7 +3,7 @@
 import os
 import sys
 
-from hrnet_ray.learning.environment import FOR_TRAINING
+from hrnet_ray.training.cpu_env import FOR_TRAINING
 
 
 def start_again() -> None:

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hrnet_ray.data.labels import Instance
-from hrnet_ray.data.pictures import cv2
-from hrnet_ray.pose.augment import IMAGENET_MEAN, IMAGENET_STD
+from hrnet_ray.data.annotations import Instance
+from hrnet_ray.data.images.codec import cv2
+from hrnet_ray.pose.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from hrnet_ray.pose.geometry import box_to_center_scale
 
 UNIT_PX = 200  # pixels in one unit of scale

@@ -18,16 +18,17 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from hrnet_ray.data.rows import CANVAS_PX, Arrays
-from hrnet_ray.learning.ahead import ahead
-from hrnet_ray.learning.batch import CanvasBatch, PoseBatch, Recipe, augmented, to_canvases
-from hrnet_ray.learning.loop import Target, train_epoch
-from hrnet_ray.learning.optim import make_optimizer, make_scheduler
-from hrnet_ray.learning.precision import bf16_pays
+from hrnet_ray.data.batch import CanvasBatch, PoseBatch, Recipe, augmented, to_canvases
+from hrnet_ray.data.records import CANVAS_PX, Arrays
 from hrnet_ray.models import HRNet
-from hrnet_ray.pose.augment import Augmentation
+from hrnet_ray.pose.augmentation import Augmentation
 from hrnet_ray.pose.heatmaps import encode_heatmaps
+from hrnet_ray.pose.targets import Target
 from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.training.engine import train_epoch
+from hrnet_ray.training.optim import make_optimizer, make_scheduler
+from hrnet_ray.training.precision import bf16_pays
+from hrnet_ray.utils.prefetch import ahead
 
 ROUNDS, SIDE = 5, 256
 TARGET = Target(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)

@@ -23,12 +23,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hrnet_ray.data import pictures, rows
-from hrnet_ray.data.labels import Instance
-from hrnet_ray.data.pictures import cv2
-from hrnet_ray.data.readers.coco import read_coco
-from hrnet_ray.data.readers.mpii import read_mpii
-from hrnet_ray.pose.augment import Augmentation, draw_warps, warp_canvases
+from hrnet_ray.data import records
+from hrnet_ray.data.annotations import Instance
+from hrnet_ray.data.formats.coco import read_coco
+from hrnet_ray.data.formats.mpii import read_mpii
+from hrnet_ray.data.images import codec
+from hrnet_ray.data.images.codec import cv2
+from hrnet_ray.pose.augmentation import Augmentation, draw_warps, warp_canvases
 from hrnet_ray.pose.geometry import box_to_center_scale, invert
 
 FINER = 4
@@ -74,7 +75,7 @@ class Storing:
 
     def row(self, scene: Scene) -> dict:
         """`rows.region_row`, had it these settings."""
-        stored, matrix = rows.cut_region(
+        stored, matrix = records.cut_region(
             scene.picture, scene.instance.box_xywh, canvas_px=self.canvas_px, covers=self.covers
         )
         flags = [cv2.IMWRITE_JPEG_QUALITY, self.quality]
@@ -117,7 +118,7 @@ def scenes(folder: Path, *, warps: int) -> list[Scene]:
     for recipe, reader in READERS.items():
         for instance in reader(folder / recipe / f"test_{recipe}.json").instances:
             data = (folder / recipe / instance.image).read_bytes()
-            picture = pictures.decode(data)
+            picture = codec.decode(data)
             assert picture is not None, instance.image
             matrices = random_warps(instance, recipe, count=warps)
             ideal, covered = zip(
@@ -194,7 +195,7 @@ def published(found: Sequence[Scene]) -> Figures:
     by_recipe: dict[str, list[float]] = {}
     for scene in found:
         crops = [
-            rows.cut_crop(scene.picture, one, input_hw=scene.input_hw).astype(np.float32)
+            records.cut_crop(scene.picture, one, input_hw=scene.input_hw).astype(np.float32)
             for one in scene.crop_from_image.numpy()
         ]
         by_recipe.setdefault(scene.recipe, []).extend(psnr_db(np.stack(crops), scene))
@@ -203,7 +204,7 @@ def published(found: Sequence[Scene]) -> Figures:
 
 def as_stored(scene: Scene, *, canvas_px: int) -> dict:
     """The row that `prepare` writes."""
-    return rows.region_row(scene.instance, scene.data, scene.picture, canvas_px=canvas_px)
+    return records.region_row(scene.instance, scene.data, scene.picture, canvas_px=canvas_px)
 
 
 def trained_on(found: Sequence[Scene], made: Sequence[dict], *, canvas_px: int) -> Figures:
@@ -211,15 +212,15 @@ def trained_on(found: Sequence[Scene], made: Sequence[dict], *, canvas_px: int) 
     by_recipe: dict[str, list[float]] = {}
     lost, decode_s = [], []
     for scene, row in zip(found, made, strict=True):
-        table = pa.Table.from_pylist([row], schema=rows.schema(len(scene.instance.visible)))
+        table = pa.Table.from_pylist([row], schema=records.schema(len(scene.instance.visible)))
         began = time.thread_time()
-        decoded = rows.decode_rows(table, canvas_px=canvas_px)
+        decoded = records.decode_rows(table, canvas_px=canvas_px)
         decode_s.append(time.thread_time() - began)
         canvas_from_image = torch.from_numpy(decoded["canvas_from_image"])
         crop_from_canvas = scene.crop_from_image @ invert(canvas_from_image)
         crops = _warped(decoded["canvas"][0], crop_from_canvas, scene.input_hw)
         by_recipe.setdefault(scene.recipe, []).extend(psnr_db(crops, scene))
-        stored = pictures.decode(row["picture"])
+        stored = codec.decode(row["picture"])
         assert stored is not None
         reached = np.zeros_like(decoded["canvas"][0])
         reached[: stored.shape[0], : stored.shape[1]] = 255
@@ -243,8 +244,8 @@ def _warped(
 
 def defaults(found: Sequence[Scene]) -> Figures:
     """Training rows as they are stored when nobody says otherwise."""
-    made = [as_stored(scene, canvas_px=rows.CANVAS_PX) for scene in found]
-    return trained_on(found, made, canvas_px=rows.CANVAS_PX)
+    made = [as_stored(scene, canvas_px=records.CANVAS_PX) for scene in found]
+    return trained_on(found, made, canvas_px=records.CANVAS_PX)
 
 
 def others(found: Sequence[Scene]) -> Iterator[tuple[str, Figures]]:
@@ -266,10 +267,10 @@ def check_exact(found: Sequence[Scene]) -> int:
     """
     for scene in found:
         table = pa.Table.from_pylist(
-            [rows.exact_row(scene.instance, scene.data)],
-            schema=rows.schema(len(scene.instance.visible)),
+            [records.exact_row(scene.instance, scene.data)],
+            schema=records.schema(len(scene.instance.visible)),
         )
-        decoded = rows.decode_exact(table, input_hw=scene.input_hw, padding=rows.PADDING)
+        decoded = records.decode_exact(table, input_hw=scene.input_hw, padding=records.PADDING)
         height, width = scene.input_hw
         wanted = cv2.warpAffine(
             scene.picture,

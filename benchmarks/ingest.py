@@ -37,11 +37,11 @@ from classic import ClassicPoses, Recipe as ClassicRecipe, loader
 from meters import Peak, cpu_s, descendants, private_mb
 from photos import write_photos
 
-from hrnet_ray.data import rows
-from hrnet_ray.data.labels import Labels
-from hrnet_ray.data.pictures import cv2, decode
-from hrnet_ray.learning.batch import CanvasBatch, Recipe, augmented, to_canvases
-from hrnet_ray.pose.augment import Augmentation
+from hrnet_ray.data import records
+from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.batch import CanvasBatch, Recipe, augmented, to_canvases
+from hrnet_ray.data.images.codec import cv2, decode
+from hrnet_ray.pose.augmentation import Augmentation
 from hrnet_ray.pose.heatmaps import encode_heatmaps
 from hrnet_ray.skeletons import MPII
 
@@ -91,7 +91,7 @@ def cpu_ratio(labels: Labels, folder: Path, name: str, *, rounds: int) -> float:
                 poses.sample(at, data)
             found["classic"].append((time.process_time() - began) / PART)
             began = time.process_time()
-            batch = to_canvases(rows.decode_rows(table, canvas_px=rows.CANVAS_PX), CPU)
+            batch = to_canvases(records.decode_rows(table, canvas_px=records.CANVAS_PX), CPU)
             found["rows"].append((time.process_time() - began) / BATCH)
         began = time.process_time()
         on_device(batch, epoch=number)
@@ -113,8 +113,10 @@ def stored_rows(poses: ClassicPoses, places: Sequence[int], read: Sequence[bytes
     for at, data in zip(places, read, strict=True):
         picture = decode(data)
         assert picture is not None
-        made.append(rows.region_row(poses.instances[at], data, picture, canvas_px=rows.CANVAS_PX))
-    return pa.Table.from_pylist(made, schema=rows.schema(len(MPII)))
+        made.append(
+            records.region_row(poses.instances[at], data, picture, canvas_px=records.CANVAS_PX)
+        )
+    return pa.Table.from_pylist(made, schema=records.schema(len(MPII)))
 
 
 def on_device(batch: CanvasBatch, *, epoch: int) -> None:
@@ -194,7 +196,7 @@ def own_ray(temp: Path) -> Iterator[None]:
     }
     import ray
 
-    from hrnet_ray.runtime.machines import configure_data
+    from hrnet_ray.distributed.cluster.resources import configure_data
 
     ray.init(
         address="local",
@@ -215,10 +217,10 @@ def own_ray(temp: Path) -> Iterator[None]:
 def ray_sides(labels: Labels, folder: Path, out: Path) -> list[Side]:
     """The same rows in Ray's object store: as bytes, and as canvases."""
     from hrnet_ray.config import DataConfig
-    from hrnet_ray.data.prepare import prepare
-    from hrnet_ray.data.sources import Source
-    from hrnet_ray.runtime import ingest
-    from hrnet_ray.runtime.feed import Feed
+    from hrnet_ray.data.dataset_preparation import prepare
+    from hrnet_ray.data.splits import Source
+    from hrnet_ray.distributed.data import object_store
+    from hrnet_ray.distributed.data.data_loader import Feed
 
     few = replace(labels, instances=labels.instances[:BATCH])
     sources = {"train": Source(labels, folder), "val": Source(few, folder)}
@@ -227,7 +229,7 @@ def ray_sides(labels: Labels, folder: Path, out: Path) -> list[Side]:
     loaded = {}
     for name, decoded in (("rows, not cached", False), ("rows, cached", True)):
         began = time.perf_counter()
-        loaded[name] = ingest.load(manifest, data, decoded=decoded)
+        loaded[name] = object_store.load(manifest, data, decoded=decoded)
         took = time.perf_counter() - began
         stored_mb = sum(_bytes_of(block) for block in loaded[name]["train"].blocks) / 1e6
         print(f"  {name}: {stored_mb:.0f} MB in the object store, loaded in {took:.1f} s")

@@ -32,13 +32,13 @@ from hrnet_ray.config import (
     ModelConfig,
     OptimConfig,
 )
+from hrnet_ray.data.dataset_preparation import Source, prepare
+from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.prepare import Source, prepare
-from hrnet_ray.data.readers.coco import read_coco
-from hrnet_ray.runtime.feed import Feed
-from hrnet_ray.runtime.ingest import load
-from hrnet_ray.runtime.machines import connect
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.distributed.cluster.resources import connect
+from hrnet_ray.distributed.data.data_loader import Feed
+from hrnet_ray.distributed.data.object_store import load
+from hrnet_ray.distributed.training.train import fit
 
 SIZES = (2_000, 20_000)
 VAL_ROWS = 64
@@ -163,7 +163,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         connect(Cluster())
-        from hrnet_ray.runtime import ingest
+        from hrnet_ray.distributed.data import object_store
 
         sets = {rows: drawn(root / str(rows), rows) for rows in SIZES}
         starts = epoch_starts(sets[SIZES[0]])
@@ -171,7 +171,7 @@ def main() -> None:
             f"{SIZES[0]:,} cached rows: the first epoch begins after {starts[0]:.3f} s, others "
             f"after {np.median(starts):.3f} s (median), {max(starts[1:]):.3f} s (most)"
         )
-        ingest.CACHE_SHARE = 0.0  # both the same way: decoded anew in each epoch
+        object_store.CACHE_SHARE = 0.0  # both the same way: decoded anew in each epoch
         trained(replace(sets[SIZES[0]], name="warm"), root / "runs")
         peaks = {rows: trained(manifest, root / "runs") for rows, manifest in sets.items()}
         for rows, peak in peaks.items():

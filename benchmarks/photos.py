@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hrnet_ray.data import pictures
-from hrnet_ray.data.drawn.scenery import foreground, scenery
-from hrnet_ray.data.labels import Labels
-from hrnet_ray.data.pictures import cv2
-from hrnet_ray.data.readers.mpii import read_mpii
+from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.formats.mpii import read_mpii
+from hrnet_ray.data.images import codec
+from hrnet_ray.data.images.codec import cv2
+from hrnet_ray.data.synthetic.scenery import foreground, scenery
 from hrnet_ray.skeletons import MPII
 
 QUALITY = 90
@@ -36,7 +36,7 @@ def write_photos(
     records = []
     for number, picture in enumerate(islice(made, count)):
         name = f"{number:09d}.jpg"
-        (out / name).write_bytes(pictures.encode_jpeg(picture, quality=QUALITY))
+        (out / name).write_bytes(codec.encode_jpeg(picture, quality=QUALITY))
         records += [_person(rng, name, size_hw) for _ in range(PEOPLE)]
     (out / "train.json").write_text(json.dumps(records))
     return read_mpii(out / "train.json")
@@ -61,7 +61,7 @@ def real(folder: Path, rng: np.random.Generator, size_hw: tuple[int, int]) -> It
     if not found:
         raise FileNotFoundError(f"no *.jpg below {folder}")
     for path in cycle(found):
-        picture = pictures.read(path)
+        picture = codec.read(path)
         scale = max(height / picture.shape[0], width / picture.shape[1]) * rng.uniform(1.0, 1.15)
         rows, columns = (-(-side // scale) for side in size_hw)  # what shows, in its own pixels
         top, left = (

@@ -27,20 +27,21 @@ from scipy import stats
 
 from hrnet_ray.cli.demo import BASE, CANVAS_PX
 from hrnet_ray.config import Experiment
-from hrnet_ray.data import rows
-from hrnet_ray.data.drawn.synthetic import write_tigers
+from hrnet_ray.data import records
+from hrnet_ray.data.batch import PoseBatch, augmented, to_canvases, to_crops
+from hrnet_ray.data.dataset_preparation import prepare
+from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.data.manifest import Manifest, read_manifest, read_table
-from hrnet_ray.data.order import epoch_order, training_steps
-from hrnet_ray.data.prepare import prepare
-from hrnet_ray.data.readers.coco import read_coco
-from hrnet_ray.data.sources import Source
-from hrnet_ray.learning.batch import PoseBatch, augmented, to_canvases, to_crops
-from hrnet_ray.learning.loop import predict, train_epoch
-from hrnet_ray.learning.optim import make_optimizer, make_scheduler
-from hrnet_ray.learning.scores import score
-from hrnet_ray.models.fused_norm import fuse_norms
-from hrnet_ray.runtime.recipes import build_model, decoding_of, recipe_of, target_of
+from hrnet_ray.data.sampler import epoch_order, training_steps
+from hrnet_ray.data.splits import Source
+from hrnet_ray.data.synthetic.datasets import write_tigers
+from hrnet_ray.inference.predict_loop import predict
+from hrnet_ray.metrics.validation import score
+from hrnet_ray.models.fused_batchnorm import fuse_norms
 from hrnet_ray.skeletons import ATRW
+from hrnet_ray.training.builders import build_model, decoding_of, recipe_of, target_of
+from hrnet_ray.training.engine import train_epoch
+from hrnet_ray.training.optim import make_optimizer, make_scheduler
 
 SEEDS = 3
 CPU = torch.device("cpu")
@@ -120,7 +121,7 @@ def trained(root: Path, precision: str, seed: int, epochs: int) -> dict[str, flo
     model = build_model(experiment, manifest)
     if BF16[precision]:
         fuse_norms(model)  # as a worker does
-    canvases = rows.decode_rows(read_table(manifest, "train"), canvas_px=CANVAS_PX)
+    canvases = records.decode_rows(read_table(manifest, "train"), canvas_px=CANVAS_PX)
     count, size = len(canvases["id"]), experiment.optim.batch_size
     optimizer = make_optimizer(model, algorithm="adam", lr=experiment.optim.lr, weight_decay=0.0)
     scheduler = make_scheduler(
@@ -162,11 +163,11 @@ def oks_ap(
     """The validation score."""
     table = read_table(manifest, "val")
     data = experiment.data
-    crops = rows.decode_exact(table, input_hw=data.input_hw, padding=data.padding)
+    crops = records.decode_exact(table, input_hw=data.input_hw, padding=data.padding)
     found = predict(
         model, [to_crops(crops, CPU)], decoding=decoding_of(experiment, manifest), bf16=bf16
     )
-    return score(found, rows.labels_of(table), manifest.skeleton).value
+    return score(found, records.labels_of(table), manifest.skeleton).value
 
 
 if __name__ == "__main__":

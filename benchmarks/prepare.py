@@ -37,14 +37,14 @@ import psutil
 from meters import cpu_s, descendants, private_mb
 from photos import QUALITY, drawn
 
-from hrnet_ray.data import pictures
-from hrnet_ray.data.labels import Instance, Labels
-from hrnet_ray.data.pictures import cv2
-from hrnet_ray.data.prepare import prepare
-from hrnet_ray.data.rows import CANVAS_PX, STORED_QUALITY
+from hrnet_ray.data.annotations import Instance, Labels
+from hrnet_ray.data.dataset_preparation import prepare
+from hrnet_ray.data.images import codec
+from hrnet_ray.data.images.codec import cv2
+from hrnet_ray.data.integrity import verify
+from hrnet_ray.data.records import CANVAS_PX, STORED_QUALITY
 from hrnet_ray.data.shards import SHARD_ROWS, ShardReport, ShardTask, Tell
-from hrnet_ray.data.sources import Source
-from hrnet_ray.data.vouch import verify
+from hrnet_ray.data.splits import Source
 from hrnet_ray.skeletons import MPII
 
 SIZE_HW = (720, 1280)
@@ -82,7 +82,7 @@ class Turns:
     making: bool = False
 
     def __call__(self, tasks: Sequence[ShardTask], tell: Tell) -> Iterator[ShardReport]:
-        from hrnet_ray.runtime.prepare import make_on_ray
+        from hrnet_ray.distributed.data.shard_tasks import make_on_ray
 
         for first in range(0, len(tasks), GROUP_SHARDS):
             group = tasks[first : first + GROUP_SHARDS]
@@ -147,7 +147,7 @@ def labelled(images: Path, count: int) -> Labels:
     """`count` names for a few drawn pictures, and one instance in each."""
     images.mkdir(parents=True)
     for at, picture in enumerate(islice(drawn(np.random.default_rng(0), SIZE_HW), DISTINCT)):
-        data = pictures.encode_jpeg(picture, quality=QUALITY)
+        data = codec.encode_jpeg(picture, quality=QUALITY)
         (images / f"{at:06d}.jpg").write_bytes(data)
     for at in range(DISTINCT, count):
         os.link(images / f"{at % DISTINCT:06d}.jpg", images / f"{at:06d}.jpg")
@@ -198,7 +198,7 @@ def warm_up() -> None:
 
     @ray.remote(num_cpus=1)
     def ready() -> str:
-        import hrnet_ray.data.prepare as made
+        import hrnet_ray.data.dataset_preparation as made
 
         time.sleep(1)  # so that each CPU gets one
         return made.__name__

@@ -25,12 +25,13 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hrnet_ray.learning.batch import PoseBatch
-from hrnet_ray.learning.loop import Target, train_epoch
-from hrnet_ray.learning.optim import make_optimizer, make_scheduler
-from hrnet_ray.learning.workers import TOGETHER
+from hrnet_ray.data.batch import PoseBatch
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.fused_norm import fuse_norms
+from hrnet_ray.models.fused_batchnorm import fuse_norms
+from hrnet_ray.pose.targets import Target
+from hrnet_ray.training.engine import train_epoch
+from hrnet_ray.training.optim import make_optimizer, make_scheduler
+from hrnet_ray.utils.collectives import TOGETHER
 
 KEYPOINTS, SIDE = 16, 256
 TARGET = Target(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)

@@ -35,9 +35,9 @@ from hrnet_ray.config import (
     OptimConfig,
     override,
 )
-from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.studies.trial_notes import read_notes, trials_folder
-from hrnet_ray.runtime.tune import Search, Study, sweep
+from hrnet_ray.distributed.tuning.trial_records import read_notes, trials_folder
+from hrnet_ray.distributed.tuning.tune import Search, Study, sweep
+from hrnet_ray.runs.event_log import read_epochs
 
 RATES, SIGMAS = (3e-4, 1e-3, 3e-3, 1e-2), (0.7, 1.1, 1.8)
 GRID = {"optim.lr": tune.choice(RATES), "heatmap.sigma": tune.choice(SIGMAS)}

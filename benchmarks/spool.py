@@ -34,7 +34,7 @@ LOOP = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from hrnet_ray.runtime.records import append_epoch
+from hrnet_ray.runs.event_log import append_epoch
 
 folder, epochs, square = Path(sys.argv[1]), int(sys.argv[2]), np.full((300, 300), 0.5)
 figures = {f"val/OKS.{number}": 0.5 for number in range(30)}

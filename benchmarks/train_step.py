@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrnet_ray.learning.batch import PoseBatch
-from hrnet_ray.learning.compiling import compile_or_go_on
-from hrnet_ray.learning.loop import Target, train_epoch
-from hrnet_ray.learning.optim import make_optimizer, make_scheduler
-from hrnet_ray.learning.precision import multiplies_bf16
+from hrnet_ray.data.batch import PoseBatch
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.folding import folded
-from hrnet_ray.models.fused_norm import fuse_norms
+from hrnet_ray.models.bn_folding import folded
+from hrnet_ray.models.fused_batchnorm import fuse_norms
 from hrnet_ray.pose.heatmaps import encode_heatmaps, merge_flipped
+from hrnet_ray.pose.targets import Target
+from hrnet_ray.training.compile import compile_or_go_on
+from hrnet_ray.training.engine import train_epoch
+from hrnet_ray.training.optim import make_optimizer, make_scheduler
+from hrnet_ray.training.precision import multiplies_bf16
 
 KEYPOINTS = 16
 FLIP_ORDER = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hrnet_ray.cli import start
 from hrnet_ray.cli.prepare import Coco, Mpii, run as prepare
-from hrnet_ray.cli.small import SMALL_NET
+from hrnet_ray.cli.smoke import SMALL_NET
 from hrnet_ray.config import (
     AugmentConfig,
     Cluster,
@@ -28,7 +28,7 @@ from hrnet_ray.config import (
     HeatmapConfig,
     OptimConfig,
 )
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.distributed.training.train import fit
 
 ROWS = 64  # the training file repeats the pictures, so that each batch of each worker has several
 EPOCHS = 34

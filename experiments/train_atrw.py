@@ -21,7 +21,7 @@ counted from 0; training crops come from stored canvases of 416 px.
 `--smoke` runs the same path on drawn tigers in about a minute.
 """
 
-from hrnet_ray.cli.page import training_page
+from hrnet_ray.cli.recipe_entry_point import training_page
 from hrnet_ray.config import (
     AugmentConfig,
     DataConfig,

@@ -19,7 +19,7 @@ be larger for these crops: prepare with `--canvas 512`.
 `--smoke` runs the same path on drawn tigers in about a minute.
 """
 
-from hrnet_ray.cli.page import training_page
+from hrnet_ray.cli.recipe_entry_point import training_page
 from hrnet_ray.config import (
     AugmentConfig,
     DataConfig,

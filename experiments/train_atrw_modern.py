@@ -17,7 +17,7 @@ train_atrw.py and train_atrw_cvwc.py; compare on the same split.
 `--smoke` runs the same path on drawn tigers in about a minute.
 """
 
-from hrnet_ray.cli.page import training_page
+from hrnet_ray.cli.recipe_entry_point import training_page
 from hrnet_ray.config import (
     AugmentConfig,
     DataConfig,

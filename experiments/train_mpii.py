@@ -23,7 +23,7 @@ Deviations from the published run, all on purpose:
 `--smoke` runs the same path on drawn people in about a minute.
 """
 
-from hrnet_ray.cli.page import training_page
+from hrnet_ray.cli.recipe_entry_point import training_page
 from hrnet_ray.config import (
     AugmentConfig,
     DataConfig,

@@ -20,7 +20,7 @@ import tyro
 from ray import tune
 
 from hrnet_ray.cli import start
-from hrnet_ray.cli.small import smoke
+from hrnet_ray.cli.smoke import smoke
 from hrnet_ray.cli.tune import search_and_tell
 from hrnet_ray.config import (
     AugmentConfig,
@@ -32,7 +32,7 @@ from hrnet_ray.config import (
     ModelConfig,
     OptimConfig,
 )
-from hrnet_ray.runtime.tune import Search
+from hrnet_ray.distributed.tuning.tune import Search
 
 BASE = Experiment(
     name="tune-w32-256",

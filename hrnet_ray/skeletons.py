@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hrnet_ray.errors import DataError
-from hrnet_ray.strict_yaml import read_yaml
+from hrnet_ray.safe_yaml import read_yaml
 
 DEFAULT_OKS_SIGMA = 0.05
 """For a skeleton without `oks_sigmas`: about the middle of COCO's, which lie at 0.025-0.107."""

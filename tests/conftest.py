@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+pytest_plugins = ["tests.data_fixtures", "tests.tiny_experiment"]
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
@@ -112,7 +114,7 @@ def ray_session() -> Iterator[None]:
     """One Ray of our own with two CPUs, for all `ray` tests; it is gone when they end."""
     import ray
 
-    from hrnet_ray.runtime.places import note_address, use_own_folder
+    from hrnet_ray.distributed.cluster.session_dir import note_address, use_own_folder
 
     use_own_folder()
     ray.init(

@@ -15,7 +15,11 @@ from hrnet_ray.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SETTINGS = ["hrnet_ray/config.py", "hrnet_ray/runtime/studies/search.py", "hrnet_ray/cli/*.py"]
+SETTINGS = [
+    "hrnet_ray/config.py",
+    "hrnet_ray/distributed/tuning/search_config.py",
+    "hrnet_ray/cli/*.py",
+]
 SCRIPTS = ["benchmarks/*.py", "experiments/*.py"]
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 FLAG = re.compile(r"(?<![\w-])--[a-z][\w.-]*")

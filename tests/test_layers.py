@@ -10,7 +10,7 @@ def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("module", ["hrnet_ray", "hrnet_ray.learning.loop"])
+@pytest.mark.parametrize("module", ["hrnet_ray", "hrnet_ray.training.engine"])
 def test_importing_it_loads_neither_ray_nor_mlflow(module: str):
     done = python(f"import sys, {module}; print(sorted({{'ray', 'mlflow'}} & set(sys.modules)))")
 

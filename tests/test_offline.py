@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from hrnet_ray.data import pictures
+from hrnet_ray.data.images import codec
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -54,7 +54,7 @@ def noted(tmp_path_factory: pytest.TempPathFactory, root: Path) -> list[tuple[st
     for name in ("RAY_ADDRESS", *HUSHED):
         environment.pop(name, None)
     (folder / "pictures").mkdir()
-    pictures.write(folder / "pictures" / "otter.png", np.full((96, 128, 3), 90, np.uint8))
+    codec.write(folder / "pictures" / "otter.png", np.full((96, 128, 3), 90, np.uint8))
     ended = subprocess.run(
         [sys.executable, "-c", ALL, PATH],
         env=environment, cwd=folder, capture_output=True, text=True, timeout=200, check=False,

@@ -21,15 +21,15 @@ from torch import nn
 
 from hrnet_ray.cli import main
 from hrnet_ray.errors import DataError
-from hrnet_ray.inference.model_folder import CONFIG, WEIGHTS, ModelSpec, load_model, save_model
-from hrnet_ray.learning import checkpoint
-from hrnet_ray.learning.checkpoint import Progress
-from hrnet_ray.learning.checkpoint_store import STATE, CheckpointStore, seal
+from hrnet_ray.inference.model_package import CONFIG, WEIGHTS, ModelSpec, load_model, save_model
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.weights import load_weights
+from hrnet_ray.models.pretrained import load_weights
 from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.training import checkpoint
+from hrnet_ray.training.checkpoint import Progress
+from hrnet_ray.training.checkpoint_store import STATE, CheckpointStore, seal
 from tests.hostile_weights import PAYLOADS, UNARMED
-from tests.learning.trainings import Training
+from tests.training.trainings import Training
 
 MUTATIONS = int(os.environ.get("HRNET_RAY_MUTATIONS", "2000"))
 SPEC = ModelSpec(

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import TypeVar
 
-from hrnet_ray.cli.misread import in_three_lines
+from hrnet_ray.cli.arg_errors import in_three_lines
 from hrnet_ray.errors import HrnetRayError, UsageError
 
 T = TypeVar("T")

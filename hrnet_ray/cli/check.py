@@ -8,15 +8,15 @@ from typing import Annotated
 import tyro
 
 from hrnet_ray.config import AugmentConfig, DataConfig, HeatmapConfig
+from hrnet_ray.data.batch import Recipe
+from hrnet_ray.data.integrity import verify
 from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.data.vouch import verify
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.inference.report.counts import Counts, count
-from hrnet_ray.inference.report.findings import Kind, Spot
-from hrnet_ray.inference.report.report import closing, write_report
-from hrnet_ray.learning.batch import Recipe
-from hrnet_ray.pose.augment import Augmentation
-from hrnet_ray.runtime.progress import counter
+from hrnet_ray.pose.augmentation import Augmentation
+from hrnet_ray.reports.dataset.dataset_report import closing, write_report
+from hrnet_ray.reports.dataset.issues import Kind, Spot
+from hrnet_ray.reports.dataset.statistics import Counts, count
+from hrnet_ray.runs.progress import counter
 from hrnet_ray.text import printable
 
 GRAVE = (Kind.UNREADABLE, Kind.IN_BOTH, Kind.TWINS, Kind.NEVER)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hrnet_ray.cli.small import SMALL_NET
+from hrnet_ray.cli.smoke import SMALL_NET
 from hrnet_ray.cli.train import mlflow_command
 from hrnet_ray.cli.tune import search_and_tell
 from hrnet_ray.config import (
@@ -23,24 +23,24 @@ from hrnet_ray.config import (
     OptimConfig,
     override,
 )
-from hrnet_ray.data import pictures
-from hrnet_ray.data.drawing import draw_pose, fitted, sheet
-from hrnet_ray.data.drawn.synthetic import write_tigers
+from hrnet_ray.data.dataset_preparation import prepare
+from hrnet_ray.data.formats.coco import read_coco
+from hrnet_ray.data.images import codec
 from hrnet_ray.data.manifest import Manifest, read_manifest, read_table
-from hrnet_ray.data.prepare import prepare
-from hrnet_ray.data.readers.coco import read_coco
-from hrnet_ray.data.rows import labels_of
-from hrnet_ray.data.sources import Source
+from hrnet_ray.data.records import labels_of
+from hrnet_ray.data.splits import Source
+from hrnet_ray.data.synthetic.datasets import write_tigers
+from hrnet_ray.distributed.training.run_summary import Outcome
+from hrnet_ray.distributed.training.train import fit
+from hrnet_ray.distributed.tuning.search_space import parse_space
+from hrnet_ray.distributed.tuning.tune import Search, Study
 from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.inference.report.report import write_report
-from hrnet_ray.learning.scores import score
-from hrnet_ray.runtime.outcome import Outcome
-from hrnet_ray.runtime.progress import counter
-from hrnet_ray.runtime.recipes import recipe_of
-from hrnet_ray.runtime.studies.space import parse_space
-from hrnet_ray.runtime.train import fit
-from hrnet_ray.runtime.tune import Search, Study
+from hrnet_ray.metrics.validation import score
+from hrnet_ray.reports.dataset.dataset_report import write_report
+from hrnet_ray.runs.progress import counter
 from hrnet_ray.skeletons import ATRW
+from hrnet_ray.training.builders import recipe_of
+from hrnet_ray.visualization.drawing import draw_pose, fitted, sheet
 
 NAME, SEARCH_NAME = "tigers", "search"
 DATA, UNSEEN = Path("data", NAME), Path("pictures", "unseen")
@@ -194,13 +194,13 @@ def _overlays(
     place = {row: at for at, row in enumerate(found.tolist())}
     tiles = []
     for name in list(dict.fromkeys(images))[:SHOWN]:
-        picture = pictures.read(folder / name)
+        picture = codec.read(folder / name)
         for row, image in zip(rows.tolist(), images, strict=True):
             if image == name:
                 everything = np.ones(len(ATRW), bool)
                 picture = draw_pose(picture, image_xy[place[row]], everything, ATRW)
         tiles.append(fitted(picture, size_hw=(240, 320))[0])
-    pictures.write(out / SHEET, sheet(tiles, columns=4))
+    codec.write(out / SHEET, sheet(tiles, columns=4))
 
 
 def _step(number: int, what: str) -> None:

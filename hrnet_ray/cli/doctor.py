@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hrnet_ray.config import Cluster
+from hrnet_ray.doctor.registry import CHECKS, Case, examine
+from hrnet_ray.doctor.result import Finding, State
 from hrnet_ray.errors import ClusterError
-from hrnet_ray.runtime.doctor.checks import CHECKS, Case, examine
-from hrnet_ray.runtime.doctor.finding import Finding, State
 from hrnet_ray.text import printable
 
 MARKS: dict[State, str] = {"ok": "ok", "careful": "careful", "wrong": "wrong", "unasked": "-"}

@@ -8,12 +8,12 @@ from typing import Literal, Protocol
 
 import torch
 
-from hrnet_ray.cli.models import Loaded, Store, device_of, load
-from hrnet_ray.cli.telling import Telling
-from hrnet_ray.data.labels import make_folder
+from hrnet_ray.cli.log_evaluation import Telling
+from hrnet_ray.cli.model_resolution import Loaded, Store, device_of, load
+from hrnet_ray.data.annotations import make_folder
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.inference.evaluation.evaluation import (
+from hrnet_ray.evaluation.model_evaluation import (
     Candidate,
     Evaluation,
     Finder,
@@ -21,13 +21,13 @@ from hrnet_ray.inference.evaluation.evaluation import (
     evaluate,
     find_here,
 )
-from hrnet_ray.inference.evaluation.page import page
-from hrnet_ray.inference.evaluation.plots import draw
-from hrnet_ray.inference.evaluation.text import as_document, as_text
-from hrnet_ray.learning.assessment import results_of
-from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
-from hrnet_ray.learning.oks import NMS_OKS
-from hrnet_ray.runtime.progress import counter
+from hrnet_ray.metrics.bootstrap import RESAMPLES, SEED
+from hrnet_ray.metrics.oks import NMS_OKS
+from hrnet_ray.metrics.report_metrics import results_of
+from hrnet_ray.reports.evaluation.evaluation_page import page
+from hrnet_ray.reports.evaluation.figures import draw
+from hrnet_ray.reports.evaluation.formatting import as_document, as_text
+from hrnet_ray.runs.progress import counter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def finder_of(args: "HasWorkers") -> Finder:
         said = f"--workers {args.workers}" if args.workers is not None else "no --workers"
         raise UsageError("workers that cannot be", said, "give 1 or more")
     from hrnet_ray.config import Cluster
-    from hrnet_ray.runtime.evaluate import Sharing
+    from hrnet_ray.distributed.training.ray_predictor import Sharing
 
     return Sharing(Cluster(workers=args.workers, device=args.device, address=args.address))
 

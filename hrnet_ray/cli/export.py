@@ -8,12 +8,12 @@ from errno import EISDIR
 from pathlib import Path
 from typing import Literal
 
-from hrnet_ray.cli.models import Loaded, Store, load
-from hrnet_ray.data.labels import make_folder
+from hrnet_ray.cli.model_resolution import Loaded, Store, load
+from hrnet_ray.data.annotations import make_folder
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.inference.export import Agreement, export_model
-from hrnet_ray.inference.model_folder import WEIGHTS, ModelSpec, sha256_of
-from hrnet_ray.learning.scores import CONFIDENT
+from hrnet_ray.inference.model_export import Agreement, export_model
+from hrnet_ray.inference.model_package import WEIGHTS, ModelSpec, sha256_of
+from hrnet_ray.metrics.predictions import CONFIDENT
 from hrnet_ray.text import printable
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.data.labels import check_folder
+from hrnet_ray.data.annotations import check_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +27,8 @@ class Args:
 
 def run(args: Args) -> None:
     """Tell it, and say for each run what was new."""
-    from hrnet_ray.runtime.lease import Lease
-    from hrnet_ray.tracking.sync import sync
+    from hrnet_ray.runs.lock import Lease
+    from hrnet_ray.tracking.sync_command import sync
 
     check_folder(args.folder, "FOLDER")
     folder = args.folder.resolve()

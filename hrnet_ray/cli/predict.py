@@ -5,18 +5,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hrnet_ray.cli.models import Store, device_of, load
-from hrnet_ray.cli.predicting.boxes import Boxes, Detected, Followed, Given
-from hrnet_ray.cli.predicting.drawings import Drawings, check_out
-from hrnet_ray.cli.predicting.given import GivenBoxes, read_boxes
-from hrnet_ray.cli.predicting.results import RESULTS, Results
-from hrnet_ray.cli.predicting.shots import Shots, is_video, shots_of, together
-from hrnet_ray.data.labels import make_folder
-from hrnet_ray.data.videos import pyav
+from hrnet_ray.cli.model_resolution import Store, device_of, load
+from hrnet_ray.cli.prediction.box_file import GivenBoxes, read_boxes
+from hrnet_ray.cli.prediction.box_sources import Boxes, Detected, Followed, Given
+from hrnet_ray.cli.prediction.coco_writer import RESULTS, Results
+from hrnet_ray.cli.prediction.inputs import Shots, is_video, shots_of, together
+from hrnet_ray.cli.prediction.overlays import Drawings, check_out
+from hrnet_ray.data.annotations import make_folder
+from hrnet_ray.data.video.reader import pyav
 from hrnet_ray.errors import DataError, UsageError, shortened
-from hrnet_ray.inference.detection.detector import Detector, Wanted
+from hrnet_ray.inference.detectors.detector import Detector, Wanted
 from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.runtime.progress import say
+from hrnet_ray.runs.progress import say
 from hrnet_ray.skeletons import Skeleton
 from hrnet_ray.text import printable
 

@@ -6,16 +6,23 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.cli.source_flags import Atrw, Coco, Dlc, Mpii, Output, Synthetic, Yolo
-from hrnet_ray.cli.sources import converted, dlc_sources, downloaded, draw, noted, sources_of
-from hrnet_ray.data import rows
+from hrnet_ray.cli.prepare_args import Atrw, Coco, Dlc, Mpii, Output, Synthetic, Yolo
+from hrnet_ray.cli.prepare_sources import (
+    converted,
+    dlc_sources,
+    downloaded,
+    draw,
+    noted,
+    sources_of,
+)
+from hrnet_ray.data import records
+from hrnet_ray.data.dataset_preparation import Make, make_here, prepare
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.prepare import Make, make_here, prepare
 from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
-from hrnet_ray.data.sources import Source, shared_pictures
+from hrnet_ray.data.splits import Source, shared_pictures
 from hrnet_ray.data.storage import open_folder
 from hrnet_ray.errors import UsageError
-from hrnet_ray.runtime.progress import counter
+from hrnet_ray.runs.progress import counter
 from hrnet_ray.skeletons import DEFAULT_OKS_SIGMA, SKELETONS, Skeleton
 from hrnet_ray.text import printable
 
@@ -36,7 +43,7 @@ def run(args: Coco | Yolo | Dlc | Atrw | Mpii | Synthetic) -> None:
     """Write the data set and say what is in it."""
     if args.canvas < 1:
         raise UsageError(
-            "a canvas without pixels", f"--canvas {args.canvas}", f"such as {rows.CANVAS_PX}"
+            "a canvas without pixels", f"--canvas {args.canvas}", f"such as {records.CANVAS_PX}"
         )
     if isinstance(args, Synthetic):
         args = draw(args, progress=counter("drawn"))
@@ -80,7 +87,7 @@ def _ray_maker(address: str | None) -> Make:
         nonlocal where
         if not tasks:
             return ()
-        from hrnet_ray.runtime.prepare import connect_to, make_on_ray
+        from hrnet_ray.distributed.data.shard_tasks import connect_to, make_on_ray
 
         if not where:
             where = connect_to(address)

@@ -9,18 +9,25 @@ from typing import Literal
 import torch
 import tyro
 
-from hrnet_ray.cli.contest import as_markdown, as_table, decide, lines_of, other_rows, tags_of
+from hrnet_ray.cli.champion_comparison import (
+    as_markdown,
+    as_table,
+    decide,
+    lines_of,
+    other_rows,
+    tags_of,
+)
 from hrnet_ray.cli.evaluate import finder_of
-from hrnet_ray.cli.models import Loaded, Store, device_of, load, store_above
-from hrnet_ray.cli.registering import card_of, register
-from hrnet_ray.cli.telling import Telling, no_run, run_id_of
+from hrnet_ray.cli.log_evaluation import Telling, no_run, run_id_of
+from hrnet_ray.cli.model_registration import card_of, register
+from hrnet_ray.cli.model_resolution import Loaded, Store, device_of, load, store_above
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import ClusterError, DataError, UsageError
-from hrnet_ray.inference.evaluation.evaluation import Candidate, Evaluation, Question, evaluate
-from hrnet_ray.inference.model_folder import fingerprints
-from hrnet_ray.learning.bootstrap import RESAMPLES, SEED
-from hrnet_ray.runtime.progress import counter
-from hrnet_ray.tracking.registry import (
+from hrnet_ray.evaluation.model_evaluation import Candidate, Evaluation, Question, evaluate
+from hrnet_ray.inference.model_package import fingerprints
+from hrnet_ray.metrics.bootstrap import RESAMPLES, SEED
+from hrnet_ray.runs.progress import counter
+from hrnet_ray.tracking.model_registry import (
     CHALLENGER,
     CHAMPION,
     PREVIOUS,

@@ -8,10 +8,10 @@ from typing import Literal
 
 import uvicorn
 
-from hrnet_ray.cli.models import Store, device_of, load
+from hrnet_ray.cli.model_resolution import Store, device_of, load
 from hrnet_ray.errors import UsageError
 from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.inference.web.app import app_of
+from hrnet_ray.serving.app import app_of
 from hrnet_ray.text import printable
 
 PORT_FAULTS = (errno.EADDRINUSE, errno.EACCES)

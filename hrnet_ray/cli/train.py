@@ -24,7 +24,7 @@ class Args:
 
 def run(args: Args) -> None:
     """Train, and say what came out."""
-    from hrnet_ray.runtime.train import fit
+    from hrnet_ray.distributed.training.train import fit
 
     outcome = fit(args.experiment, args.cluster)
     print(f"best {outcome.main} {outcome.best:.4f}, epoch {outcome.best_epoch + 1}")

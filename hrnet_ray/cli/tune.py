@@ -7,11 +7,11 @@ import tyro
 
 from hrnet_ray.cli.train import near, tell_where
 from hrnet_ray.config import Cluster, Experiment
-from hrnet_ray.inference.study.report import REPORT
-from hrnet_ray.runtime.stopping import stoppable
-from hrnet_ray.runtime.studies.space import parse_space
-from hrnet_ray.runtime.studies.study import Trial
-from hrnet_ray.runtime.tune import Search, Space, Study, sweep
+from hrnet_ray.distributed.tuning.search_space import parse_space
+from hrnet_ray.distributed.tuning.study import Trial
+from hrnet_ray.distributed.tuning.tune import Search, Space, Study, sweep
+from hrnet_ray.reports.study.study_report import REPORT
+from hrnet_ray.runs.signals import stoppable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ def search_and_tell(
         print(f"  report    {near(page)}")
     tell_where(study.folder, cluster)
     if search.challenge:
-        from hrnet_ray.cli.registering import challenge  # knows MLflow, which costs seconds
+        from hrnet_ray.cli.model_registration import challenge  # knows MLflow, which costs seconds
 
         with stoppable():
             challenge(study.folder, experiment.data.root, cluster)

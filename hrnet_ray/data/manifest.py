@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow.fs import FileType
 
-from hrnet_ray.data import rows
-from hrnet_ray.data.labels import Skipped
+from hrnet_ray.data import records
+from hrnet_ray.data.annotations import Skipped
 from hrnet_ray.data.storage import Folder, Place, message_of, open_folder, storage_error
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
@@ -197,7 +197,7 @@ def open_shard(manifest: Manifest, shard: Shard) -> Iterator[pq.ParquetFile]:
     try:
         with manifest.folder.open(shard.file) as file:
             opened = pq.ParquetFile(file)
-            if not opened.schema_arrow.equals(rows.schema(len(manifest.skeleton))):
+            if not opened.schema_arrow.equals(records.schema(len(manifest.skeleton))):
                 raise ValueError("it has other columns than ours")
             yield opened
     except (pa.ArrowException, OSError, ValueError) as error:

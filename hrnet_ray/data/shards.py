@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hrnet_ray.data import pictures, rows
-from hrnet_ray.data.headers import asks_to_be_turned
-from hrnet_ray.data.labels import Instance, Reason, Skipped
+from hrnet_ray.data import records
+from hrnet_ray.data.annotations import Instance, Reason, Skipped
+from hrnet_ray.data.images import codec
+from hrnet_ray.data.images.headers import asks_to_be_turned
 from hrnet_ray.data.manifest import Kind
 from hrnet_ray.data.storage import Folder, message_of
 from hrnet_ray.skeletons import Skeleton, to_dict
@@ -81,7 +82,7 @@ def write_shard(task: ShardTask, *, threads: int = 1, tell: Tell | None = None) 
     resized: set[str] = set()
     sink = pa.BufferOutputStream()
     made = _rows(task, threads, skipped, turned, resized, tell or (lambda _: None))
-    shape = rows.schema(len(task.skeleton)).with_metadata(
+    shape = records.schema(len(task.skeleton)).with_metadata(
         {"skeleton": json.dumps(to_dict(task.skeleton))}
     )
     # Pictures are compressed already; a column of JPEGs gains nothing from another pass.
@@ -141,8 +142,8 @@ def _rows_of_picture(
         data = task.images.read_picture(name)
     except OSError as error:  # no right to read it, or gone since
         return [Skipped(name, Reason.BROKEN_PICTURE, message_of(error))] * len(instances)
-    picture = pictures.open_picture(data)
-    if isinstance(picture, pictures.Refused):
+    picture = codec.open_picture(data)
+    if isinstance(picture, codec.Refused):
         return [Skipped(name, picture.reason, picture.detail)] * len(instances)
     if asks_to_be_turned(data):
         turned.add(name)
@@ -150,7 +151,8 @@ def _rows_of_picture(
         height, width = picture.shape[:2]
         resized.add(f"{name} ({width} x {height}, told {told[0]:g} x {told[1]:g})")
     if task.kind == "exact":
-        return [rows.exact_row(instance, data) for instance in instances]
+        return [records.exact_row(instance, data) for instance in instances]
     return [
-        rows.region_row(instance, data, picture, canvas_px=task.canvas_px) for instance in instances
+        records.region_row(instance, data, picture, canvas_px=task.canvas_px)
+        for instance in instances
     ]

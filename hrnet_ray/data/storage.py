@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from hrnet_ray.data.labels import check_folder, make_folder, picture_path
+from hrnet_ray.data.annotations import check_folder, make_folder, picture_path
 from hrnet_ray.errors import ClusterError, DataError, UsageError, shortened
 
 Place = str | Path

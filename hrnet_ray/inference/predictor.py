@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hrnet_ray.data import rows
-from hrnet_ray.inference.model_folder import ModelSpec, load_model
-from hrnet_ray.learning.batch import CropBatch, to_crops
-from hrnet_ray.learning.loop import Decoding, Predictions, predict
+from hrnet_ray.data import records
+from hrnet_ray.data.batch import CropBatch, to_crops
+from hrnet_ray.inference.model_package import ModelSpec, load_model
+from hrnet_ray.inference.predict_loop import Decoding, predict
+from hrnet_ray.metrics.predictions import Predictions
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.folding import folded
+from hrnet_ray.models.bn_folding import folded
 
 STRIDE = 4  # crop pixels per heatmap cell
 
@@ -82,14 +83,14 @@ class Predictor:
         self, pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray], size: int
     ) -> Iterator[CropBatch]:
         input_hw = self.spec.input_hw
-        matrices = rows.crop_matrices(
+        matrices = records.crop_matrices(
             np.concatenate(boxes), input_hw=input_hw, padding=self.spec.padding
         )
         owners = np.repeat(np.arange(len(boxes)), [len(one) for one in boxes])
         for start in range(0, len(matrices), size):
             part = slice(start, start + size)
             crops = [
-                rows.cut_crop(pictures[owner], matrix, input_hw=input_hw)
+                records.cut_crop(pictures[owner], matrix, input_hw=input_hw)
                 for owner, matrix in zip(owners[part], matrices[part], strict=True)
             ]
             arrays = {
@@ -102,7 +103,9 @@ class Predictor:
     def _batches(self, table: pa.Table, size: int) -> Iterator[CropBatch]:
         for start in range(0, table.num_rows, size):
             part = table.slice(start, size)
-            arrays = rows.decode_exact(part, input_hw=self.spec.input_hw, padding=self.spec.padding)
+            arrays = records.decode_exact(
+                part, input_hw=self.spec.input_hw, padding=self.spec.padding
+            )
             yield to_crops(arrays, self.device)
 
 

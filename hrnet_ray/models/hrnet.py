@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hrnet_ray.models.fused_norm import activated
+from hrnet_ray.models.fused_batchnorm import activated
 
 BN_MOMENTUM = 0.1
 COARSEST = 32  # the smallest branch has 1/32 of the crop's resolution, so both sides divide by it

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hrnet_ray.pose.constants import constant
+from hrnet_ray.pose.device_constants import constant
 
 UNIT_PX = 200.0  # image pixels in one unit of scale; MPII's own measure of a person
 

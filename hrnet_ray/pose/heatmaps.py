@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from hrnet_ray.pose.constants import constant
+from hrnet_ray.pose.device_constants import constant
 
 DECODINGS = ("argmax", "quarter", "dark")
 REACH_SIGMAS = 3  # the published Gaussian is cut to a square of 3 sigma each way

@@ -10,7 +10,7 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it asks a server on the internet
 
-from hrnet_ray.tracking.board import Board, Run, database_uri
-from hrnet_ray.tracking.story import DataVersion
+from hrnet_ray.tracking.experiment import Board, Run, database_uri
+from hrnet_ray.tracking.run_record import DataVersion
 
 __all__ = ["Board", "DataVersion", "Run", "database_uri"]

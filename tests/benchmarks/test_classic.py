@@ -19,9 +19,9 @@ from benchmarks.classic import (
     loader,
     normalised,
 )
-from hrnet_ray.data.labels import Instance
-from hrnet_ray.data.pictures import cv2
-from hrnet_ray.pose.augment import normalise
+from hrnet_ray.data.annotations import Instance
+from hrnet_ray.data.images.codec import cv2
+from hrnet_ray.pose.augmentation import normalise
 from hrnet_ray.skeletons import MPII
 
 GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "golden"

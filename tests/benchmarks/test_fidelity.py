@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import classic, fidelity
-from hrnet_ray.data import rows
-from hrnet_ray.data.pictures import cv2
+from hrnet_ray.data import records
+from hrnet_ray.data.images.codec import cv2
 
 FEWEST_DB = 34.0
 
@@ -32,16 +32,16 @@ def test_exact_rows_are_one_warp_of_the_original(found: list[fidelity.Scene]):
 
 def test_exact_crops_of_people_are_those_of_the_published_loader(found: list[fidelity.Scene]):
     people = [scene for scene in found if scene.recipe == "mpii"]
-    made = [rows.exact_row(scene.instance, scene.data) for scene in people]
-    table = pa.Table.from_pylist(made, schema=rows.schema(16))
+    made = [records.exact_row(scene.instance, scene.data) for scene in people]
+    table = pa.Table.from_pylist(made, schema=records.schema(16))
 
-    crops = rows.decode_exact(table, input_hw=(256, 256), padding=rows.PADDING)["crop"]
+    crops = records.decode_exact(table, input_hw=(256, 256), padding=records.PADDING)["crop"]
 
     for scene, crop in zip(people, crops, strict=True):
         x, y, w, h = scene.instance.box_xywh
         matrix = classic.affine(
             np.array([x + w / 2, y + h / 2]),
-            np.array([w, h]) * rows.PADDING / classic.UNIT_PX,
+            np.array([w, h]) * records.PADDING / classic.UNIT_PX,
             0.0,
             input_hw=(256, 256),
         )

@@ -14,8 +14,8 @@ import pytest
 from hrnet_ray.cli import parse
 from hrnet_ray.cli.train import Args
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.distributed.training.train import fit
+from hrnet_ray.runs.event_log import read_epochs
 from tests.chaos.small_cluster import calm_environment
 
 NET = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"

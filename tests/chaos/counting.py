@@ -14,9 +14,9 @@ from typing import Any
 import ray
 
 from hrnet_ray.config import Cluster, Experiment, override
-from hrnet_ray.runtime.machines import SETTINGS
-from hrnet_ray.runtime.studies.space import parse_space
-from hrnet_ray.runtime.tune import Search, sweep
+from hrnet_ray.distributed.cluster.resources import SETTINGS
+from hrnet_ray.distributed.tuning.search_space import parse_space
+from hrnet_ray.distributed.tuning.tune import Search, sweep
 
 TINY = {
     "name": "counted",
@@ -35,16 +35,16 @@ TINY = {
 
 def count_decoding() -> None:
     """Let this process count what it decodes from now on."""
-    from hrnet_ray.data import pictures
+    from hrnet_ray.data.images import codec
 
-    folder, decode = os.environ["COUNTS"], pictures.decode
+    folder, decode = os.environ["COUNTS"], codec.decode
 
     def counted(data: bytes) -> Any:
         with (Path(folder) / str(os.getpid())).open("a", encoding="utf-8") as file:
             file.write(sha256(data).hexdigest() + "\n")
         return decode(data)
 
-    pictures.decode = counted
+    codec.decode = counted
 
 
 def main(counts: str, root: str, storage: str, trials: str) -> None:

@@ -22,11 +22,11 @@ from hrnet_ray.config import (
     OptimConfig,
 )
 from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.learning.checkpoint_store import STATE
-from hrnet_ray.runtime.faults import ALLOW, BEGAN, FAULTS
-from hrnet_ray.runtime.outcome import Outcome
-from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.distributed.training.run_summary import Outcome
+from hrnet_ray.distributed.training.train import fit
+from hrnet_ray.runs.event_log import read_epochs
+from hrnet_ray.training.checkpoint_store import STATE
+from hrnet_ray.training.fault_injection import ALLOW, BEGAN, FAULTS
 
 ROWS_A_STEP = 4  # two workers can share no less
 

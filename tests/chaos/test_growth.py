@@ -18,8 +18,8 @@ import sys
 from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
 from ray.experimental.internal_kv import _internal_kv_get
 from hrnet_ray.config import Cluster
-from hrnet_ray.runtime.growth import resources
-from hrnet_ray.runtime.machines import connect, share_of
+from hrnet_ray.distributed.cluster.autoscaling import resources
+from hrnet_ray.distributed.cluster.resources import connect, share_of
 
 cluster = Cluster(workers=int(sys.argv[1]), device="gpu", wait_s=float(sys.argv[2]))
 connect(cluster)

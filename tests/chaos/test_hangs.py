@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from hrnet_ray.runtime.losses import RESTARTS
-from hrnet_ray.runtime.records import read_epochs, read_faults
+from hrnet_ray.distributed.training.worker_failures import RESTARTS
+from hrnet_ray.runs.event_log import read_epochs, read_faults
 from tests.chaos.commands import Command
 
 pytestmark = pytest.mark.chaos

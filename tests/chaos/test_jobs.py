@@ -11,7 +11,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from hrnet_ray.runtime.records import read_epochs
+from hrnet_ray.runs.event_log import read_epochs
 from tests.ray_head import Head, ray_head
 
 pytestmark = pytest.mark.chaos

@@ -6,8 +6,8 @@ import pytest
 
 from hrnet_ray.config import Cluster
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.runtime.outcome import Outcome
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.distributed.training.run_summary import Outcome
+from hrnet_ray.distributed.training.train import fit
 from tests.chaos.struck import assert_same, fit_struck, herd, short
 
 __all__ = ["herd"]

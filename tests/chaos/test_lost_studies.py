@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.studies.trial_notes import read_notes, trials_folder
+from hrnet_ray.distributed.tuning.trial_records import read_notes, trials_folder
+from hrnet_ray.runs.event_log import read_epochs
 from hrnet_ray.tracking import database_uri
 from tests.chaos.commands import NET, when, with_its_ray
 from tests.chaos.small_cluster import SmallCluster

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from hrnet_ray.data.manifest import read_table
+from hrnet_ray.distributed.training.train import fit
 from hrnet_ray.errors import DivergedError
-from hrnet_ray.learning.checkpoint_store import STATE
-from hrnet_ray.runtime.records import read_epochs, read_faults
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.runs.event_log import read_epochs, read_faults
+from hrnet_ray.training.checkpoint_store import STATE
 from tests.chaos.struck import herd, short, struck
 
 pytestmark = [pytest.mark.chaos, pytest.mark.usefixtures("ray_session")]

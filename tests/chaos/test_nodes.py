@@ -9,10 +9,10 @@ import pytest
 
 from hrnet_ray.config import Cluster, DataConfig, Experiment
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.runtime.ingest import Stored, load
-from hrnet_ray.runtime.losses import RESTARTS
-from hrnet_ray.runtime.records import read_epochs, read_faults
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.distributed.data.object_store import Stored, load
+from hrnet_ray.distributed.training.train import fit
+from hrnet_ray.distributed.training.worker_failures import RESTARTS
+from hrnet_ray.runs.event_log import read_epochs, read_faults
 from tests.chaos.commands import EPOCHS, Command, when
 from tests.chaos.orphans import orphaned
 from tests.chaos.small_cluster import SmallCluster
@@ -72,7 +72,7 @@ def test_a_cluster_that_is_lost_ends_the_command_which_goes_on_with_the_next_one
 
 def test_a_node_that_nobody_replaces_ends_the_command_with_what_is_missing(calm, tigers, tmp_path):
     command = Command(tigers, tmp_path)
-    sooner = f"from hrnet_ray.runtime import vigil; vigil.TOO_SMALL_S = {PATIENCE_S}"
+    sooner = f"from hrnet_ray.distributed import vigil; vigil.TOO_SMALL_S = {PATIENCE_S}"
     with (
         SmallCluster([1, 2]) as cluster,
         command.started(cluster.address, first=sooner) as driver,
@@ -129,7 +129,7 @@ def test_rows_that_ray_cannot_make_again_are_read_again(
             stored["train"].blocks[0] = orphaned(stored["train"].blocks[0])
         return stored
 
-    monkeypatch.setattr("hrnet_ray.runtime.train.load", load_badly)
+    monkeypatch.setattr("hrnet_ray.distributed.training.train.load", load_badly)
     hurt = fit(tiny, here)
 
     assert times == [None, True]

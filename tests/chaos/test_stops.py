@@ -15,12 +15,12 @@ from mlflow import MlflowClient
 
 from hrnet_ray.cli.prepare import Synthetic, run as prepare
 from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.learning.checkpoint_store import STATE
-from hrnet_ray.runtime.faults import ALLOW, FAULTS
-from hrnet_ray.runtime.outcome import Outcome
-from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.stopping import SAVE_S
+from hrnet_ray.distributed.training.run_summary import Outcome
+from hrnet_ray.runs.event_log import read_epochs
+from hrnet_ray.runs.signals import SAVE_S
 from hrnet_ray.tracking import database_uri
+from hrnet_ray.training.checkpoint_store import STATE
+from hrnet_ray.training.fault_injection import ALLOW, FAULTS
 from tests.chaos.commands import NET, when
 from tests.chaos.small_cluster import calm_environment
 from tests.chaos.struck import assert_same

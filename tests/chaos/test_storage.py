@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from hrnet_ray.config import Cluster
+from hrnet_ray.distributed.training.backends import SNAPSHOT
+from hrnet_ray.distributed.training.train import fit
 from hrnet_ray.errors import ClusterError
-from hrnet_ray.runtime.hosts import SNAPSHOT
-from hrnet_ray.runtime.records import read_epochs, read_faults
-from hrnet_ray.runtime.train import fit
+from hrnet_ray.runs.event_log import read_epochs, read_faults
 
 pytestmark = pytest.mark.chaos
 
@@ -98,7 +98,7 @@ def test_a_worker_that_does_not_see_the_folder_ends_the_run_in_seconds(
     """As on a node where the storage is not mounted."""
     here = replace(here, workers=1)
     monkeypatch.setattr(
-        "hrnet_ray.runtime.train.set_snapshot_aside",
+        "hrnet_ray.distributed.training.train.set_snapshot_aside",
         lambda folder: (folder / "resolved.json").rename(folder / "hidden.json"),
     )
     fit_started = time.monotonic()

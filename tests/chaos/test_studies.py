@@ -16,14 +16,14 @@ from ray import tune
 
 from hrnet_ray.config import Cluster, DataConfig
 from hrnet_ray.data.manifest import Manifest, read_table
+from hrnet_ray.distributed.data.object_store import Stored, load
+from hrnet_ray.distributed.tuning.trial_records import read_notes, trials_folder
+from hrnet_ray.distributed.tuning.tune import Search, sweep
 from hrnet_ray.errors import DivergedError
-from hrnet_ray.inference.report.sheets import SAMPLES
-from hrnet_ray.runtime.ingest import Stored, load
-from hrnet_ray.runtime.recipes import build_model
-from hrnet_ray.runtime.records import read_epochs
-from hrnet_ray.runtime.studies.trial_notes import read_notes, trials_folder
-from hrnet_ray.runtime.tune import Search, sweep
+from hrnet_ray.reports.dataset.sample_grids import SAMPLES
+from hrnet_ray.runs.event_log import read_epochs
 from hrnet_ray.tracking import database_uri
+from hrnet_ray.training.builders import build_model
 from tests.chaos.commands import when, with_its_ray
 from tests.chaos.orphans import orphaned
 
@@ -63,7 +63,7 @@ def test_trials_that_raise_diverge_or_are_killed_leave_the_others_alone(
         Path(absent).unlink()  # it was looked at, and nobody has started from it yet
         return load(manifest, data)
 
-    monkeypatch.setattr("hrnet_ray.runtime.tune.load", load_late)
+    monkeypatch.setattr("hrnet_ray.distributed.tuning.tune.load", load_late)
     trials = trials_folder(tmp_path / "runs" / "tigers" / "unlucky")
     victims: list[str] = []
     dead: set[int] = set()
@@ -156,7 +156,7 @@ def test_a_trial_whose_rows_are_lost_is_tried_twice_and_by_the_same_command_with
         return stored
 
     with monkeypatch.context() as hurt:
-        hurt.setattr("hrnet_ray.runtime.tune.load", load_badly)
+        hurt.setattr("hrnet_ray.distributed.tuning.tune.load", load_badly)
         with pytest.raises(DivergedError, match="rows in the object store are lost"):
             sweep(tiny, space, cluster, search)
 

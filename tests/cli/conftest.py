@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from hrnet_ray.cli import main
-from hrnet_ray.data import pictures
-from hrnet_ray.inference.model_folder import ModelSpec, save_model
+from hrnet_ray.data.images import codec
+from hrnet_ray.inference.model_package import ModelSpec, save_model
 from tests.cli.otters import NAMES, PAWS
 
 
@@ -32,7 +32,7 @@ def otters(tmp_path: Path) -> Path:
     """Four pictures of 60 x 40 pixels with an otter each, and their COCO file."""
     for at, name in enumerate(NAMES):
         noise = np.random.default_rng(at).integers(0, 255, (40, 60, 3)).astype(np.uint8)
-        pictures.write(tmp_path / "images" / name, noise)
+        codec.write(tmp_path / "images" / name, noise)
     document = {
         "images": [{"id": at, "file_name": name} for at, name in enumerate(NAMES)],
         "annotations": [

@@ -8,8 +8,8 @@ from hrnet_ray import cli
 from hrnet_ray.cli import check
 from hrnet_ray.data.manifest import Manifest, read_manifest
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.inference.report.counts import count
-from tests.inference.cats import FORMULA, HOSTILE, write_cats
+from hrnet_ray.reports.dataset.statistics import count
+from tests.reports.dataset.cats import FORMULA, HOSTILE, write_cats
 
 INPUT_HW = (64, 96)
 

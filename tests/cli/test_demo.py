@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hrnet_ray.cli.demo import SEARCH, Args, cluster_of, forget
-from hrnet_ray.runtime.machines import share_of
+from hrnet_ray.distributed.cluster.resources import share_of
 
 ONE_GPU = {"CPU": 8.0, "GPU": 1.0}
 

@@ -8,13 +8,13 @@ import pytest
 from pyarrow.fs import FileSystem, copy_files
 
 from hrnet_ray.cli import main
-from hrnet_ray.cli.models import find_model
+from hrnet_ray.cli.model_resolution import find_model
 from hrnet_ray.data.manifest import Manifest
 from hrnet_ray.errors import DataError
-from hrnet_ray.inference.model_folder import load_model
+from hrnet_ray.inference.model_package import load_model
 from hrnet_ray.skeletons import MPII
-from tests.data.conftest import bucket, s3
-from tests.inference.judged import EASY, write_easy_tigers, write_model
+from tests.data_fixtures import bucket, s3
+from tests.evaluation.evaluated_models import EASY, write_easy_tigers, write_model
 
 __all__ = ["bucket", "s3"]
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from hrnet_ray.cli.prepare import Atrw, Coco, Mpii, Synthetic, counter, run
-from hrnet_ray.data import pictures, rows
+from hrnet_ray.data import records
+from hrnet_ray.data.images import codec
+from hrnet_ray.data.integrity import verify
 from hrnet_ray.data.manifest import read_manifest, read_table
-from hrnet_ray.data.vouch import verify
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
-from tests.data.readers.test_mpii_release import person, picture, save
+from tests.data.formats.test_mpii_release import person, picture, save
 
 PICTURES = 10
 
@@ -25,7 +26,7 @@ def toes(tmp_path: Path) -> Path:
     """Ten pictures of 60 x 40 pixels, two toes in each but the last, and their COCO file."""
     for at in range(PICTURES):
         grey = np.full((40, 60, 3), 20 * at, np.uint8)
-        pictures.write(tmp_path / "images" / f"{at}.png", grey)
+        codec.write(tmp_path / "images" / f"{at}.png", grey)
     document = {
         "images": [{"id": at, "file_name": f"{at}.png"} for at in range(PICTURES)],
         "annotations": [
@@ -223,7 +224,7 @@ def test_an_archive_that_would_do_harm_is_refused(toes: Path):
 def release(folder: Path) -> Path:
     """The original release with four pictures, each of a video of its own."""
     for at in range(4):
-        pictures.write(folder / "images" / f"{at}.jpg", np.full((80, 160, 3), 50 * at, np.uint8))
+        codec.write(folder / "images" / f"{at}.jpg", np.full((80, 160, 3), 50 * at, np.uint8))
     return save(folder, *(picture(f"{at}.jpg", person(), video=float(at)) for at in range(4)))
 
 
@@ -267,7 +268,7 @@ def test_untouched_files_and_small_shards_can_be_asked_for(toes: Path):
     assert manifest.splits["train"].kind == "exact"
     names = read_table(manifest, "train", columns=["image", "picture"]).to_pylist()
     assert all(row["picture"] == (toes / "images" / row["image"]).read_bytes() for row in names)
-    arrays = rows.decode_rows(read_table(manifest, "train"), canvas_px=32)
+    arrays = records.decode_rows(read_table(manifest, "train"), canvas_px=32)
     assert arrays["readable"].all()
     assert arrays["canvas"].shape == (6, 32, 32, 3)
 

@@ -9,13 +9,13 @@ from mlflow import MlflowClient
 from mlflow.artifacts import list_artifacts
 
 from hrnet_ray.cli import main
-from hrnet_ray.cli.registering import challenge
+from hrnet_ray.cli.model_registration import challenge
 from hrnet_ray.config import Cluster
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.runtime.run_folder import ARTIFACTS
-from hrnet_ray.runtime.tracked import vouch_for_model
+from hrnet_ray.distributed.training.mlflow_run import vouch_for_model
+from hrnet_ray.runs.run_dir import ARTIFACTS
 from hrnet_ray.tracking import Board, DataVersion, Run, database_uri
-from tests.inference.judged import EASY, write_easy_tigers, write_model
+from tests.evaluation.evaluated_models import EASY, write_easy_tigers, write_model
 
 NAME = "hrnet-tigers"
 POOR, FAIR, GOOD = {"seed": 0}, {"seed": 3}, {"seed": 3, "padding": 0.4}  # AP 0.07, 0.27, 0.72

@@ -21,9 +21,9 @@ from PIL import Image
 from hrnet_ray.cli import INTERRUPTED
 from hrnet_ray.cli.serve import Args, run
 from hrnet_ray.errors import UsageError
-from hrnet_ray.inference.model_folder import save_model
+from hrnet_ray.inference.model_package import save_model
 from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.inference.web.app import LARGEST_BYTES
+from hrnet_ray.serving.app import LARGEST_BYTES
 from tests.browser import browsing
 from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
 

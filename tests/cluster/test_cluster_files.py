@@ -14,7 +14,7 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from hrnet_ray.cli import parse
 from hrnet_ray.cli.tune import Args
-from hrnet_ray.learning.environment import WAIT_BRIEFLY
+from hrnet_ray.training.cpu_env import WAIT_BRIEFLY
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
 RAY_UP = ["aws.yaml", "gcp.yaml", "local.yaml"]
@@ -187,7 +187,7 @@ def test_what_a_job_uploads_is_the_code_and_nothing_heavy(root: Path, tmp_path: 
     """Ray applies .gitignore and .rayignore; `data/` must not take hrnet_ray/data/ with it."""
     checkout = tmp_path / "checkout"
     for name in (
-        "hrnet_ray/data/rows.py",
+        "hrnet_ray/data/records.py",
         "experiments/tune_atrw.py",
         "cluster/env.yaml",
         "data/mpii/part-0.parquet",
@@ -208,7 +208,7 @@ def test_what_a_job_uploads_is_the_code_and_nothing_heavy(root: Path, tmp_path: 
     with zipfile.ZipFile(tmp_path / "upload.zip") as upload:
         files = {name for name in upload.namelist() if not name.endswith("/")}
     assert files - {".gitignore", ".rayignore"} == {
-        "hrnet_ray/data/rows.py",
+        "hrnet_ray/data/records.py",
         "experiments/tune_atrw.py",
         "cluster/env.yaml",
     }

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hrnet_ray.data.labels import Instance, Labels, Skipped
+from hrnet_ray.data.annotations import Instance, Labels, Skipped
+from hrnet_ray.data.dataset_preparation import prepare
 from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.prepare import prepare
-from hrnet_ray.data.sources import Source
+from hrnet_ray.data.splits import Source
 from hrnet_ray.data.storage import Place
 from hrnet_ray.skeletons import Skeleton
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.data import pictures, shards
-from hrnet_ray.data.labels import Labels
+from hrnet_ray.data import shards
+from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.images import codec
 from hrnet_ray.data.manifest import read_head, read_manifest
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
@@ -38,7 +39,7 @@ def test_one_changed_byte_of_a_picture_changes_the_version(images: Path):
 
     (images / "1.png").write_bytes(data + b"\0")
 
-    assert pictures.decode(bytes(data) + b"\0") is not None
+    assert codec.decode(bytes(data) + b"\0") is not None
     assert digest(images, some(3)) != before
 
 

@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrnet_ray.data import pictures, rows
-from hrnet_ray.data.labels import Skipped
+from hrnet_ray.data import records
+from hrnet_ray.data.annotations import Skipped
+from hrnet_ray.data.images import codec
 from hrnet_ray.data.manifest import read_table
 from hrnet_ray.errors import DataError
 from tests.data.paws import ids, instance, labels, some, written
@@ -15,7 +16,7 @@ from tests.data.paws import ids, instance, labels, some, written
 def cut_off(images: Path) -> Path:
     """A JPEG of 24 x 36 without its second half."""
     noise = np.random.default_rng(0).integers(0, 256, (24, 36, 3), dtype=np.uint8)
-    data = pictures.encode_jpeg(noise)
+    data = codec.encode_jpeg(noise)
     (images / "half.jpg").write_bytes(data[: len(data) // 2])
     return images / "half.jpg"
 
@@ -38,7 +39,7 @@ def test_rows_come_in_the_order_of_the_annotations_in_shards(images: Path):
 def test_every_row_has_the_picture_of_its_instance(images: Path):
     manifest = written(images, some(7))
 
-    canvases = rows.decode_rows(read_table(manifest, "train"), canvas_px=16)["canvas"]
+    canvases = records.decode_rows(read_table(manifest, "train"), canvas_px=16)["canvas"]
 
     assert np.abs(canvases[:, 2, 2, 0] - 20.0 * np.arange(7)).max() <= 1
 
@@ -50,15 +51,15 @@ def test_an_exact_row_holds_the_untouched_file(images: Path):
 
     data = [(images / f"{id}.png").read_bytes() for id in range(2)]
     assert table["picture"].to_pylist() == data
-    assert table["sha256"].to_pylist() == [pictures.sha256(each) for each in data]
+    assert table["sha256"].to_pylist() == [codec.sha256(each) for each in data]
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_picture_is_decoded_once_for_its_neighbouring_instances(
     images: Path, exact: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    decoded, decode = [], pictures.open_picture
-    monkeypatch.setattr(pictures, "open_picture", lambda data: decoded.append(0) or decode(data))
+    decoded, decode = [], codec.open_picture
+    monkeypatch.setattr(codec, "open_picture", lambda data: decoded.append(0) or decode(data))
     same = [instance(at, "0.png") for at in range(4)]
 
     manifest = written(images, labels(*same, instance(4), *same[:2]), exact=exact)
@@ -108,7 +109,7 @@ def test_broken_pictures_can_be_skipped_and_are_counted(images: Path, cut_off: P
     split = manifest.splits["train"]
     assert (split.read, split.rows, split.skipped) == (4, 2, 2)
     assert ids(read_table(manifest, "train")) == [0, 3]
-    found = [pictures.refusal(data) for data in (cut_off.read_bytes(), b"<html>")]
+    found = [codec.refusal(data) for data in (cut_off.read_bytes(), b"<html>")]
     with (manifest.root / "skipped.csv").open(newline="") as file:
         assert [line[1:] for line in csv.reader(file)][1:] == [
             ["half.jpg", "cut off", found[0].detail],

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrnet_ray.data import rows
+from hrnet_ray.data import records
+from hrnet_ray.data.integrity import check_shards, verify
 from hrnet_ray.data.manifest import read_head, read_manifest, read_table
 from hrnet_ray.data.storage import Folder, open_folder
-from hrnet_ray.data.vouch import check_shards, verify
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from tests.data.paws import ids, some, written
 
@@ -89,7 +89,7 @@ def test_a_data_set_is_made_in_a_bucket_from_pictures_in_a_bucket(images: Path, 
     assert ids(read_table(manifest, "train")) == list(range(7))
     assert ids(read_head(manifest, "train", 5)) == list(range(5))
     assert manifest.files("train")[1] == bucket("atrw/train/00001.parquet").partition("?")[0]
-    canvases = rows.decode_rows(read_table(manifest, "train"), canvas_px=16)["canvas"]
+    canvases = records.decode_rows(read_table(manifest, "train"), canvas_px=16)["canvas"]
     assert np.abs(canvases[:, 2, 2, 0] - 20.0 * np.arange(7)).max() <= 1
 
 

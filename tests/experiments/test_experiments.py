@@ -10,21 +10,16 @@ from types import ModuleType
 import pytest
 import torch
 
-from hrnet_ray.cli.small import smoke
+from hrnet_ray.cli.smoke import smoke
 from hrnet_ray.config import Cluster, flatten
+from hrnet_ray.data.batch import augmented, to_canvases, to_crops
 from hrnet_ray.data.manifest import read_head, read_manifest
-from hrnet_ray.data.rows import decode_exact, decode_rows
-from hrnet_ray.learning.batch import augmented, to_canvases, to_crops
-from hrnet_ray.learning.loop import predict, train_epoch
-from hrnet_ray.learning.optim import make_optimizer, make_scheduler
-from hrnet_ray.runtime.recipes import (
-    build_model,
-    decoding_of,
-    rate_of,
-    recipe_of,
-    target_of,
-)
-from hrnet_ray.runtime.tune import check_space
+from hrnet_ray.data.records import decode_exact, decode_rows
+from hrnet_ray.distributed.tuning.tune import check_space
+from hrnet_ray.inference.predict_loop import predict
+from hrnet_ray.training.builders import build_model, decoding_of, rate_of, recipe_of, target_of
+from hrnet_ray.training.engine import train_epoch
+from hrnet_ray.training.optim import make_optimizer, make_scheduler
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.py"))
 TRAININGS = [script.stem for script in SCRIPTS if script.stem.startswith("train_")]

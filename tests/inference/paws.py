@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hrnet_ray.inference.model_folder import ModelSpec
+from hrnet_ray.inference.model_package import ModelSpec
 from hrnet_ray.models import HRNet
 from hrnet_ray.skeletons import Skeleton
 

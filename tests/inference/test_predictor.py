@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 import torch
 
-from hrnet_ray.data import rows
-from hrnet_ray.data.labels import Instance
-from hrnet_ray.inference.model_folder import save_model
+from hrnet_ray.data import records
+from hrnet_ray.data.annotations import Instance
+from hrnet_ray.inference.model_package import save_model
 from hrnet_ray.inference.predictor import Predictor, decoding_of
 from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
 
@@ -43,8 +43,8 @@ def table_of(picture: np.ndarray, boxes: np.ndarray) -> pa.Table:
         )
         for at, (x, y, w, h) in enumerate(boxes.tolist())
     ]
-    made = [rows.exact_row(instance, png.tobytes()) for instance in instances]
-    return pa.Table.from_pylist(made, schema=rows.schema(3))
+    made = [records.exact_row(instance, png.tobytes()) for instance in instances]
+    return pa.Table.from_pylist(made, schema=records.schema(3))
 
 
 def test_a_picture_with_boxes_gives_what_its_exact_rows_give(

@@ -18,12 +18,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from hrnet_ray.metrics.keypoint_metrics import PCKh, oks_summary, pckh
 from hrnet_ray.models import HRNet
-from hrnet_ray.pose.augment import warp_canvases
+from hrnet_ray.pose.augmentation import warp_canvases
 from hrnet_ray.pose.geometry import box_to_center_scale, crop_from_image, move
 from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flipped
 from hrnet_ray.pose.losses import joints_mse, joints_ohkm
-from hrnet_ray.pose.metrics import PCKh, oks_summary, pckh
 
 HERE = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.tracking.server import Server
+from hrnet_ray.tracking.mlflow_store import Server
 from tests.tracking.proxy import Proxy
 from tests.tracking.serving import serving
 

@@ -8,10 +8,10 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Run as Noted
 
-from hrnet_ray.data import pictures
-from hrnet_ray.runtime.records import append_epoch
+from hrnet_ray.data.images import codec
+from hrnet_ray.runs.event_log import append_epoch
 from hrnet_ray.tracking import Board, DataVersion, Run
-from hrnet_ray.tracking.history import read_epochs
+from hrnet_ray.tracking.run_history import read_epochs
 
 DIGEST = "0123456789abcdef" * 4
 
@@ -33,7 +33,7 @@ def train(folder: Path, epoch: int, *, score: float | None = None) -> None:
     picture = np.full((24, 36, 3), (200, 40, 10 * (epoch % 25)), np.uint8)
     path = folder / "plots" / "fixed16" / f"epoch_{epoch:04d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    pictures.write(path, picture)
+    codec.write(path, picture)
     score = 0.1 * epoch if score is None else score
     entry = {"epoch": epoch, "train/loss": 1 / (epoch + 1), "val/OKS_AP": score, "objective": 1.0}
     append_epoch(folder, entry)

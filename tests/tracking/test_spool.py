@@ -22,12 +22,12 @@ from mlflow import MlflowClient
 
 from hrnet_ray.cli import main
 from hrnet_ray.errors import ClusterError, DataError, UsageError
-from hrnet_ray.tracking import Board, board as board_module, database_uri
-from hrnet_ray.tracking.server import Server
-from hrnet_ray.tracking.story import read_story
-from hrnet_ray.tracking.sync import sync
-from hrnet_ray.tracking.telling import Teller
-from hrnet_ray.tracking.told import read_told
+from hrnet_ray.tracking import Board, database_uri, experiment as board_module
+from hrnet_ray.tracking.mlflow_store import Server
+from hrnet_ray.tracking.run_record import read_story
+from hrnet_ray.tracking.sync_command import sync
+from hrnet_ray.tracking.sync_run import Teller
+from hrnet_ray.tracking.sync_state import read_told
 from tests.tracking.proxy import Proxy
 from tests.tracking.runs import begun, found, history, images, recorded, train
 
@@ -324,7 +324,7 @@ def test_writers_at_once_lose_nothing_in_one_database_that_they_make(
 WRITER = """
 import sys, time
 from pathlib import Path
-from hrnet_ray.runtime.records import append_epoch
+from hrnet_ray.runs.event_log import append_epoch
 from hrnet_ray.tracking import Board
 from tests.tracking.runs import begun
 

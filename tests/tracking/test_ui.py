@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from hrnet_ray.cli.contest import as_markdown
-from hrnet_ray.data import pictures
+from hrnet_ray.cli.champion_comparison import as_markdown
+from hrnet_ray.data.images import codec
 from hrnet_ray.tracking import Board
-from hrnet_ray.tracking.registry import CHAMPION, Registry, Version, registered_name
+from hrnet_ray.tracking.model_registry import CHAMPION, Registry, Version, registered_name
 from tests.browser import Page, browsing
 from tests.tracking.runs import begun, found, train
 
@@ -120,7 +120,7 @@ def test_a_runs_page_shows_its_last_figures_and_a_picture_for_each_epoch(
     page.run(f"{GRID}.scrollIntoView({{block: 'center'}})")
     page.keep(tmp_path / "image.png")
 
-    shown = pictures.read(tmp_path / "image.png").astype(int)
+    shown = codec.read(tmp_path / "image.png").astype(int)
     otter = np.array((200, 40, 10))  # what was drawn after epoch 1
     assert (abs(shown - otter).max(-1) < 12).sum() > 400  # of its 36 x 24 pixels
 

@@ -1,0 +1,1 @@
+"""Safe extraction of zip and tar archives."""

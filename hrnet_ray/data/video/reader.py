@@ -1,0 +1,190 @@
+"""Video files to RGB frames, by FFmpeg (PyAV, `hrnet-ray[video]`).
+
+Frames are turned as players show them: so they are seen by whoever labels or watches them.
+(Pictures are read as stored, because their labels count stored pixels.)
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hrnet_ray.data.images.headers import MAX_PIXELS
+from hrnet_ray.errors import DataError, UsageError
+
+VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv")
+FEWEST = 0.95
+"""Of the seconds that a file says it has; their sound may be a little longer."""
+_READING = {
+    # A playlist that calls itself a.mp4 would open other files, and addresses.
+    "format_whitelist": "mov,matroska,avi,mpeg,mpegts,asf,m4v",
+    "protocol_whitelist": "file",
+}
+_LIMITS = {"max_pixels": str(MAX_PIXELS)}
+_LEAST_RATE, _MOST_RATE = 1, 240
+_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a video."""
+
+    number: int
+    """From 0, in the order in which they are shown; what cannot be read is not counted."""
+    seconds: float
+    """From the beginning of the video."""
+    picture: np.ndarray
+    """RGB uint8 [H, W, 3]."""
+
+
+class Video:
+    """A video's frames, once, from the first one on.
+
+    with Video(path) as video:
+        for frame in video: ...
+        if video.fault: ...         # why some of them did not come
+    """
+
+    rate: Fraction
+    """Frames a second; where they come unevenly, the mean."""
+    frames_said: int
+    """How many there should be, about; 0 where the file does not tell."""
+    fault: str | None
+
+    def __init__(self, path: Path) -> None:
+        """Raises DataError for what is no video, UsageError where PyAV is not installed."""
+        self._av = pyav()
+        try:  # absolute: `http:a.mp4` is a file's name
+            self._container = self._av.open(str(path.absolute()), options=_READING)
+        except (self._av.FFmpegError, ValueError) as error:
+            raise _unreadable(path, reason_of(error)) from error
+        try:
+            self._stream = self._pictures(path)
+        except DataError:
+            self._container.close()
+            raise
+        rate = self._stream.average_rate or self._stream.guessed_rate or 25
+        self.rate = Fraction(min(_MOST_RATE, max(_LEAST_RATE, rate)))
+        self._begins = Fraction(self._container.start_time or 0, self._av.time_base)
+        self._lasts = self._seconds_said()
+        self.frames_said = max(0, self._stream.frames or round(self._lasts * self.rate))
+        self.fault = None
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Every frame that can be read; `fault` says whether some could not."""
+        read, last, damaged = 0, 0.0, 0
+        try:
+            for packet in self._container.demux(self._stream):
+                decoded = self._decoded(packet)
+                damaged += decoded is None
+                for found in decoded or ():
+                    damaged += bool(found.is_corrupt)
+                    last = self._seconds(found, read)
+                    yield Frame(read, last, _shown(found))
+                    read += 1
+        except self._av.FFmpegError:  # the file ends, or cannot be read on: `fault` tells
+            damaged += 1
+        self.fault = self._fault(read, last, damaged)
+
+    def _pictures(self, path: Path) -> Any:
+        """The stream that players show.
+
+        Raises:
+            DataError: there is none, it has too many pixels, or nothing here decodes it.
+        """
+        stream = self._container.streams.best("video")
+        if stream is None:
+            raise _unreadable(path, "no pictures in it")
+        if stream.codec_context is None:
+            raise _unreadable(path, "no decoder for its pictures")
+        if stream.width * stream.height > MAX_PIXELS:
+            size = f"{stream.width:,} x {stream.height:,}"
+            raise _unreadable(path, f"{size} pixels; {MAX_PIXELS:,} are decoded at most")
+        stream.codec_context.options = _LIMITS  # the size can change on the way
+        stream.thread_type = "AUTO"
+        return stream
+
+    def _decoded(self, packet: Any) -> list[Any] | None:
+        """Its frames; None where it is damaged, which the next one need not be."""
+        try:
+            return packet.decode()
+        except self._av.FFmpegError:
+            return None
+
+    def _fault(self, read: int, last: float, damaged: int) -> str | None:
+        # By time: some files count frames that were dropped while they were made.
+        if not read or last < FEWEST * float(self._lasts) - 2 / self.rate:
+            about = f" of about {self.frames_said:,}" if self.frames_said > read else ""
+            return f"{read:,} frames could be read{about}"
+        return f"{damaged:,} of {read:,} frames are damaged or missing" if damaged else None
+
+    def _seconds_said(self) -> Fraction:
+        """How long the pictures last; 0 where the file does not tell."""
+        stream, of_stream = self._stream, _CLOCK.match(self._stream.metadata.get("DURATION", ""))
+        if stream.duration and stream.time_base:
+            return Fraction(stream.duration) * stream.time_base
+        if of_stream:  # Matroska's; the whole file's has the sound's
+            hours, minutes, seconds = of_stream.groups()
+            return Fraction(seconds) + 60 * int(minutes) + 3600 * int(hours)
+        return Fraction(self._container.duration or 0, self._av.time_base)
+
+    def _seconds(self, found: Any, number: int) -> float:
+        if found.pts is None or found.time_base is None:
+            return float(number / self.rate)
+        return max(0.0, float(found.pts * found.time_base - self._begins))
+
+
+def pyav() -> Any:
+    """The package that reads and writes videos.
+
+    Raises:
+        UsageError: it is not installed.
+    """
+    try:
+        return import_module("av")
+    except ImportError as error:
+        raise UsageError(
+            "videos need PyAV, which cannot be imported",
+            str(error),
+            'pip install "hrnet-ray[video]", or leave the videos out',
+        ) from error
+
+
+def _shown(frame: Any) -> np.ndarray:
+    """The frame's pixels, turned and mirrored as its file asks."""
+    pixels, turns = frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)
+    if _is_mirrored(frame):
+        pixels, turns = pixels[:, ::-1], turns + 2
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def _is_mirrored(frame: Any) -> bool:
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return False
+    (a, b), (c, d) = np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].tolist()
+    return a * d < b * c
+
+
+def reason_of(error: BaseException) -> str:
+    """FFmpeg's or the system's word for what went wrong."""
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _unreadable(path: Path, why: str) -> DataError:
+    return DataError(
+        f"a video that cannot be read: {why}",
+        str(path),
+        "see whether a player shows it; `ffmpeg -i IN OUT.mp4` writes it anew",
+    )

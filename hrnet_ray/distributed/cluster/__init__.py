@@ -1,0 +1,1 @@
+"""Cluster resources, autoscaling, the head-node monitor and Ray session folders."""

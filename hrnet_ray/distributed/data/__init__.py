@@ -1,0 +1,1 @@
+"""Ray Data: shards to the object store, and batches of each worker."""

@@ -1,0 +1,1 @@
+"""PCKh, OKS, AP and bootstrap intervals."""

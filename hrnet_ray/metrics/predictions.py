@@ -1,0 +1,57 @@
+"""Predicted keypoints of many rows, and their scores."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from hrnet_ray.utils.collectives import of_everybody
+
+CONFIDENT = 0.2
+"""Heatmap height above which a keypoint counts towards its instance's score, as published."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Keypoints of N rows, by row id. Any order; parts from several workers simply join."""
+
+    ids: Int[Tensor, " N"]
+    image_xy: Float[Tensor, "N K 2"]
+    scores: Float[Tensor, "N K"]
+    losses: Float[Tensor, " N"] | None = None
+    """What training makes small, where it was asked for."""
+
+    @classmethod
+    def none(cls, keypoints: int = 0) -> "Predictions":
+        """No rows at all."""
+        ids = torch.zeros(0, dtype=torch.int64)
+        return cls(ids, torch.zeros(0, keypoints, 2), torch.zeros(0, keypoints))
+
+    @classmethod
+    def joined(cls, parts: Iterable["Predictions"]) -> "Predictions":
+        """All parts as one, ordered by id. A part without rows adds nothing."""
+        parts = [part for part in parts if len(part.ids)]
+        if not parts:
+            return cls.none()
+        ids = torch.cat([part.ids for part in parts])
+        order = ids.argsort()
+        losses = [part.losses for part in parts if part.losses is not None]
+        return cls(
+            ids[order],
+            torch.cat([part.image_xy for part in parts])[order],
+            torch.cat([part.scores for part in parts])[order],
+            torch.cat(losses)[order] if len(losses) == len(parts) else None,
+        )
+
+
+def instance_scores(predictions: Predictions) -> torch.Tensor:
+    """The mean height of each pose's confident keypoints, 0 where it has none: float [N]."""
+    confident = predictions.scores > CONFIDENT
+    return (predictions.scores * confident).sum(-1) / confident.sum(-1).clamp(min=1)
+
+
+def gather_predictions(mine: Predictions) -> Predictions:
+    """Everybody's predictions on every worker, ordered by id."""
+    return Predictions.joined(of_everybody(mine))

@@ -1,0 +1,301 @@
+"""Random warps, mirror images, half bodies and colours, drawn and done on the device.
+
+Every random number is a function of (seed, epoch, row id, purpose) alone: it is the same on a CPU
+and on a GPU, whichever worker gets the row and whatever stands beside it in the batch. So an epoch
+can be replayed.
+
+The order and the distributions are those of the published training (lib/dataset/JointsDataset.py):
+half body, then scale, then rotation, then mirror. Shapes: B batch, K keypoints, H and W rows and
+columns.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64, Shaped, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from hrnet_ray.pose.device_constants import constant
+from hrnet_ray.pose.geometry import UNIT_PX, crop_from_image, grow_to_aspect, invert
+
+HALF_BODY_PADDING = 1.5
+UPPER_SHARE_NORMAL = 0.5  # published: a NORMAL number below this chooses the upper body, so 69 % do
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
+CPU_PART = 4  # canvases warped at once on a CPU: they stay in its cache, which halves the time
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much chance there is in training. The values are the published ones for MPII."""
+
+    scale_factor: float = 0.25
+    """Standard deviation of the size, and the most it changes."""
+    rotation_deg: float = 30.0
+    """Standard deviation of the rotation; it goes up to twice that."""
+    rotation_share: float = 0.6
+    flip_share: float = 0.5
+    half_body_share: float = 0.0
+    half_body_above: int = 8
+    """Only poses with more visible keypoints than this are cut to half a body."""
+    brightness: float = 0.0
+    """The most that a factor differs from 1; so with contrast and saturation."""
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+
+@dataclass(frozen=True)
+class Warps:
+    """One way for each picture of a batch to be cut out."""
+
+    center_xy: Float[Tensor, "B 2"]
+    scale_wh: Float[Tensor, "B 2"]
+    rotation_deg: Float[Tensor, " B"]
+    mirrored: Bool[Tensor, " B"]
+
+    def crop_from_image(self, *, crop_hw: tuple[int, int]) -> Float[Tensor, "B 3 3"]:
+        """Lead image pixels to crop pixels, mirrored where that was drawn."""
+        return crop_from_image(
+            self.center_xy,
+            self.scale_wh,
+            self.rotation_deg,
+            crop_hw=crop_hw,
+            mirrored=self.mirrored,
+        )
+
+
+def random_uniform(
+    ids: Int64[Tensor, " B"], *, seed: int, epoch: int, purpose: str, count: int
+) -> Float[Tensor, "B {count}"]:
+    """Draw `count` numbers from [0, 1) for each id: SplitMix64 (Steele et al., 2014) on counters.
+
+    Whole-number arithmetic up to the last step, so every device gives the same bits.
+    """
+    key = hashlib.blake2b(f"{seed}/{epoch}/{purpose}".encode(), digest_size=8).digest()
+    start = _mix(ids + int.from_bytes(key, "little", signed=True))
+    steps = torch.arange(1, count + 1, device=ids.device) * _GOLDEN
+    return _shift_right(_mix(start[:, None] + steps), 40).float() / 2**24
+
+
+def random_normal(
+    ids: Int64[Tensor, " B"], *, seed: int, epoch: int, purpose: str, count: int
+) -> Float[Tensor, "B {count}"]:
+    """Draw `count` numbers of mean 0 and standard deviation 1 for each id (Box and Muller, 1958).
+
+    Devices may differ in the last bit, as their logarithms and cosines do.
+    """
+    uniform = random_uniform(ids, seed=seed, epoch=epoch, purpose=purpose, count=2 * count)
+    radius_from, angle_from = uniform.chunk(2, dim=1)
+    radius = (-2 * torch.log(1 - radius_from)).sqrt()  # 1 - u: u may be 0, never 1
+    return radius * torch.cos(2 * math.pi * angle_from)
+
+
+def draw_warps(
+    ids: Int64[Tensor, " B"],
+    *,
+    seed: int,
+    epoch: int,
+    image_xy: Float[Tensor, "B K 2"],
+    visible: Shaped[Tensor, "B K"],
+    center_xy: Float[Tensor, "B 2"],
+    scale_wh: Float[Tensor, "B 2"],
+    upper_body: Sequence[int],
+    augmentation: Augmentation,
+    input_hw: tuple[int, int],
+) -> Warps:
+    """Draw how each picture is cut out: half body, then scale, then rotation, then mirror."""
+    chance = random_uniform(ids, seed=seed, epoch=epoch, purpose="warp: whether", count=3)
+    amount = random_normal(ids, seed=seed, epoch=epoch, purpose="warp: how much", count=3)
+    halved, rotated, mirrored = (
+        chance[:, index] < share
+        for index, share in enumerate(
+            (augmentation.half_body_share, augmentation.rotation_share, augmentation.flip_share)
+        )
+    )
+    center_xy, scale_wh = half_body(
+        image_xy,
+        visible,
+        center_xy,
+        scale_wh,
+        upper_body=upper_body,
+        aspect=input_hw[1] / input_hw[0],
+        above=augmentation.half_body_above,
+        chosen=halved,
+        prefers_upper=amount[:, 0] < UPPER_SHARE_NORMAL,
+    )
+    spread, degrees = augmentation.scale_factor, augmentation.rotation_deg
+    zoom = (amount[:, 1] * spread + 1).clamp(1 - spread, 1 + spread)
+    rotation = (amount[:, 2] * degrees).clamp(-2 * degrees, 2 * degrees)
+    return Warps(
+        center_xy=center_xy,
+        scale_wh=scale_wh * zoom[:, None].to(scale_wh.dtype),
+        rotation_deg=torch.where(rotated, rotation, 0.0).to(scale_wh.dtype),
+        mirrored=mirrored,
+    )
+
+
+def half_body(
+    image_xy: Float[Tensor, "B K 2"],
+    visible: Shaped[Tensor, "B K"],
+    center_xy: Float[Tensor, "B 2"],
+    scale_wh: Float[Tensor, "B 2"],
+    *,
+    upper_body: Sequence[int],
+    aspect: float,
+    above: int,
+    chosen: Bool[Tensor, " B"],
+    prefers_upper: Bool[Tensor, " B"],
+) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
+    """Look at the upper or the lower body only: the new centres and scales, as published.
+
+    A pose that was not `chosen`, has no more than `above` visible keypoints, or has no extent in
+    its half keeps its centre and scale. A half needs 3 visible keypoints, else the other half is
+    taken; the upper one with 2 will do where neither has 3. `aspect` is width / height of the crop.
+    """
+    seen = visible > 0
+    half = _choose_half(seen, upper_body, prefers_upper)
+    count = half.sum(1, keepdim=True)
+    points = torch.where(half[..., None], image_xy, 0.0)  # a hidden point may be NaN
+    low_xy = torch.where(half[..., None], image_xy, math.inf).amin(1)
+    high_xy = torch.where(half[..., None], image_xy, -math.inf).amax(1)
+    extent_wh = grow_to_aspect(high_xy - low_xy, aspect)
+
+    usable = chosen & (seen.sum(1) > above) & (count[:, 0] >= 2) & (extent_wh > 0).all(1)
+    half_center_xy = points.sum(1) / count.clamp_min(1)
+    half_scale_wh = extent_wh * (HALF_BODY_PADDING / UNIT_PX)
+    return (
+        torch.where(usable[:, None], half_center_xy.to(center_xy.dtype), center_xy),
+        torch.where(usable[:, None], half_scale_wh.to(scale_wh.dtype), scale_wh),
+    )
+
+
+def warp_canvases(
+    canvases: UInt8[Tensor, "B Hc Wc 3"],
+    crop_from_canvas: Float[Tensor, "B 3 3"],
+    *,
+    crop_hw: tuple[int, int],
+) -> Float[Tensor, "B 3 {crop_hw[0]} {crop_hw[1]}"]:
+    """Cut crops out of canvases: bilinear, black outside, in 0..1.
+
+    Whole numbers are the middles of pixels, as for `cv2.warpAffine`, which rounds positions to 1/32
+    of a pixel where this does not.
+    """
+    places = _sampling_places(invert(crop_from_canvas).float(), crop_hw, canvases.shape[1:3])
+    part = CPU_PART if canvases.device.type == "cpu" else max(len(canvases), 1)
+    crops = [
+        F.grid_sample(_as_planes(some), where, align_corners=True)  # pads with 0
+        for some, where in zip(canvases.split(part), places.split(part), strict=True)
+    ]
+    return torch.cat(crops).div_(255)
+
+
+def mirror_points(
+    crop_xy: Float[Tensor, "B K 2"],
+    visible: Shaped[Tensor, "B K"],
+    *,
+    mirrored: Bool[Tensor, " B"],
+    flip_order: Sequence[int],
+) -> tuple[Float[Tensor, "B K 2"], Shaped[Tensor, "B K"]]:
+    """Exchange left and right where a picture was mirrored.
+
+    The matrix has mirrored the places already; this gives each the name it now deserves.
+    """
+    order = constant(flip_order, device=crop_xy.device, dtype=torch.int64)
+    return (
+        torch.where(mirrored[:, None, None], crop_xy[:, order], crop_xy),
+        torch.where(mirrored[:, None], visible[:, order], visible),
+    )
+
+
+def jitter_colour(
+    crops: Float[Tensor, "B 3 H W"],
+    ids: Int64[Tensor, " B"],
+    *,
+    seed: int,
+    epoch: int,
+    augmentation: Augmentation,
+) -> Float[Tensor, "B 3 H W"]:
+    """Change brightness, contrast and saturation, each by its own random factor; stay in 0..1.
+
+    Contrast turns about the picture's mean grey, saturation about each pixel's own grey.
+    """
+    amounts = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
+    if not any(amounts):
+        return crops
+    chance = random_uniform(ids, seed=seed, epoch=epoch, purpose="colour", count=3)
+    reach = constant(amounts, device=chance.device, dtype=chance.dtype)
+    factors = 1 + (2 * chance - 1) * reach
+    brightness, contrast, saturation = factors.to(crops.dtype)[:, :, None, None, None].unbind(1)
+    crops = (crops * brightness).clamp(0, 1)
+    crops = torch.lerp(_grey(crops).mean((-2, -1), keepdim=True), crops, contrast).clamp(0, 1)
+    return torch.lerp(_grey(crops), crops, saturation).clamp(0, 1)
+
+
+def normalise(crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Take RGB crops in 0..1 to the mean 0 and the deviation 1 of ImageNet, channel by channel."""
+    mean, std = (_by_channel(values, like=crops) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (crops - mean) / std
+
+
+def _choose_half(
+    seen: Bool[Tensor, "B K"], upper_body: Sequence[int], prefers_upper: Bool[Tensor, " B"]
+) -> Bool[Tensor, "B K"]:
+    is_upper = constant(
+        [k in upper_body for k in range(seen.shape[1])], device=seen.device, dtype=torch.bool
+    )
+    upper, lower = seen & is_upper, seen & ~is_upper
+    takes_upper = (prefers_upper & (upper.sum(1) > 2)) | (lower.sum(1) <= 2)
+    return torch.where(takes_upper[:, None], upper, lower)
+
+
+def _sampling_places(
+    canvas_from_crop: Float[Tensor, "B 3 3"], crop_hw: tuple[int, int], canvas_hw: Sequence[int]
+) -> Float[Tensor, "B {crop_hw[0]} {crop_hw[1]} 2"]:
+    """Where each crop pixel looks, as grid_sample counts: -1 is the first pixel, 1 the last."""
+    last_xy = (canvas_hw[1] - 1, canvas_hw[0] - 1)
+    to_unit = 2 / constant(last_xy, device=canvas_from_crop.device, dtype=canvas_from_crop.dtype)
+    linear = canvas_from_crop[:, :2, :2] * to_unit[:, None]
+    shift = canvas_from_crop[:, :2, 2] * to_unit - 1
+    rows, columns = (torch.arange(length, device=linear.device).float() for length in crop_hw)
+    along_x = columns[:, None] * linear[:, None, :, 0]  # [B, W, 2]
+    along_y = rows[:, None] * linear[:, None, :, 1] + shift[:, None]  # [B, H, 2]
+    return along_y[:, :, None] + along_x[:, None]
+
+
+def _as_planes(canvases: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
+    return canvases.permute(0, 3, 1, 2).contiguous().float()  # reordered while still 1 byte each
+
+
+def _grey(crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
+    return (crops * _by_channel(GREY, like=crops)).sum(1, keepdim=True)
+
+
+def _by_channel(
+    values: Sequence[float], *, like: Float[Tensor, "B 3 H W"]
+) -> Float[Tensor, "3 1 1"]:
+    return constant(values, device=like.device, dtype=like.dtype)[:, None, None]
+
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # SplitMix64's step, as a signed 64-bit number
+_MIX_A = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_B = 0x94D049BB133111EB - 2**64
+
+
+def _mix(number: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+    """SplitMix64's finaliser: flip about half of the bits whichever bit of `number` changes.
+
+    int64 wraps round as the original's uint64 does; only the shifts must be told not to keep the
+    sign.
+    """
+    number = (number ^ _shift_right(number, 30)) * _MIX_A
+    number = (number ^ _shift_right(number, 27)) * _MIX_B
+    return number ^ _shift_right(number, 31)
+
+
+def _shift_right(number: Int64[Tensor, "*shape"], bits: int) -> Int64[Tensor, "*shape"]:
+    return (number >> bits) & ((1 << (64 - bits)) - 1)

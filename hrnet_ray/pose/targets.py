@@ -1,0 +1,35 @@
+"""What a keypoint model learns: target heatmaps and the loss against them."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from hrnet_ray.pose.heatmaps import encode_heatmaps
+from hrnet_ray.pose.losses import joints_mse, joints_ohkm
+
+LOSSES = {"mse": joints_mse, "ohkm": joints_ohkm}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What the heatmaps should look like, and how a miss is weighed."""
+
+    input_hw: tuple[int, int]
+    heatmap_hw: tuple[int, int]
+    sigma: float
+    rounded: bool = True
+    loss: str = "mse"
+
+
+def encode_targets(
+    crop_xy: Float[Tensor, "B K 2"], visible: Bool[Tensor, "B K"], target: Target
+) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B K"]]:
+    return encode_heatmaps(
+        crop_xy,
+        visible,
+        input_hw=target.input_hw,
+        heatmap_hw=target.heatmap_hw,
+        sigma=target.sigma,
+        rounded=target.rounded,
+    )

@@ -1,0 +1,1 @@
+"""HTML pages, figures and tables about data sets, studies and evaluations."""

@@ -1,0 +1,1 @@
+"""Text, figures and HTML page of an evaluation."""

@@ -1,0 +1,1 @@
+"""Poses on images, image grids, plots and pieces of HTML."""

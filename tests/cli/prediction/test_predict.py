@@ -1,0 +1,269 @@
+"""`hrnet-ray predict` as a user meets it: what it writes, says and refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hrnet_ray.data.images import codec
+from hrnet_ray.inference.predictor import Predictor
+from hrnet_ray.skeletons import from_coco_category
+from tests.cli.otters import NAMES, PAWS, truncate
+from tests.data.hostile import with_orientation
+
+
+def predict_words(otters: Path, model: Path, *more: object) -> list[object]:
+    words = ["predict", "--model", model, "--pictures", otters / "images"]
+    return [*words, "--out", otters / "out", *more]
+
+
+def results_of(otters: Path) -> list[dict]:
+    return json.loads((otters / "out" / "predictions.coco.json").read_text())
+
+
+def test_predict_gives_what_the_predictor_gives_and_draws_it(command, otters: Path, model: Path):
+    code, said, _ = command(*predict_words(otters, model))
+
+    assert code == 0
+    assert said == f"4 poses on 4 pictures -> {otters / 'out'}\n"
+    results = results_of(otters)
+    assert [result["image_id"] for result in results] == list(NAMES)
+    assert [result["id"] for result in results] == [1, 2, 3, 4]
+    picture = codec.read(otters / "images" / "b.jpg")
+    found = Predictor.from_folder(model)(picture, np.array([[0.0, 0.0, 59.0, 39.0]]))
+    points = torch.cat([found.image_xy[0], found.scores[0, :, None]], dim=-1)
+    assert results[1]["keypoints"] == pytest.approx(points.flatten().tolist(), abs=2e-3)
+    drawing = codec.read(otters / "out" / "b.jpg")
+    assert drawing.shape == (40, 60, 3)
+    assert np.abs(drawing.astype(int) - picture).max() > 60
+
+
+def test_a_broken_picture_is_named_and_the_others_are_predicted(command, otters: Path, model: Path):
+    truncate(otters / "images" / "b.jpg")
+
+    code, said, _ = command(*predict_words(otters, model))
+
+    assert code == 0
+    assert said == (
+        "skipped b.jpg: a picture that cannot be read: cut off\n"
+        f"3 poses on 3 pictures -> {otters / 'out'}\n"
+        "1 pictures could not be read\n"
+    )
+    assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "c.jpg", "d.jpg"]
+    assert command(*predict_words(otters, model, "--strict"))[0] == 3
+    assert len(results_of(otters)) == 3  # strict is about the exit code
+
+
+def test_nothing_but_broken_pictures_is_a_failure(command, otters: Path, model: Path):
+    truncate(otters / "images" / "b.jpg")
+    words = ["predict", "--model", model, "--pictures", otters / "images" / "b.jpg"]
+
+    assert command(*words, "--out", otters / "out")[0] == 3
+
+
+def test_boxes_say_who_is_looked_at_and_a_picture_without_any_is_told(
+    command, otters: Path, model: Path
+):
+    (otters / "boxes.json").write_text('{"a.jpg": [[1, 2, 30, 20], [9, 5, 20, 30]], "b.jpg": []}')
+
+    code, said, _ = command(*predict_words(otters, model, "--boxes", otters / "boxes.json"))
+
+    assert code == 0
+    assert said == (
+        f"2 poses on 4 pictures -> {otters / 'out'}\n"
+        f"3 pictures have no boxes in {otters / 'boxes.json'}\n"
+    )
+    assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "a.jpg"]
+
+
+def test_a_poses_score_counts_that_of_its_box_and_boxes_without_area_are_told(
+    command, otters: Path, model: Path
+):
+    box = {"category_id": 1, "bbox": [1, 2, 30, 20]}
+    detections = [
+        {"image_id": "a.jpg", "score": 1.0, **box},
+        {"image_id": "a", "score": 0.25, **box},
+        {"image_id": "b.jpg", "score": 0.9, **box, "bbox": [1, 2, 0, 20]},
+    ]
+    (otters / "boxes.json").write_text(json.dumps(detections[::2]))
+    words = predict_words(otters, model, "--boxes", otters / "boxes.json")
+
+    assert command(*words)[:2] == (
+        0,
+        f"1 poses on 4 pictures -> {otters / 'out'}\n"
+        f"3 pictures have no boxes in {otters / 'boxes.json'}\n"
+        "1 boxes have no area, and were left out\n",
+    )
+    sure = results_of(otters)[0]
+    (otters / "boxes.json").write_text(json.dumps(detections[1:]))
+    assert command(*words)[0] == 0
+    doubtful = results_of(otters)[0]
+    assert doubtful["keypoints"] == sure["keypoints"]
+    assert doubtful["score"] == sure["score"] / 4 > 0
+
+
+def test_boxes_for_none_of_the_pictures_are_a_failure(command, otters: Path, model: Path):
+    (otters / "boxes.json").write_text('{"otter.jpg": [[1, 2, 30, 20]]}')
+
+    code, _, said = command(*predict_words(otters, model, "--boxes", otters / "boxes.json"))
+
+    assert code == 3
+    assert said.startswith("error: boxes for none of the pictures\n")
+    assert not (otters / "out").exists()
+
+
+def test_what_was_found_stays_when_a_drawing_cannot_be_written(command, otters: Path, model: Path):
+    (otters / "out" / "c.jpg").mkdir(parents=True)  # where the third drawing is to be
+
+    code, said, complained = command(*predict_words(otters, model))
+
+    assert code == 3
+    assert complained.startswith("error: a picture that cannot be written\n")
+    assert said == f"3 poses on 3 pictures -> {otters / 'out'}\n"
+    assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert not [path for path in (otters / "out").iterdir() if "part" in path.name]
+
+
+def test_ctrl_c_leaves_the_poses_that_were_found(otters: Path, model: Path):
+    (otters / "images" / "c.jpg").unlink()
+    os.mkfifo(otters / "images" / "c.jpg")  # who opens it waits for a writer
+    words = [str(word) for word in predict_words(otters, model, "--device", "cpu")]
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "hrnet_ray.cli", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as predicting,
+        (otters / "images" / "c.jpg").open("wb"),
+    ):  # it has come so far
+        predicting.send_signal(signal.SIGINT)
+        said, complained = predicting.communicate(timeout=30)
+
+    assert (predicting.returncode, said) == (130, f"2 poses on 2 pictures -> {otters / 'out'}\n")
+    assert complained.startswith("stopped")
+    assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "b.jpg"]
+
+
+def test_folders_below_are_looked_into_and_keep_their_names(command, otters: Path, model: Path):
+    images, out = otters / "images", otters / "images" / "poses"
+    (images / "day 2").mkdir()
+    (images / "c.jpg").rename(images / "day 2" / "a.jpg")
+    words = ["predict", "--model", model, "--pictures", images, "--out", out]
+
+    for _ in range(2):  # the drawings of the first time are no pictures of the second
+        assert command(*words)[:2] == (0, f"4 poses on 4 pictures -> {out}\n")
+
+    results = json.loads((out / "predictions.coco.json").read_text())
+    names = ["a.jpg", "b.jpg", "d.jpg", "day 2/a.jpg"]
+    assert [result["image_id"] for result in results] == names
+    assert sorted(str(path.relative_to(out)) for path in out.rglob("*.jpg")) == names
+
+
+def test_predict_never_draws_over_pictures_in_a_folder_below(command, otters: Path, model: Path):
+    images = otters / "images"
+    (images / "day 2").mkdir()
+    (images / "c.jpg").rename(images / "day 2" / "a.jpg")
+
+    words = ["predict", "--model", model, "--pictures", images, "--out", images / "day 2"]
+    code, _, said = command(*words)
+
+    assert code == 2
+    assert said.startswith("error: the drawings would be written over the pictures\n")
+
+
+def test_pictures_that_ask_to_be_shown_turned_are_counted_and_named(
+    command, otters: Path, model: Path
+):
+    path = otters / "images" / "b.jpg"
+    path.write_bytes(with_orientation(path.read_bytes()))
+
+    code, said, _ = command(*predict_words(otters, model))
+
+    assert code == 0
+    assert said == (
+        f"4 poses on 4 pictures -> {otters / 'out'}\n"
+        "1 pictures ask to be shown turned (EXIF), and are read as stored: b.jpg\n"
+    )
+
+
+def test_without_drawings_the_poses_and_the_names_of_their_keypoints_are_written(
+    command, otters: Path, model: Path
+):
+    assert command(*predict_words(otters, model, "--no-draw"))[0] == 0
+
+    written = sorted(path.name for path in (otters / "out").iterdir())
+    assert written == ["keypoints.json", "predictions.coco.json"]
+    category = json.loads((otters / "out" / "keypoints.json").read_text())["categories"][0]
+    assert from_coco_category(category) == PAWS
+    assert {result["category_id"] for result in results_of(otters)} == {category["id"]}
+
+
+def test_names_that_move_a_cursor_or_are_no_utf8_are_spelt_out(command, otters: Path, model: Path):
+    images = otters / "images"
+    (images / "a.jpg").rename(images / os.fsdecode(b"caf\xe9.jpg"))
+    (images / "b.jpg").rename(images / "b\x1b[2J.jpg")
+    truncate(images / "b\x1b[2J.jpg")
+
+    code, said, _ = command(*predict_words(otters, model))
+
+    assert code == 0
+    assert said.startswith("skipped b\\x1b[2J.jpg: a picture that cannot be read: cut off\n")
+    assert b"caf\xe9.jpg" in os.listdir(os.fsencode(otters / "out"))
+    assert results_of(otters)[1]["image_id"] == os.fsdecode(b"caf\xe9.jpg")
+
+
+def test_pictures_of_one_stem_get_a_drawing_each(command, otters: Path, model: Path):
+    grey = np.full((30, 20, 3), 90, np.uint8)
+    codec.write(otters / "images" / "a.png", grey)
+    codec.write(otters / "images" / "e.png", grey)
+    codec.write(otters / "images" / "a.jpg.png", grey)
+
+    assert command(*predict_words(otters, model))[0] == 0
+
+    drawn = sorted(path.name for path in (otters / "out").glob("*.jpg"))
+    of_one_stem = ["a.jpg.jpg", "a.jpg.png.jpg", "a.png.jpg"]
+    assert drawn == [*of_one_stem, "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
+
+
+def test_predict_never_draws_over_the_pictures(command, otters: Path, model: Path):
+    before = (otters / "images" / "a.jpg").read_bytes()
+    words = predict_words(otters, model, "--out", otters / "images")
+    words[words.index("--out") : words.index("--out") + 2] = []
+
+    code, _, said = command(*words)
+
+    assert code == 2
+    assert said == (
+        "error: the drawings would be written over the pictures\n"
+        f"  --out {otters / 'images'}\n"
+        "  fix: give another folder\n"
+    )
+    assert (otters / "images" / "a.jpg").read_bytes() == before
+
+
+def test_a_folder_without_pictures_or_model_is_refused(command, otters: Path, model: Path):
+    (otters / "empty").mkdir()
+    words = ["predict", "--out", otters / "out", "--pictures"]
+
+    assert command(*words, otters / "empty", "--model", model)[::2] == (
+        3,
+        "error: a folder without pictures\n"
+        f"  --pictures {otters / 'empty'}\n"
+        "  fix: give another one\n",
+    )
+    assert command(*words, otters / "nowhere", "--model", model)[::2] == (
+        3,
+        "error: the file is not there\n"
+        f"  --pictures {otters / 'nowhere'}\n"
+        "  fix: give an existing file\n",
+    )
+    code, _, said = command(*words, otters / "images", "--model", otters / "empty")
+    assert code == 3
+    assert said.startswith(f"error: no model there\n  --model {otters / 'empty'}\n")

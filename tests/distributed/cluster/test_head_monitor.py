@@ -1,0 +1,13 @@
+"""The head of a cluster is asked whether it is there."""
+
+import socket
+
+from hrnet_ray.distributed.cluster.head_monitor import _answers
+
+
+def test_a_head_answers_until_it_is_gone():
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        assert _answers(address)
+
+    assert not _answers(address)

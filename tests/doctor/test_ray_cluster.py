@@ -1,0 +1,168 @@
+import socket
+from pathlib import Path
+
+import pytest
+
+from hrnet_ray.config import Cluster
+from hrnet_ray.distributed.cluster import node_probe
+from hrnet_ray.doctor.ray_cluster import (
+    Node,
+    Visit,
+    address_of,
+    clocks,
+    reached,
+    shared_storage,
+    visit,
+)
+from hrnet_ray.doctor.result import CouldNotLook, Finding
+
+ANYWHERE = Path("/nfs/runs")
+
+
+def visited(*found: Node, here: str = "") -> Visit:
+    return Visit(address="10.0.0.1:6379", place=ANYWHERE, nodes=found, here=here)
+
+
+def node(address: str = "10.0.0.2", **has: object) -> Node:
+    return Node(**{"address": address, "cpus": 4.0, "gpus": 0.0, **has})
+
+
+@pytest.mark.ray
+def test_every_node_of_a_cluster_is_visited(ray_session: None, tmp_path: Path):
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    found = visit(address, tmp_path)
+
+    assert found.failed == ""
+    cluster = Cluster(address=address)
+    assert reached(found, cluster) == Finding("ok", f"{address}: 1 node with 2 CPUs and 0 GPUs")
+    said = f"1 node wrote in {tmp_path}, and were read here"
+    assert shared_storage(found) == Finding("ok", said)
+    assert clocks(found).detail.startswith("0.0 s apart at most (known to ")
+    assert list(tmp_path.iterdir()) == []  # what was written is gone again
+
+
+def test_without_an_address_a_run_starts_ray_here(monkeypatch: pytest.MonkeyPatch):
+    assert address_of(Cluster()) is None
+    assert address_of(Cluster(address="local")) is None
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    assert address_of(Cluster()) == "10.0.0.1:6379"
+
+    assert {check(None).state for check in (shared_storage, clocks)} == {"ok"}
+    assert reached(None, Cluster()).state == "ok"
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+
+    found = visit(address, ANYWHERE)
+
+    assert reached(found, Cluster(address=address)) == Finding(
+        "wrong",
+        f"{address}: Connection refused",
+        "RAY_UP_enable_autoscaler_v2=0 ray up -y --no-config-cache cluster/local.yaml",
+    )
+    assert reached(found, Cluster()).fix.startswith("unset RAY_ADDRESS")  # it came from there
+    for check in (shared_storage, clocks):
+        with pytest.raises(CouldNotLook):
+            check(found)
+
+
+def test_something_else_than_ray_is_left_after_the_limit():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        found = visit(f"127.0.0.1:{silent.getsockname()[1]}", ANYWHERE, limit_s=1.0)
+
+    assert found.failed == "no answer in 1 s"
+
+
+def test_a_refused_token_is_fetched_from_the_head():
+    refused = Visit(
+        address="head:6379", place=ANYWHERE, failed="ConnectionError: Failed to connect"
+    )
+
+    fix = reached(refused, Cluster(address="head:6379")).fix
+
+    assert fix == (
+        "export RAY_AUTH_MODE=token && scp head:.ray/auth_token ~/.ray/auth_token"
+        " && chmod 600 ~/.ray/auth_token"
+    )
+
+
+def test_gpus_that_ray_does_not_know_are_told():
+    found = reached(visited(node(gpus=1.0, devices=4)), Cluster())
+
+    assert found.state == "careful"
+    assert found.detail.endswith("10.0.0.2 has 4 GPUs, Ray knows 1")
+    assert found.fix == (
+        "end Ray's node there, then: ssh 10.0.0.2 'ray start --address=10.0.0.1:6379 --num-gpus=4'"
+    )
+
+
+def test_fewer_gpus_than_workers_are_wrong():
+    two = visited(node(gpus=2.0, devices=2))
+
+    assert reached(two, Cluster(device="gpu", workers=3)).state == "wrong"
+    assert reached(two, Cluster(device="gpu", workers=2)).state == "ok"
+
+
+def test_a_node_without_the_storage_is_named_with_how_to_mount_it():
+    found = shared_storage(visited(node(), node("10.0.0.3", trouble="cannot write: Read-only")))
+
+    assert found == Finding(
+        "wrong",
+        "/nfs/runs: 10.0.0.3 cannot write: Read-only",
+        "ssh 10.0.0.3 'sudo mount -a; findmnt -T /nfs/runs'",
+    )
+    assert shared_storage(visited(node(), here="No space left on device")).state == "wrong"
+
+
+def test_a_node_reads_what_was_written_and_answers(tmp_path: Path):
+    (tmp_path / "mark").write_text("abc")
+
+    assert node_probe.look(str(tmp_path), "mark", "abc", "answer")["trouble"] == ""
+    assert (tmp_path / "answer").read_text() == "cba"
+
+
+def test_a_place_where_this_machine_cannot_write_is_told(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+
+    assert node_probe.write(tmp_path / "mark", "abc") == ""
+    assert node_probe.read(tmp_path / "mark") == "abc"
+    assert node_probe.write(tmp_path / "file" / "mark", "abc") == "Not a directory"
+    assert node_probe.read(tmp_path / "file" / "mark") is None
+
+
+def test_a_node_that_sees_another_folder_says_so(tmp_path: Path):
+    (tmp_path / "mark").write_text("another cluster's")
+
+    trouble = [
+        node_probe.look(str(place), "mark", "abc", "answer")["trouble"]
+        for place in (tmp_path, tmp_path / "none", tmp_path / "mark")
+    ]
+
+    assert trouble == [
+        "reads something else than this machine wrote",
+        "does not see what this machine writes",
+        "cannot write: Not a directory",
+    ]
+    assert not (tmp_path / "answer").exists()
+
+
+def test_the_clock_that_is_wrong_is_set():
+    late = node("10.0.0.3", ahead_s=-9.0, doubt_s=0.1)
+
+    assert clocks(visited(node(ahead_s=0.2), late)) == Finding(
+        "wrong",
+        "9.2 s apart; 10.0.0.3 is farthest from the others",
+        "ssh 10.0.0.3 sudo timedatectl set-ntp true",
+    )
+    mine = clocks(visited(node(ahead_s=8.9), node("10.0.0.3", ahead_s=9.0)))
+    assert mine.fix == "sudo timedatectl set-ntp true"
+    assert clocks(visited(node(ahead_s=4.9))).state == "ok"
+
+
+def test_a_difference_that_a_slow_answer_explains_is_no_skew():
+    assert clocks(visited(node(ahead_s=6.0, doubt_s=2.0))).state == "ok"
+    assert clocks(visited(node(ahead_s=6.0, doubt_s=0.1))).state == "wrong"

@@ -1,0 +1,76 @@
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hrnet_ray.doctor.ray_token import token
+from hrnet_ray.doctor.result import Finding
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that everybody may enter, as a home often is; pytest's own are closed."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def write_token(home: Path, *, mode: int) -> Path:
+    path = home / ".ray" / "auth_token"
+    path.parent.mkdir(mode=0o755)
+    path.write_text("secret")
+    path.chmod(mode)
+    return path
+
+
+def test_a_private_token_with_the_mode_set_is_well(home: Path):
+    write_token(home, mode=0o600)
+
+    assert token({"RAY_AUTH_MODE": "token"}, home) == Finding("ok", "set and private")
+
+
+def test_a_token_that_others_can_read_is_named_with_the_command_that_closes_it(home: Path):
+    path = write_token(home, mode=0o644)
+
+    found = token({"RAY_AUTH_MODE": "token"}, home)
+
+    said = f"{path} has mode 0644: others can read it"
+    assert found == Finding("wrong", said, f"chmod 600 {path}")
+
+
+def test_a_token_with_an_open_mode_in_a_closed_home_is_private(home: Path):
+    write_token(home, mode=0o644)
+    home.chmod(0o700)
+
+    assert token({"RAY_AUTH_MODE": "token"}, home).state == "ok"
+
+
+def test_token_mode_without_a_token_is_broken(home: Path):
+    found = token({"RAY_AUTH_MODE": "token"}, home)
+
+    assert found.state == "wrong"
+    assert found.fix == f"ray get-auth-token --generate && chmod 600 {home}/.ray/auth_token"
+
+
+@pytest.mark.parametrize(
+    ("environment", "state"),
+    [
+        ({}, "ok"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "secret"}, "ok"),
+        ({"RAY_AUTH_TOKEN": "secret"}, "careful"),  # forgotten on the client: a cluster refuses it
+        ({"RAY_AUTH_MODE": "disabled"}, "careful"),
+        ({"RAY_AUTH_MODE": "tokens"}, "wrong"),
+    ],
+)
+def test_mode_and_token_must_agree(environment: dict[str, str], state: str, home: Path):
+    assert token(environment, home).state == state
+
+
+def test_the_token_file_may_be_elsewhere(home: Path):
+    path = home / "other"
+    path.write_text("secret")
+    path.chmod(0o600)
+    environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
+
+    assert token(environment, home).detail == "set and private"

@@ -1,0 +1,86 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hrnet_ray.cli import doctor as verb
+from hrnet_ray.doctor.result import Finding
+
+FOUND = [
+    ("CPUs", Finding("ok", "2")),
+    ("open files", Finding("careful", "few", "ulimit -n 65536")),
+    ("libGL", Finding("wrong", "no\nlibGL", "apt-get install -y libgl1")),
+    ("data", Finding("unasked", "none named")),
+]
+
+
+def test_each_finding_is_a_line_with_its_mark():
+    assert [verb.line(name, finding) for name, finding in FOUND] == [
+        "ok       CPUs            2",
+        "careful  open files      few",
+        r"wrong    libGL           no\nlibGL",
+        "-        data            none named",
+    ]
+
+
+def test_a_terminal_gets_the_mark_in_colour():
+    assert verb.line(*FOUND[0], colour=True) == "\x1b[32mok       \x1b[0mCPUs            2"
+
+
+def test_the_fixes_follow_the_wrong_ones_first_and_the_count_ends_it():
+    assert verb.ending(FOUND) == (
+        "\n"
+        "To put it right:\n"
+        "  libGL (wrong)\n"
+        "    apt-get install -y libgl1\n"
+        "  open files (careful)\n"
+        "    ulimit -n 65536\n"
+        "\n"
+        "4 checks: 1 ok, 1 careful, 1 wrong, 1 not asked for"
+    )
+    assert verb.ending(FOUND[:1]) == "\n1 checks: 1 ok, 0 careful, 0 wrong"
+
+
+def test_json_has_the_checks_and_the_counts():
+    told = json.loads(verb.as_json(FOUND))
+
+    assert told["checks"][1] == {
+        "name": "open files",
+        "state": "careful",
+        "detail": "few",
+        "fix": "ulimit -n 65536",
+    }
+    assert [told[state] for state in verb.MARKS] == [1, 1, 1, 1]
+
+
+@pytest.mark.timeout(180)  # it imports torch, OpenCV and Ray
+def test_an_examination_asks_no_network_and_loads_neither_ray_nor_mlflow(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    code = (
+        "import sys\n"
+        "def refuse(event, args):\n"
+        "    if event in ('socket.connect', 'socket.getaddrinfo'): print('asked', event)\n"
+        "sys.addaudithook(refuse)\n"
+        "from hrnet_ray.cli.doctor import Args, run\n"
+        "from hrnet_ray.config import Cluster\n"
+        f"cluster = Cluster(storage={str(tmp_path / 'file' / 'runs')!r})\n"
+        "code = run(Args(cluster=cluster, json=True))\n"
+        "print(sorted({'ray', 'mlflow'} & set(sys.modules)), file=sys.stderr)\n"
+        "sys.exit(code)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.returncode == 4, done.stderr
+    assert done.stderr == "[]\n"
+    told = json.loads(done.stdout)  # nothing else was printed
+    by_name = {check["name"]: check for check in told["checks"]}
+    assert by_name["storage"]["detail"] == f"{tmp_path / 'file'}: Not a directory"
+    assert len(by_name) == len(verb.CHECKS)
+    wrong = {name for name, check in by_name.items() if check["state"] == "wrong"}
+    assert told["wrong"] == len(wrong)
+    assert wrong - {"temporary"} == {"storage"}  # however full this machine's disk is
+    failed = [check["detail"] for check in told["checks"] if "could not" in check["detail"]]
+    assert all("no answer in" in detail for detail in failed)  # on a machine that is very busy

@@ -1,0 +1,162 @@
+"""A model folder gives back what was saved, or says why not."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hrnet_ray.errors import DataError
+from hrnet_ray.inference.model_package import (
+    CARD,
+    CONFIG,
+    WEIGHTS,
+    ModelSpec,
+    load_model,
+    save_model,
+)
+from hrnet_ray.skeletons import Skeleton
+
+PAWS = Skeleton(
+    name="otter",
+    keypoints=("left_paw", "right_paw", "nose"),
+    bones=(("left_paw", "nose"),),
+    oks_sigmas=(0.05, 0.05, 0.025),
+    other_oks_sigmas={"strict": (0.01, 0.01, 0.01)},
+    upper_body=(2,),
+)
+SPEC = ModelSpec(
+    skeleton=PAWS,
+    width=8,
+    modules=(1, 1, 1),
+    blocks=1,
+    stem=8,
+    input_hw=(96, 64),
+    padding=1.25,
+    sigma=1.5,
+    decode="dark",
+    flip_test=True,
+    shift_heatmap=False,
+    trained_on="otters (0123456789ab)",
+    scores={"OKS_AP": 0.87654, "EPE_px": 3.0},
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a model of random weights."""
+    torch.manual_seed(4)
+    save_model(tmp_path / "model", SPEC.build(), SPEC)
+    return tmp_path / "model"
+
+
+def refusal(folder: Path) -> DataError:
+    with pytest.raises(DataError) as refused:
+        load_model(folder)
+    return refused.value
+
+
+def test_what_is_saved_comes_back_the_same(folder: Path):
+    torch.manual_seed(4)
+    saved = SPEC.build().state_dict()
+
+    model, spec = load_model(folder)
+
+    assert spec == SPEC
+    assert not model.training
+    loaded = model.state_dict()
+    assert loaded.keys() == saved.keys()
+    assert all(torch.equal(weight, saved[name]) for name, weight in loaded.items())
+
+
+def test_a_model_in_channels_last_order_is_saved_as_the_same_weights(folder: Path, tmp_path: Path):
+    model, spec = load_model(folder)
+    assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+
+    save_model(tmp_path / "again", model, spec)
+
+    for name in (WEIGHTS, CONFIG, CARD):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_folder_holds_three_files_and_a_second_model_takes_their_place(folder: Path):
+    torch.manual_seed(5)
+    better = replace(SPEC, scores={"OKS_AP": 0.9})
+
+    save_model(folder, better.build(), better)
+
+    assert sorted(path.name for path in folder.iterdir()) == [CARD, CONFIG, WEIGHTS]
+    assert load_model(folder)[1] == better
+
+
+def test_the_card_holds_scores_keypoints_size_and_data(folder: Path):
+    card = (folder / CARD).read_text()
+
+    assert card.startswith("# HRNet-W8 for otter\n\n3 keypoints from crops of 64 x 96 pixels.\n")
+    assert "| OKS_AP | 0.8765 |\n| EPE_px | 3.0000 |\n" in card
+    assert "Trained on otters (0123456789ab)." in card
+    assert "Keypoints, in order: left_paw, right_paw, nose." in card
+
+
+def test_weights_that_the_config_was_not_written_for_are_refused(folder: Path):
+    data = bytearray((folder / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (folder / WEIGHTS).write_bytes(data)
+
+    assert str(refusal(folder)) == (
+        "a model that cannot be loaded\n"
+        f"  {folder}: model.safetensors is not the file that config.json was written for\n"
+        "  fix: give a folder with config.json and model.safetensors, "
+        "such as runs/<data set>/<run>/model"
+    )
+
+
+@pytest.mark.parametrize("gone", [WEIGHTS, CONFIG])
+def test_a_half_written_folder_is_refused_by_the_name_of_what_it_lacks(folder: Path, gone: str):
+    (folder / gone).unlink()
+
+    assert refusal(folder).where == (
+        f"{folder}: [Errno 2] No such file or directory: '{folder / gone}'"
+    )
+
+
+@pytest.mark.parametrize("config", ["", "[]", "null", '{"sha256": 3}', "{"])
+def test_a_config_that_is_no_config_is_refused(folder: Path, config: str):
+    (folder / CONFIG).write_text(config)
+
+    assert refusal(folder).what == "a model that cannot be loaded"
+
+
+@pytest.mark.parametrize("changed", [{"width": 16}, {"skeleton": "otter"}, {"blocks": "many"}])
+def test_a_config_that_does_not_fit_its_weights_is_refused(folder: Path, changed: dict):
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | changed))
+
+    assert refusal(folder).exit_code == 3
+
+
+def test_a_config_that_lacks_an_entry_is_refused_by_its_name(folder: Path):
+    config = json.loads((folder / CONFIG).read_text())
+    del config["sha256"]
+    (folder / CONFIG).write_text(json.dumps(config))
+
+    assert refusal(folder).where == f"{folder}: no entry 'sha256'"
+
+
+def test_a_full_disk_leaves_the_model_that_was_there(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name.startswith(CONFIG):
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    better = replace(SPEC, scores={"OKS_AP": 0.9})
+
+    with pytest.raises(OSError, match="No space left"):
+        save_model(folder, better.build(), better)
+
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

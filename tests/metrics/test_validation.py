@@ -1,0 +1,217 @@
+"""Figures that a run is judged by: of all rows, each once, whoever predicted them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hrnet_ray.errors import DataError
+from hrnet_ray.metrics.predictions import Predictions, instance_scores
+from hrnet_ray.metrics.validation import coco_results, coco_truth, curve, main_metric, score
+from hrnet_ray.skeletons import ATRW, MPII, Skeleton
+
+Truth = dict[str, np.ndarray]
+
+PAW = Skeleton(name="paw", keypoints=("left_toe", "right_toe"))
+
+
+def truth_of(skeleton: Skeleton, *ids: int, head_size: float = float("nan")) -> Truth:
+    """Poses all over a box of 200 x 100 pixels, one to a picture."""
+    count, rng = len(ids), np.random.default_rng(2)
+    return {
+        "id": np.array(ids),
+        "image_id": np.array(ids) + 100,
+        "category_id": np.full(count, 1),
+        "box_xywh": np.tile([30.0, 40.0, 200.0, 100.0], (count, 1)),
+        "area": np.full(count, 20_000.0),
+        "head_size": np.full(count, head_size),
+        "image_xy": rng.uniform((30, 40), (230, 140), (count, len(skeleton), 2)),
+        "visible": np.ones((count, len(skeleton)), bool),
+    }
+
+
+def perfect(truth: Truth) -> Predictions:
+    return Predictions(
+        torch.tensor(truth["id"]),
+        torch.tensor(truth["image_xy"], dtype=torch.float32),
+        torch.full(truth["visible"].shape, 0.75),
+    )
+
+
+def test_perfect_predictions_score_one_also_for_the_id_zero():
+    truth = truth_of(ATRW, 0, 1, 2, 3, 4)
+
+    scores = score(perfect(truth), truth, ATRW)
+
+    assert scores.main == "OKS_AP"
+    assert scores.value == pytest.approx(1.0, abs=1e-9)
+    assert scores.summary["OKS_AP_mmpose"] == pytest.approx(1.0, abs=1e-9)
+    assert scores.summary["EPE_px"] < 1e-4
+    assert scores.per_keypoint == pytest.approx(dict.fromkeys(ATRW.keypoints, 1.0), abs=1e-6)
+
+
+@pytest.mark.parametrize(("skeleton", "head_size"), [(ATRW, float("nan")), (MPII, 20.0)])
+def test_the_curve_is_what_the_main_figure_is_a_part_of(skeleton: Skeleton, head_size: float):
+    truth = truth_of(skeleton, *range(8), head_size=head_size)
+    found = perfect(truth)
+    off = torch.linspace(0, 30, 8)[:, None, None]
+    found = replace(found, image_xy=found.image_xy + off)
+
+    line = curve(found, truth, skeleton)
+    main = score(found, truth, skeleton).value
+
+    values = [value for _, value in line]
+    assert 0.1 < main < 0.9
+    assert main == pytest.approx(dict(line)[0.5] if head_size > 0 else np.mean(values))
+    assert values == sorted(values, reverse=not head_size > 0)
+
+
+def test_the_order_of_rows_does_not_matter():
+    truth = truth_of(ATRW, 3, 0, 2)
+    found = perfect(truth)
+    found.image_xy[0] += 12.0  # row 3
+    turned = Predictions(found.ids.flip(0), found.image_xy.flip(0), found.scores.flip(0))
+    ordered = {name: column[[1, 2, 0]] for name, column in truth.items()}
+
+    assert score(turned, truth, ATRW) == score(found, ordered, ATRW)
+    assert score(found, truth, ATRW).summary["EPE_px"] == pytest.approx(288**0.5 / 3, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([4, 7], "2 predictions for 3 validation rows\n  row ids missing: 9"),
+        ([4, 7, 9, 9], "4 predictions for 3 validation rows\n  row ids more than once: 9"),
+        (
+            [4, 4, 8],
+            "3 predictions for 3 validation rows\n"
+            "  row ids missing: 7, 9; unknown: 8; more than once: 4",
+        ),
+    ],
+)
+def test_rows_that_are_missing_strange_or_doubled_are_refused(ids: list[int], said: str):
+    truth = truth_of(PAW, 4, 7, 9)
+    found = Predictions(torch.tensor(ids), torch.zeros(len(ids), 2, 2), torch.ones(len(ids), 2))
+
+    with pytest.raises(DataError) as refused:
+        score(found, truth, PAW)
+
+    assert str(refused.value) == (
+        f"{said}\n"
+        "  fix: this is a fault of the pipeline or of ids that repeat: prepare the data set again"
+    )
+
+
+def test_a_truth_with_one_id_twice_is_refused():
+    truth = truth_of(PAW, 4, 4)
+
+    with pytest.raises(DataError, match="more than once: 4"):
+        score(perfect(truth), truth, PAW)
+
+
+def test_pckh_leaves_rows_without_a_head_out_and_counts_them():
+    truth = truth_of(MPII, 0, 1, 2, head_size=50.0)
+    truth["head_size"][1] = np.nan
+    found = perfect(truth)
+    found.image_xy[1] += 400.0  # nothing to measure this by
+    found.image_xy[0, 0, 0] += 0.105 * 50  # the right ankle, of 2 x 14 keypoints in the mean
+
+    scores = score(found, truth, MPII)
+
+    assert scores.main == "PCKh_0.5"
+    assert scores.value == 1.0
+    assert scores.summary["PCKh_0.11_legacy"] == 1.0
+    assert scores.summary["PCKh_0.1"] == pytest.approx(27 / 28)
+    assert scores.summary["rows_without_head"] == 1.0
+    assert scores.per_keypoint["right_ankle"] == 1.0
+
+
+def test_a_hidden_keypoint_costs_nothing():
+    truth = truth_of(MPII, 0, 1, head_size=50.0)
+    truth["visible"][0, 5] = False
+    found = perfect(truth)
+    found.image_xy[0, 5] += 999.0
+
+    scores = score(found, truth, MPII)
+
+    assert scores.summary["PCKh_0.1"] == 1.0
+    assert scores.summary["EPE_px"] < 1e-4
+
+
+def test_pckh_decides_where_any_head_was_measured_and_oks_elsewhere():
+    truth = truth_of(MPII, 0, 1)
+    assert main_metric(truth) == "OKS_AP"
+
+    truth["head_size"][1] = 40.0
+
+    assert main_metric(truth) == "PCKh_0.5"
+
+
+def test_a_pose_scores_the_mean_of_its_confident_keypoints():
+    found = Predictions(
+        torch.arange(3),
+        torch.zeros(3, 3, 2),
+        torch.tensor([[0.5, 0.25, 0.125], [0.125, 0.0, 0.125], [1.0, 0.5, 0.75]]),
+    )
+
+    assert instance_scores(found).tolist() == [0.375, 0.0, 0.75]
+
+
+def test_results_are_in_the_form_that_coco_reads():
+    truth = truth_of(PAW, 8, 5)
+    truth["category_id"] = np.array([1, 3])
+    found = Predictions(
+        torch.tensor([5, 8]),
+        torch.tensor([[[1.5, 2.0], [3.0, 4.5]], [[5.0, 6.0], [7.0, 8.0]]]),
+        torch.tensor([[0.5, 0.25], [0.125, 0.75]]),
+    )
+
+    assert coco_results(found, truth) == [
+        {
+            "image_id": 105,
+            "category_id": 3,
+            "keypoints": [1.5, 2.0, 0.5, 3.0, 4.5, 0.25],
+            "score": 0.375,
+        },
+        {
+            "image_id": 108,
+            "category_id": 1,
+            "keypoints": [5.0, 6.0, 0.125, 7.0, 8.0, 0.75],
+            "score": 0.75,
+        },
+    ]
+
+
+def test_the_truth_is_a_coco_document_that_hides_what_is_hidden():
+    truth = truth_of(PAW, 0, 5)
+    truth["image_id"][:] = 7
+    truth["visible"][1, 0] = False
+    truth["image_xy"][1] = [[0.0, 0.0], [60.0, 70.5]]
+
+    document = coco_truth(truth)
+
+    assert document["images"] == [{"id": 7}]
+    assert document["categories"] == [{"id": 1}]
+    assert document["annotations"][1] == {
+        "id": 5,
+        "image_id": 7,
+        "category_id": 1,
+        "bbox": [30.0, 40.0, 200.0, 100.0],
+        "area": 20_000.0,
+        "iscrowd": 0,
+        "keypoints": [0.0, 0.0, 0.0, 60.0, 70.5, 2.0],
+        "num_keypoints": 1,
+    }
+
+
+def test_every_other_set_of_sigmas_is_reported_beside_and_never_instead():
+    strict = replace(PAW, oks_sigmas=(0.1, 0.1), other_oks_sigmas={"strict": (0.001, 0.001)})
+    truth = truth_of(PAW, 0, 1)
+    found = perfect(truth)
+    found.image_xy[..., 0] += 5.0
+
+    scores = score(found, truth, strict)
+
+    assert scores.value == pytest.approx(1.0, abs=1e-9)
+    assert scores.summary["OKS_AP_strict"] == 0.0

@@ -1,0 +1,352 @@
+"""Weights: every writer's names are understood, and what did not fit is named."""
+
+import datetime
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hrnet_ray.errors import DataError
+from hrnet_ray.models import HRNet
+from hrnet_ray.models.pretrained import WeightsReport, load_weights
+
+HEAD = ["final_layer.weight", "final_layer.bias"]
+
+
+def _mmpose(head: str) -> Any:
+    def rename(name: str) -> str:
+        return f"{head}.{name}" if name in HEAD else f"backbone.{name}"
+
+    return rename
+
+
+WRITERS = {
+    "plain": lambda weights: weights,
+    "published checkpoint.pth": lambda weights: {
+        "epoch": 210,
+        "model": "pose_hrnet",
+        "state_dict": {f"module.{name}": tensor for name, tensor in weights.items()},
+        "best_state_dict": weights,
+        "perf": np.float64(90.3),
+        "optimizer": {"state": {}, "param_groups": [{"lr": np.float32(1e-5)}]},
+    },
+    "mmpose 0.x": lambda weights: {
+        "meta": {"mmpose_version": "0.29.0"},
+        "state_dict": {_mmpose("keypoint_head")(name): w for name, w in weights.items()},
+    },
+    "mmpose 1.x": lambda weights: {
+        "state_dict": OrderedDict((_mmpose("head")(name), w) for name, w in weights.items())
+    },
+    "under model": lambda weights: {"model": weights, "epoch": 3},
+    "Lightning": lambda weights: {
+        "pytorch-lightning_version": "2.4.0",
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "state_dict": {f"model.{name}": tensor for name, tensor in weights.items()},
+    },
+    "our own checkpoint": lambda weights: {
+        "model": weights,
+        "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": []},
+        "scheduler": {"last_epoch": 7},
+        "progress": {"epoch": 1, "best": float("-inf"), "best_epoch": -1},
+        "also": {},
+    },
+    "compiled under DDP": lambda weights: {f"module._orig_mod.{k}": w for k, w in weights.items()},
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_every_writers_file_loads_whole(writer: str, tmp_path: Path):
+    source, model = _net(seed=1), _net(seed=2)
+    torch.save(WRITERS[writer](source.state_dict()), tmp_path / "weights.pth")
+
+    report = load_weights(model, tmp_path / "weights.pth")
+
+    assert report.matched == list(model.state_dict())
+    assert report.missing == report.unexpected == report.mismatched == []
+    assert _equal(model, source)
+
+
+def test_safetensors_load_whole(tmp_path: Path):
+    source, model = _net(seed=1), _net(seed=2)
+    save_file(source.state_dict(), tmp_path / "model.safetensors")
+
+    report = load_weights(model, str(tmp_path / "model.safetensors"))
+
+    assert len(report.matched) == len(model.state_dict())
+    assert _equal(model, source)
+
+
+def test_a_file_in_the_old_format_before_zip_loads(tmp_path: Path):
+    source, model = _net(seed=1), _net(seed=2)
+    content = {"state_dict": source.state_dict(), "perf": np.float64(0.9)}
+    torch.save(content, tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)
+
+    load_weights(model, tmp_path / "old.pth.tar")
+
+    assert _equal(model, source)
+
+
+def test_a_number_pickled_by_numpy_1_is_read(tmp_path: Path):
+    source, model = _net(seed=1), _net(seed=2)
+    content = {"state_dict": source.state_dict(), "perf": np.float64(0.9)}
+    torch.save(content, tmp_path / "new.pth", _use_new_zipfile_serialization=False)
+    renamed = (tmp_path / "new.pth").read_bytes()
+    renamed = renamed.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+    (tmp_path / "old.pth").write_bytes(renamed)
+
+    load_weights(model, tmp_path / "old.pth")
+
+    assert b"numpy.core.multiarray" in renamed
+    assert _equal(model, source)
+
+
+CLASSIFIERS = {
+    "published ImageNet": lambda body, rest: body | rest,
+    "timm": lambda body, rest: body | rest,  # it kept the published names
+    "mmpretrain": lambda body, rest: {
+        "meta": {},
+        "state_dict": {f"backbone.{name}": w for name, w in (body | rest).items()},
+    },
+}
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+@pytest.mark.parametrize("writer", CLASSIFIERS)
+def test_an_imagenet_classifier_gives_its_body_and_leaves_the_head(
+    writer: str, ending: str, tmp_path: Path
+):
+    source, model = _net(seed=1), _net(seed=2)
+    leftovers = {
+        "incre_modules.0.0.conv1.weight": torch.zeros(2, 2, 1, 1),
+        "downsamp_modules.0.0.weight": torch.zeros(2, 2, 3, 3),
+        "final_layer.0.weight": torch.zeros(2, 2, 1, 1),
+        "classifier.weight": torch.zeros(1000, 2),
+        "stage4.2.fuse_layers.1.0.0.0.weight": torch.zeros(2, 2, 3, 3),
+    }
+    body = {name: w for name, w in source.state_dict().items() if name not in HEAD}
+    content = CLASSIFIERS[writer](body, leftovers)
+    path = tmp_path / f"imagenet.{ending}"
+    if ending == "pth":
+        torch.save(content, path)
+    else:
+        save_file(content.get("state_dict", content), path)
+    head_before = model.final_layer.weight.clone()
+
+    report = load_weights(model, path)
+
+    assert report.matched == list(body)
+    assert report.missing == HEAD
+    assert sorted(report.unexpected) == sorted(leftovers)
+    assert torch.equal(model.final_layer.weight, head_before)
+    assert torch.equal(model.conv1.weight, source.conv1.weight)
+
+
+@pytest.mark.parametrize(("share", "fits"), [(0.89, False), (0.92, True)])
+def test_nine_of_ten_tensors_of_the_body_must_fit(share: float, fits: bool, tmp_path: Path):
+    source, model = _net(seed=1), _net(seed=2)
+    state = source.state_dict()
+    body = [n for n in state if n not in HEAD and not n.endswith("num_batches_tracked")]
+    kept = body[: round(share * len(body))]
+    torch.save({name: state[name] for name in kept}, tmp_path / "part.pth")
+
+    if fits:
+        assert load_weights(model, tmp_path / "part.pth").matched == kept
+    else:
+        with pytest.raises(DataError, match=f"fit only {len(kept):,} of the {len(body):,} tensors"):
+            load_weights(model, tmp_path / "part.pth")
+        assert load_weights(model, tmp_path / "part.pth", partial=True).matched == kept
+
+
+def test_names_that_are_no_names_are_no_weights(tmp_path: Path):
+    torch.save({0: torch.zeros(2), (1, 2): torch.zeros(2)}, tmp_path / "numbered.pth")
+
+    with pytest.raises(DataError, match="this file holds no weights"):
+        load_weights(_net(seed=1), tmp_path / "numbered.pth")
+
+
+def test_another_number_of_keypoints_starts_the_head_afresh_and_says_so(tmp_path: Path):
+    source, model = _net(seed=1, keypoints=17), _net(seed=2, keypoints=5)
+    torch.save(source.state_dict(), tmp_path / "coco.pth")
+
+    report = load_weights(model, tmp_path / "coco.pth")
+
+    assert report.mismatched == HEAD
+    assert model.final_layer.bias is not None
+    assert model.final_layer.bias.eq(0).all()
+    assert 0 < model.final_layer.weight.std() < 0.01  # it was about 1
+    assert str(report) == (
+        f"{tmp_path}/coco.pth: {len(report.matched):,} of {len(report.matched) + 2:,} tensors "
+        "loaded; 2 (final_layer.weight, final_layer.bias) of another shape, head initialised afresh"
+    )
+
+
+def test_another_width_is_refused_by_name_and_the_model_stays_as_it_was(tmp_path: Path):
+    wider, model = _net(seed=1, width=16), _net(seed=2)
+    torch.save(wider.state_dict(), tmp_path / "w16.pth")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    with pytest.raises(DataError) as refused:
+        load_weights(model, tmp_path / "w16.pth")
+
+    assert "fit only" in refused.value.what
+    assert refused.value.where.startswith(f"{tmp_path}/w16.pth: transition1.0.0.weight is ")
+    assert "16 x 64 x 3 x 3, wanted 8 x 64 x 3 x 3" in refused.value.where
+    assert refused.value.where.count("wanted") == 5
+    assert "partial=True" in refused.value.fix
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_partial_loads_what_fits_of_another_width(tmp_path: Path):
+    wider, model = _net(seed=1, width=16), _net(seed=2)
+    torch.save(wider.state_dict(), tmp_path / "w16.pth")
+
+    report = load_weights(model, tmp_path / "w16.pth", partial=True)
+
+    assert "layer1.0.conv1.weight" in report.matched
+    assert "stage4.0.branches.0.0.conv1.weight" in report.mismatched
+    assert torch.equal(model.layer1[0].conv1.weight, wider.layer1[0].conv1.weight)
+
+
+def test_the_wrong_net_is_refused_even_though_no_shape_differs(tmp_path: Path):
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pth")
+
+    with pytest.raises(DataError, match=r"fit only 0 of the \d+ tensors") as refused:
+        load_weights(_net(seed=1), tmp_path / "other.pth")
+
+    assert "conv1.weight is missing" in refused.value.where
+
+
+def test_files_without_batch_counters_load_without_a_complaint(tmp_path: Path):
+    source, model = _net(seed=1), _net(seed=2)
+    old = {k: w for k, w in source.state_dict().items() if not k.endswith("num_batches_tracked")}
+    torch.save(old, tmp_path / "old.pth")
+
+    report = load_weights(model, tmp_path / "old.pth")
+
+    assert report.matched == list(old)
+    assert all(name.endswith("num_batches_tracked") for name in report.missing)
+
+
+def test_a_missing_file_is_named(tmp_path: Path):
+    with pytest.raises(DataError, match="there is no such weight file") as refused:
+        load_weights(_net(seed=1), tmp_path / "gone.pth")
+
+    assert refused.value.where == str(tmp_path / "gone.pth")
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x80\x02garbage", b"PK\x03\x04"])
+def test_garbage_is_refused_in_three_parts(name: str, content: bytes, tmp_path: Path):
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(DataError) as refused:
+        load_weights(_net(seed=1), tmp_path / name)
+
+    assert refused.value.where.startswith(str(tmp_path / name))
+    assert ".safetensors" in refused.value.fix
+
+
+@pytest.mark.parametrize("ending", ["pth", "safetensors"])
+def test_a_file_that_was_cut_off_is_refused(ending: str, tmp_path: Path):
+    path = tmp_path / f"cut.{ending}"
+    write = save_file if ending == "safetensors" else torch.save
+    write(_net(seed=1).state_dict(), path)
+    path.write_bytes(path.read_bytes()[:-5000])
+
+    with pytest.raises(DataError, match="can be read safely"):
+        load_weights(_net(seed=1), path)
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"lr": 0.1}}])
+def test_a_file_without_weights_is_refused(content: Any, tmp_path: Path):
+    torch.save(content, tmp_path / "empty.pth")
+
+    with pytest.raises(DataError, match="holds no weights"):
+        load_weights(_net(seed=1), tmp_path / "empty.pth")
+
+
+class _Trap:
+    """What an attacker puts into a pickle: reading it would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path):
+    trap = {"state_dict": _net(seed=1).state_dict(), "meta": _Trap(tmp_path / "sprung")}
+    torch.save(trap, tmp_path / "trap.pth")
+    (tmp_path / "raw.pth").write_bytes(pickle.dumps(trap["meta"], protocol=2))
+
+    for name in ("trap.pth", "raw.pth"):
+        with pytest.raises(DataError, match="can be read safely"):
+            load_weights(_net(seed=1), tmp_path / name)
+
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_object_that_is_not_allowed_is_refused(tmp_path: Path):
+    torch.save({"state_dict": {}, "saved": datetime.date(2020, 1, 1)}, tmp_path / "dated.pth")
+
+    with pytest.raises(DataError, match="can be read safely") as refused:
+        load_weights(_net(seed=1), tmp_path / "dated.pth")
+
+    assert "datetime.date" in refused.value.where
+    assert "weights_only" not in str(refused.value)  # torch's advice to switch the safety off
+
+
+def test_half_precision_files_load_into_a_single_precision_net(tmp_path: Path):
+    source, model = _net(seed=1), _net(seed=2)
+    save_file(source.half().state_dict(), tmp_path / "half.safetensors")
+
+    load_weights(model, tmp_path / "half.safetensors")
+
+    assert model.conv1.weight.dtype == torch.float32
+    assert torch.equal(model.conv1.weight, source.conv1.weight.float())
+
+
+def test_the_summary_counts_what_is_left_on_either_side():
+    report = WeightsReport("w.pth", ["a", "b"], ["c"], ["d", "e", "f"], [])
+
+    assert str(report) == (
+        "w.pth: 2 of 3 tensors loaded; 1 (c) not in the file; 3 (d, e and 1 more) not in the model"
+    )
+
+
+def _net(*, seed: int, width: int = 8, keypoints: int = 5) -> HRNet:
+    """A small net whose every tensor is random, batch statistics too."""
+    net = HRNet(width, keypoints, modules=(1, 1, 1), blocks=1, stem=16)
+    chance = torch.Generator().manual_seed(seed)
+    for tensor in net.state_dict().values():
+        noise: Tensor = torch.rand(tensor.shape, generator=chance) * 100
+        tensor.copy_(noise)
+    return net
+
+
+def _equal(left: HRNet, right: HRNet) -> bool:
+    pairs = zip(left.state_dict().values(), right.state_dict().values(), strict=True)
+    return all(torch.equal(one, other) for one, other in pairs)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_file_of_two_nets_is_refused(same: bool, tmp_path: Path):
+    model = _net(seed=0)
+    weights = model.state_dict()
+    average = {name: weight + (not same) for name, weight in weights.items()}
+    both = {f"module.{name}": weight for name, weight in average.items()}
+    both |= {f"model.{name}": weight for name, weight in weights.items()}
+    torch.save(both, tmp_path / "two.pth")
+
+    if same:
+        assert len(load_weights(model, tmp_path / "two.pth").matched) == len(weights)
+        return
+    with pytest.raises(DataError, match="a file of two nets"):
+        load_weights(model, tmp_path / "two.pth")

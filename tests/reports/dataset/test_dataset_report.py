@@ -1,0 +1,362 @@
+import csv
+import json
+import math
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from hrnet_ray.data.batch import CanvasBatch, Recipe, augmented
+from hrnet_ray.data.dataset_preparation import Source, prepare
+from hrnet_ray.data.formats.coco import read_coco
+from hrnet_ray.data.images import codec
+from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.data.synthetic.datasets import write_tigers
+from hrnet_ray.errors import DataError
+from hrnet_ray.pose.augmentation import Augmentation
+from hrnet_ray.reports.dataset.augmented_samples import crops_to_look_at, warp_captions
+from hrnet_ray.reports.dataset.dataset_report import write_report
+from hrnet_ray.reports.dataset.issues import Kind, Spot
+from hrnet_ray.reports.dataset.sample_grids import read_rows, read_samples, suspect_tiles
+from hrnet_ray.reports.dataset.statistics import SkippedItem, count
+from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.visualization.drawing import LEFT, RIGHT, moved
+from tests.reports.dataset.cats import ANSI, FORMULA, HOSTILE, write_cats
+from tests.reports.html_pages import WATCH, Elements, browse
+
+INPUT_HW = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return write_cats(tmp_path_factory.mktemp("raw"))
+
+
+def recipe_of(manifest: Manifest, **changes) -> Recipe:
+    return Recipe(
+        skeleton=manifest.skeleton,
+        input_hw=INPUT_HW,
+        padding=1.25,
+        augmentation=Augmentation(**changes),
+        seed=0,
+    )
+
+
+@pytest.fixture(scope="module")
+def report(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("report")
+    return write_report(manifest, out, recipe=recipe_of(manifest), sigma=2.0)
+
+
+def test_what_was_read_is_what_is_used_and_what_was_skipped_by_reason(manifest: Manifest):
+    train = count(manifest).splits["train"]
+
+    assert (train.read, train.used, train.pictures) == (6, 4, 4)
+    assert train.reasons == {"crowd": 1, "no keypoints": 1}
+    assert train.skipped[0] == SkippedItem(f"annotation 13 ({FORMULA})", "crowd", "")
+
+
+def test_visible_keypoints_are_counted_by_name_and_by_pose(manifest: Manifest):
+    splits = count(manifest).splits
+
+    assert splits["train"].shown == {"=nose()": 4, "left_paw": 4, "right_paw": 4, "tail": 2}
+    assert splits["val"].shown == {"=nose()": 1, "left_paw": 1, "right_paw": 1, "tail": 0}
+    assert splits["train"].points == 14
+    assert splits["train"].per_pose == {"0": 0, "1": 0, "2": 0, "3": 2, "4": 2}
+
+
+def test_what_deserves_a_look_is_named(manifest: Manifest):
+    train = count(manifest).splits["train"].findings
+
+    assert train[Kind.OUTSIDE_BOX] == [
+        Spot(2, f"{FORMULA} #12", "left_paw by 4 px", (1,)),
+        Spot(1, f"{HOSTILE} #11", "right_paw by 2 px", (2,)),
+    ]
+    assert train[Kind.OUTSIDE_PICTURE] == [Spot(2, f"{FORMULA} #12", "left_paw by 2 px", (1,))]
+    assert train[Kind.FEW] == [Spot(1, f"{HOSTILE} #11"), Spot(2, f"{FORMULA} #12")]
+    assert train[Kind.UNREADABLE] == []
+
+
+def test_a_renamed_copy_in_the_other_split_is_found(manifest: Manifest):
+    splits = count(manifest).splits
+
+    assert splits["val"].findings[Kind.IN_BOTH] == [
+        Spot(0, "copy.jpg", f"in train as {FORMULA}", (), ("train", 2))
+    ]
+    assert splits["val"].findings[Kind.LIKE_OTHER] == []  # it is the same one
+
+
+def test_boxes_fall_into_their_bins(manifest: Manifest):
+    train = count(manifest).splits["train"]  # 59 x 39, 29 x 59, 38 x 38, 59 x 39
+
+    assert {span: n for span, n in train.box_px.items() if n} == {"32 to 64": 4}
+    assert {span: n for span, n in train.aspect.items() if n} == {
+        "0.4 to 0.6": 1,
+        "0.8 to 1.25": 1,
+        "1.25 to 1.67": 2,
+    }
+
+
+def test_a_split_without_rows_is_refused(manifest: Manifest):
+    empty = replace(manifest.splits["val"], rows=0, read=2, skipped=2, shards=[])
+
+    with pytest.raises(DataError) as caught:
+        count(replace(manifest, splits=manifest.splits | {"val": empty}))
+
+    assert str(caught.value) == (
+        "no instance in val: 2 read, 2 skipped\n"
+        f"  {manifest.root}/skipped.csv\n"
+        "  fix: its third column says why; correct the annotations and prepare them again"
+    )
+
+
+def test_files_that_do_not_add_up_are_refused(manifest: Manifest):
+    more = replace(manifest.splits["train"], read=7)
+
+    with pytest.raises(DataError, match=r"^train: 7 read, but 4 used \+ 2 skipped\n"):
+        count(replace(manifest, splits=manifest.splits | {"train": more}))
+
+
+def test_a_list_of_skipped_items_that_is_none_is_refused(manifest: Manifest, tmp_path: Path):
+    shutil.copytree(manifest.root, tmp_path / "data")
+    (tmp_path / "data" / "skipped.csv").write_text("a,b\n1,2\n")
+
+    with pytest.raises(DataError, match="a list of skipped instances that cannot be read"):
+        count(replace(manifest, root=tmp_path / "data"))
+
+
+def test_the_report_is_a_page_with_its_sheets_and_tables(report: Path):
+    assert report.name == "check.html"
+    assert sorted(path.name for path in report.parent.iterdir()) == [
+        "check.html",
+        "counts.csv",
+        "samples.png",
+        "samples_augmented.png",
+        "skipped.csv",
+        "suspects.csv",
+        "suspects.png",
+    ]
+
+
+def cells(path: Path) -> list[list[str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file))
+
+
+def test_the_tables_hold_all_and_no_formula(report: Path):
+    counts, suspects, skipped = (
+        cells(report.parent / f"{name}.csv") for name in ("counts", "suspects", "skipped")
+    )
+
+    assert counts[0] == ["split", "what", "which", "count"]
+    assert ["train", "instances", "read", "6"] in counts
+    assert ["train", "skipped", "crowd", "1"] in counts
+    assert ["train", "visible", "'=nose()", "4"] in counts
+    assert ["val", "worth a look", "pictures that are in another split, too", "1"] in counts
+    assert ["train", str(Kind.OUTSIDE_BOX), f"'{FORMULA} #12", "left_paw by 4 px"] in suspects
+    assert ["train", f"annotation 13 ({FORMULA})", "crowd", ""] in skipped
+    every = [cell for table in (counts, suspects, skipped) for line in table for cell in line]
+    assert not [cell for cell in every if cell.startswith(("=", "+", "-", "@"))]
+    assert not [cell for cell in every if "\n" in cell or "\x1b" in cell]
+
+
+def test_the_page_shows_the_sums_and_escapes_every_name(report: Path):
+    page = Elements(report.read_text(encoding="utf-8"))
+
+    assert "6 read = 4 used + 2 skipped" in page.text
+    assert "annotation 13 (=bill().jpg)" in page.text
+    assert "<b>cats</b>" in page.text
+    assert f"{HOSTILE} #11: right_paw by 2 px" in page.text
+    assert r"\x1b[31mred\nline.jpg #15" in page.text
+    assert "\x1b" not in page.text
+    assert {"script", "b", "iframe", "object", "form", "link"}.isdisjoint(page.tags)
+    assert not [name for name in page.attributes if name.startswith("on")]
+
+
+def test_the_page_needs_nothing_from_elsewhere(report: Path):
+    text = report.read_text(encoding="utf-8")
+    links = Elements(text).links
+
+    files = {"counts.csv", "suspects.csv", "skipped.csv"}
+    assert {link for link in links if not link.startswith("data:image/jpeg;base64,")} == files
+    assert all((report.parent / file).is_file() for file in files)
+    assert "default-src 'none'" in text
+
+
+def test_every_kind_of_suspect_has_a_tile_that_says_why(manifest: Manifest):
+    captions = [tile.caption for tile in suspect_tiles(manifest, count(manifest))]
+
+    assert captions == [
+        f"train, pictures that are in another split, too: {FORMULA}: in val as copy.jpg",
+        f"train, {Kind.OUTSIDE_PICTURE}: {FORMULA} #12: left_paw by 2 px",
+        f"train, points outside their box: {FORMULA} #12: left_paw by 4 px",
+        f"train, points outside their box: {HOSTILE} #11: right_paw by 2 px",
+        f"train, poses with 3 visible keypoints or fewer: {HOSTILE} #11",
+        "val, poses with 3 visible keypoints or fewer: copy.jpg #20",
+        f"train, poses with 3 visible keypoints or fewer: {FORMULA} #12",
+    ]
+    assert len(suspect_tiles(manifest, count(manifest), most=3)) == 3
+
+
+def test_a_picture_that_rotted_is_named_and_breaks_nothing(manifest: Manifest, tmp_path: Path):
+    data = Path(shutil.copytree(manifest.root, tmp_path / "data"))
+    path = data / "train" / "00000.parquet"
+    table = pq.read_table(path)
+    rotten = pa.array([*table["picture"].to_pylist()[:3], b"junk"], pa.binary())
+    place = table.schema.get_field_index("picture")
+    pq.write_table(table.set_column(place, table.schema.field(place), rotten), path)
+    spoilt = replace(manifest, root=data)
+
+    found = count(spoilt).splits["train"].findings
+    page = write_report(spoilt, tmp_path, recipe=recipe_of(spoilt), sigma=2.0)
+
+    assert found[Kind.UNREADABLE] == [Spot(3, f"{ANSI} #15")]
+    assert "stored pictures that cannot be read" in page.read_text(encoding="utf-8")
+
+
+def test_rows_come_in_the_order_they_are_asked_for(manifest: Manifest):
+    assert read_rows(manifest, "train", [3, 0, 3]).rows["id"].tolist() == [15, 10, 15]
+
+
+def test_a_left_paw_is_drawn_warm_where_it_stands(manifest: Manifest, report: Path):
+    sheet = codec.read(report.parent / "samples.png")
+    samples = read_samples(manifest)  # instance 10 is the first, on a tile of 300 px from (6, 6)
+    height, width = samples.stored_hw[0]
+    zoom = 300 / max(height, width)
+    paws = moved(samples.rows["canvas_from_image"][0], np.array([[40.0, 50], [70, 40]]))
+
+    x, y = np.rint(6 + zoom * paws + (300 - zoom * np.array([width, height])) / 2).astype(int).T
+
+    assert tuple(sheet[y[0], x[0]]) == LEFT
+    assert tuple(sheet[y[1], x[1]]) == RIGHT
+
+
+def test_samples_stand_at_equal_distances(manifest: Manifest):
+    assert read_samples(manifest, most=2).rows["id"].tolist() == [10, 15]
+    assert read_samples(manifest).images == ["plain.jpg", HOSTILE, FORMULA, ANSI]
+
+
+def painted(count: int) -> CanvasBatch:
+    """Canvases with a red square at the left paw and a blue one at the right paw."""
+    image_xy = torch.tensor([[60.0, 50.0], [40.0, 40.0], [80.0, 44.0], [58.0, 70.0]])
+    canvas = torch.zeros(128, 128, 3, dtype=torch.uint8)
+    canvas[36:45, 36:45, 0] = 255
+    canvas[40:49, 76:85, 2] = 255
+    return CanvasBatch(
+        ids=torch.arange(count),
+        canvases=canvas.expand(count, -1, -1, -1),
+        canvas_from_image=torch.eye(3).expand(count, -1, -1),
+        box_xywh=torch.tensor([30.0, 30.0, 60.0, 50.0]).expand(count, -1),
+        image_xy=image_xy.expand(count, -1, -1),
+        visible=torch.ones(count, 4, dtype=torch.bool),
+    )
+
+
+def test_sides_are_exchanged_in_mirrored_crops_and_only_there(manifest: Manifest):
+    batch, recipe = painted(32), recipe_of(manifest)
+    poses = augmented(batch, recipe, epoch=0)
+
+    x, y = poses.crop_xy[:, 1].round().int().T.numpy()
+    at_left_paw = crops_to_look_at(poses)[np.arange(32), y, x]
+    mirrored = ["mirrored" in caption for caption in warp_captions(batch, recipe)]
+
+    assert 8 < sum(mirrored) < 24
+    for pixel, turned in zip(at_left_paw.tolist(), mirrored, strict=True):
+        assert pixel == ([0, 0, 255] if turned else [255, 0, 0])
+
+
+def test_captions_say_what_happened_to_the_points(manifest: Manifest):
+    batch, recipe = painted(32), recipe_of(manifest)
+    crop_xy = augmented(batch, recipe, epoch=0).crop_xy.double()
+    at_rest = augmented(batch, recipe_of(manifest, **STILL), epoch=0).crop_xy.double()
+
+    for at, caption in enumerate(warp_captions(batch, recipe)):
+        mirrored = "mirrored" in caption
+        moved = crop_xy[at, [0, 2, 1, 3]] if mirrored else crop_xy[at]
+        assert caption == f"#{at} " + _caption_of(at_rest[at], moved, mirrored)
+
+
+STILL = {"scale_factor": 0.0, "rotation_share": 0.0, "flip_share": 0.0}
+
+
+def _caption_of(before: torch.Tensor, after: torch.Tensor, mirrored: bool) -> str:
+    """Tell turn and zoom from two edges of the pose, without any matrix of the program's."""
+    (x0, y0), (x1, y1) = before[1] - before[2], after[1] - after[2]
+    turn = math.degrees(math.atan2(y0, -x0 if mirrored else x0) - math.atan2(y1, x1))
+    turn = (turn + 180) % 360 - 180  # y points down: this is counter-clockwise
+    said = f"{turn:+.0f} deg, " if abs(turn) > 1e-3 else ""
+    zoom = math.hypot(x1, y1) / math.hypot(x0, y0)
+    return f"{'mirrored, ' if mirrored else ''}{said}{zoom:.2f}x"
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, tmp_path: Path):
+    shot = tmp_path / "page.png"
+    flags = ("--window-size=1400,2600", f"--screenshot={shot}", "--dump-dom")
+
+    done = browse(chromium, report.as_uri(), tmp_path, *flags)
+
+    assert "CONSOLE" not in done.stderr
+    shown = Elements(done.stdout)
+    assert f"{HOSTILE} #11: right_paw by 2 px" in shown.text
+    assert "6 read = 4 used + 2 skipped" in shown.text
+    assert "script" not in shown.tags
+    page = codec.read(shot).astype(int)
+    assert page[5, 5].tolist() == [251, 250, 248]  # the style sheet's paper
+    warm = (abs(page - np.array(LEFT)).max(-1) < 40).sum()
+    assert warm > 500  # the pictures are there, not only their frames
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("width", "flags", "paper"),
+    [
+        pytest.param(1400, (), "rgb(251, 250, 248)", id="desk"),
+        pytest.param(375, (), "rgb(251, 250, 248)", id="phone"),
+        pytest.param(
+            375,
+            ("--blink-settings=preferredColorScheme=0",),
+            "rgb(23, 24, 26)",
+            id="phone at night",
+        ),
+    ],
+)
+def test_all_pictures_load_and_nothing_is_wider_than_the_screen(
+    chromium: str, report: Path, tmp_path: Path, width: int, flags: tuple[str, ...], paper: str
+):
+    text = report.read_text(encoding="utf-8")
+    # A page of our own looks at the report in a frame, without the rule that forbids scripts there.
+    looked_at = re.sub(r"<meta http-equiv[^>]*>", "", text)
+    watch = tmp_path / "watch.html"
+    watch.write_text(WATCH.format(width=width, page=json.dumps(looked_at).replace("</", "<\\/")))
+
+    done = browse(chromium, watch.as_uri(), tmp_path, *flags, "--dump-dom")
+
+    said = json.loads(re.search(r'<pre id="said">(.*?)</pre>', done.stdout)[1])
+    tiles = text.count("<img ")
+    assert said == {"images": tiles, "loaded": tiles, "wide": 0, "paper": paper}
+    assert tiles == 4 + 4 + 7
+
+
+def test_a_skeleton_without_sides_has_its_page(tmp_path: Path):
+    write_tigers(tmp_path, train=2, val=1, size_hw=(90, 120), per_picture=(1, 1))
+    worm = Skeleton(name="worm", keypoints=("head", "middle", "tail"))
+    sources = {}
+    for split in ("train", "val"):
+        path = tmp_path / "annotations" / f"keypoint_{split}.json"
+        document = json.loads(path.read_text()) | {"categories": []}
+        for annotation in document["annotations"]:
+            annotation["keypoints"] = annotation["keypoints"][:9]
+        path.write_text(json.dumps(document))
+        sources[split] = Source(read_coco(path, skeleton=worm), tmp_path / "images" / split)
+    manifest = prepare(sources, out=tmp_path / "prepared", name="worms")
+
+    page = write_report(manifest, tmp_path / "out", recipe=recipe_of(manifest), sigma=2.0)
+
+    assert "This skeleton has no left and no right." in page.read_text()

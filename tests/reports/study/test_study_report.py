@@ -1,0 +1,190 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hrnet_ray.config import Experiment, flatten
+from hrnet_ray.data.images import codec
+from hrnet_ray.errors import DataError
+from hrnet_ray.reports.study import setting_plots as study_plots, study_report
+from hrnet_ray.reports.study.pareto_front import on_front
+from hrnet_ray.reports.study.trial_results import read_trials
+from tests.reports.html_pages import WATCH, Elements, browse
+from tests.reports.study.studies import HOSTILE, rate_and_sigma, with_latency, write_study
+
+PLOTS = ["cost", "keypoints", "lr_sigma", "parallel", "rungs", "settings"]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    write_study(folder, failed={5: HOSTILE}, name=HOSTILE, keypoints=["nose", HOSTILE, "tail"])
+    crops = folder / "trials" / "01" / "plots" / "fixed16"
+    for epoch in range(24):
+        codec.write(crops / f"epoch_{epoch:04d}.jpg", np.full((40, 60, 3), 200, np.uint8))
+    return study_report.write(folder, defaults=flatten(Experiment()))
+
+
+@pytest.fixture(scope="module")
+def shown(report: Path) -> Elements:
+    return Elements(report.read_text(encoding="utf-8"))
+
+
+def test_the_page_and_its_pictures_are_in_the_study(report: Path):
+    assert report.name == "report.html"
+    assert sorted(path.stem for path in (report.parent / "plots").iterdir()) == PLOTS
+    assert report.stat().st_size < 3_000_000
+
+
+def test_the_top_says_what_won_by_how_much_and_what_it_cost(shown: Elements):
+    for said in (
+        "Trial #01 won with optim.lr 0.000902, heatmap.sigma 1.81: OKS_AP 0.8108.",
+        "the second is #10 with 0.7866",
+        "over the median trial: +0.4797, and +0.0322 after 3 epochs, where all were alike",
+        "2 trained to the end",
+        "9 stopped early",
+        "1 failed",
+        "90 epochs",
+        "31 % of the 288 of all trials at full length",
+        "stopping early spared 177 epochs",
+    ):
+        assert said in shown.text
+
+
+def test_why_nothing_is_said_of_certainty_stands_there(shown: Elements):
+    assert "how sure that is cannot be told, see below" in shown.text
+    assert "Not told: no such folder" in shown.text
+
+
+def test_failed_trials_stand_last_with_their_reason(shown: Elements):
+    reason = r"failed: <script>alert(1)</script> & \x1b[31mred"
+
+    assert reason in shown.text
+    assert shown.text.index(reason) > shown.text.index("stopped early", shown.text.index("All tri"))
+
+
+def test_every_name_is_escaped_and_nothing_runs(shown: Elements):
+    assert {"script", "iframe", "object", "form", "link", "a"}.isdisjoint(shown.tags)
+    assert not [name for name in shown.attributes if name.startswith("on")]
+    assert "\x1b" not in shown.text
+
+
+def test_the_page_needs_nothing_from_elsewhere(report: Path, shown: Elements):
+    starts = {link.split(",")[0] for link in shown.links}
+
+    assert starts == {"data:image/png;base64", "data:image/jpeg;base64"}
+    assert "default-src 'none'" in report.read_text(encoding="utf-8")
+
+
+def test_the_command_trains_the_best_trial(shown: Elements):
+    command = shown.text[shown.text.index("hrnet-ray train") :]
+
+    assert "--heatmap.sigma 1.809360141291611 \\\n" in command
+    assert "--optim.lr 0.0009024902754642899 \\\n" in command
+    assert "--optim.epochs 24" in command
+    assert "--model.width" not in command
+
+
+@pytest.mark.parametrize(
+    ("options", "plots", "said"),
+    [
+        (
+            {"trials": 1, "rungs": ()},
+            ["cost", "rungs"],
+            "One trial has a score: there is nothing to compare it with.",
+        ),
+        (
+            {"trials": 3, "rungs": (), "failed": {1: "a", 3: "b"}},
+            ["cost", "parallel", "rungs"],
+            "Fewer than two trials have scores for their keypoints.",
+        ),
+        (
+            {"draw": lambda rng: {"optim.algorithm": str(rng.choice(["adam", "adamw"]))}},
+            ["cost", "keypoints", "parallel", "rungs", "settings"],
+            "Columns with the best trial first.",
+        ),
+        (
+            {"draw": lambda rng: {"optim.lr": float(rng.uniform(1e-4, 1e-3))}, "rungs": ()},
+            ["cost", "keypoints", "parallel", "rungs", "settings"],
+            "No trial was stopped early.",
+        ),
+    ],
+    ids=["one trial", "one of three", "a choice", "no sigma"],
+)
+def test_what_cannot_be_drawn_is_said(tmp_path: Path, options: dict, plots: list[str], said: str):
+    write_study(tmp_path, keypoints=["nose", "tail"], epochs=10, **{"trials": 6, **options})
+
+    page = study_report.write(tmp_path)
+
+    assert sorted(path.stem for path in (tmp_path / "plots").iterdir()) == plots
+    shown = Elements(page.read_text(encoding="utf-8"))
+    assert said in shown.text
+    assert shown.tags.count("img") == len(plots)
+
+
+def test_a_search_for_quick_models_shows_score_against_speed(tmp_path: Path):
+    def rate_and_width(rng: np.random.Generator) -> dict[str, Any]:
+        return rate_and_sigma(rng) | {"model.width": int(rng.choice([18, 32, 48]))}
+
+    study = with_latency(write_study(tmp_path, trials=6, draw=rate_and_width, keypoints=["nose"]))
+
+    page = study_report.write(study)
+
+    shown = Elements(page.read_text(encoding="utf-8"))
+    assert "Score against speed" in shown.text
+    assert "latency_ms" in shown.text
+    front = [trial.name for _, trial in on_front(read_trials(study))]
+    assert read_trials(study).best.name == front[-1]  # the best one is the slowest of these
+    line = codec.read(tmp_path / "plots" / "speed.png") == (0x00, 0x72, 0xB2)
+    assert line.all(-1).sum() > 100
+
+
+def test_a_plot_of_an_earlier_time_does_not_stay(tmp_path: Path):
+    write_study(tmp_path / "study", trials=1, rungs=())
+    old = tmp_path / "study" / "plots" / "keypoints.png"
+    codec.write(old, np.zeros((4, 4, 3), np.uint8))
+
+    study_report.write(tmp_path / "study")
+
+    assert not old.exists()
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="a list of trials that cannot be read"):
+        study_report.write(tmp_path)
+
+
+@pytest.mark.browser
+def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, tmp_path: Path):
+    shot = tmp_path / "page.png"
+    flags = ("--window-size=1400,2600", f"--screenshot={shot}", "--dump-dom")
+
+    done = browse(chromium, report.as_uri(), tmp_path, *flags)
+
+    assert "CONSOLE" not in done.stderr
+    assert "Trial #01 won with" in Elements(done.stdout).text
+    page = codec.read(shot).astype(int)
+    best = np.array(list(bytes.fromhex(study_plots.BEST[1:])))
+    assert (abs(page - best).max(-1) < 10).sum() > 500  # the pictures are there
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1400, 375])
+def test_all_pictures_load_and_nothing_is_wider_than_the_screen(
+    chromium: str, report: Path, tmp_path: Path, width: int
+):
+    text = report.read_text(encoding="utf-8")
+    # A page of our own looks at the report in a frame, without the rule that forbids scripts there.
+    looked_at = re.sub(r"<meta http-equiv[^>]*>", "", text)
+    watch = tmp_path / "watch.html"
+    watch.write_text(WATCH.format(width=width, page=json.dumps(looked_at).replace("</", "<\\/")))
+
+    done = browse(chromium, watch.as_uri(), tmp_path, "--dump-dom")
+
+    found = re.search(r'<pre id="said">(.*?)</pre>', done.stdout)
+    assert found
+    said = json.loads(found[1])
+    assert (said["images"], said["loaded"], said["wide"]) == (7, 7, 0)

@@ -1,0 +1,57 @@
+"""Passing lines on a terminal, and few lines elsewhere."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from hrnet_ray.runs import progress
+from hrnet_ray.runs.progress import counter, say
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, in its only place."""
+    now = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def test_work_that_somebody_else_sums_up_leaves_no_line(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+):
+    count = counter("clip", ends=False)
+    for done, clock[0] in ((10, 5.0), (30, 15.0), (40, 20.0)):
+        count(done, 40)
+
+    assert capsys.readouterr().out == "clip       30/40  2/s  5 s left\n"
+
+
+def test_where_nobody_knows_how_much_there_is_no_end_is_told(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+):
+    count = counter("clip", ends=False)
+    clock[0] = 15.0
+    count(30, 0)
+    clock[0] = 30.0
+    count(90, 89)
+
+    assert capsys.readouterr().out == "clip       30  2/s\nclip       90  3/s\n"
+
+
+def test_a_line_on_a_terminal_takes_the_place_of_a_passing_one(
+    clock: list[float],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    count = counter("clip", ends=False)
+    clock[0] = 1.0
+
+    count(2, 4)
+    say("skipped a.jpg")
+    count(4, 4)
+
+    assert capsys.readouterr().out == (
+        "\r\x1b[Kclip        2/4  2/s  1 s left\r\x1b[Kskipped a.jpg\n\r\x1b[K"
+    )

@@ -1,0 +1,187 @@
+"""What stands in MLflow: at most 40 params, whose commit, which study; and no secrets anywhere."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from hrnet_ray.cli.prepare import Synthetic, run as prepare
+from hrnet_ray.cli.train import mlflow_command
+from hrnet_ray.config import Cluster, Experiment, flatten
+from hrnet_ray.data.manifest import Manifest, read_manifest
+from hrnet_ray.distributed.training.mlflow_run import MOST_PARAMS, NOT_COMPARED, compared, open_run
+from hrnet_ray.runs.run_dir import git_commit, open_run_folder
+from hrnet_ray.text import without_secrets
+from hrnet_ray.tracking import Board, database_uri
+from tests.tracking.proxy import Proxy
+from tests.tracking.runs import found, train
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def tigers(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """A prepared data set, as small as they come."""
+    out = tmp_path_factory.mktemp("data") / "tigers"
+    prepare(Synthetic(kind="tigers", train=2, val=2, out=out, canvas=96))
+    return read_manifest(out)
+
+
+@pytest.fixture
+def experiment(tigers: Manifest) -> Experiment:
+    """Anything, on these tigers."""
+    base = Experiment()
+    return replace(base, name="first", data=replace(base.data, root=str(tigers.root)))
+
+
+def test_a_run_says_with_what_it_was_made_and_by_whom(
+    experiment: Experiment, tigers: Manifest, storage: Path
+):
+    cluster = Cluster(storage=str(storage))
+    board = Board.open("tigers", storage=storage, tracking_uri=None)
+    study = open_run_folder(experiment, cluster, tigers, searched={"optim.lr": "log(1, 2)"})
+    parent = open_run(board, study, experiment, tigers, kind="study", workers=2)
+    trial = study / "trials" / "01"
+    trial.mkdir(parents=True)
+    settings = flatten(experiment)
+    open_run(
+        board, trial, experiment, tigers, kind="trial", workers=2, parent=parent, params=settings
+    ).finish("FINISHED")
+    parent.finish("FINISHED")
+
+    runs = {run.data.tags["kind"]: run for run in found(database_uri(storage), "tigers")}
+    for run in runs.values():
+        tags = run.data.tags
+        assert tags["study"] == "first"
+        assert tags["git.sha"] == git_commit().rstrip("+")
+        assert tags["git.dirty"] == str(git_commit().endswith("+")).lower()
+        assert tags["data.digest"] == tigers.digest
+        assert tags["hrnet_ray.version"]
+        assert tags["ray.version"]
+        assert tags["user"] == tags["mlflow.user"] != ""
+        assert len(run.data.params) <= MOST_PARAMS
+        assert run.data.params["data.name"] == "tigers"
+        assert run.data.params["cluster.workers"] == "2"
+    assert runs["study"].data.params["optim.lr"] == "log(1, 2)"  # what was searched, not a value
+    assert runs["trial"].data.params["optim.lr"] == "0.001"
+    assert {i.dataset.digest for i in runs["study"].inputs.dataset_inputs} == {tigers.digest[:36]}
+
+
+def test_every_setting_that_is_left_out_is_one_and_stays_in_when_it_is_searched(tmp_path: Path):
+    settings = flatten(Experiment())
+    assert settings.keys() >= NOT_COMPARED
+
+    (tmp_path / "resolved.json").write_text(json.dumps({"drawn": {"model.stem": 8}}))
+
+    assert compared(settings, tmp_path).keys() == settings.keys() - NOT_COMPARED | {"model.stem"}
+
+
+SECRETS = {
+    "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
+    "AWS_SESSION_TOKEN": "FwoGZXIvYXdzE",
+    "HUB_TOKEN": "hf_aBcDeFgH",
+    "STORE_PASSWORD": "correct-horse",
+}
+
+
+def test_secrets_reach_neither_the_runs_nor_their_output_nor_mlflow(
+    experiment: Experiment, tigers: Manifest, proxy: Proxy, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture, server_folder: Path,
+):  # fmt: skip
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    uri = proxy.url.replace("://", "://otter:battery-staple@")
+    monkeypatch.setattr(sys, "argv", ["hrnet-ray", "train", "--cluster.tracking-uri", uri])
+    leaky = " ".join(SECRETS.values()) + f" {uri}"
+    cluster = Cluster(storage=str(tmp_path), tracking_uri=uri)
+    print(mlflow_command(cluster))
+
+    proxy.mode = "fails"
+    folder = open_run_folder(experiment, cluster, tigers)
+    board = Board.open("secret", storage=tmp_path, tracking_uri=uri)
+    run = open_run(
+        board, folder, experiment, tigers, kind="train", workers=1, params={"leak": leaky},
+        tags={"leak": leaky},
+    )  # fmt: skip
+    train(folder, 0)
+    _wait_for_the_warning(caplog)
+    proxy.mode = "good"
+    run.log_summary({}, tags={"error": leaky})
+    run.finish("FAILED")
+
+    (noted,) = found(proxy.url, "secret")
+    assert noted.data.params == {"leak": "*** *** *** *** " + proxy.url, **_always(noted)}
+    assert noted.data.tags["error"] == noted.data.tags["leak"] == noted.data.params["leak"]
+    assert "MLflow cannot be told" in caplog.text
+    said = "".join(capfd.readouterr())
+    assert said.startswith(f"{proxy.url}\n")
+    places = [said.encode(), caplog.text.encode(), *_contents(tmp_path), *_contents(server_folder)]
+    for secret in (*SECRETS.values(), "battery-staple"):
+        assert [place[:200] for place in places if secret.encode() in place] == []
+
+
+def _always(noted) -> dict[str, str]:
+    return {name: noted.data.params[name] for name in ("data.name", "cluster.workers")}
+
+
+def _wait_for_the_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """A request that fails is not enough: MLflow's client tries again by itself."""
+    deadline = time.monotonic() + 60
+    while "MLflow cannot be told" not in caplog.text and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _contents(folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("http://otter:pass@host:5000/x", "http://host:5000/x"),
+        ("http://otter:p@ss@host", "http://host"),
+        ("https://token@host and s3://key:secret@bucket/a", "https://host and s3://bucket/a"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
+        ("postgresql+psycopg2://me:x@db/mlflow", "postgresql+psycopg2://db/mlflow"),
+        ("mail otter@river.org", "mail otter@river.org"),
+        ("the key is swordfish, the region eu-west-1", "the key is ***, the region eu-west-1"),
+        ("a short one: abc", "a short one: abc"),
+    ],
+)
+def test_what_is_nobodys_business_is_taken_out_of_texts(text: str, left: str):
+    environment = {"MY_API_KEY": "swordfish", "AWS_REGION": "eu-west-1", "A_TOKEN": "abc"}
+
+    assert without_secrets(text, environment) == left
+
+
+def test_workers_that_record_epochs_load_no_mlflow():
+    code = (
+        "import sys, hrnet_ray.runs.event_log, hrnet_ray.tracking; print('mlflow' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.stdout == "False\n", done.stderr
+
+
+def test_pictures_of_the_worst_crops_have_their_own_slider(
+    experiment: Experiment, tigers: Manifest, storage: Path
+):
+    board = Board.open("worst", storage=storage, tracking_uri=None)
+    folder = open_run_folder(experiment, Cluster(storage=str(storage)), tigers)
+    run = open_run(board, folder, experiment, tigers, kind="train", workers=1)
+    train(folder, 0)
+    (folder / "plots" / "fixed16").rename(folder / "plots" / "worst16")
+    run.finish("FINISHED")
+
+    uri = database_uri(storage)
+    (noted,) = found(uri, "worst")
+    names = [entry.path for entry in MlflowClient(uri).list_artifacts(noted.info.run_id, "images")]
+    assert all(name.startswith("images/val~worst16+step+0+") for name in names)
+    assert len(names) == 2  # and its small copy

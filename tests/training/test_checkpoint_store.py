@@ -1,0 +1,338 @@
+"""Whatever happens to a checkpoint, on its way to the disk or later, an honest one is found."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hrnet_ray.errors import DataError
+from hrnet_ray.training import checkpoint_store
+from hrnet_ray.training.checkpoint import Progress
+from hrnet_ray.training.checkpoint_store import (
+    MANIFEST,
+    META,
+    STATE,
+    CheckpointStore,
+    Sink,
+    epoch_of,
+    metrics_of,
+    verify,
+)
+from tests.training.trainings import Training
+
+KILLS = int(os.environ.get("HRNET_RAY_KILLS", "30"))
+"""While a checkpoint is saved, at random bytes; the steps around and after them besides."""
+
+
+@pytest.fixture(scope="module")
+def training() -> Training:
+    return Training(seed=0, tiny=True)
+
+
+@pytest.fixture
+def store(training: Training, tmp_path: Path) -> CheckpointStore:
+    """Three checkpoints, of the epochs 3, 4 and 5."""
+    store = CheckpointStore(tmp_path / "ray", about={"seed": 7, "workers": 2})
+    for epoch in (3, 4, 5):
+        training.save(store, Progress(epoch=epoch))
+    return store
+
+
+def names(store: CheckpointStore) -> list[str]:
+    return sorted(path.name for path in store.folder.iterdir())
+
+
+def newest_whole(store: CheckpointStore) -> tuple[Path, list[str]]:
+    """The checkpoint to go on from, and why each newer one is passed over."""
+    reasons = []
+    for folder in store.newest_first():
+        try:
+            verify(folder)
+        except DataError as error:
+            reasons.append(error.where)
+        else:
+            return folder, reasons
+    raise AssertionError(f"nothing to go on from: {reasons}")
+
+
+def test_the_manifest_says_what_is_there_and_with_what_it_was_made(store: CheckpointStore):
+    folder = store.newest_first()[0]
+
+    manifest = verify(folder)
+
+    assert manifest["epoch"] == 5
+    assert manifest["about"] == {"seed": 7, "workers": 2}
+    assert manifest["files"].keys() == {STATE, META}
+    assert manifest["files"][STATE]["bytes"] == (folder / STATE).stat().st_size
+    assert metrics_of(folder) == {"epoch": 5, "train/loss": 0.5}
+
+
+def test_the_newest_three_stay_by_their_epoch_whatever_the_clock_says(
+    training: Training, store: CheckpointStore
+):
+    for hours, folder in enumerate(store.newest_first()):  # the newest seems the oldest
+        os.utime(folder, (3600 * (hours - 1), 3600 * (hours - 1)))
+        os.utime(folder / MANIFEST, (4e9 - hours, 4e9 - hours))
+
+    training.save(store, Progress(epoch=6))
+
+    assert names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
+    assert newest_whole(store)[0].name == "epoch_0006"
+
+
+def test_epochs_of_more_digits_are_newer(training: Training, tmp_path: Path):
+    store = CheckpointStore(tmp_path)
+    for epoch in (9999, 10000):
+        training.save(store, Progress(epoch=epoch))
+
+    assert [epoch_of(folder) for folder in store.newest_first()] == [10000, 9999]
+
+
+def test_an_epoch_that_is_done_again_costs_no_older_one(training: Training, store: CheckpointStore):
+    (store.folder / "epoch_0005" / STATE).write_bytes(b"rotten")
+    shutil.rmtree(store.folder / "epoch_0003")
+
+    training.save(store, Progress(epoch=4))  # it went on from 3, and 5 is damaged
+
+    assert names(store) == ["epoch_0004", "epoch_0005"]
+    assert newest_whole(store)[0].name == "epoch_0004"
+    training.save(store, Progress(epoch=5))
+    assert newest_whole(store) == (store.folder / "epoch_0005", [])
+
+
+def _truncated(folder: Path) -> None:
+    os.truncate(folder / STATE, (folder / STATE).stat().st_size // 2)
+
+
+def _one_bit_flipped(folder: Path) -> None:
+    data = bytearray((folder / STATE).read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / STATE).write_bytes(data)
+
+
+def _without_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def _two_files_swapped(folder: Path) -> None:
+    """With the epoch before: same sizes, other weights."""
+    older = folder.with_name("epoch_0004") / META
+    (folder / META).rename(folder / "x")
+    older.rename(folder / META)
+    (folder / "x").rename(older)
+
+
+def _under_another_name(folder: Path) -> None:
+    shutil.rmtree(folder)
+    shutil.copytree(folder.with_name("epoch_0003"), folder)
+
+
+def _without_state(folder: Path) -> None:
+    (folder / STATE).unlink()
+
+
+def _of_the_future(folder: Path) -> None:
+    manifest = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 3}))
+
+
+DAMAGES: dict[Callable[[Path], None], tuple[str, str]] = {
+    _truncated: ("epoch_0004", "its manifest says"),
+    _one_bit_flipped: ("epoch_0004", "state.pt is not what was written"),
+    _without_manifest: ("epoch_0004", "it has no MANIFEST.json, so it was never finished"),
+    _two_files_swapped: ("epoch_0003", "meta.json is not what was written"),  # 4 is mixed as well
+    _under_another_name: ("epoch_0004", "it holds epoch 3"),
+    _without_state: ("epoch_0004", "state.pt cannot be read (No such file or directory)"),
+    _of_the_future: ("epoch_0004", "it was written by a newer version (format 3, known 2)"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_behind_a_damaged_one_the_one_before_is_found_and_the_reason_named(
+    damage: Callable[[Path], None], store: CheckpointStore
+):
+    damage(store.folder / "epoch_0005")
+
+    folder, reasons = newest_whole(store)
+
+    expected, reason = DAMAGES[damage]
+    assert folder.name == expected
+    assert reasons[0].startswith(f"{store.folder / 'epoch_0005'}: ")
+    assert reason in reasons[0]
+    assert Training(seed=9, tiny=True).load(folder) == Progress(epoch=int(expected[-1]))
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b"", b"[]", b"{}", b"\x00", b"\xff", b"[" * 10**5, b'{"format": 2, "epoch": 5, "files": []}'],
+)
+def test_a_manifest_that_vouches_for_nothing_is_refused(manifest: bytes, store: CheckpointStore):
+    folder = store.folder / "epoch_0005"
+    (folder / MANIFEST).write_bytes(manifest)
+
+    with pytest.raises(DataError, match=r"MANIFEST\.json cannot be read"):
+        verify(folder)
+
+
+def test_a_checkpoint_from_before_there_were_metrics_is_read(store: CheckpointStore):
+    folder = store.folder / "epoch_0005"
+    manifest = json.loads((folder / MANIFEST).read_text())
+    del manifest["files"][META]
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 1}))
+    (folder / META).unlink()
+
+    assert Training(seed=1, tiny=True).load(folder) == Progress(epoch=5)
+    assert metrics_of(folder) is None
+
+
+def _fork(work: Callable[[], object]) -> int:
+    """Do it in a copy of this process; how that ended, as `waitpid` tells it."""
+    if (child := os.fork()) == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitpid(child, 0)[1]
+
+
+def _killed_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on: SIGKILL after so many written bytes; a change of the folder counts as one."""
+    left = moment
+
+    def spend(cost: int) -> int:
+        nonlocal left
+        left -= cost
+        return left
+
+    def write(sink: Sink, data: bytes | memoryview) -> int:
+        if spend(len(data)) < 0:
+            sink._file.write(data[: len(data) + left])
+            sink._file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return straight(sink, data)
+
+    def before(function: Callable[..., Any]) -> Callable[..., Any]:
+        def mortal(*args: Any, **kwargs: Any) -> Any:
+            if spend(1) < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*args, **kwargs)
+
+        return mortal
+
+    straight = Sink.write
+    monkeypatch.setattr(Sink, "write", write)
+    for owner, name in ((Path, "rename"), (os, "fsync"), (os, "unlink"), (os, "rmdir")):
+        monkeypatch.setattr(owner, name, before(getattr(owner, name)))
+
+
+def _moments(training: Training, store: CheckpointStore) -> list[int]:
+    """Random bytes of the three files, and every step around and after them."""
+    files = (store.folder / "epoch_0005" / name for name in (STATE, META, MANIFEST))
+    state, meta, manifest = (path.stat().st_size for path in files)
+    chance = random.Random(15)
+    all_bytes = state + meta + manifest
+    small = [chance.randrange(state, all_bytes) for _ in range(KILLS // 6)]
+    return [
+        *(chance.randrange(state) for _ in range(KILLS // 2 - len(small))),
+        *small,
+        *range(all_bytes, all_bytes + 14),
+    ]
+
+
+@pytest.mark.parametrize("epoch", [6, 5], ids=["a new epoch", "an epoch done again"])
+def test_killed_at_any_byte_of_a_save_an_honest_checkpoint_is_left(
+    epoch: int, training: Training, store: CheckpointStore, tmp_path: Path
+):
+    weights = training.model.state_dict()
+    before = tmp_path / "before"
+    shutil.copytree(store.folder, before)
+    ended, fresh = [], Training(seed=99, tiny=True)
+    for moment in _moments(training, store):
+        shutil.rmtree(store.folder)
+        shutil.copytree(before, store.folder)
+        with pytest.MonkeyPatch.context() as patch:
+            _killed_at(moment, patch)
+            ended.append(_fork(lambda: training.save(store, Progress(epoch=epoch))))
+
+        folder, reasons = newest_whole(store)
+
+        assert epoch_of(folder) in (epoch - 1, epoch)
+        assert reasons == []  # what was not finished has no such name
+        assert fresh.load(folder) == Progress(epoch=epoch_of(folder))
+        found = fresh.model.state_dict()
+        assert all(torch.equal(found[name], weight) for name, weight in weights.items())
+        store.tidy()
+        assert all(path.name.startswith("epoch_") for path in store.folder.iterdir())
+    assert ended.count(signal.SIGKILL) > KILLS // 2  # the last moments may come after the end
+
+
+def test_what_does_not_fit_on_the_disk_leaves_nothing_and_the_next_save_works(
+    training: Training, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
+):
+    straight, before = Sink.write, names(store)
+    for failing in (1, 2, 9, 25):
+        writes = iter(range(1, 10**6))
+
+        def write(
+            sink: Sink, data: bytes | memoryview, *, at: int = failing, writes: Any = writes
+        ) -> int:
+            if next(writes) >= at:
+                sink.error = OSError(errno.ENOSPC, "No space left on device")
+                raise sink.error
+            return straight(sink, data)
+
+        monkeypatch.setattr(Sink, "write", write)
+        with pytest.raises(OSError, match="No space left on device"):
+            training.save(store, Progress(epoch=6))
+        assert names(store) == before
+
+    monkeypatch.undo()
+    training.save(store, Progress(epoch=6))
+    assert newest_whole(store)[0].name == "epoch_0006"
+
+
+def test_a_checkpoint_reaches_the_disk_before_it_gets_its_name(
+    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    told: list[str] = []
+    sync, rename = os.fsync, Path.rename
+    monkeypatch.setattr(
+        checkpoint_store.os, "fsync", lambda handle: told.append("sync") or sync(handle)
+    )
+    monkeypatch.setattr(Path, "rename", lambda path, to: told.append("rename") or rename(path, to))
+
+    training.save(CheckpointStore(tmp_path), Progress(epoch=0))
+
+    # Three files and their folder; then the name, and the folder that it stands in.
+    assert told == ["sync"] * 4 + ["rename", "sync"]
+
+
+def test_a_paused_epoch_is_newer_than_the_last_and_gone_when_it_is_finished(
+    training: Training, store: CheckpointStore
+):
+    training.pause(store, Progress(epoch=5))
+
+    assert names(store) == ["epoch_0003", "epoch_0004", "epoch_0005", "paused_0006"]
+    assert newest_whole(store) == (store.folder / "paused_0006", [])
+
+    training.save(store, Progress(epoch=6))
+
+    assert names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
+
+
+def test_a_damaged_pause_costs_no_more_than_its_epoch(training: Training, store: CheckpointStore):
+    training.pause(store, Progress(epoch=5))
+    (store.folder / "paused_0006" / STATE).write_bytes(b"rotten")
+
+    folder, reasons = newest_whole(store)
+
+    assert folder.name == "epoch_0005"
+    assert "paused_0006" in reasons[0]

@@ -1,0 +1,301 @@
+"""One epoch of learning and one of judging, with nets small enough to follow by hand."""
+
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from hrnet_ray.data.batch import CropBatch, PoseBatch, model_input
+from hrnet_ray.inference.predict_loop import Decoding, dark_kernel, predict
+from hrnet_ray.metrics.predictions import Predictions
+from hrnet_ray.models import HRNet
+from hrnet_ray.pose.geometry import move
+from hrnet_ray.pose.heatmaps import encode_heatmaps
+from hrnet_ray.pose.losses import joints_mse, joints_ohkm
+from hrnet_ray.pose.targets import LOSSES, Target
+from hrnet_ray.training.ema import Average
+from hrnet_ray.training.engine import train_epoch
+
+INPUT_HW, HEATMAP_HW = (96, 64), (24, 16)
+TARGET = Target(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5)
+DOTS_HW = (128, 96)
+DOTS_XY = torch.tensor(  # left toe, right toe: 6 cells from the rim, never half-way between cells
+    [[[33.0, 44.5], [61.0, 79.0]], [[28.5, 97.0], [56.5, 53.0]], [[40.5, 49.0], [65.0, 41.0]]]
+)
+
+
+class TwoDots(nn.Module):
+    """Sees a bright dot in each half of a crop, and draws its Gaussian: a left and a right toe."""
+
+    def forward(self, crops: Tensor) -> Tensor:
+        height, width = crops.shape[-2:]
+        black = model_input(torch.zeros(1, 1, 1, 3, dtype=torch.uint8))
+        light = (crops - black).sum(1)
+        x, y = torch.arange(width), torch.arange(height)
+        found = []
+        for half in (x < width / 2, x >= width / 2):
+            seen = light * half
+            weight = seen.sum((1, 2))
+            middle_x, middle_y = (seen.sum(1) * x).sum(1), (seen.sum(2) * y).sum(1)
+            found.append(torch.stack([middle_x, middle_y], dim=-1) / weight[:, None])
+        maps, _ = encode_heatmaps(
+            torch.stack(found, dim=1),
+            torch.ones(len(crops), 2),
+            input_hw=(height, width),
+            heatmap_hw=(height // 4, width // 4),
+            sigma=2.0,
+            rounded=False,
+        )
+        return maps
+
+
+def dots(crop_xy: Tensor) -> Tensor:
+    """White dots on black crops, uint8 [B, H, W, 3]."""
+    x, y = (
+        torch.exp(-(torch.arange(length) - crop_xy[..., axis, None]).square() / 3)
+        for axis, length in ((0, DOTS_HW[1]), (1, DOTS_HW[0]))
+    )
+    light = (y[..., :, None] * x[..., None, :]).sum(1)
+    return (255 * light).round().byte()[..., None].expand(-1, -1, -1, 3)
+
+
+def crop_batches() -> tuple[list[CropBatch], Tensor]:
+    """Three crops in two batches, and how each leads back to its picture."""
+    matrices = torch.zeros(3, 3, 3, dtype=torch.float64)
+    for row, zoom in enumerate((0.5, 1.0, 2.0)):
+        matrices[row] = torch.tensor([[zoom, 0, 7.0], [0, zoom, -31.0], [0, 0, 1]])
+    ids, crops = torch.tensor([40, 5, 17]), dots(DOTS_XY)
+    parts = [CropBatch(ids[part], crops[part], matrices[part]) for part in ([0, 1], [2])]
+    return parts, torch.linalg.inv(matrices)
+
+
+def decoding(method: str, *, flip: bool = False, shift: bool = True) -> Decoding:
+    flip_order = (1, 0) if flip else None
+    return Decoding(method=method, flip_order=flip_order, shift=shift, stride=4, sigma=2.0)
+
+
+@pytest.mark.parametrize("method", ["argmax", "quarter", "dark"])
+def test_points_come_back_in_image_pixels_in_the_order_of_their_ids(method: str):
+    cell_xy = DOTS_XY / 4
+    whole_xy = cell_xy.round()
+    expected = {
+        "argmax": 4 * whole_xy,
+        "quarter": 4 * (whole_xy + 0.25 * (cell_xy - whole_xy).sign()),
+        "dark": DOTS_XY,
+    }
+    batches, image_from_crop = crop_batches()
+
+    found = predict(TwoDots(), batches, decoding=decoding(method))
+
+    expected_xy = move(image_from_crop, expected[method].double())
+    assert found.ids.tolist() == [5, 17, 40]
+    off = (found.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
+    assert (off * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()  # in crop pixels
+    assert (found.scores > 0.9).all()
+
+
+@pytest.mark.parametrize(("shift", "moved_px"), [(True, 0.5), (False, -1.5)])
+def test_the_flip_test_finds_the_same_sides_and_moves_x_as_published(shift: bool, moved_px: float):
+    # A mirrored crop's dot at x peaks in cell (W - 1 - x) / 4, so it comes back at x - 3 pixels;
+    # shifted by a cell at x + 1. The mean with x is half of that away.
+    batches, image_from_crop = crop_batches()
+
+    found = predict(TwoDots(), batches, decoding=decoding("dark", flip=True, shift=shift))
+
+    expected_xy = move(image_from_crop, (DOTS_XY + torch.tensor([moved_px, 0.0])).double())
+    off = (found.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
+    assert (off * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()
+
+
+@pytest.mark.parametrize("loss", ["mse", "ohkm"])
+def test_each_row_has_the_loss_that_training_makes_small(loss: str, monkeypatch):
+    monkeypatch.setitem(LOSSES, "ohkm", partial(joints_ohkm, topk=1))
+    batches, image_from_crop = crop_batches()
+    truth_xy = move(image_from_crop, (DOTS_XY + 3).double())
+    visible = torch.tensor([[True, True], [True, False], [False, True]])
+    known = [
+        replace(batch, image_xy=truth_xy[at], visible=visible[at])
+        for batch, at in zip(batches, ([0, 1], [2]), strict=True)
+    ]
+    target = Target(input_hw=DOTS_HW, heatmap_hw=(DOTS_HW[0] // 4, DOTS_HW[1] // 4), sigma=2.0)
+    target = replace(target, loss=loss)
+
+    found = predict(TwoDots(), known, decoding=decoding("dark"), target=target)
+
+    wanted, weights = encode_heatmaps(
+        DOTS_XY + 3,
+        visible,
+        input_hw=target.input_hw,
+        heatmap_hw=target.heatmap_hw,
+        sigma=target.sigma,
+        rounded=True,
+    )
+    maps = TwoDots()(model_input(dots(DOTS_XY)))
+    mean = LOSSES[loss](maps, wanted, weights)
+    torch.testing.assert_close(found.losses.mean(), mean)
+    alone = LOSSES[loss](maps[1:2], wanted[1:2], weights[1:2])
+    torch.testing.assert_close(found.losses[0], alone)  # id 5 comes first
+    assert predict(TwoDots(), known, decoding=decoding("dark")).losses is None
+
+
+def test_no_batches_predict_no_rows():
+    found = predict(TwoDots(), [], decoding=decoding("dark"))
+
+    assert (found.ids.shape, found.image_xy.shape, found.scores.shape) == ((0,), (0, 0, 2), (0, 0))
+
+
+def test_joined_predictions_stand_in_the_order_of_their_ids():
+    def part(*ids: int) -> Predictions:
+        rows = torch.tensor(ids)
+        return Predictions(rows, rows.float()[:, None, None].expand(-1, 1, 2), rows[:, None] / 10)
+
+    whole = Predictions.joined([part(9, 2), Predictions.none(), part(4)])
+
+    assert whole.ids.tolist() == [2, 4, 9]
+    assert whole.image_xy.tolist() == [[[2.0, 2.0]], [[4.0, 4.0]], [[9.0, 9.0]]]
+    assert torch.equal(whole.scores, torch.tensor([[0.2], [0.4], [0.9]]))
+
+
+@pytest.mark.parametrize(("sigma", "cells"), [(2.0, 11), (3.0, 17), (1.5, 9), (0.1, 3)])
+def test_darks_kernel_is_darkposes_for_its_two_sigmas_and_odd_for_others(sigma: float, cells: int):
+    assert dark_kernel(sigma) == cells
+
+
+def batch_to_learn() -> PoseBatch:
+    chance = torch.Generator().manual_seed(3)
+    crops = torch.randn(4, 3, *INPUT_HW, generator=chance)
+    crop_xy = torch.rand(4, 2, 2, generator=chance) * torch.tensor([48.0, 80.0]) + 8
+    return PoseBatch(crops, crop_xy, torch.ones(4, 2, dtype=torch.bool))
+
+
+def tiny_net(
+    *, lr: float, seed: int = 0
+) -> tuple[HRNet, torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
+    torch.manual_seed(seed)
+    model = HRNet(8, 2, modules=(1, 1, 1), blocks=1, stem=16)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    return model, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+
+
+def test_a_tiny_hrnet_learns_one_batch_by_heart():
+    model, optimizer, scheduler = tiny_net(lr=5e-3)
+    batch = batch_to_learn()
+
+    first = train_epoch(model, [batch], optimizer, scheduler, target=TARGET)
+    for _ in range(8):
+        last = train_epoch(model, [batch] * 10, optimizer, scheduler, target=TARGET)
+
+    assert last < 0.02 * first  # 0.3 % at most, on eight seeds
+
+
+def test_an_epoch_reports_the_mean_of_its_batches_and_counts_their_crops():
+    model, optimizer, scheduler = tiny_net(lr=0.0)
+    whole = batch_to_learn()
+    parts = [
+        PoseBatch(whole.crops[rows], whole.crop_xy[rows], whole.visible[rows])
+        for rows in ([0, 1, 2], [3])
+    ]
+    counted: list[int] = []
+
+    loss = train_epoch(model, parts, optimizer, scheduler, target=TARGET, each_step=counted.append)
+
+    by_hand = []
+    for part in parts:
+        maps, weights = encode_heatmaps(
+            part.crop_xy, part.visible, input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5
+        )
+        by_hand.append(joints_mse(model(part.crops), maps, weights))
+    assert torch.allclose(loss, (by_hand[0] + by_hand[1]) / 2, rtol=1e-5)
+    assert counted == [3, 1]
+    assert scheduler.last_epoch == 2
+    assert model.training
+
+
+def test_a_hidden_keypoint_teaches_nothing():
+    batch = batch_to_learn()
+    hidden = PoseBatch(batch.crops, batch.crop_xy, torch.zeros(4, 2, dtype=torch.bool))
+    model, optimizer, scheduler = tiny_net(lr=1e-2)
+    before = model.final_layer.weight.clone()
+
+    loss = train_epoch(model, [hidden], optimizer, scheduler, target=TARGET)
+
+    assert loss == 0.0
+    assert torch.equal(model.final_layer.weight, before)
+
+
+def test_predicting_leaves_the_model_as_it_was():
+    model, _, _ = tiny_net(lr=0.0)
+    model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+
+    predict(model, crop_batches()[0], decoding=decoding("dark", flip=True))
+
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def fixed_norms(model: HRNet) -> HRNet:
+    """A net whose BatchNorms never look at the batch, and that stays so in training."""
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.track_running_stats, part.momentum = True, 0.0
+            part.train = lambda mode=True, part=part: part  # type: ignore[method-assign]
+            part.training = False
+    return model
+
+
+@pytest.mark.parametrize("parts", [2, 3, 9])
+def test_a_batch_in_parts_takes_the_step_of_the_whole_but_for_batchnorm(parts: int):
+    batch = batch_to_learn()
+    whole = PoseBatch(*(torch.cat([x, x.flip(0)[:2]]) for x in list(vars(batch).values())[:3]), 0.5)
+    ends = {}
+    for accumulate in (1, parts):
+        model, _, _ = tiny_net(lr=1.0)
+        for weight in fixed_norms(model).parameters():
+            weight.data = weight.data.double() * 20
+        model.double()
+        sgd = torch.optim.SGD(model.parameters(), lr=0.1)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
+        doubled = PoseBatch(whole.crops.double(), whole.crop_xy, whole.visible, whole.weight)
+        loss = train_epoch(model, [doubled], sgd, scheduler, target=TARGET, accumulate=accumulate)
+        ends[accumulate] = loss, nn.utils.parameters_to_vector(model.parameters())
+        assert scheduler.last_epoch == 1
+
+    (loss, weights), (loss_in_parts, weights_in_parts) = ends.values()
+    torch.testing.assert_close(loss_in_parts, loss, rtol=1e-5, atol=0)
+    torch.testing.assert_close(weights_in_parts, weights, rtol=1e-5, atol=1e-7)
+
+
+def test_a_long_gradient_is_cut_and_a_short_one_is_not():
+    moved = {}
+    for clip_norm in (0.0, 1e-3, 1e3):
+        model, _, _ = tiny_net(lr=1.0)
+        before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
+        sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
+        train_epoch(model, [batch_to_learn()], sgd, scheduler, target=TARGET, clip_norm=clip_norm)
+        after = nn.utils.parameters_to_vector(model.parameters()).detach()
+        moved[clip_norm] = (after - before).norm().item()
+
+    assert moved[1e3] == moved[0.0] > 1e-3
+    assert moved[1e-3] == pytest.approx(1e-3, rel=0.02)
+
+
+def test_the_average_looks_on_after_each_step():
+    model, optimizer, scheduler = tiny_net(lr=1e-2)
+    average = Average(model, decay=0.9)
+
+    train_epoch(model, [batch_to_learn()] * 3, optimizer, scheduler, target=TARGET, average=average)
+
+    assert average.steps == 3
+    assert not torch.equal(average.held["conv1.weight"], model.conv1.weight)
+
+
+def test_heatmaps_come_in_full_precision_under_autocast():
+    model, _, _ = tiny_net(lr=0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        heatmaps = model(batch_to_learn().crops)
+
+    assert heatmaps.dtype == torch.float32
+    assert not torch.equal(heatmaps, heatmaps.bfloat16().float())

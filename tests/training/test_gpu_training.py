@@ -1,0 +1,177 @@
+"""A GPU never waits for the program, and the program not for a GPU, within a step.
+
+What makes them wait is known without one: tensors that hold no numbers (`meta`) go the same way
+through our code, and whatever would have to look at a number, or carry one over, is named. What
+torch does inside, only a GPU can tell.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+
+from hrnet_ray.data.batch import CanvasBatch, PoseBatch, Recipe, augmented
+from hrnet_ray.models import HRNet
+from hrnet_ray.pose.augmentation import Augmentation
+from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flipped
+from hrnet_ray.pose.losses import joints_mse, joints_ohkm
+from hrnet_ray.pose.targets import Target
+from hrnet_ray.skeletons import Skeleton
+from hrnet_ray.training.ema import Average
+from hrnet_ray.training.engine import train_epoch
+from hrnet_ray.training.optim import make_optimizer, make_scheduler
+
+OTTER = Skeleton(
+    name="otter",
+    keypoints=("left_paw", "right_paw", "left_ear", "right_ear", "nose", "tail"),
+    upper_body=(2, 3, 4),
+)
+EVERYTHING = Recipe(
+    skeleton=OTTER,
+    input_hw=(64, 64),
+    padding=1.25,
+    augmentation=Augmentation(half_body_share=0.5, brightness=0.1, contrast=0.1, saturation=0.1),
+    seed=0,
+)
+TARGET = Target(input_hw=(64, 64), heatmap_hw=(16, 16), sigma=2.0)
+META = torch.device("meta")
+LOOKS = {"item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero"}
+CARRIES = {"tensor", "as_tensor", "new_tensor", "asarray"}
+MOVES = {"to", "cuda", "copy_"}
+
+
+class Waits(TorchFunctionMode):
+    """Collects what would make a GPU wait for the program, or the program for a GPU."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = getattr(func, "__name__", "")
+        on_gpu = any(isinstance(one, Tensor) and one.device == META for one in (*args, out))
+        if on_gpu and (
+            name in LOOKS | CARRIES
+            or (
+                (name in MOVES and not (kwargs or {}).get("non_blocking"))
+                and any(isinstance(one, Tensor) and one.device != META for one in (*args, out))
+            )
+            or (name in ("__getitem__", "__setitem__") and looked_up_on_cpu(args[1]))
+        ):
+            self.found.append(resolve_name(func) or name)
+        return out
+
+
+def looked_up_on_cpu(index: object) -> bool:
+    """Whether an index is numbers of Python's, or a mask: these are carried over, or looked at."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(
+        isinstance(part, list)
+        or (isinstance(part, Tensor) and (part.device != META or part.dtype == torch.bool))
+        for part in parts
+    )
+
+
+def canvases(device: torch.device) -> CanvasBatch:
+    def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, device=device)
+
+    turn = torch.eye(3).expand(4, 3, 3).to(device)
+    return CanvasBatch(
+        ids=torch.arange(4, device=device),
+        canvases=zeros(4, 80, 80, 3, dtype=torch.uint8),
+        canvas_from_image=turn,
+        box_xywh=torch.tensor([[10.0, 10.0, 60.0, 60.0]]).expand(4, 4).to(device),
+        image_xy=zeros(4, 6, 2) + 40,
+        visible=torch.ones(4, 6, dtype=torch.bool, device=device),
+    )
+
+
+def everything_but_the_net(batch: CanvasBatch) -> None:
+    learnt = augmented(batch, EVERYTHING, epoch=0)
+    for rounded in (True, False):
+        maps, weights = encode_heatmaps(
+            learnt.crop_xy,
+            learnt.visible,
+            input_hw=(64, 64),
+            heatmap_hw=(16, 16),
+            sigma=2.0,
+            rounded=rounded,
+        )
+    joints_mse(maps, maps, weights)
+    joints_ohkm(maps, maps, weights, topk=3)
+    merged = merge_flipped(maps, maps, flip_order=OTTER.flip_order)
+    for method in ("argmax", "quarter", "dark"):
+        decode_heatmaps(merged, method=method)
+
+
+def test_nothing_that_is_made_on_a_gpu_makes_it_wait():
+    batch = canvases(META)
+    everything_but_the_net(batch)  # the first time, constants are carried over
+
+    with Waits() as waits:
+        everything_but_the_net(batch)
+
+    assert waits.found == []
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda x: x.new_tensor([1.0, 2.0]),
+        lambda x: x[[0, 1]],
+        lambda x: x[torch.tensor([0, 1])],
+        lambda x: torch.tensor([1.0], device=x.device),
+        lambda x: x.__setitem__([0], 1.0),
+        lambda x: torch.zeros(3).to(x.device),
+    ],
+)
+def test_what_would_make_it_wait_is_found(wait):
+    with Waits() as waits:
+        wait(torch.zeros(3, device=META))
+
+    assert len(waits.found) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_step_on_a_gpu_waits_for_nothing(bf16: bool):
+    device = torch.device("cuda", 0)
+    model = HRNet(width=8, keypoints=6).to(device, memory_format=torch.channels_last)  # pyright: ignore
+    optimizer = make_optimizer(model, algorithm="adamw", lr=1e-3, weight_decay=0.01)
+    scheduler = make_scheduler(
+        optimizer, schedule="steps", milestones=(), epochs=1, warmup_steps=0, steps_per_epoch=4
+    )
+    average = Average(model, decay=0.99)
+    batch = canvases(device)
+
+    def batches() -> Iterator[PoseBatch]:
+        yield augmented(batch, EVERYTHING, epoch=0)  # the first one may
+        with waiting_is_an_error():
+            for epoch in range(1, 4):
+                yield augmented(batch, EVERYTHING, epoch=epoch)
+
+    loss = train_epoch(
+        model,
+        batches(),
+        optimizer,
+        scheduler,
+        target=TARGET,
+        bf16=bf16,
+        clip_norm=1.0,
+        average=average,
+    )
+
+    assert loss.isfinite()
+
+
+@contextmanager
+def waiting_is_an_error() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -1,0 +1,68 @@
+"""Two workers that learn their batch in parts end where they would with the batch as a whole."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hrnet_ray.data.batch import PoseBatch
+from hrnet_ray.pose.targets import Target
+from hrnet_ray.training.engine import train_epoch
+from hrnet_ray.training.sync_batchnorm import share_norms
+from tests.utils.two_workers import together
+
+TARGET = Target(input_hw=(16, 24), heatmap_hw=(16, 24), sigma=1.0)
+
+
+def work(rank: int, folder: Path) -> None:
+    """What each of two processes does."""
+    chance = torch.Generator().manual_seed(rank)
+    batch = PoseBatch(
+        torch.randn(5, 3, 16, 24, generator=chance),
+        torch.rand(5, 2, 2, generator=chance) * 14,
+        torch.ones(5, 2, dtype=torch.bool),
+    )
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        net = nn.Conv2d(3, 2, 3, padding=1)
+        sgd = torch.optim.SGD(net.parameters(), lr=0.5)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
+        wrapped = DistributedDataParallel(net)
+        train_epoch(wrapped, [batch] * 2, sgd, scheduler, target=TARGET, accumulate=parts)
+        torch.save(net.weight.detach(), folder / f"{rank}-{parts}.pt")
+
+
+def uneven(rank: int, folder: Path) -> None:
+    """4 + 3 crops: the one could take them in two parts, the other cannot."""
+    count = 4 - rank
+    batch = PoseBatch(
+        torch.randn(count, 3, 16, 24),
+        torch.rand(count, 2, 2) * 14,
+        torch.ones(count, 2, dtype=torch.bool),
+        weight=count * 2 / 7,
+        fewest=3,
+    )
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.BatchNorm2d(2))
+    wrapped = DistributedDataParallel(share_norms(net, torch.device("cpu")))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.5)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
+    train_epoch(wrapped, [batch] * 2, sgd, scheduler, target=TARGET, accumulate=2)
+    torch.save(net[0].weight.detach(), folder / f"{rank}.pt")
+
+
+def test_workers_that_share_norms_take_as_many_parts_each(tmp_path: Path):
+    together(uneven, tmp_path)
+
+    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert torch.equal(one, other)
+
+
+def test_parts_and_workers_together_take_the_steps_of_the_whole(tmp_path: Path):
+    together(work, tmp_path)
+
+    ends = {path.stem: torch.load(path, weights_only=True) for path in tmp_path.glob("*.pt")}
+    assert torch.equal(ends["0-1"], ends["1-1"])
+    assert torch.equal(ends["0-2"], ends["1-2"])
+    torch.testing.assert_close(ends["0-2"], ends["0-1"], rtol=1e-5, atol=1e-7)

@@ -1,0 +1,139 @@
+"""Optimisers and schedules: every learning rate of a run, also of one that was resumed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from hrnet_ray.training import checkpoint
+from hrnet_ray.training.checkpoint_store import seal
+from hrnet_ray.training.optim import make_optimizer, make_scheduler, scaled_rate
+
+LR, STEPS = 1e-3, 3
+
+
+def made(
+    schedule: str, *, epochs: int = 6, milestones: tuple[int, ...] = (), warmup_steps: int = 0
+) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    model = nn.Linear(2, 1)
+    optimizer = make_optimizer(model, algorithm="adam", lr=LR, weight_decay=0.0)
+    scheduler = make_scheduler(
+        optimizer,
+        schedule=schedule,
+        milestones=milestones,
+        epochs=epochs,
+        warmup_steps=warmup_steps,
+        steps_per_epoch=STEPS,
+    )
+    return model, optimizer, scheduler
+
+
+def rates(
+    optimizer: torch.optim.Optimizer,
+    scheduler: torch.optim.lr_scheduler.LRScheduler,
+    steps: int,
+) -> list[float]:
+    """The learning rate that each step is taken with."""
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+STEPPED = [LR] * 6 + [LR / 10] * 9 + [LR / 100] * 3  # drops before the epochs 2 and 5
+
+
+def test_steps_drops_tenfold_at_exactly_the_milestone_epochs():
+    _, optimizer, scheduler = made("steps", milestones=(2, 5))
+
+    assert rates(optimizer, scheduler, 18) == pytest.approx(STEPPED, rel=1e-12)
+
+
+def test_steps_drops_there_too_when_every_epoch_starts_from_a_checkpoint(tmp_path: Path):
+    seen: list[float] = []
+    for epoch in range(6):
+        model, optimizer, scheduler = made("steps", milestones=(2, 5))
+        if epoch:
+            checkpoint.load(tmp_path, model, optimizer, scheduler)
+        seen += rates(optimizer, scheduler, STEPS)
+        progress = checkpoint.Progress(epoch=epoch)
+        entries = checkpoint.save(tmp_path, model, optimizer, scheduler, progress)
+        seal(tmp_path, entries, epoch=epoch, about={})
+
+    assert seen == pytest.approx(STEPPED, rel=1e-12)
+
+
+def test_a_warm_up_climbs_in_equal_steps_and_then_is_over():
+    _, optimizer, scheduler = made("steps", warmup_steps=4)
+
+    seen = rates(optimizer, scheduler, 6)
+
+    assert seen == pytest.approx([LR / 4, LR / 2, 3 * LR / 4, LR, LR, LR], rel=1e-12)
+
+
+def test_cosine_starts_at_the_top_is_half_way_down_in_the_middle_and_ends_at_nothing():
+    _, optimizer, scheduler = made("cosine")
+
+    seen = rates(optimizer, scheduler, 6 * STEPS)
+
+    assert seen[0] == LR
+    assert seen[9] == pytest.approx(LR / 2, rel=1e-12)
+    assert seen == sorted(seen, reverse=True)
+    assert 0 < seen[-1] < 0.01 * LR
+    assert rates(optimizer, scheduler, 3) == [0.0, 0.0, 0.0]  # one that goes on stays there
+
+
+def test_adamw_decays_a_weight_without_gradient_and_adam_does_not_decouple():
+    lr, decay, start = 0.1, 0.5, 2.0
+    after = {}
+    for algorithm in ("adam", "adamw"):
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.constant_(model.weight, start)
+        optimizer = make_optimizer(model, algorithm=algorithm, lr=lr, weight_decay=decay)
+        model.weight.grad = torch.zeros(1, 1)
+        optimizer.step()
+        after[algorithm] = model.weight.item()
+
+    assert after["adamw"] == pytest.approx(start * (1 - lr * decay), rel=1e-6)
+    assert after["adam"] == pytest.approx(start - lr, rel=1e-6)  # a gradient of decay * weight
+
+
+def test_adamw_spares_biases_and_the_scales_of_batchnorm():
+    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    before = {name: value.clone() for name, value in net.named_parameters()}
+    optimizer = make_optimizer(net, algorithm="adamw", lr=0.1, weight_decay=0.5)
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+
+    optimizer.step()
+
+    changed = {name for name, value in net.named_parameters() if not value.equal(before[name])}
+    assert changed == {"0.weight"}
+
+
+@pytest.mark.parametrize(("per", "rate"), [("none", 1e-3), ("linear", 2.5e-4), ("sqrt", 5e-4)])
+def test_a_quarter_of_the_batch_has_its_share_of_the_rate(per: str, rate: float):
+    assert scaled_rate(1e-3, per=per, batch_size=32, reference=128) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("algorithm", ["adam", "adamw"])
+def test_the_fused_kernel_steps_where_the_plain_one_does(algorithm: str):
+    plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[algorithm]
+    nets = []
+    for make in (
+        lambda net: make_optimizer(net, algorithm=algorithm, lr=1e-2, weight_decay=0.0),
+        lambda net: plain(net.parameters(), lr=1e-2, weight_decay=0.0),
+    ):
+        torch.manual_seed(0)
+        net = nn.Linear(7, 5)
+        optimizer = make(net)
+        for _ in range(5):
+            optimizer.zero_grad()
+            net(torch.ones(3, 7)).square().mean().backward()
+            optimizer.step()
+        nets.append(net)
+
+    torch.testing.assert_close(nets[0].weight, nets[1].weight, rtol=1e-5, atol=1e-7)

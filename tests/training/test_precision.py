@@ -1,0 +1,30 @@
+"""Half precision is chosen where it pays, and nowhere else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hrnet_ray.training.precision import bf16_pays, multiplies_bf16
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_what_is_no_gpu_stays_with_fp32(device):
+    assert not bf16_pays(torch.device(device))
+
+
+def test_a_cpu_multiplies_bf16_where_the_system_lists_the_instructions():
+    listed = Path("/proc/cpuinfo")
+    if not listed.is_file():
+        pytest.skip("no /proc/cpuinfo")
+    flags = set(listed.read_text().split())
+
+    assert multiplies_bf16(torch.device("cpu")) == bool(flags & {"avx512_bf16", "amx_tile"})
+
+
+@pytest.mark.gpu
+def test_a_gpu_takes_bf16_from_ampere_on():
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+    assert bf16_pays(torch.device("cuda")) == (torch.cuda.get_device_capability() >= (8, 0))
