@@ -3,10 +3,10 @@
 import os
 import sys
 
-from hrnet_ray.training.cpu_env import FOR_TRAINING
+from hrnet_ray.training.cpu_env import CPU_TRAINING_ENV
 
 
 def start_again() -> None:
     """Begin this very program anew, with what has to be said before a process starts."""
-    if not os.environ.keys() >= FOR_TRAINING.keys():
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**FOR_TRAINING, **os.environ})
+    if not os.environ.keys() >= CPU_TRAINING_ENV.keys():
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**CPU_TRAINING_ENV, **os.environ})

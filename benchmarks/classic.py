@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hrnet_ray.data.annotations import Instance
+from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.data.images.codec import cv2
 from hrnet_ray.pose.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from hrnet_ray.pose.geometry import box_to_center_scale
@@ -46,7 +46,7 @@ class Recipe:
 class ClassicPoses(Dataset):
     """Instances of pictures below `folder`, each made anew whenever it is asked for."""
 
-    def __init__(self, instances: Sequence[Instance], folder: Path, recipe: Recipe) -> None:
+    def __init__(self, instances: Sequence[PoseInstance], folder: Path, recipe: Recipe) -> None:
         self.instances, self.folder, self.recipe = instances, folder, recipe
         boxes = torch.tensor([one.box_xywh for one in instances], dtype=torch.float64)
         center_xy, scale_wh = box_to_center_scale(

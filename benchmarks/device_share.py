@@ -5,7 +5,7 @@
 
 W32 at 256 x 256, fed as a worker feeds it: decoded canvases lie in memory, a thread puts batches
 together and moves them to the device, which warps them and draws their heatmaps. What an object
-store adds, `perf/data_wait_share` of a real run tells. bf16 on GPUs, fp32 on CPUs. Ends with one
+store adds, `perf/data_wait_frac` of a real run tells. bf16 on GPUs, fp32 on CPUs. Ends with one
 JSON line.
 """
 
@@ -18,26 +18,32 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from hrnet_ray.data.batch import CanvasBatch, PoseBatch, Recipe, augmented, to_canvases
+from hrnet_ray.data.batch import (
+    AugmentationPipelineConfig,
+    RawTrainBatch,
+    TrainBatch,
+    augment_batch,
+    to_raw_train_batch,
+)
 from hrnet_ray.data.records import CANVAS_PX, Arrays
 from hrnet_ray.models import HRNet
-from hrnet_ray.pose.augmentation import Augmentation
+from hrnet_ray.pose.augmentation import AugmentationParams
 from hrnet_ray.pose.heatmaps import encode_heatmaps
-from hrnet_ray.pose.targets import Target
+from hrnet_ray.pose.targets import HeatmapTargetConfig
 from hrnet_ray.skeletons import Skeleton
 from hrnet_ray.training.engine import train_epoch
-from hrnet_ray.training.optim import make_optimizer, make_scheduler
-from hrnet_ray.training.precision import bf16_pays
-from hrnet_ray.utils.prefetch import ahead
+from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer
+from hrnet_ray.training.precision import should_use_bf16
+from hrnet_ray.utils.prefetch import prefetch_items
 
 ROUNDS, SIDE = 5, 256
-TARGET = Target(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)
+TARGET = HeatmapTargetConfig(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)
 SKELETON = Skeleton(name="sixteen", keypoints=tuple(f"point {k}" for k in range(16)))
-RECIPE = Recipe(
+RECIPE = AugmentationPipelineConfig(
     skeleton=SKELETON,
     input_hw=TARGET.input_hw,
     padding=1.25,
-    augmentation=Augmentation(brightness=0.2, contrast=0.2, saturation=0.2),
+    augmentation=AugmentationParams(brightness=0.2, contrast=0.2, saturation=0.2),
     seed=0,
 )
 
@@ -54,10 +60,10 @@ def main() -> None:
     rows, epoch = made_up(args.rows), epoch_of(args.width, device)
 
     batches = list(shares(rows, args.batch, device))
-    poses = [augmented(batch, RECIPE, epoch=0) for batch in batches]
+    poses = [augment_batch(batch, RECIPE, epoch=0) for batch in batches]
     steps = len(batches)
     net = seconds(lambda: epoch(poses), device) / steps
-    warp = seconds(lambda: augmented(batches[0], RECIPE, epoch=0), device)
+    warp = seconds(lambda: augment_batch(batches[0], RECIPE, epoch=0), device)
     heatmaps = seconds(lambda: wanted(poses[0]), device)
     waits: list[float] = []
     whole = seconds(lambda: epoch(fed(rows, args.batch, device, waits)), device) / steps
@@ -89,24 +95,24 @@ def made_up(count: int) -> Arrays:
     }
 
 
-def shares(rows: Arrays, size: int, device: torch.device) -> Iterator[CanvasBatch]:
+def shares(rows: Arrays, size: int, device: torch.device) -> Iterator[RawTrainBatch]:
     """Batches of rows in a random order, on the device."""
     order = np.random.default_rng(1).permutation(len(rows["id"]))
     for at in range(0, len(order) - size + 1, size):
         part = order[at : at + size]
-        yield to_canvases({name: column[part] for name, column in rows.items()}, device)
+        yield to_raw_train_batch({name: column[part] for name, column in rows.items()}, device)
 
 
-def fed(rows: Arrays, size: int, device: torch.device, waits: list[float]) -> Iterator[PoseBatch]:
+def fed(rows: Arrays, size: int, device: torch.device, waits: list[float]) -> Iterator[TrainBatch]:
     """Batches as a worker gets them; adds the seconds that it waited for rows to `waits`."""
-    ready, waited = ahead(shares(rows, size, device)), 0.0
+    ready, waited = prefetch_items(shares(rows, size, device)), 0.0
     while True:
         began = time.perf_counter()
         batch = next(ready, None)
         waited += time.perf_counter() - began
         if batch is None:
             break
-        yield augmented(batch, RECIPE, epoch=0)
+        yield augment_batch(batch, RECIPE, epoch=0)
     waits.append(waited)
 
 
@@ -114,15 +120,15 @@ def epoch_of(width: int, device: torch.device) -> Callable:
     """Learns from all of some batches."""
     torch.manual_seed(0)
     model = HRNet(width, len(SKELETON)).to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, algorithm="adam", lr=1e-3, weight_decay=0.0)
-    scheduler = make_scheduler(
+    optimizer = build_optimizer(model, optimizer_name="adam", lr=1e-3, weight_decay=0.0)
+    scheduler = build_lr_scheduler(
         optimizer, schedule="steps", milestones=(), epochs=1, warmup_steps=0, steps_per_epoch=1
     )
-    bf16 = bf16_pays(device)
+    bf16 = should_use_bf16(device)
     return lambda poses: train_epoch(model, poses, optimizer, scheduler, target=TARGET, bf16=bf16)
 
 
-def wanted(batch: PoseBatch) -> None:
+def wanted(batch: TrainBatch) -> None:
     """A batch's heatmaps."""
     encode_heatmaps(
         batch.crop_xy,

@@ -24,21 +24,21 @@ import pyarrow as pa
 import torch
 
 from hrnet_ray.data import records
-from hrnet_ray.data.annotations import Instance
+from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.data.formats.mpii import read_mpii
 from hrnet_ray.data.images import codec
 from hrnet_ray.data.images.codec import cv2
-from hrnet_ray.pose.augmentation import Augmentation, draw_warps, warp_canvases
-from hrnet_ray.pose.geometry import box_to_center_scale, invert
+from hrnet_ray.pose.augmentation import AugmentationParams, sample_affine_params, warp_images
+from hrnet_ray.pose.geometry import box_to_center_scale, invert_affine
 
 FINER = 4
 SEED = 0
 READERS = {"mpii": read_mpii, "atrw": read_coco}
 INPUT_HW = {"mpii": (256, 256), "atrw": (192, 256)}
 AUGMENTATIONS = {
-    "mpii": Augmentation(scale_factor=0.25, rotation_deg=30.0),
-    "atrw": Augmentation(scale_factor=0.35, rotation_deg=45.0),
+    "mpii": AugmentationParams(scale_factor=0.25, rotation_deg=30.0),
+    "atrw": AugmentationParams(scale_factor=0.35, rotation_deg=45.0),
 }
 SAMPLINGS = {
     "420": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
@@ -52,7 +52,7 @@ class Scene:
     """One instance of a real picture, the warps that cut it out, and what they should give."""
 
     recipe: str
-    instance: Instance
+    instance: PoseInstance
     data: bytes
     picture: np.ndarray
     crop_from_image: torch.Tensor  # float64 [N, 3, 3]
@@ -75,8 +75,8 @@ class Storing:
 
     def row(self, scene: Scene) -> dict:
         """`rows.region_row`, had it these settings."""
-        stored, matrix = records.cut_region(
-            scene.picture, scene.instance.box_xywh, canvas_px=self.canvas_px, covers=self.covers
+        stored, matrix = records.crop_region(
+            scene.picture, scene.instance.box_xywh, canvas_px=self.canvas_px, coverage=self.covers
         )
         flags = [cv2.IMWRITE_JPEG_QUALITY, self.quality]
         flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[self.sampling]]
@@ -118,7 +118,7 @@ def scenes(folder: Path, *, warps: int) -> list[Scene]:
     for recipe, reader in READERS.items():
         for instance in reader(folder / recipe / f"test_{recipe}.json").instances:
             data = (folder / recipe / instance.image).read_bytes()
-            picture = codec.decode(data)
+            picture = codec.decode_image(data)
             assert picture is not None, instance.image
             matrices = random_warps(instance, recipe, count=warps)
             ideal, covered = zip(
@@ -139,12 +139,12 @@ def scenes(folder: Path, *, warps: int) -> list[Scene]:
     return found
 
 
-def random_warps(instance: Instance, recipe: str, *, count: int) -> torch.Tensor:
+def random_warps(instance: PoseInstance, recipe: str, *, count: int) -> torch.Tensor:
     """As training draws them, for `count` epochs: float64 [N, 3, 3], from image to crop pixels."""
     box = torch.tensor([instance.box_xywh], dtype=torch.float64)
     center_xy, scale_wh = box_to_center_scale(box, input_hw=INPUT_HW[recipe])
     drawn = [
-        draw_warps(
+        sample_affine_params(
             torch.tensor([instance.id]),
             seed=SEED,
             epoch=epoch,
@@ -152,7 +152,7 @@ def random_warps(instance: Instance, recipe: str, *, count: int) -> torch.Tensor
             visible=torch.from_numpy(instance.visible)[None],
             center_xy=center_xy,
             scale_wh=scale_wh,
-            upper_body=(0,),  # no half bodies here
+            upper_body_keypoints=(0,),  # no half bodies here
             augmentation=AUGMENTATIONS[recipe],
             input_hw=INPUT_HW[recipe],
         ).crop_from_image(crop_hw=INPUT_HW[recipe])
@@ -195,7 +195,7 @@ def published(found: Sequence[Scene]) -> Figures:
     by_recipe: dict[str, list[float]] = {}
     for scene in found:
         crops = [
-            records.cut_crop(scene.picture, one, input_hw=scene.input_hw).astype(np.float32)
+            records.warp_crop(scene.picture, one, input_hw=scene.input_hw).astype(np.float32)
             for one in scene.crop_from_image.numpy()
         ]
         by_recipe.setdefault(scene.recipe, []).extend(psnr_db(np.stack(crops), scene))
@@ -204,7 +204,9 @@ def published(found: Sequence[Scene]) -> Figures:
 
 def as_stored(scene: Scene, *, canvas_px: int) -> dict:
     """The row that `prepare` writes."""
-    return records.region_row(scene.instance, scene.data, scene.picture, canvas_px=canvas_px)
+    return records.build_cropped_record(
+        scene.instance, scene.data, scene.picture, canvas_px=canvas_px
+    )
 
 
 def trained_on(found: Sequence[Scene], made: Sequence[dict], *, canvas_px: int) -> Figures:
@@ -212,15 +214,17 @@ def trained_on(found: Sequence[Scene], made: Sequence[dict], *, canvas_px: int) 
     by_recipe: dict[str, list[float]] = {}
     lost, decode_s = [], []
     for scene, row in zip(found, made, strict=True):
-        table = pa.Table.from_pylist([row], schema=records.schema(len(scene.instance.visible)))
+        table = pa.Table.from_pylist(
+            [row], schema=records.build_arrow_schema(len(scene.instance.visible))
+        )
         began = time.thread_time()
-        decoded = records.decode_rows(table, canvas_px=canvas_px)
+        decoded = records.decode_train_batch(table, canvas_px=canvas_px)
         decode_s.append(time.thread_time() - began)
         canvas_from_image = torch.from_numpy(decoded["canvas_from_image"])
-        crop_from_canvas = scene.crop_from_image @ invert(canvas_from_image)
+        crop_from_canvas = scene.crop_from_image @ invert_affine(canvas_from_image)
         crops = _warped(decoded["canvas"][0], crop_from_canvas, scene.input_hw)
         by_recipe.setdefault(scene.recipe, []).extend(psnr_db(crops, scene))
-        stored = codec.decode(row["picture"])
+        stored = codec.decode_image(row["picture"])
         assert stored is not None
         reached = np.zeros_like(decoded["canvas"][0])
         reached[: stored.shape[0], : stored.shape[1]] = 255
@@ -238,7 +242,7 @@ def _warped(
     canvas: np.ndarray, crop_from_canvas: torch.Tensor, input_hw: tuple[int, int]
 ) -> np.ndarray:
     canvases = torch.from_numpy(canvas).expand(len(crop_from_canvas), -1, -1, -1)
-    crops = warp_canvases(canvases, crop_from_canvas, crop_hw=input_hw)
+    crops = warp_images(canvases, crop_from_canvas, crop_hw=input_hw)
     return crops.permute(0, 2, 3, 1).numpy() * 255
 
 
@@ -267,10 +271,12 @@ def check_exact(found: Sequence[Scene]) -> int:
     """
     for scene in found:
         table = pa.Table.from_pylist(
-            [records.exact_row(scene.instance, scene.data)],
-            schema=records.schema(len(scene.instance.visible)),
+            [records.build_full_image_record(scene.instance, scene.data)],
+            schema=records.build_arrow_schema(len(scene.instance.visible)),
         )
-        decoded = records.decode_exact(table, input_hw=scene.input_hw, padding=records.PADDING)
+        decoded = records.decode_eval_batch(
+            table, input_hw=scene.input_hw, padding=records.BOX_PADDING_FACTOR
+        )
         height, width = scene.input_hw
         wanted = cv2.warpAffine(
             scene.picture,

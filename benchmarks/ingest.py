@@ -38,10 +38,15 @@ from meters import Peak, cpu_s, descendants, private_mb
 from photos import write_photos
 
 from hrnet_ray.data import records
-from hrnet_ray.data.annotations import Labels
-from hrnet_ray.data.batch import CanvasBatch, Recipe, augmented, to_canvases
-from hrnet_ray.data.images.codec import cv2, decode
-from hrnet_ray.pose.augmentation import Augmentation
+from hrnet_ray.data.annotations import AnnotationSet
+from hrnet_ray.data.batch import (
+    AugmentationPipelineConfig,
+    RawTrainBatch,
+    augment_batch,
+    to_raw_train_batch,
+)
+from hrnet_ray.data.images.codec import cv2, decode_image
+from hrnet_ray.pose.augmentation import AugmentationParams
 from hrnet_ray.pose.heatmaps import encode_heatmaps
 from hrnet_ray.skeletons import MPII
 
@@ -50,7 +55,9 @@ INPUT_HW, HEATMAP_HW, SIGMA = (256, 256), (64, 64), 2
 BATCH, PART = 32, 8
 CORES = 2
 CPU = torch.device("cpu")
-RECIPE = Recipe(skeleton=MPII, input_hw=INPUT_HW, padding=1.25, augmentation=Augmentation(), seed=0)
+RECIPE = AugmentationPipelineConfig(
+    skeleton=MPII, input_hw=INPUT_HW, padding=1.25, augmentation=AugmentationParams(), seed=0
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +74,7 @@ FULL = Amount(pictures={"720p": 128, "1080p": 32}, cpu_rounds=24, rate_rounds=7,
 QUICK = Amount(pictures={"720p": 48, "1080p": 16}, cpu_rounds=8, rate_rounds=3, round_s=1.5)
 
 
-def classic_poses(labels: Labels, folder: Path) -> ClassicPoses:
+def classic_poses(labels: AnnotationSet, folder: Path) -> ClassicPoses:
     """The baseline over these instances."""
     return ClassicPoses(labels.instances, folder, ClassicRecipe(flip_order=MPII.flip_order))
 
@@ -75,7 +82,7 @@ def classic_poses(labels: Labels, folder: Path) -> ClassicPoses:
 # 1. CPU time of a sample.
 
 
-def cpu_ratio(labels: Labels, folder: Path, name: str, *, rounds: int) -> float:
+def cpu_ratio(labels: AnnotationSet, folder: Path, name: str, *, rounds: int) -> float:
     """Print both sides' CPU milliseconds, and return how many times less this project's are."""
     poses = classic_poses(labels, folder)
     found: dict[str, list[float]] = {"classic": [], "rows": [], "device": []}
@@ -91,7 +98,9 @@ def cpu_ratio(labels: Labels, folder: Path, name: str, *, rounds: int) -> float:
                 poses.sample(at, data)
             found["classic"].append((time.process_time() - began) / PART)
             began = time.process_time()
-            batch = to_canvases(records.decode_rows(table, canvas_px=records.CANVAS_PX), CPU)
+            batch = to_raw_train_batch(
+                records.decode_train_batch(table, canvas_px=records.CANVAS_PX), CPU
+            )
             found["rows"].append((time.process_time() - began) / BATCH)
         began = time.process_time()
         on_device(batch, epoch=number)
@@ -111,17 +120,19 @@ def stored_rows(poses: ClassicPoses, places: Sequence[int], read: Sequence[bytes
     """The training rows of some instances, as `prepare` stores them."""
     made = []
     for at, data in zip(places, read, strict=True):
-        picture = decode(data)
+        picture = decode_image(data)
         assert picture is not None
         made.append(
-            records.region_row(poses.instances[at], data, picture, canvas_px=records.CANVAS_PX)
+            records.build_cropped_record(
+                poses.instances[at], data, picture, canvas_px=records.CANVAS_PX
+            )
         )
-    return pa.Table.from_pylist(made, schema=records.schema(len(MPII)))
+    return pa.Table.from_pylist(made, schema=records.build_arrow_schema(len(MPII)))
 
 
-def on_device(batch: CanvasBatch, *, epoch: int) -> None:
+def on_device(batch: RawTrainBatch, *, epoch: int) -> None:
     """What the device does before a training step can begin."""
-    made = augmented(batch, RECIPE, epoch=epoch)
+    made = augment_batch(batch, RECIPE, epoch=epoch)
     encode_heatmaps(
         made.crop_xy, made.visible, input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=SIGMA
     )
@@ -170,7 +181,7 @@ class Side:
         )
 
 
-def classic_side(labels: Labels, folder: Path) -> Side:
+def classic_side(labels: AnnotationSet, folder: Path) -> Side:
     """The DataLoader; its workers are running when this returns."""
     batches = loader(classic_poses(labels, folder), size=BATCH, workers=CORES)
     next(iter(batches))
@@ -196,7 +207,7 @@ def own_ray(temp: Path) -> Iterator[None]:
     }
     import ray
 
-    from hrnet_ray.distributed.cluster.resources import configure_data
+    from hrnet_ray.distributed.cluster.resources import configure_ray_data
 
     ray.init(
         address="local",
@@ -207,29 +218,29 @@ def own_ray(temp: Path) -> Iterator[None]:
         logging_level=logging.ERROR,
         _temp_dir=str(temp),
     )
-    configure_data()
+    configure_ray_data()
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def ray_sides(labels: Labels, folder: Path, out: Path) -> list[Side]:
+def ray_sides(labels: AnnotationSet, folder: Path, out: Path) -> list[Side]:
     """The same rows in Ray's object store: as bytes, and as canvases."""
     from hrnet_ray.config import DataConfig
-    from hrnet_ray.data.dataset_preparation import prepare
-    from hrnet_ray.data.splits import Source
+    from hrnet_ray.data.dataset_preparation import prepare_dataset
+    from hrnet_ray.data.splits import SplitSource
     from hrnet_ray.distributed.data import object_store
-    from hrnet_ray.distributed.data.data_loader import Feed
+    from hrnet_ray.distributed.data.data_loader import WorkerDataLoader
 
     few = replace(labels, instances=labels.instances[:BATCH])
-    sources = {"train": Source(labels, folder), "val": Source(few, folder)}
-    manifest = prepare(sources, out=out, name="benchmark")
+    sources = {"train": SplitSource(labels, folder), "val": SplitSource(few, folder)}
+    manifest = prepare_dataset(sources, out=out, name="benchmark")
     data = DataConfig(root=str(out), input_hw=INPUT_HW)
     loaded = {}
     for name, decoded in (("rows, not cached", False), ("rows, cached", True)):
         began = time.perf_counter()
-        loaded[name] = object_store.load(manifest, data, decoded=decoded)
+        loaded[name] = object_store.load_into_object_store(manifest, data, decoded=decoded)
         took = time.perf_counter() - began
         stored_mb = sum(_bytes_of(block) for block in loaded[name]["train"].blocks) / 1e6
         print(f"  {name}: {stored_mb:.0f} MB in the object store, loaded in {took:.1f} s")
@@ -239,10 +250,12 @@ def ray_sides(labels: Labels, folder: Path, out: Path) -> list[Side]:
     print(f"  Ray's own daemons: {private_mb(daemons):.0f} MB of private memory, not in the peaks")
     sides = []
     for name, stored in loaded.items():
-        feed = Feed(stored, data, canvas_px=manifest.canvas_px, device=CPU, threads=CORES)
+        feed = WorkerDataLoader(
+            stored, data, canvas_px=manifest.canvas_px, device=CPU, threads=CORES
+        )
 
-        def epoch(number: int, feed: Feed = feed) -> Iterator[int]:
-            for batch in feed.training(size=BATCH, seed=0, epoch=number):
+        def epoch(number: int, feed: WorkerDataLoader = feed) -> Iterator[int]:
+            for batch in feed.iter_train_batches(batch_size=BATCH, seed=0, epoch=number):
                 yield len(batch.ids)
 
         sides.append(Side(name, epoch, processes, workers))
@@ -256,7 +269,9 @@ def _bytes_of(block: Any) -> int:
     return BlockAccessor.for_block(ray.get(block)).size_bytes()
 
 
-def rate_ratios(labels: Labels, folder: Path, work: Path, amount: Amount) -> tuple[float, float]:
+def rate_ratios(
+    labels: AnnotationSet, folder: Path, work: Path, amount: Amount
+) -> tuple[float, float]:
     """Print each side's rate; return how many times faster rows are, not cached and cached."""
     classic = classic_side(labels, folder)  # forks its workers before Ray's threads are there
     classic.warm()

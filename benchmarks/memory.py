@@ -24,21 +24,21 @@ import ray
 import torch
 
 from hrnet_ray.config import (
-    Cluster,
+    ClusterConfig,
     DataConfig,
     EvaluationConfig,
-    Experiment,
+    ExperimentConfig,
     HeatmapConfig,
     ModelConfig,
-    OptimConfig,
+    OptimizerConfig,
 )
-from hrnet_ray.data.dataset_preparation import Source, prepare
+from hrnet_ray.data.dataset_preparation import SplitSource, prepare_dataset
 from hrnet_ray.data.formats.coco import read_coco
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.distributed.cluster.resources import connect
-from hrnet_ray.distributed.data.data_loader import Feed
-from hrnet_ray.distributed.data.object_store import load
-from hrnet_ray.distributed.training.train import fit
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.distributed.cluster.resources import init_ray
+from hrnet_ray.distributed.data.data_loader import WorkerDataLoader
+from hrnet_ray.distributed.data.object_store import load_into_object_store
+from hrnet_ray.distributed.training.train import train_experiment
 
 SIZES = (2_000, 20_000)
 VAL_ROWS = 64
@@ -80,7 +80,7 @@ def _private(process: psutil.Process) -> int:
         return 0
 
 
-def drawn(root: Path, rows: int) -> Manifest:
+def drawn(root: Path, rows: int) -> DatasetManifest:
     """A data set of `rows` pictures that share a few files: only their number matters here."""
     images = root / "images"
     images.mkdir(parents=True)
@@ -88,10 +88,10 @@ def drawn(root: Path, rows: int) -> Manifest:
     for at in range(8):
         small = chance.integers(0, 256, (30, 40, 3), dtype=np.uint8)
         cv2.imwrite(str(images / f"{at}.jpg"), cv2.resize(small, PICTURE_HW[::-1]))
-    return prepare(
+    return prepare_dataset(
         {
-            "train": Source(_labels(root / "train.json", rows), images),
-            "val": Source(_labels(root / "val.json", VAL_ROWS), images),
+            "train": SplitSource(_labels(root / "train.json", rows), images),
+            "val": SplitSource(_labels(root / "val.json", VAL_ROWS), images),
         },
         out=root / "set",
         name=f"rows{rows}",
@@ -125,30 +125,32 @@ def _labels(path: Path, rows: int):
     return read_coco(path)
 
 
-def trained(manifest: Manifest, storage: Path) -> int:
+def trained(manifest: DatasetManifest, storage: Path) -> int:
     """The peak of one epoch, in bytes."""
-    experiment = Experiment(
+    experiment = ExperimentConfig(
         name=manifest.name,
         data=DataConfig(root=str(manifest.root), input_hw=(64, 64)),
         model=ModelConfig(width=4, modules=(1, 1, 1), blocks=1, stem=8),
         heatmap=HeatmapConfig(sigma=1.0),
-        optim=OptimConfig(lr=1e-3, epochs=1, milestones=(), batch_size=32),
+        optim=OptimizerConfig(lr=1e-3, epochs=1, milestones=(), batch_size=32),
         evaluation=EvaluationConfig(batch_size=32),
     )
     with Memory() as memory:
-        fit(experiment, Cluster(workers=2, device="cpu", storage=str(storage)))
+        train_experiment(
+            experiment, ClusterConfig(num_workers=2, device="cpu", storage_path=str(storage))
+        )
     return memory.peak
 
 
-def epoch_starts(manifest: Manifest) -> list[float]:
+def epoch_starts(manifest: DatasetManifest) -> list[float]:
     """Seconds from asking for an epoch to its first batch, with the rows cached."""
     data = DataConfig(root=str(manifest.root))
-    stored = load(manifest, data, decoded=True)
-    feed = Feed(stored, data, canvas_px=manifest.canvas_px, device=torch.device("cpu"))
+    stored = load_into_object_store(manifest, data, decoded=True)
+    feed = WorkerDataLoader(stored, data, canvas_px=manifest.canvas_px, device=torch.device("cpu"))
     seconds = []
     for epoch in range(EPOCHS_TIMED):
         began = time.perf_counter()
-        batches = feed.training(size=32, seed=0, epoch=epoch)
+        batches = feed.iter_train_batches(batch_size=32, seed=0, epoch=epoch)
         next(batches)
         seconds.append(time.perf_counter() - began)
         batches.close()
@@ -162,7 +164,7 @@ def main() -> None:
     ).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        connect(Cluster())
+        init_ray(ClusterConfig())
         from hrnet_ray.distributed.data import object_store
 
         sets = {rows: drawn(root / str(rows), rows) for rows in SIZES}
@@ -171,7 +173,7 @@ def main() -> None:
             f"{SIZES[0]:,} cached rows: the first epoch begins after {starts[0]:.3f} s, others "
             f"after {np.median(starts):.3f} s (median), {max(starts[1:]):.3f} s (most)"
         )
-        object_store.CACHE_SHARE = 0.0  # both the same way: decoded anew in each epoch
+        object_store.OBJECT_STORE_FRAC = 0.0  # both the same way: decoded anew in each epoch
         trained(replace(sets[SIZES[0]], name="warm"), root / "runs")
         peaks = {rows: trained(manifest, root / "runs") for rows, manifest in sets.items()}
         for rows, peak in peaks.items():

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.annotations import AnnotationSet
 from hrnet_ray.data.formats.mpii import read_mpii
 from hrnet_ray.data.images import codec
 from hrnet_ray.data.images.codec import cv2
-from hrnet_ray.data.synthetic.scenery import foreground, scenery
+from hrnet_ray.data.synthetic.scenery import draw_foreground, draw_scenery
 from hrnet_ray.skeletons import MPII
 
 QUALITY = 90
@@ -28,7 +28,7 @@ PERSON_FRACS = (0.5, 1.1)  # box side by picture height; MPII's own are about so
 
 def write_photos(
     out: Path, *, count: int, size_hw: tuple[int, int], folder: Path | None = None, seed: int = 0
-) -> Labels:
+) -> AnnotationSet:
     """Write `count` JPEGs below `out`, with random people in them, as MPII's authors list them."""
     out.mkdir(parents=True)
     rng = np.random.default_rng(seed)
@@ -45,8 +45,8 @@ def write_photos(
 def drawn(rng: np.random.Generator, size_hw: tuple[int, int]) -> Iterator[np.ndarray]:
     """Scenery with as much detail in each octave as in the next, for ever."""
     while True:
-        picture = scenery(rng, size_hw)
-        foreground(rng, picture)
+        picture = draw_scenery(rng, size_hw)
+        draw_foreground(rng, picture)
         yield cv2.add(picture, cv2.merge([_detail(rng, size_hw)] * 3), dtype=cv2.CV_8U)
 
 
@@ -61,7 +61,7 @@ def real(folder: Path, rng: np.random.Generator, size_hw: tuple[int, int]) -> It
     if not found:
         raise FileNotFoundError(f"no *.jpg below {folder}")
     for path in cycle(found):
-        picture = codec.read(path)
+        picture = codec.read_image(path)
         scale = max(height / picture.shape[0], width / picture.shape[1]) * rng.uniform(1.0, 1.15)
         rows, columns = (-(-side // scale) for side in size_hw)  # what shows, in its own pixels
         top, left = (

@@ -25,23 +25,28 @@ import numpy as np
 import torch
 from scipy import stats
 
-from hrnet_ray.cli.demo import BASE, CANVAS_PX
-from hrnet_ray.config import Experiment
+from hrnet_ray.cli.demo import BASE_CONFIG, MAX_IMAGE_SIZE_PX
+from hrnet_ray.config import ExperimentConfig
 from hrnet_ray.data import records
-from hrnet_ray.data.batch import PoseBatch, augmented, to_canvases, to_crops
-from hrnet_ray.data.dataset_preparation import prepare
+from hrnet_ray.data.batch import TrainBatch, augment_batch, to_eval_batch, to_raw_train_batch
+from hrnet_ray.data.dataset_preparation import prepare_dataset
 from hrnet_ray.data.formats.coco import read_coco
-from hrnet_ray.data.manifest import Manifest, read_manifest, read_table
-from hrnet_ray.data.sampler import epoch_order, training_steps
-from hrnet_ray.data.splits import Source
-from hrnet_ray.data.synthetic.datasets import write_tigers
-from hrnet_ray.inference.predict_loop import predict
-from hrnet_ray.metrics.validation import score
-from hrnet_ray.models.fused_batchnorm import fuse_norms
+from hrnet_ray.data.manifest import DatasetManifest, read_manifest, read_split
+from hrnet_ray.data.sampler import batch_indices, shuffle_row_indices
+from hrnet_ray.data.splits import SplitSource
+from hrnet_ray.data.synthetic.datasets import write_tiger_dataset
+from hrnet_ray.inference.predict_loop import predict_batches
+from hrnet_ray.metrics.validation import compute_validation_metrics
+from hrnet_ray.models.fused_batchnorm import convert_to_fused_batchnorm
 from hrnet_ray.skeletons import ATRW
-from hrnet_ray.training.builders import build_model, decoding_of, recipe_of, target_of
+from hrnet_ray.training.builders import (
+    build_augmentation_config,
+    build_decode_config,
+    build_model,
+    build_target_config,
+)
 from hrnet_ray.training.engine import train_epoch
-from hrnet_ray.training.optim import make_optimizer, make_scheduler
+from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer
 
 SEEDS = 3
 CPU = torch.device("cpu")
@@ -94,13 +99,13 @@ def noise(one: Sequence[float], other: Sequence[float]) -> float:
     return float(stats.t.ppf(0.975, freedom)) * math.sqrt(sum(parts))
 
 
-def tigers(root: Path, *, train: int, val: int) -> Manifest:
+def tigers(root: Path, *, train: int, val: int) -> DatasetManifest:
     """Draw and prepare the demo's tigers."""
     raw = root / "pictures"
-    write_tigers(raw, train=train, val=val, seed=0)
-    return prepare(
+    write_tiger_dataset(raw, num_train=train, num_val=val, seed=0)
+    return prepare_dataset(
         {
-            split: Source(
+            split: SplitSource(
                 read_coco(raw / "annotations" / f"keypoint_{split}.json", skeleton=ATRW),
                 raw / "images" / split,
             )
@@ -108,7 +113,7 @@ def tigers(root: Path, *, train: int, val: int) -> Manifest:
         },
         out=root,
         name="tigers",
-        canvas_px=CANVAS_PX,
+        canvas_px=MAX_IMAGE_SIZE_PX,
     )
 
 
@@ -117,20 +122,24 @@ def trained(root: Path, precision: str, seed: int, epochs: int) -> dict[str, flo
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     manifest = read_manifest(root)
-    experiment = replace(BASE, seed=seed, optim=replace(BASE.optim, epochs=epochs))
+    experiment = replace(BASE_CONFIG, seed=seed, optim=replace(BASE_CONFIG.optim, epochs=epochs))
     model = build_model(experiment, manifest)
     if BF16[precision]:
-        fuse_norms(model)  # as a worker does
-    canvases = records.decode_rows(read_table(manifest, "train"), canvas_px=CANVAS_PX)
+        convert_to_fused_batchnorm(model)  # as a worker does
+    canvases = records.decode_train_batch(
+        read_split(manifest, "train"), canvas_px=MAX_IMAGE_SIZE_PX
+    )
     count, size = len(canvases["id"]), experiment.optim.batch_size
-    optimizer = make_optimizer(model, algorithm="adam", lr=experiment.optim.lr, weight_decay=0.0)
-    scheduler = make_scheduler(
+    optimizer = build_optimizer(
+        model, optimizer_name="adam", lr=experiment.optim.lr, weight_decay=0.0
+    )
+    scheduler = build_lr_scheduler(
         optimizer,
         schedule=experiment.optim.schedule,
         milestones=(),
         epochs=epochs,
         warmup_steps=experiment.optim.warmup_steps,
-        steps_per_epoch=len(training_steps(np.arange(count), size=size, workers=1)),
+        steps_per_epoch=len(batch_indices(np.arange(count), batch_size=size, num_workers=1)),
     )
     for epoch in range(epochs):
         loss = train_epoch(
@@ -138,7 +147,7 @@ def trained(root: Path, precision: str, seed: int, epochs: int) -> dict[str, flo
             batches(canvases, experiment, manifest, epoch=epoch),
             optimizer,
             scheduler,
-            target=target_of(experiment),
+            target=build_target_config(experiment),
             bf16=BF16[precision],
         )
     found = {scored: oks_ap(model, experiment, manifest, bf16=BF16[scored]) for scored in BF16}
@@ -147,27 +156,36 @@ def trained(root: Path, precision: str, seed: int, epochs: int) -> dict[str, flo
 
 
 def batches(
-    canvases: Mapping[str, np.ndarray], experiment: Experiment, manifest: Manifest, *, epoch: int
-) -> Iterator[PoseBatch]:
+    canvases: Mapping[str, np.ndarray],
+    experiment: ExperimentConfig,
+    manifest: DatasetManifest,
+    *,
+    epoch: int,
+) -> Iterator[TrainBatch]:
     """An epoch, as a worker alone would have it."""
-    recipe = recipe_of(experiment, manifest)
-    order = epoch_order(len(canvases["id"]), seed=experiment.seed, epoch=epoch)
-    for step in training_steps(order, size=experiment.optim.batch_size, workers=1):
+    recipe = build_augmentation_config(experiment, manifest)
+    order = shuffle_row_indices(len(canvases["id"]), seed=experiment.seed, epoch=epoch)
+    for step in batch_indices(order, batch_size=experiment.optim.batch_size, num_workers=1):
         part = {name: column[step] for name, column in canvases.items()}
-        yield augmented(to_canvases(part, CPU), recipe, epoch=epoch)
+        yield augment_batch(to_raw_train_batch(part, CPU), recipe, epoch=epoch)
 
 
 def oks_ap(
-    model: torch.nn.Module, experiment: Experiment, manifest: Manifest, *, bf16: bool
+    model: torch.nn.Module, experiment: ExperimentConfig, manifest: DatasetManifest, *, bf16: bool
 ) -> float:
     """The validation score."""
-    table = read_table(manifest, "val")
+    table = read_split(manifest, "val")
     data = experiment.data
-    crops = records.decode_exact(table, input_hw=data.input_hw, padding=data.padding)
-    found = predict(
-        model, [to_crops(crops, CPU)], decoding=decoding_of(experiment, manifest), bf16=bf16
+    crops = records.decode_eval_batch(table, input_hw=data.input_hw, padding=data.padding)
+    found = predict_batches(
+        model,
+        [to_eval_batch(crops, CPU)],
+        decoding=build_decode_config(experiment, manifest),
+        bf16=bf16,
     )
-    return score(found, records.labels_of(table), manifest.skeleton).value
+    return compute_validation_metrics(
+        found, records.get_label_columns(table), manifest.skeleton
+    ).primary_value
 
 
 if __name__ == "__main__":

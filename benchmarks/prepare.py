@@ -1,6 +1,6 @@
 """`prepare` on Ray against a bare loop that decodes, reduces and encodes, in one run.
 
-    python benchmarks/prepare.py [--pictures 10000] [--quick]
+    python benchmarks/prepare.py [--input 10000] [--quick]
 
 The bare loop is what cannot be left out: two processes that read 1280x720 JPEGs, decode them,
 reduce them to the canvas by area, and encode that. `prepare` does this too on two CPUs, and hashes,
@@ -37,14 +37,14 @@ import psutil
 from meters import cpu_s, descendants, private_mb
 from photos import QUALITY, drawn
 
-from hrnet_ray.data.annotations import Instance, Labels
-from hrnet_ray.data.dataset_preparation import prepare
+from hrnet_ray.data.annotations import AnnotationSet, PoseInstance
+from hrnet_ray.data.dataset_preparation import prepare_dataset
 from hrnet_ray.data.images import codec
 from hrnet_ray.data.images.codec import cv2
-from hrnet_ray.data.integrity import verify
-from hrnet_ray.data.records import CANVAS_PX, STORED_QUALITY
-from hrnet_ray.data.shards import SHARD_ROWS, ShardReport, ShardTask, Tell
-from hrnet_ray.data.splits import Source
+from hrnet_ray.data.integrity import verify_checksums
+from hrnet_ray.data.records import CANVAS_PX, STORED_JPEG_QUALITY
+from hrnet_ray.data.shards import ROWS_PER_SHARD, DoneCallback, ShardResult, ShardTask
+from hrnet_ray.data.splits import SplitSource
 from hrnet_ray.skeletons import MPII
 
 SIZE_HW = (720, 1280)
@@ -62,7 +62,7 @@ def bare(path: str) -> int:
     size = (round(width * shrink), round(height * shrink))
     reduced = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     reduced = cv2.cvtColor(reduced, cv2.COLOR_RGB2BGR)
-    return len(cv2.imencode(".jpg", reduced, [cv2.IMWRITE_JPEG_QUALITY, STORED_QUALITY])[1])
+    return len(cv2.imencode(".jpg", reduced, [cv2.IMWRITE_JPEG_QUALITY, STORED_JPEG_QUALITY])[1])
 
 
 def one_thread() -> None:
@@ -81,22 +81,22 @@ class Turns:
     bare_cpu_s: float = 0.0
     making: bool = False
 
-    def __call__(self, tasks: Sequence[ShardTask], tell: Tell) -> Iterator[ShardReport]:
-        from hrnet_ray.distributed.data.shard_tasks import make_on_ray
+    def __call__(self, tasks: Sequence[ShardTask], tell: DoneCallback) -> Iterator[ShardResult]:
+        from hrnet_ray.distributed.data.shard_tasks import write_shards_ray
 
         for first in range(0, len(tasks), GROUP_SHARDS):
             group = tasks[first : first + GROUP_SHARDS]
             names = [instance.image for task in group for instance in task.instances]
             started = time.perf_counter()
             self.making = True
-            yield from make_on_ray(group, tell)
+            yield from write_shards_ray(group, tell)
             self.making = False
             made_s = time.perf_counter() - started
             bare_s = self._bare(names)
             self.bare_s += bare_s
             self.rates.append((len(names) / made_s, len(names) / bare_s))
             print(
-                f"  {first * SHARD_ROWS + len(names):>7,} pictures   prepare "
+                f"  {first * ROWS_PER_SHARD + len(names):>7,} pictures   prepare "
                 f"{len(names) / made_s:6.1f}/s   bare {len(names) / bare_s:6.1f}/s",
                 flush=True,
             )
@@ -143,7 +143,7 @@ def is_worker(process: psutil.Process) -> bool:
     return False
 
 
-def labelled(images: Path, count: int) -> Labels:
+def labelled(images: Path, count: int) -> AnnotationSet:
     """`count` names for a few drawn pictures, and one instance in each."""
     images.mkdir(parents=True)
     for at, picture in enumerate(islice(drawn(np.random.default_rng(0), SIZE_HW), DISTINCT)):
@@ -151,18 +151,18 @@ def labelled(images: Path, count: int) -> Labels:
         (images / f"{at:06d}.jpg").write_bytes(data)
     for at in range(DISTINCT, count):
         os.link(images / f"{at % DISTINCT:06d}.jpg", images / f"{at:06d}.jpg")
-    return Labels(
+    return AnnotationSet(
         source=images / "drawn.json",
         skeleton=MPII,
         instances=[instance(at, f"{at:06d}.jpg") for at in range(count)],
     )
 
 
-def instance(id: int, image: str) -> Instance:
+def instance(id: int, image: str) -> PoseInstance:
     """One that fills its picture."""
     height, width = SIZE_HW
     points = np.random.default_rng(id).uniform((0, 0), (width, height), (len(MPII), 2))
-    return Instance(
+    return PoseInstance(
         id=id,
         image_id=id,
         image=image,
@@ -209,7 +209,7 @@ def warm_up() -> None:
 def main() -> None:
     """Measure, print, and end with one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pictures", type=int, default=10_000)
+    parser.add_argument("--input", type=int, default=10_000)
     parser.add_argument("--quick", action="store_true", help="2,000 pictures")
     args = parser.parse_args()
     count = 2_000 if args.quick else args.pictures
@@ -225,11 +225,13 @@ def main() -> None:
         processes = descendants()
         started, before = time.perf_counter(), cpu_s(processes)
         out = Path(folder) / "out"
-        manifest = prepare({"train": Source(labels, images)}, out=out, name="drawn", make=turns)
+        manifest = prepare_dataset(
+            {"train": SplitSource(labels, images)}, out=out, name="drawn", write_shards=turns
+        )
         seconds = time.perf_counter() - started - turns.bare_s
         memory.stop()
         cpu = cpu_s(processes) - before - turns.bare_cpu_s
-        verify(manifest)
+        verify_checksums(manifest)
         print(f"manifest: {manifest.splits['train'].rows:,} rows, all shards as they were written")
     ratio = turns.bare_s / seconds
     medians = [statistics.median(side) for side in zip(*turns.rates, strict=True)]

@@ -25,16 +25,16 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hrnet_ray.data.batch import PoseBatch
+from hrnet_ray.data.batch import TrainBatch
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.fused_batchnorm import fuse_norms
-from hrnet_ray.pose.targets import Target
+from hrnet_ray.models.fused_batchnorm import convert_to_fused_batchnorm
+from hrnet_ray.pose.targets import HeatmapTargetConfig
 from hrnet_ray.training.engine import train_epoch
-from hrnet_ray.training.optim import make_optimizer, make_scheduler
-from hrnet_ray.utils.collectives import TOGETHER
+from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer
+from hrnet_ray.utils.collectives import DDP_OPTIONS
 
 KEYPOINTS, SIDE = 16, 256
-TARGET = Target(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)
+TARGET = HeatmapTargetConfig(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def measured(rank: int, folder: Path, options: Options) -> dict[str, list[tuple[
     net = a_net(options)
     wrapped = DistributedDataParallel(
         a_net(options),
-        **TOGETHER,
+        **DDP_OPTIONS,
         bucket_cap_mb=options.bucket_mb,
         static_graph=options.static_graph,
     )
@@ -139,19 +139,19 @@ def a_net(options: Options) -> HRNet:
     torch.manual_seed(0)
     net = HRNet(options.width, KEYPOINTS).to(memory_format=torch.channels_last)  # pyright: ignore
     if options.bf16:
-        fuse_norms(net)
+        convert_to_fused_batchnorm(net)
     return net
 
 
 def stepper(model: nn.Module, options: Options):
     """Take some steps; returns the seconds of one by the clock, and of this process's CPU."""
-    batch = PoseBatch(
+    batch = TrainBatch(
         crops=torch.randn(options.crops, 3, SIDE, SIDE),
         crop_xy=torch.rand(options.crops, KEYPOINTS, 2) * (SIDE - 1),
         visible=torch.ones(options.crops, KEYPOINTS, dtype=torch.bool),
     )
-    optimizer = make_optimizer(model, algorithm="adam", lr=1e-3, weight_decay=0.0)
-    scheduler = make_scheduler(
+    optimizer = build_optimizer(model, optimizer_name="adam", lr=1e-3, weight_decay=0.0)
+    scheduler = build_lr_scheduler(
         optimizer, schedule="steps", milestones=(), epochs=1, warmup_steps=0, steps_per_epoch=1
     )
 

@@ -23,21 +23,21 @@ from pathlib import Path
 
 from ray import tune
 
-from hrnet_ray.cli.prepare import Synthetic, run as prepare
+from hrnet_ray.cli.prepare import SyntheticArgs, run as prepare
 from hrnet_ray.config import (
-    AugmentConfig,
-    Cluster,
+    AugmentationConfig,
+    ClusterConfig,
     DataConfig,
     EvaluationConfig,
-    Experiment,
+    ExperimentConfig,
     HeatmapConfig,
     ModelConfig,
-    OptimConfig,
-    override,
+    OptimizerConfig,
+    with_overrides,
 )
-from hrnet_ray.distributed.tuning.trial_records import read_notes, trials_folder
-from hrnet_ray.distributed.tuning.tune import Search, Study, sweep
-from hrnet_ray.runs.event_log import read_epochs
+from hrnet_ray.distributed.tuning.trial_records import get_trials_dir, read_trial_records
+from hrnet_ray.distributed.tuning.tune import SearchConfig, StudyResult, run_study
+from hrnet_ray.runs.event_log import read_metrics
 
 RATES, SIGMAS = (3e-4, 1e-3, 3e-3, 1e-2), (0.7, 1.1, 1.8)
 GRID = {"optim.lr": tune.choice(RATES), "heatmap.sigma": tune.choice(SIGMAS)}
@@ -45,12 +45,12 @@ SPACE = {
     "optim.lr": tune.loguniform(RATES[0], RATES[-1]),
     "heatmap.sigma": tune.uniform(SIGMAS[0], SIGMAS[-1]),
 }
-BASE = Experiment(
+BASE = ExperimentConfig(
     data=DataConfig(input_hw=(64, 96)),
     model=ModelConfig(width=8, modules=(1, 1, 1), blocks=1, stem=16),
-    heatmap=HeatmapConfig(rounded=False),
-    augment=AugmentConfig(scale_factor=0.1, rotation_deg=8.0),
-    optim=OptimConfig(schedule="cosine", warmup_steps=20, epochs=16, batch_size=8),
+    heatmap=HeatmapConfig(quantize_center=False),
+    augment=AugmentationConfig(scale_factor=0.1, rotation_deg=8.0),
+    optim=OptimizerConfig(schedule="cosine", warmup_steps=20, epochs=16, batch_size=8),
     evaluation=EvaluationConfig(decode="dark"),
 )
 
@@ -71,27 +71,27 @@ def compared(folder: Path, *, quick: bool, seed: int) -> dict[str, float]:
     root = tigers(folder / "tigers", 120 if quick else 240)
     # The first rung has to come when scores say something: after as many steps, quick or not.
     size = {"optim.epochs": 12, "optim.batch_size": 4} if quick else {}
-    base = override(BASE, {"data.root": str(root), **size})
-    cluster = Cluster(workers=1, device="cpu", storage=str(folder / "runs"))
+    base = with_overrides(BASE, {"data.root": str(root), **size})
+    cluster = ClusterConfig(num_workers=1, device="cpu", storage_path=str(folder / "runs"))
     common = {"at_once": 2, "grace_epochs": 2, "seed": seed}
-    every = Search(sampler="grid", scheduler="none", **common)
+    every = SearchConfig(sampler="grid", scheduler="none", **common)
 
     whole = told(named(base, f"grid-{seed}"), GRID, cluster, every)
     figures: dict[str, float] = {}
     for prefix, space, search in (
-        ("", GRID, Search(sampler="grid", **common)),
-        ("tpe_", SPACE, Search(trials=12, **common)),
+        ("", GRID, SearchConfig(sampler="grid", **common)),
+        ("tpe_", SPACE, SearchConfig(num_trials=12, **common)),
     ):
         study = told(named(base, f"{prefix}asha-{seed}"), space, cluster, search)
-        gap = whole.best["score"] - study.best["score"]
+        gap = whole.best_trial["score"] - study.best_trial["score"]
         share = epochs_of(study) / epochs_of(whole)
         print(f"{epochs_of(study)} of {epochs_of(whole)} epochs, {share:.0%}; AP {gap:.4f} below")
         figures |= {f"{prefix}ap_gap": round(gap, 4), f"{prefix}epochs_share": round(share, 3)}
     pairs = told(
-        named(override(base, {"optim.epochs": 1}), f"pairs-{seed}"),
+        named(with_overrides(base, {"optim.epochs": 1}), f"pairs-{seed}"),
         SPACE,
         replace(cluster, workers=2),
-        Search(trials=2, grace_epochs=1),
+        SearchConfig(num_trials=2, grace_period=1),
     )
     for workers, study in ((1, whole), (2, pairs)):
         taken = overheads(study)
@@ -106,44 +106,52 @@ def tigers(root: Path, pictures: int) -> Path:
     """A data set of drawn tigers."""
     if not (root / "manifest.json").is_file():
         with silence():
-            prepare(Synthetic(kind="tigers", train=pictures, val=70, out=root, canvas=128))
+            prepare(
+                SyntheticArgs(
+                    kind="tigers", num_train=pictures, num_val=70, out=root, max_image_size=128
+                )
+            )
     return root
 
 
-def named(base: Experiment, name: str) -> Experiment:
+def named(base: ExperimentConfig, name: str) -> ExperimentConfig:
     """The same experiment under another name."""
-    return override(base, {"name": name})
+    return with_overrides(base, {"name": name})
 
 
-def told(base: Experiment, space: dict, cluster: Cluster, search: Search) -> Study:
+def told(
+    base: ExperimentConfig, space: dict, cluster: ClusterConfig, search: SearchConfig
+) -> StudyResult:
     """Run a study and print its trials, best first."""
-    print(f"\n{base.name}: {search.sentence(base.optim.epochs)}", flush=True)
+    print(f"\n{base.name}: {search.describe_search(base.optim.epochs)}", flush=True)
     with silence():
-        study = sweep(base, space, cluster, search)
+        study = run_study(base, space, cluster, search)
     for trial in study.trials:
         drawn = "  ".join(f"{name} {trial[name]:.2g}" for name in space)
         stopped = f"  {trial['stopped_by']}" if trial["stopped_by"] else ""
-        print(f"  {study.main} {trial['score']:.4f}  {trial['epochs']:2} epochs  {drawn}{stopped}")
+        print(
+            f"  {study.primary_metric} {trial['score']:.4f}  {trial['epochs']:2} epochs  {drawn}{stopped}"
+        )
     return study
 
 
-def epochs_of(study: Study) -> int:
+def epochs_of(study: StudyResult) -> int:
     """Epochs that all its trials trained."""
     return sum(trial["epochs"] for trial in study.trials)
 
 
-def overheads(study: Study) -> list[float]:
+def overheads(study: StudyResult) -> list[float]:
     """Seconds from a trial's place to its first training step, in the order of the trials.
 
     The first epoch's line tells when it was written and how long the epoch took; all that the epoch
     waited for data is counted to its start, and so is the writing of its checkpoint.
     """
     found = []
-    for number, note in read_notes(study.folder).items():
-        if epochs := read_epochs(trials_folder(study.folder) / number):
+    for number, note in read_trial_records(study.folder).items():
+        if epochs := read_metrics(get_trials_dir(study.folder) / number):
             first = epochs[0]
-            trained_s = first["perf/epoch_s"] * (1 - first["perf/data_wait_share"])
-            found.append(first["at_ms"] / 1000 - trained_s - note.began_at)
+            trained_s = first["perf/epoch_s"] * (1 - first["perf/data_wait_frac"])
+            found.append(first["at_ms"] / 1000 - trained_s - note.first_started_s)
     return found
 
 

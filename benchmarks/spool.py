@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from hrnet_ray.tracking import Board, Run
+from hrnet_ray.tracking import MlflowExperiment, RunLogger
 
 FAILURES = ("refuses", "hangs", "fails", "slow")
 ALONE = "alone"
@@ -122,9 +122,11 @@ def timed(address: str | None, epochs: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as storage:
         folder = Path(storage) / "otters" / "first"
         folder.mkdir(parents=True)
-        board = Board.open("otters", storage=Path(storage), tracking_uri=address)
+        board = MlflowExperiment.open_for_dataset(
+            "otters", storage_dir=Path(storage), tracking_uri=address
+        )
         if address:
-            Run.open(board, folder, name="first", params={}, tags={})
+            RunLogger.open_or_resume(board, folder, name="first", params={}, tags={})
         done = subprocess.run(
             [sys.executable, "-c", LOOP, str(folder), str(epochs)],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -132,9 +134,9 @@ def timed(address: str | None, epochs: int) -> tuple[float, float]:
             text=True,
             check=True,
         )
-        board.shipper.close(within_s=0)
-        if board.sampler:
-            board.sampler.close()
+        board.background_sync.flush_and_stop(timeout_s=0)
+        if board.metrics_sampler:
+            board.metrics_sampler.stop_sampling()
     wall, processor = map(float, done.stdout.split())
     return wall, processor
 

@@ -22,21 +22,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from hrnet_ray.data.batch import PoseBatch
+from hrnet_ray.data.batch import TrainBatch
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.bn_folding import folded
-from hrnet_ray.models.fused_batchnorm import fuse_norms
-from hrnet_ray.pose.heatmaps import encode_heatmaps, merge_flipped
-from hrnet_ray.pose.targets import Target
-from hrnet_ray.training.compile import compile_or_go_on
+from hrnet_ray.models.bn_folding import fold_batchnorm
+from hrnet_ray.models.fused_batchnorm import convert_to_fused_batchnorm
+from hrnet_ray.pose.heatmaps import average_flipped_heatmaps, encode_heatmaps
+from hrnet_ray.pose.targets import HeatmapTargetConfig
+from hrnet_ray.training.compile import try_compile_model
 from hrnet_ray.training.engine import train_epoch
-from hrnet_ray.training.optim import make_optimizer, make_scheduler
-from hrnet_ray.training.precision import multiplies_bf16
+from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer
+from hrnet_ray.training.precision import has_native_bf16
 
 KEYPOINTS = 16
 FLIP_ORDER = (5, 4, 3, 2, 1, 0, 6, 7, 8, 9, 15, 14, 13, 12, 11, 10)
 SIDE = 256
-TARGET = Target(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)
+TARGET = HeatmapTargetConfig(input_hw=(SIDE, SIDE), heatmap_hw=(SIDE // 4, SIDE // 4), sigma=2.0)
 CEILING_S = 0.15  # for each kind of work in a round
 KINDS = ((32, 64), (64, 32), (128, 16), (256, 8))  # channels and rows of W32's convolutions
 CPU_TIME = "count CPU seconds, not the clock's: for one thread on a machine that others use"
@@ -79,7 +79,7 @@ def measured(setting: Setting) -> tuple[dict[str, list[float]], dict[str, list[f
     """Seconds of each contestant, and FLOP/s of the ceiling, by round; the first round is lost."""
     works = contestants(setting)
     precisions = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    if not multiplies_bf16(setting.device):
+    if not has_native_bf16(setting.device):
         del precisions["bf16"]
     times: dict[str, list[float]] = {name: [] for name in works}
     rates: dict[str, list[float]] = {name: [] for name in precisions}
@@ -102,14 +102,14 @@ def contestants(setting: Setting) -> dict[str, Work]:
     """Who takes turns, in this order."""
     device, count = setting.device, setting.batch
     torch.manual_seed(0)
-    batch = PoseBatch(
+    batch = TrainBatch(
         crops=torch.randn(count, 3, SIDE, SIDE, device=device),
         crop_xy=torch.rand(count, KEYPOINTS, 2, device=device) * (SIDE - 1),
         visible=torch.ones(count, KEYPOINTS, dtype=torch.bool, device=device),
     )
     judged = HRNet(setting.width, KEYPOINTS).to(device).eval()
-    quick = folded(judged.to(memory_format=torch.channels_last))
-    rounded = folded(judged, bf16=True)
+    quick = fold_batchnorm(judged.to(memory_format=torch.channels_last))
+    rounded = fold_batchnorm(judged, bf16=True)
     judged = judged.to(memory_format=torch.contiguous_format)
     works = {
         "plain step": plain_step(setting, batch),
@@ -117,16 +117,16 @@ def contestants(setting: Setting) -> dict[str, Work]:
         "plain evaluation": lambda: flip_test(judged, batch.crops, bf16=False),
         "evaluation fp32": lambda: flip_test(quick, last(batch.crops), bf16=False),
     }
-    if multiplies_bf16(device):
+    if has_native_bf16(device):
         works["step bf16"] = our_step(setting, batch, bf16=True)
         works["evaluation bf16"] = lambda: flip_test(rounded, last(batch.crops), bf16=True)
     if setting.compiled:
-        bf16 = multiplies_bf16(device)
+        bf16 = has_native_bf16(device)
         works["step compiled"] = our_step(setting, batch, bf16=bf16, compiled=True)
     return works
 
 
-def plain_step(setting: Setting, batch: PoseBatch) -> Work:
+def plain_step(setting: Setting, batch: TrainBatch) -> Work:
     """The published step (lib/core/function.py, lib/core/loss.py), heatmaps ready beforehand."""
     model = HRNet(setting.width, KEYPOINTS).to(setting.device).train()
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
@@ -157,15 +157,15 @@ def published_loss(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     return loss / keypoints
 
 
-def our_step(setting: Setting, batch: PoseBatch, *, bf16: bool, compiled: bool = False) -> Work:
+def our_step(setting: Setting, batch: TrainBatch, *, bf16: bool, compiled: bool = False) -> Work:
     """What a worker does with a batch, heatmaps included."""
     model = HRNet(setting.width, KEYPOINTS).to(setting.device, memory_format=torch.channels_last)
     if bf16 and setting.device.type == "cpu" and not compiled:
-        fuse_norms(model)
-    if compiled and not compile_or_go_on(model, crops_shape=batch.crops.shape, bf16=bf16):
+        convert_to_fused_batchnorm(model)
+    if compiled and not try_compile_model(model, crops_shape=batch.crops.shape, bf16=bf16):
         raise SystemExit("it cannot be compiled here")
-    optimizer = make_optimizer(model, algorithm="adam", lr=1e-3, weight_decay=0.0)
-    scheduler = make_scheduler(
+    optimizer = build_optimizer(model, optimizer_name="adam", lr=1e-3, weight_decay=0.0)
+    scheduler = build_lr_scheduler(
         optimizer, schedule="steps", milestones=(), epochs=1, warmup_steps=0, steps_per_epoch=1
     )
     return lambda: train_epoch(model, [batch], optimizer, scheduler, target=TARGET, bf16=bf16)
@@ -176,7 +176,7 @@ def flip_test(model: nn.Module, crops: Tensor, *, bf16: bool) -> Tensor:
     """Heatmaps of the crops, averaged with those of their mirror images."""
     with torch.autocast(crops.device.type, torch.bfloat16, enabled=bf16):
         upright, mirrored = model(crops), model(crops.flip(-1))
-    return merge_flipped(upright.float(), mirrored.float(), flip_order=FLIP_ORDER)
+    return average_flipped_heatmaps(upright.float(), mirrored.float(), flip_order=FLIP_ORDER)
 
 
 def last(crops: Tensor) -> Tensor:

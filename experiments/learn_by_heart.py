@@ -16,32 +16,32 @@ from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 
-from hrnet_ray.cli import start
-from hrnet_ray.cli.prepare import Coco, Mpii, run as prepare
-from hrnet_ray.cli.smoke import SMALL_NET
+from hrnet_ray.cli import run_script
+from hrnet_ray.cli.prepare import CocoArgs, MpiiArgs, run as prepare
+from hrnet_ray.cli.smoke import SMALL_MODEL_CONFIG
 from hrnet_ray.config import (
-    AugmentConfig,
-    Cluster,
+    AugmentationConfig,
+    ClusterConfig,
     DataConfig,
     EvaluationConfig,
-    Experiment,
+    ExperimentConfig,
     HeatmapConfig,
-    OptimConfig,
+    OptimizerConfig,
 )
-from hrnet_ray.distributed.training.train import fit
+from hrnet_ray.distributed.training.train import train_experiment
 
 ROWS = 64  # the training file repeats the pictures, so that each batch of each worker has several
 EPOCHS = 34
 WANTED = {"atrw": 0.90, "mpii": 0.95}
 
-BASE = Experiment(
+BASE = ExperimentConfig(
     data=DataConfig(input_hw=(64, 96)),
-    model=SMALL_NET,
-    heatmap=HeatmapConfig(sigma=1.0, rounded=False),
-    augment=AugmentConfig(scale_factor=0.0, rotation_share=0.0, flip_share=0.0),
-    optim=OptimConfig(lr=3e-3, schedule="cosine", epochs=EPOCHS, batch_size=8),
+    model=SMALL_MODEL_CONFIG,
+    heatmap=HeatmapConfig(sigma=1.0, quantize_center=False),
+    augment=AugmentationConfig(scale_factor=0.0, rotation_prob=0.0, flip_prob=0.0),
+    optim=OptimizerConfig(lr=3e-3, schedule="cosine", epochs=EPOCHS, batch_size=8),
     # Never mirrored in training, so not in the test either.
-    evaluation=EvaluationConfig(decode="dark", flip_test=False, every=5),
+    evaluation=EvaluationConfig(decode="dark", flip_test=False, val_interval=5),
 )
 
 
@@ -51,7 +51,7 @@ class Args:
 
     folder: Path
     """With atrw/ and mpii/ in it."""
-    cluster: Cluster = field(default_factory=lambda: Cluster(workers=2))
+    cluster: ClusterConfig = field(default_factory=lambda: ClusterConfig(num_workers=2))
 
 
 def main(args: Args) -> int:
@@ -65,20 +65,24 @@ def main(args: Args) -> int:
 def _learn(name: str, args: Args) -> float:
     images = args.folder / name
     annotations = images / f"test_{name}.json"
-    out = Path(args.cluster.storage) / "learn-by-heart" / name
+    out = Path(args.cluster.storage_path) / "learn-by-heart" / name
     out.mkdir(parents=True, exist_ok=True)
     repeated = out / "repeated.json"
     repeated.write_text(json.dumps(_repeated(json.loads(annotations.read_text()))))
-    source = Coco if name == "atrw" else Mpii
+    source = CocoArgs if name == "atrw" else MpiiArgs
     prepare(
         source(
-            images=images, annotations=repeated, val_annotations=annotations, out=out, canvas=176
+            images=images,
+            annotations=repeated,
+            val_annotations=annotations,
+            out=out,
+            max_image_size=176,
         )
     )
     experiment = replace(
         BASE, name="learn-by-heart", data=replace(BASE.data, root=str(out.absolute()))
     )
-    return fit(experiment, args.cluster).best
+    return train_experiment(experiment, args.cluster).best_score
 
 
 def _repeated(document: dict | list) -> dict | list:
@@ -91,4 +95,4 @@ def _repeated(document: dict | list) -> dict | list:
 
 
 if __name__ == "__main__":
-    start(Args, main, name="experiments/learn_by_heart.py")
+    run_script(Args, main, name="experiments/learn_by_heart.py")

@@ -4,7 +4,7 @@ r"""Train HRNet-W48 on Amur tigers (ATRW) with the tutorial's recipe.
     hrnet-ray prepare coco --skeleton atrw --out data/atrw \
         --images images/train --annotations annotations/keypoint_train.json \
         --val-images images/val --val-annotations annotations/keypoint_val.json
-    python experiments/train_atrw.py --cluster.workers 2
+    python experiments/train_atrw.py --cluster.num_workers 2
 
 The recipe's own repository names no score. Its ancestor (W48, 384x288) reports a validation AP of
 0.883 with the challenge's sigmas, mmpose's W32 0.912 with sigmas 1.15 times as large; both kinds of
@@ -18,31 +18,31 @@ Deviations, all on purpose: it is validated every epoch (the tutorial never is);
 challenge's 15 sigmas (the tutorial's would stop at COCO's 17); the rate drops at epochs 90 and 110
 counted from 0; training crops come from stored canvases of 416 px.
 
-`--smoke` runs the same path on drawn tigers in about a minute.
+`--smoke-test` runs the same path on drawn tigers in about a minute.
 """
 
-from hrnet_ray.cli.recipe_entry_point import training_page
+from hrnet_ray.cli.recipe_entry_point import run_training_recipe
 from hrnet_ray.config import (
-    AugmentConfig,
+    AugmentationConfig,
     DataConfig,
     EvaluationConfig,
-    Experiment,
+    ExperimentConfig,
     HeatmapConfig,
     ModelConfig,
-    OptimConfig,
+    OptimizerConfig,
 )
 
-BASE = Experiment(
+BASE = ExperimentConfig(
     name="w48-192x256",
     data=DataConfig(root="data/atrw", input_hw=(192, 256)),
     model=ModelConfig(width=48),
     heatmap=HeatmapConfig(sigma=3.0),
-    augment=AugmentConfig(
-        scale_factor=0.35, rotation_deg=45.0, half_body_share=0.5, half_body_above=7
+    augment=AugmentationConfig(
+        scale_factor=0.35, rotation_deg=45.0, half_body_prob=0.5, half_body_min_visible=7
     ),
-    optim=OptimConfig(lr=5e-4, epochs=120, milestones=(90, 110), batch_size=48),
+    optim=OptimizerConfig(lr=5e-4, epochs=120, milestones=(90, 110), batch_size=48),
     evaluation=EvaluationConfig(decode="quarter", flip_test=True, shift_heatmap=True),
 )
 
 if __name__ == "__main__":
-    training_page(BASE, drawn="tigers", about=__doc__)
+    run_training_recipe(BASE, smoke_dataset="tigers", docstring=__doc__)

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 r"""Train HRNet-W32 on people (MPII) with a recipe of today.
 
-    python experiments/train_mpii_modern.py --cluster.workers 2
+    python experiments/train_mpii_modern.py --cluster.num_workers 2
 
 The data are prepared as for experiments/train_mpii.py. What differs from the published recipes:
 
@@ -14,48 +14,48 @@ The data are prepared as for experiments/train_mpii.py. What differs from the pu
 Not yet run here on MPII itself, so no score. The published recipe stays what it is in
 train_mpii.py; compare on the same split.
 
-`--smoke` runs the same path on drawn people in about a minute.
+`--smoke-test` runs the same path on drawn people in about a minute.
 """
 
-from hrnet_ray.cli.recipe_entry_point import training_page
+from hrnet_ray.cli.recipe_entry_point import run_training_recipe
 from hrnet_ray.config import (
-    AugmentConfig,
+    AugmentationConfig,
     DataConfig,
     EvaluationConfig,
-    Experiment,
+    ExperimentConfig,
     HeatmapConfig,
     ModelConfig,
-    OptimConfig,
+    OptimizerConfig,
 )
 
-BASE = Experiment(
+BASE = ExperimentConfig(
     name="modern-w32-256",
     data=DataConfig(root="data/mpii", input_hw=(256, 256)),
     model=ModelConfig(width=32),
-    heatmap=HeatmapConfig(sigma=2.0, rounded=False),
-    augment=AugmentConfig(
+    heatmap=HeatmapConfig(sigma=2.0, quantize_center=False),
+    augment=AugmentationConfig(
         scale_factor=0.35,
         rotation_deg=40.0,
-        half_body_share=0.3,
-        half_body_above=8,
+        half_body_prob=0.3,
+        half_body_min_visible=8,
         brightness=0.3,
         contrast=0.3,
         saturation=0.3,
     ),
-    optim=OptimConfig(
-        algorithm="adamw",
+    optim=OptimizerConfig(
+        optimizer="adamw",
         lr=1e-3,
-        lr_per="sqrt",
-        lr_batch=128,
+        lr_scaling="sqrt",
+        lr_reference_batch_size=128,
         weight_decay=0.05,
         schedule="cosine",
         warmup_steps=500,
         epochs=210,
         batch_size=128,
-        ema=0.9995,
+        ema_decay=0.9995,
     ),
     evaluation=EvaluationConfig(decode="dark", flip_test=True, shift_heatmap=True),
 )
 
 if __name__ == "__main__":
-    training_page(BASE, drawn="people", about=__doc__)
+    run_training_recipe(BASE, smoke_dataset="people", docstring=__doc__)

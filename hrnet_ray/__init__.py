@@ -15,14 +15,14 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 from hrnet_ray.skeletons import ATRW as ATRW, COCO as COCO, MPII as MPII, Skeleton as Skeleton
 
 if TYPE_CHECKING:
-    from hrnet_ray.inference.predictor import Predictor as Predictor
+    from hrnet_ray.inference.predictor import PosePredictor as PosePredictor
     from hrnet_ray.models import HRNet as HRNet
     from hrnet_ray.pose.heatmaps import (
         decode_heatmaps as decode_heatmaps,
         encode_heatmaps as encode_heatmaps,
     )
 
-_LAZY = {
+_LAZY_IMPORTS = {
     "HRNet": "hrnet_ray.models",
     "Predictor": "hrnet_ray.inference.predictor",
     "decode_heatmaps": "hrnet_ray.pose.heatmaps",
@@ -31,6 +31,6 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
+    if name not in _LAZY_IMPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    return getattr(import_module(_LAZY_IMPORTS[name]), name)

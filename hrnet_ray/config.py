@@ -19,7 +19,7 @@ T = TypeVar("T")
 HEATMAP_STRIDE = 4
 """Crop pixels per heatmap cell: HRNet's stem halves the picture twice."""
 
-DEEPEST_STRIDE = 32
+MAX_BRANCH_STRIDE = 32
 """Crop pixels per cell of the coarsest branch: the sides of a crop are multiples of it."""
 
 
@@ -35,10 +35,12 @@ class DataConfig:
     """How much larger than its box an instance is cut out."""
 
     def __post_init__(self) -> None:
-        _require_kinds(self, "data.")
-        if any(side <= 0 or side % DEEPEST_STRIDE for side in self.input_hw):
-            _refuse("data.input_hw", self.input_hw, f"two multiples of {DEEPEST_STRIDE}")
-        _require("data.padding", self.padding, self.padding >= 1, "1 or more")
+        _validate_types(self, "data.")
+        if any(side <= 0 or side % MAX_BRANCH_STRIDE for side in self.input_hw):
+            _raise_invalid_setting(
+                "data.input_hw", self.input_hw, f"two multiples of {MAX_BRANCH_STRIDE}"
+            )
+        _require_setting("data.padding", self.padding, self.padding >= 1, "1 or more")
 
     @property
     def heatmap_hw(self) -> tuple[int, int]:
@@ -59,17 +61,19 @@ class ModelConfig:
     """Residual blocks of a branch in a module."""
     stem: int = 64
     """Channels of the stem."""
-    init: str | None = None
+    pretrained: str | None = None
     """Weights to start from: a published, mmpose, timm or own file."""
-    init_partial: bool = False
+    allow_partial_load: bool = False
     """Accept a file that fills less than 90 % of the model."""
 
     def __post_init__(self) -> None:
-        _require_kinds(self, "model.")
-        _require("model.width", self.width, self.width >= 1, "1 or more")
-        _require("model.blocks", self.blocks, self.blocks >= 1, "1 or more")
-        _require("model.modules", self.modules, min(self.modules) >= 1, "three counts of 1 or more")
-        _require("model.stem", self.stem, self.stem >= 1, "1 or more")
+        _validate_types(self, "model.")
+        _require_setting("model.width", self.width, self.width >= 1, "1 or more")
+        _require_setting("model.blocks", self.blocks, self.blocks >= 1, "1 or more")
+        _require_setting(
+            "model.modules", self.modules, min(self.modules) >= 1, "three counts of 1 or more"
+        )
+        _require_setting("model.stem", self.stem, self.stem >= 1, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,52 +82,54 @@ class HeatmapConfig:
 
     sigma: float = 2.0
     """Width of the Gaussian, in heatmap cells."""
-    rounded: bool = True
+    quantize_center: bool = True
     """Centre it on a cell, as published; False centres it on the point itself."""
 
     def __post_init__(self) -> None:
-        _require_kinds(self, "heatmap.")
-        _require("heatmap.sigma", self.sigma, self.sigma > 0, "more than 0")
+        _validate_types(self, "heatmap.")
+        _require_setting("heatmap.sigma", self.sigma, self.sigma > 0, "more than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
+class AugmentationConfig:
     """How a training crop differs from epoch to epoch."""
 
     scale_factor: float = 0.25
     """Standard deviation of the zoom, which is kept within 1 +- this."""
     rotation_deg: float = 30.0
     """Standard deviation of the turn, which is kept within twice this."""
-    rotation_share: float = 0.6
+    rotation_prob: float = 0.6
     """Share of crops that are turned at all."""
-    flip_share: float = 0.5
+    flip_prob: float = 0.5
     """Share of crops that are mirrored, left and right exchanged."""
-    half_body_share: float = 0.0
+    half_body_prob: float = 0.0
     """Share of well visible poses that are cut to their upper or lower half."""
-    half_body_above: int = 8
+    half_body_min_visible: int = 8
     """Only poses with more visible keypoints than this are cut."""
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0
 
     def __post_init__(self) -> None:
-        _require_kinds(self, "augment.")
+        _validate_types(self, "augment.")
         for name in ("rotation_share", "flip_share", "half_body_share"):
             share = getattr(self, name)
-            _require(f"augment.{name}", share, 0 <= share <= 1, "between 0 and 1")
-        _require("augment.scale_factor", self.scale_factor, 0 <= self.scale_factor < 1, "in [0, 1)")
+            _require_setting(f"augment.{name}", share, 0 <= share <= 1, "between 0 and 1")
+        _require_setting(
+            "augment.scale_factor", self.scale_factor, 0 <= self.scale_factor < 1, "in [0, 1)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimConfig:
+class OptimizerConfig:
     """How the weights move."""
 
-    algorithm: Literal["adam", "adamw"] = "adam"
+    optimizer: Literal["adam", "adamw"] = "adam"
     lr: float = 1e-3
     """Learning rate at its height, for batches of `lr_batch` where it scales with them."""
-    lr_per: Literal["none", "linear", "sqrt"] = "none"
+    lr_scaling: Literal["none", "linear", "sqrt"] = "none"
     """How the rate grows with the batch: not at all, or with batch_size / lr_batch or its root."""
-    lr_batch: int = 128
+    lr_reference_batch_size: int = 128
     """Batch for which `lr` was found."""
     weight_decay: float = 0.0
     """The published recipe names 1e-4 but never hands it to Adam; so 0 is the published value."""
@@ -136,15 +142,15 @@ class OptimConfig:
     epochs: int = 210
     batch_size: int = 128
     """Crops per step, all workers together."""
-    accumulate: int = 1
+    gradient_accumulation_steps: int = 1
     """Parts in which a worker takes its share of a batch: less memory, the same step but for
     BatchNorm, which sees a part."""
-    clip_norm: float = 0.0
+    max_grad_norm: float = 0.0
     """Length to which a longer gradient is cut; 0 never cuts."""
-    ema: float = 0.0
+    ema_decay: float = 0.0
     """Decay of the weights' running average, such as 0.999; with it the average is judged and kept.
     0: none."""
-    sync_norm: bool = False
+    sync_batchnorm: bool = False
     """BatchNorm over all workers' crops; else, as published, over each worker's own."""
     loss: Literal["mse", "ohkm"] = "mse"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -154,16 +160,20 @@ class OptimConfig:
     cannot."""
 
     def __post_init__(self) -> None:
-        _require_kinds(self, "optim.")
-        _require("optim.lr", self.lr, self.lr > 0, "more than 0")
-        _require("optim.epochs", self.epochs, self.epochs >= 1, "1 or more")
+        _validate_types(self, "optim.")
+        _require_setting("optim.lr", self.lr, self.lr > 0, "more than 0")
+        _require_setting("optim.epochs", self.epochs, self.epochs >= 1, "1 or more")
         for name in ("batch_size", "lr_batch", "accumulate"):
-            _require(f"optim.{name}", getattr(self, name), getattr(self, name) >= 1, "1 or more")
-        _require("optim.clip_norm", self.clip_norm, self.clip_norm >= 0, "0 or more")
-        _require("optim.ema", self.ema, 0 <= self.ema < 1, "in [0, 1)")
+            _require_setting(
+                f"optim.{name}", getattr(self, name), getattr(self, name) >= 1, "1 or more"
+            )
+        _require_setting(
+            "optim.max_grad_norm", self.max_grad_norm, self.max_grad_norm >= 0, "0 or more"
+        )
+        _require_setting("optim.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
 
     @property
-    def drops(self) -> tuple[int, ...]:
+    def resolved_milestones(self) -> tuple[int, ...]:
         """The milestones, as given or by default."""
         if self.milestones is not None:
             return self.milestones
@@ -179,18 +189,22 @@ class EvaluationConfig:
     """Average with the prediction on the mirrored crop."""
     shift_heatmap: bool = True
     """Move the mirrored crop's heatmaps by one cell, which undoes the stride's bias."""
-    every: int = 1
+    val_interval: int = 1
     """Validate after each so many epochs, and always after the last."""
     batch_size: int = 64
 
     def __post_init__(self) -> None:
-        _require_kinds(self, "evaluation.")
-        _require("evaluation.every", self.every, self.every >= 1, "1 or more")
-        _require("evaluation.batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
+        _validate_types(self, "evaluation.")
+        _require_setting(
+            "evaluation.val-interval", self.val_interval, self.val_interval >= 1, "1 or more"
+        )
+        _require_setting(
+            "evaluation.batch_size", self.batch_size, self.batch_size >= 1, "1 or more"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
+class ExperimentConfig:
     """Everything that decides a run's numbers."""
 
     name: str = "w32"
@@ -198,57 +212,68 @@ class Experiment:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     heatmap: HeatmapConfig = field(default_factory=HeatmapConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
+    augment: AugmentationConfig = field(default_factory=AugmentationConfig)
+    optim: OptimizerConfig = field(default_factory=OptimizerConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require_kinds(self)
+        _validate_types(self)
         plain = all(part and part not in (".", "..") for part in self.name.split("/"))
-        _require("name", self.name, plain, "a name that can be a folder")
+        _require_setting("name", self.name, plain, "a name that can be a folder")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cluster:
+class ClusterConfig:
     """Where a run happens, and how fast."""
 
-    workers: int = 1
+    num_workers: int = 1
     """Training workers of one run, each with a GPU of its own where there are GPUs."""
     min_workers: int | None = None
     """A run begins with so many too, and goes on with them when a node is lost; else, with all."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes GPUs when the cluster has them."""
-    storage: str = "runs"
+    storage_path: str = "runs"
     """Folder for runs and checkpoints that every node can reach."""
     tracking_uri: str | None = None
     """MLflow server; without one, a database file in `storage`."""
-    address: str | None = None
+    ray_address: str | None = None
     """A running Ray cluster; without one (and without RAY_ADDRESS), Ray starts on this machine."""
-    wait_s: float = 0.0
+    resource_timeout_s: float = 0.0
     """How long to wait for machines. A cluster that can grow is asked for what the run needs, with
     `device` gpu for GPUs even if it has none yet."""
     max_failures: int = 3
     """How many lost workers a run survives."""
-    write_order: bool = False
+    log_sample_order: bool = False
     """Write the ids of each epoch's rows, step by step, to `data/order/` of the run."""
 
     def __post_init__(self) -> None:
-        _require_kinds(self, "cluster.")
-        _require("cluster.workers", self.workers, self.workers >= 1, "1 or more")
-        _require("cluster.wait-s", self.wait_s, 0 <= self.wait_s < math.inf, "0 or more seconds")
-        possible = 1 <= self.fewest <= self.workers
-        _require("cluster.min-workers", self.min_workers, possible, f"1 to {self.workers}")
-        mounted = "://" not in self.storage
-        _require("cluster.storage", self.storage, mounted, "a folder that every node mounts")
+        _validate_types(self, "cluster.")
+        _require_setting(
+            "cluster.num_workers", self.num_workers, self.num_workers >= 1, "1 or more"
+        )
+        _require_setting(
+            "cluster.resource-timeout-s",
+            self.resource_timeout_s,
+            0 <= self.resource_timeout_s < math.inf,
+            "0 or more seconds",
+        )
+        possible = 1 <= self.effective_min_workers <= self.num_workers
+        _require_setting(
+            "cluster.min-workers", self.min_workers, possible, f"1 to {self.num_workers}"
+        )
+        mounted = "://" not in self.storage_path
+        _require_setting(
+            "cluster.storage-path", self.storage_path, mounted, "a folder that every node mounts"
+        )
 
     @property
-    def fewest(self) -> int:
+    def effective_min_workers(self) -> int:
         """Workers without which a run cannot be."""
-        return self.workers if self.min_workers is None else self.min_workers
+        return self.num_workers if self.min_workers is None else self.min_workers
 
 
-def override(config: T, changes: Mapping[str, Any]) -> T:
+def with_overrides(config: T, changes: Mapping[str, Any]) -> T:
     """Copy `config` with dotted settings changed: `override(e, {"optim.lr": 5e-4})`.
 
     Lists (as JSON gives them) become tuples.
@@ -258,97 +283,98 @@ def override(config: T, changes: Mapping[str, Any]) -> T:
     """
     for name, value in changes.items():
         plain = tuple(value) if isinstance(value, list) else value
-        config = _replace_at(config, name, name.split("."), plain)
+        config = _replace_setting(config, name, name.split("."), plain)
     return config
 
 
-def flatten(config: Any, prefix: str = "") -> dict[str, Any]:
+def flatten_config(config: Any, prefix: str = "") -> dict[str, Any]:
     """List every setting under its dotted name."""
     flat: dict[str, Any] = {}
     for entry in fields(config):
         name, value = prefix + entry.name, getattr(config, entry.name)
-        flat |= flatten(value, name + ".") if is_dataclass(value) else {name: value}
+        flat |= flatten_config(value, name + ".") if is_dataclass(value) else {name: value}
     return flat
 
 
-def unflatten(cls: type[T], flat: Mapping[str, Any]) -> T:
+def unflatten_config(cls: type[T], flat: Mapping[str, Any]) -> T:
     """The inverse of `flatten`."""
-    return override(cls(), flat)
+    return with_overrides(cls(), flat)
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+def diff_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Name the settings in which two flattened configs differ: `optim.lr: 0.001 -> 0.002`."""
     missing = object()
     return [
-        f"{name}: {one.get(name, 'unset')} -> {other.get(name, 'unset')}"
-        for name in sorted(one.keys() | other.keys())
-        if _plain(one.get(name, missing)) != _plain(other.get(name, missing))
+        f"{name}: {old.get(name, 'unset')} -> {new.get(name, 'unset')}"
+        for name in sorted(old.keys() | new.keys())
+        if _convert_tuple_to_list(old.get(name, missing))
+        != _convert_tuple_to_list(new.get(name, missing))
     ]
 
 
-def _plain(value: Any) -> Any:
+def _convert_tuple_to_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _replace_at(config: Any, name: str, path: Sequence[str], value: Any) -> Any:
+def _replace_setting(config: Any, name: str, path: Sequence[str], value: Any) -> Any:
     head, *rest = path
     known = list(getattr(config, "__dataclass_fields__", ()))
     if head not in known:
-        hint = _nearest(config, name, path)
+        hint = _suggest_setting(config, name, path)
         raise UsageError(f"no setting {name!r}", f"in {type(config).__name__}", hint)
-    new = _replace_at(getattr(config, head), name, rest, value) if rest else value
+    new = _replace_setting(getattr(config, head), name, rest, value) if rest else value
     return replace(config, **{head: new})  # re-runs __post_init__, so checks hold
 
 
-def _nearest(config: Any, name: str, path: Sequence[str]) -> str:
+def _suggest_setting(config: Any, name: str, path: Sequence[str]) -> str:
     if not is_dataclass(config):
         return f"{name.removesuffix('.' + path[0])!r} has no settings of its own"
     prefix = name.removesuffix(".".join(path))
-    known = [prefix + key for key in flatten(config)]
+    known = [prefix + key for key in flatten_config(config)]
     if near := get_close_matches(name, known, n=1, cutoff=0.5):
         return f"did you mean {near[0]!r}?"
     return f"use one of {', '.join(known)}"
 
 
-def _require_kinds(config: Any, prefix: str = "") -> None:
+def _validate_types(config: Any, prefix: str = "") -> None:
     """Refuse a value that is not of its annotation's kind; annotations alone stop nobody."""
     for entry in fields(config):
         value = getattr(config, entry.name)
-        if not _is_a(value, entry.type):
-            _refuse(prefix + entry.name, value, _kind_in_words(entry.type, value))
+        if not _is_instance_of(value, entry.type):
+            _raise_invalid_setting(prefix + entry.name, value, _describe_type(entry.type, value))
 
 
-def _is_a(value: Any, kind: Any) -> bool:
+def _is_instance_of(value: Any, annotation: Any) -> bool:
     """Whether a value is of an annotation's kind. A whole number is a float, too; True is no 1."""
-    origin, parts = get_origin(kind), get_args(kind)
+    origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return value in parts
     if origin is UnionType:
-        return any(_is_a(value, part) for part in parts)
+        return any(_is_instance_of(value, part) for part in parts)
     if origin is tuple:
         if not isinstance(value, tuple):
             return False
         kinds = parts[:1] * len(value) if ... in parts else parts
-        return len(value) == len(kinds) and all(map(_is_a, value, kinds))
+        return len(value) == len(kinds) and all(map(_is_instance_of, value, kinds))
     if isinstance(value, bool):
-        return kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+        return annotation is bool
+    return isinstance(value, (int, float) if annotation is float else annotation)
 
 
-def _kind_in_words(kind: Any, value: Any) -> str:
+def _describe_type(annotation: Any, value: Any) -> str:
     """What is wanted instead; of words, the nearest one first."""
-    if get_origin(kind) is Literal:
-        words = get_args(kind)
+    if get_origin(annotation) is Literal:
+        words = get_args(annotation)
         return " or ".join(get_close_matches(str(value), words, n=len(words), cutoff=0.0))
     plain = {int: "an int", float: "a number", bool: "True or False", str: "a text"}
-    named = kind.__name__ if isinstance(kind, type) else kind
-    return plain.get(kind) or f"a value of the kind {named}"
+    named = annotation.__name__ if isinstance(annotation, type) else annotation
+    return plain.get(annotation) or f"a value of the kind {named}"
 
 
-def _require(name: str, value: Any, holds: bool, wanted: str) -> None:
-    if not holds:
-        _refuse(name, value, wanted)
+def _require_setting(name: str, value: Any, is_valid: bool, constraint: str) -> None:
+    if not is_valid:
+        _raise_invalid_setting(name, value, constraint)
 
 
-def _refuse(name: str, value: Any, wanted: str) -> None:
-    raise UsageError(f"{name} cannot be {value!r}", f"--{name} {value}", f"give {wanted}")
+def _raise_invalid_setting(name: str, value: Any, constraint: str) -> None:
+    raise UsageError(f"{name} cannot be {value!r}", f"--{name} {value}", f"give {constraint}")

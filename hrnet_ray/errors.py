@@ -3,7 +3,7 @@
 Each is three short strings, printed as three lines without a traceback, and has its exit code.
 """
 
-from hrnet_ray.text import printable
+from hrnet_ray.text import escape_control_chars
 
 
 class HrnetRayError(Exception):
@@ -19,7 +19,7 @@ class HrnetRayError(Exception):
 
     def __str__(self) -> str:
         # Names from files are in there: they turn no line, and move no cursor.
-        what, where, fix = map(printable, (self.what, self.where, self.fix))
+        what, where, fix = map(escape_control_chars, (self.what, self.where, self.fix))
         return f"{what}\n  {where}\n  fix: {fix}"
 
 
@@ -41,13 +41,13 @@ class ClusterError(HrnetRayError):
     exit_code = 4
 
 
-class DivergedError(HrnetRayError):
+class TrainingDivergedError(HrnetRayError):
     """A loss that is no longer a number."""
 
     exit_code = 5
 
 
-def shortened(names: list[str], *, most: int = 3) -> str:
+def format_list(names: list[str], *, max_items: int = 3) -> str:
     """Name the first few of many: `a.jpg, b.jpg, c.jpg and 7 more`."""
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+    rest = len(names) - max_items
+    return ", ".join(names[:max_items]) + (f" and {rest:,} more" if rest > 0 else "")

@@ -10,11 +10,11 @@ from typing import Any
 
 from hrnet_ray.errors import DataError
 
-MAX_BYTES = 64 * 1024
-MAX_DEPTH = 12
+MAX_YAML_BYTES = 64 * 1024
+MAX_YAML_DEPTH = 12
 
 
-def read_yaml(path: Path, *, fix: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+def load_safe_yaml(path: Path, *, fix: str, max_bytes: int = MAX_YAML_BYTES) -> dict[str, Any]:
     """The entries of a YAML file.
 
     Raises:
@@ -23,7 +23,7 @@ def read_yaml(path: Path, *, fix: str, max_bytes: int = MAX_BYTES) -> dict[str, 
     import yaml
 
     try:
-        values = _plain_loader()(_text(path, max_bytes)).get_single_data()
+        values = _make_strict_loader_class()(_read_bounded_text(path, max_bytes)).get_single_data()
     # Beside YAMLError: a number of 5,000 digits or a 13th month is a ValueError, not UTF-8 too.
     except (OSError, ValueError, OverflowError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -33,7 +33,7 @@ def read_yaml(path: Path, *, fix: str, max_bytes: int = MAX_BYTES) -> dict[str, 
     return values
 
 
-def _text(path: Path, max_bytes: int) -> str:
+def _read_bounded_text(path: Path, max_bytes: int) -> str:
     if not path.is_file():  # a pipe or a device would never end
         raise OSError("is a folder" if path.is_dir() else "no such file")
     with path.open("rb") as file:
@@ -43,19 +43,19 @@ def _text(path: Path, max_bytes: int) -> str:
     return data.decode()
 
 
-def _plain_loader() -> Any:
+def _make_strict_loader_class() -> Any:
     """A class, made here so that this module costs nothing until a YAML file is read."""
     import yaml
 
-    class PlainLoader(yaml.SafeLoader):
+    class StrictYamlLoader(yaml.SafeLoader):
         depth = 0
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
                 raise yaml.YAMLError(f"an alias (*{self.peek_event().anchor}): write it out")
             self.depth += 1
-            if self.depth > MAX_DEPTH:
-                raise yaml.YAMLError(f"nested more than {MAX_DEPTH} deep")
+            if self.depth > MAX_YAML_DEPTH:
+                raise yaml.YAMLError(f"nested more than {MAX_YAML_DEPTH} deep")
             node = super().compose_node(parent, index)
             self.depth -= 1
             return node
@@ -66,4 +66,4 @@ def _plain_loader() -> Any:
                 raise yaml.YAMLError(f"entries given twice: {', '.join(doubled)[:80]}")
             return super().construct_mapping(node, deep)
 
-    return PlainLoader
+    return StrictYamlLoader

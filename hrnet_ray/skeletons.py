@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from hrnet_ray.errors import DataError
-from hrnet_ray.safe_yaml import read_yaml
+from hrnet_ray.safe_yaml import load_safe_yaml
 
 DEFAULT_OKS_SIGMA = 0.05
 """For a skeleton without `oks_sigmas`: about the middle of COCO's, which lie at 0.025-0.107."""
 
-MAX_NAME = 100
+MAX_KEYPOINT_NAME_CHARS = 100
 """Characters of a keypoint's name: it must fit a column, a plot, and a metric's name."""
 
 
@@ -73,7 +73,7 @@ class Skeleton:
         """Where each keypoint's mirror image stands: `pose[flip_order]` is the mirrored pose."""
         place = {name: index for index, name in enumerate(self.keypoints)}
         given = dict([*self.pairs, *((right, left) for left, right in self.pairs)])
-        mirrored = {name: given.get(name) or _partner(name, place) for name in place}
+        mirrored = {name: given.get(name) or _find_mirrored_name(name, place) for name in place}
         if lonely := [name for name, other in mirrored.items() if other not in place]:
             raise DataError(
                 f"{lonely[0]!r} has no keypoint {mirrored[lonely[0]]!r} to change places with",
@@ -89,13 +89,13 @@ class Skeleton:
         return tuple(place[other] for other in mirrored.values())
 
     @cached_property
-    def lefts(self) -> tuple[int, ...]:
+    def left_keypoints(self) -> tuple[int, ...]:
         """The keypoints of the left side, each of which has a right one."""
         given = {name: at for pair in self.pairs for at, name in enumerate(pair)}
         mirrored = (self.keypoints[other] for other in self.flip_order)
         both = enumerate(zip(self.keypoints, mirrored, strict=True))
         return tuple(
-            k for k, (name, other) in both if given.get(name, not _is_left(name, other)) == 0
+            k for k, (name, other) in both if given.get(name, not _is_left_side(name, other)) == 0
         )
 
     @property
@@ -104,76 +104,80 @@ class Skeleton:
         return self.oks_sigmas or (DEFAULT_OKS_SIGMA,) * len(self)
 
 
-_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
-_MARKS = "_- ."
-_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z]")
+_OPPOSITE_SIDE = {"left": "right", "right": "left", "l": "r", "r": "l"}
+_SEPARATORS = "_- ."
+_WORD_PATTERN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^A-Za-z]")
 """`leftKnee`, `LKnee` and `left_knee` have two words each; what is no letter stands alone."""
 
 
-def mirrored_name(name: str) -> str:
+def swap_side_in_name(name: str) -> str:
     """The name after a mirror: `left_knee` -> `right_knee`, `L_Knee` -> `R_Knee`, `kneeLeft`.
 
     Left or right is a word anywhere in a name; L or R its first or its last, with a mark between.
     Whatever has no side is its own mirror image.
     """
-    words = _WORDS.findall(name)
+    words = _WORD_PATTERN.findall(name)
     if {"left", "right"} <= {word.lower() for word in words}:  # between the two
         return name
     for at, word in enumerate(words):
         side = word.lower()
-        clear = side in ("left", "right") or (side in _SIDES and _stands_apart(words, at))
+        clear = side in ("left", "right") or (
+            side in _OPPOSITE_SIDE and _is_separated_word(words, at)
+        )
         if clear and len(words) > 1:
-            return _with_other_side(words, at)
+            return _swap_side_word(words, at)
     return name
 
 
-def _stands_apart(words: Sequence[str], at: int) -> bool:
+def _is_separated_word(words: Sequence[str], at: int) -> bool:
     """Whether a word is the first or the last, with a mark like `_` towards the others."""
     first, last = at == 0, at == len(words) - 1
-    return first != last and words[1 if first else -2] in _MARKS and (first or last)
+    return first != last and words[1 if first else -2] in _SEPARATORS and (first or last)
 
 
-def _partner(name: str, there: Collection[str]) -> str:
+def _find_mirrored_name(name: str, known_names: Collection[str]) -> str:
     """The mirrored name; of less clear ones (`LKnee`, `lknee`, `leftknee`) one that is there."""
-    mirrored = mirrored_name(name)
+    mirrored = swap_side_in_name(name)
     if mirrored != name:
         return mirrored
-    return next((other for other in _guesses(name) if other in there), name)
+    return next(
+        (other for other in _generate_mirror_candidates(name) if other in known_names), name
+    )
 
 
-def _guesses(name: str) -> Iterator[str]:
+def _generate_mirror_candidates(name: str) -> Iterator[str]:
     """A side that is one of the words after all, or a part of one."""
-    words = _WORDS.findall(name)
+    words = _WORD_PATTERN.findall(name)
     for at, word in enumerate(words):
-        if word.lower() in _SIDES:
-            yield _with_other_side(words, at)
-    for side, other in _SIDES.items():
+        if word.lower() in _OPPOSITE_SIDE:
+            yield _swap_side_word(words, at)
+    for side, other in _OPPOSITE_SIDE.items():
         if name.lower().startswith(side):
-            yield _in_case_of(name[: len(side)], other) + name[len(side) :]
+            yield _match_case(name[: len(side)], other) + name[len(side) :]
         if len(side) > 1 and name.lower().endswith(side):
-            yield name[: -len(side)] + _in_case_of(name[-len(side) :], other)
+            yield name[: -len(side)] + _match_case(name[-len(side) :], other)
 
 
-def _is_left(name: str, mirrored: str) -> bool:
+def _is_left_side(name: str, mirrored: str) -> bool:
     """Told by the letter in which the two differ first."""
     differing = zip(name.lower(), mirrored.lower(), strict=False)
     return next((own == "l" for own, other in differing if own != other), False)
 
 
-def _with_other_side(words: Sequence[str], at: int) -> str:
-    mirrored = _in_case_of(words[at], _SIDES[words[at].lower()])
+def _swap_side_word(words: Sequence[str], at: int) -> str:
+    mirrored = _match_case(words[at], _OPPOSITE_SIDE[words[at].lower()])
     return "".join([*words[:at], mirrored, *words[at + 1 :]])
 
 
-def plain_name(name: str) -> str:
+def normalize_keypoint_name(name: str) -> str:
     """`Left Ear`, `left-ear` and `LeftEar` are `left_ear`."""
-    return "_".join(word.lower() for word in _WORDS.findall(name) if word not in _MARKS)
+    return "_".join(word.lower() for word in _WORD_PATTERN.findall(name) if word not in _SEPARATORS)
 
 
-def _in_case_of(model: str, word: str) -> str:
-    if model.isupper():
+def _match_case(template: str, word: str) -> str:
+    if template.isupper():
         return word.upper()
-    return word.capitalize() if model[0].isupper() else word
+    return word.capitalize() if template[0].isupper() else word
 
 
 def from_coco_category(category: Mapping[str, Any], *, name: str | None = None) -> Skeleton:
@@ -218,10 +222,10 @@ def from_dict(values: Mapping[str, Any], *, where: str) -> Skeleton:
         raise DataError(
             f"unknown entries {strays} in a skeleton", where, f"use {', '.join(sorted(known))}"
         )
-    keypoints = _names(values.get("keypoints"), "keypoints", where)
+    keypoints = _parse_names(values.get("keypoints"), "keypoints", where)
     if not keypoints:
         raise DataError("a skeleton without a list of keypoints", where, "add `keypoints: [...]`")
-    upper_body = _names(values.get("upper_body"), "upper_body", where)
+    upper_body = _parse_names(values.get("upper_body"), "upper_body", where)
     if strays := sorted(set(upper_body) - set(keypoints)):
         raise DataError(
             f"upper_body names no such keypoint: {strays}", where, f"use {', '.join(keypoints)}"
@@ -229,15 +233,15 @@ def from_dict(values: Mapping[str, Any], *, where: str) -> Skeleton:
     place = {name: index for index, name in enumerate(keypoints)}
     others = values.get("other_oks_sigmas") or {}
     if not isinstance(others, Mapping):
-        raise _unlike("other_oks_sigmas", where, "{name: [0.1, ...]}")
+        raise _make_invalid_entry_error("other_oks_sigmas", where, "{name: [0.1, ...]}")
     parts: dict[str, Any] = {
         "name": str(values.get("name", "custom")),
         "keypoints": keypoints,
-        "bones": _pairs(values.get("bones"), "bones", where),
-        "pairs": _pairs(values.get("pairs"), "pairs", where),
-        "oks_sigmas": _sigmas(values.get("oks_sigmas"), "oks_sigmas", where),
+        "bones": _parse_pairs(values.get("bones"), "bones", where),
+        "pairs": _parse_pairs(values.get("pairs"), "pairs", where),
+        "oks_sigmas": _parse_sigmas(values.get("oks_sigmas"), "oks_sigmas", where),
         "other_oks_sigmas": {
-            str(name): _sigmas(sigmas, "other_oks_sigmas", where) or ()
+            str(name): _parse_sigmas(sigmas, "other_oks_sigmas", where) or ()
             for name, sigmas in others.items()
         },
         "upper_body": tuple(place[name] for name in upper_body),
@@ -248,48 +252,50 @@ def from_dict(values: Mapping[str, Any], *, where: str) -> Skeleton:
         raise DataError(error.what, f"{where}: {error.where}", error.fix) from error
 
 
-def _names(values: object, entry: str, where: str) -> tuple[str, ...]:
+def _parse_names(values: object, entry: str, where: str) -> tuple[str, ...]:
     if values is None:
         return ()
     if not isinstance(values, list) or not all(
-        isinstance(name, str) and 0 < len(name) <= MAX_NAME and name.isprintable()
+        isinstance(name, str) and 0 < len(name) <= MAX_KEYPOINT_NAME_CHARS and name.isprintable()
         for name in values
     ):  # YAML reads a bare `no` or `12` as other than text
-        raise _unlike(entry, where, "[nose, tail], with quotes around what is no word")
+        raise _make_invalid_entry_error(
+            entry, where, "[nose, tail], with quotes around what is no word"
+        )
     return tuple(values)
 
 
-def _pairs(values: object, entry: str, where: str) -> tuple[tuple[str, str], ...]:
+def _parse_pairs(values: object, entry: str, where: str) -> tuple[tuple[str, str], ...]:
     pairs = [] if values is None else values
     if not isinstance(pairs, list) or not all(isinstance(pair, list) for pair in pairs):
-        raise _unlike(entry, where, "[[left_ear, nose], [nose, tail]]")
-    named = [_names(pair, entry, where) for pair in pairs]
+        raise _make_invalid_entry_error(entry, where, "[[left_ear, nose], [nose, tail]]")
+    named = [_parse_names(pair, entry, where) for pair in pairs]
     if not all(len(pair) == 2 for pair in named):
-        raise _unlike(entry, where, "[[left_ear, nose], [nose, tail]]")
+        raise _make_invalid_entry_error(entry, where, "[[left_ear, nose], [nose, tail]]")
     return tuple((pair[0], pair[1]) for pair in named)
 
 
-def _sigmas(values: object, entry: str, where: str) -> tuple[float, ...] | None:
+def _parse_sigmas(values: object, entry: str, where: str) -> tuple[float, ...] | None:
     if values is None or values == []:
         return None
     if not isinstance(values, list) or not all(
         isinstance(sigma, int | float) and not isinstance(sigma, bool) and abs(sigma) < 1e9
         for sigma in values
     ):
-        raise _unlike(entry, where, "[0.025, 0.05]")
+        raise _make_invalid_entry_error(entry, where, "[0.025, 0.05]")
     return tuple(map(float, values))
 
 
-def _unlike(entry: str, where: str, form: str) -> DataError:
-    return DataError(f"{entry} in another form than a skeleton has", where, f"write {form}")
+def _make_invalid_entry_error(entry: str, where: str, expected: str) -> DataError:
+    return DataError(f"{entry} in another form than a skeleton has", where, f"write {expected}")
 
 
-def named(name: str) -> Skeleton:
+def load_skeleton(name: str) -> Skeleton:
     """A skeleton by name (`mpii`, `atrw`, `coco`) or from a YAML file."""
     if name in SKELETONS:
         return SKELETONS[name]
     if name.endswith((".yaml", ".yml")):
-        return _from_yaml(Path(name))
+        return _load_yaml_skeleton(Path(name))
     raise DataError(
         f"no skeleton {name!r}",
         f"known: {', '.join(SKELETONS)}",
@@ -297,8 +303,8 @@ def named(name: str) -> Skeleton:
     )
 
 
-def _from_yaml(path: Path) -> Skeleton:
-    values = read_yaml(path, fix="start it with `keypoints: [...]`; see docs/data.md")
+def _load_yaml_skeleton(path: Path) -> Skeleton:
+    values = load_safe_yaml(path, fix="start it with `keypoints: [...]`; see docs/data.md")
     return from_dict({"name": path.stem, **values}, where=str(path))
 
 

@@ -114,9 +114,9 @@ def ray_session() -> Iterator[None]:
     """One Ray of our own with two CPUs, for all `ray` tests; it is gone when they end."""
     import ray
 
-    from hrnet_ray.distributed.cluster.session_dir import note_address, use_own_folder
+    from hrnet_ray.distributed.cluster.session_dir import use_private_ray_tmpdir, write_address_file
 
-    use_own_folder()
+    use_private_ray_tmpdir()
     ray.init(
         address="local",
         num_cpus=2,
@@ -124,6 +124,6 @@ def ray_session() -> Iterator[None]:
         include_dashboard=True,  # Ray Train asks it which controllers are alive
         logging_level="warning",
     )
-    note_address(ray.get_runtime_context().gcs_address)
+    write_address_file(ray.get_runtime_context().gcs_address)
     yield
     ray.shutdown()

@@ -3,27 +3,29 @@ import json
 import pytest
 
 from hrnet_ray.config import (
-    Cluster,
-    Experiment,
-    OptimConfig,
-    differences,
-    flatten,
-    override,
-    unflatten,
+    ClusterConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    diff_configs,
+    flatten_config,
+    unflatten_config,
+    with_overrides,
 )
 from hrnet_ray.errors import UsageError
 
 
 def test_one_dotted_setting_changes_and_nothing_else():
-    changed = override(Experiment(), {"optim.lr": 5e-4})
+    changed = with_overrides(ExperimentConfig(), {"optim.lr": 5e-4})
 
     assert changed.optim.lr == 5e-4
-    assert differences(flatten(Experiment()), flatten(changed)) == ["optim.lr: 0.001 -> 0.0005"]
+    assert diff_configs(flatten_config(ExperimentConfig()), flatten_config(changed)) == [
+        "optim.lr: 0.001 -> 0.0005"
+    ]
 
 
 def test_a_typo_names_the_setting_that_was_meant():
     with pytest.raises(UsageError) as refused:
-        override(Experiment(), {"heatmap.sigm": 2.0})
+        with_overrides(ExperimentConfig(), {"heatmap.sigm": 2.0})
 
     assert str(refused.value) == (
         "no setting 'heatmap.sigm'\n  in HeatmapConfig\n  fix: did you mean 'heatmap.sigma'?"
@@ -32,7 +34,7 @@ def test_a_typo_names_the_setting_that_was_meant():
 
 def test_a_setting_below_a_value_is_refused():
     with pytest.raises(UsageError, match=r"'optim\.lr' has no settings of its own"):
-        override(Experiment(), {"optim.lr.max": 1.0})
+        with_overrides(ExperimentConfig(), {"optim.lr.max": 1.0})
 
 
 @pytest.mark.parametrize(
@@ -41,19 +43,19 @@ def test_a_setting_below_a_value_is_refused():
         ("heatmap.sigma", 0.0),
         ("optim.lr", -1e-3),
         ("optim.batch_size", 0),
-        ("optim.accumulate", 0),
-        ("optim.lr_batch", 0),
-        ("optim.ema", 1.0),
-        ("optim.clip_norm", -1.0),
+        ("optim.gradient-accumulation-steps", 0),
+        ("optim.lr_reference_batch_size", 0),
+        ("optim.ema_decay", 1.0),
+        ("optim.max_grad_norm", -1.0),
         ("data.input_hw", (250, 256)),
-        ("augment.flip_share", 1.5),
-        ("evaluation.every", 0),
+        ("augment.flip_prob", 1.5),
+        ("evaluation.val-interval", 0),
         ("name", "../elsewhere"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(setting, value):
     with pytest.raises(UsageError, match=setting):
-        override(Experiment(), {setting: value})
+        with_overrides(ExperimentConfig(), {setting: value})
 
 
 @pytest.mark.usefixtures("as_shipped")
@@ -67,7 +69,7 @@ def test_what_cannot_be_is_refused_by_name(setting, value):
         ("heatmap.sigma", "2", "a number"),
         ("evaluation.flip_test", 1, "True or False"),
         ("data.root", None, "a text"),
-        ("model.init", 3, "a value of the kind str | None"),
+        ("model.pretrained", 3, "a value of the kind str | None"),
         ("model.modules", (1, 4), "a value of the kind tuple[int, int, int]"),
         ("optim.milestones", 170, "a value of the kind tuple[int, ...] | None"),
         ("optim.milestones", (170, "200"), "a value of the kind tuple[int, ...] | None"),
@@ -76,7 +78,7 @@ def test_what_cannot_be_is_refused_by_name(setting, value):
 )
 def test_a_value_of_another_kind_is_refused_with_what_is_wanted(setting, value, wanted):
     with pytest.raises(UsageError) as refused:
-        override(Experiment(), {setting: value})
+        with_overrides(ExperimentConfig(), {setting: value})
 
     assert str(refused.value) == (
         f"{setting} cannot be {value!r}\n  --{setting} {value}\n  fix: give {wanted}"
@@ -86,29 +88,34 @@ def test_a_value_of_another_kind_is_refused_with_what_is_wanted(setting, value, 
 @pytest.mark.usefixtures("as_shipped")
 def test_kinds_hold_where_settings_are_made_too():
     with pytest.raises(UsageError, match=r"optim\.loss cannot be 'mze'"):
-        OptimConfig(loss="mze")  # pyright: ignore[reportArgumentType]
+        OptimizerConfig(loss="mze")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.usefixtures("as_shipped")
 def test_whole_numbers_are_numbers_and_lists_are_tuples():
-    changed = override(Experiment(), {"heatmap.sigma": 2, "optim.milestones": [5, 7]})
+    changed = with_overrides(ExperimentConfig(), {"heatmap.sigma": 2, "optim.milestones": [5, 7]})
 
     assert (changed.heatmap.sigma, changed.optim.milestones) == (2, (5, 7))
 
 
 def test_a_bucket_is_refused_as_storage_instead_of_becoming_a_folder_of_that_name():
     with pytest.raises(UsageError, match="give a folder that every node mounts"):
-        Cluster(storage="s3://bucket/runs")
+        ClusterConfig(storage_path="s3://bucket/runs")
 
 
 def test_settings_survive_a_json_file():
-    experiment = override(Experiment(), {"data.input_hw": (192, 256), "optim.milestones": (5, 7)})
+    experiment = with_overrides(
+        ExperimentConfig(), {"data.input_hw": (192, 256), "optim.milestones": (5, 7)}
+    )
 
-    assert unflatten(Experiment, json.loads(json.dumps(flatten(experiment)))) == experiment
+    assert (
+        unflatten_config(ExperimentConfig, json.loads(json.dumps(flatten_config(experiment))))
+        == experiment
+    )
 
 
 @pytest.mark.parametrize(("epochs", "drops"), [(210, (170, 200)), (60, (49, 57)), (1, (1, 1))])
 def test_the_rate_drops_as_far_into_a_training_as_published(epochs: int, drops: tuple[int, int]):
-    assert OptimConfig(epochs=epochs).drops == drops
-    assert OptimConfig(epochs=epochs, milestones=(3,)).drops == (3,)
-    assert OptimConfig(epochs=epochs, milestones=()).drops == ()
+    assert OptimizerConfig(epochs=epochs).resolved_milestones == drops
+    assert OptimizerConfig(epochs=epochs, milestones=(3,)).resolved_milestones == (3,)
+    assert OptimizerConfig(epochs=epochs, milestones=()).resolved_milestones == ()

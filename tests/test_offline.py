@@ -19,10 +19,10 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 NET = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
 PATH = f"""
-prepare synthetic --kind tigers --train 4 --val 2 --out data --canvas 96
-train --name run --data.root data --optim.epochs 1 --optim.batch-size 4 --cluster.workers 2 {NET}
+prepare synthetic --kind tigers --num-train 4 --num-val 2 --out data --max-image-size 96
+train --name run --data.root data --optim.epochs 1 --optim.batch-size 4 --cluster.num_workers 2 {NET}
 evaluate --model runs/data/run/model --data data --out scores
-predict --model runs/data/run/model --pictures pictures --out predictions
+predict --model runs/data/run/model --input pictures --out predictions
 export --model runs/data/run
 promote runs/data/run --data data --force
 """
@@ -54,7 +54,7 @@ def noted(tmp_path_factory: pytest.TempPathFactory, root: Path) -> list[tuple[st
     for name in ("RAY_ADDRESS", *HUSHED):
         environment.pop(name, None)
     (folder / "pictures").mkdir()
-    codec.write(folder / "pictures" / "otter.png", np.full((96, 128, 3), 90, np.uint8))
+    codec.write_image(folder / "pictures" / "otter.png", np.full((96, 128, 3), 90, np.uint8))
     ended = subprocess.run(
         [sys.executable, "-c", ALL, PATH],
         env=environment, cwd=folder, capture_output=True, text=True, timeout=200, check=False,

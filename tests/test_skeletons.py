@@ -12,8 +12,8 @@ from hrnet_ray.skeletons import (
     Skeleton,
     from_coco_category,
     from_dict,
-    mirrored_name,
-    named,
+    load_skeleton,
+    swap_side_in_name,
     to_dict,
 )
 
@@ -65,7 +65,7 @@ def test_atrw_has_the_challenge_sigmas_and_mmposes_beside_them():
     ],
 )
 def test_a_mirror_changes_only_the_side(name, mirrored):
-    assert mirrored_name(name) == mirrored
+    assert swap_side_in_name(name) == mirrored
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_less_clear_side_is_one_where_its_partner_is_there(left: str, right: s
     alone = ("rear", "leg", "L1", "tail")
 
     assert both.flip_order == (0, 2, 1)
-    assert both.lefts == (2,)
+    assert both.left_keypoints == (2,)
     assert Skeleton(name="fox", keypoints=alone).flip_order == (0, 1, 2, 3)
 
 
@@ -88,9 +88,9 @@ def test_pairs_can_be_named_where_names_have_no_side():
     fins = Skeleton(name="fish", keypoints=("fin_a", "mouth", "fin_b"), pairs=(("fin_a", "fin_b"),))
 
     assert fins.flip_order == (2, 1, 0)
-    assert fins.lefts == (0,)
+    assert fins.left_keypoints == (0,)
     turned = Skeleton(name="fish", keypoints=("fin_a", "fin_b"), pairs=(("fin_b", "fin_a"),))
-    assert turned.lefts == (1,)
+    assert turned.left_keypoints == (1,)
     assert from_dict(to_dict(fins), where="x") == fins
     assert "pairs" not in to_dict(ATRW)
 
@@ -135,14 +135,14 @@ def test_a_skeleton_comes_from_a_few_lines_of_yaml(tmp_path):
     path = tmp_path / "fox.yaml"
     path.write_text("keypoints: [left_ear, right_ear, nose]\nbones: [[left_ear, nose]]\n")
 
-    fox = named(str(path))
+    fox = load_skeleton(str(path))
 
     assert (fox.name, fox.flip_order) == ("fox", (1, 0, 2))
 
 
 def test_an_unknown_skeleton_names_the_known_ones():
     with pytest.raises(DataError, match="known: mpii, atrw, coco"):
-        named("wolf")
+        load_skeleton("wolf")
 
 
 def laughs(levels: int = 9) -> str:
@@ -185,7 +185,7 @@ def test_a_yaml_from_a_stranger_is_refused_at_once(tmp_path, content, reason):
     start_s = time.process_time()
 
     with pytest.raises(DataError) as error:
-        named(str(path))
+        load_skeleton(str(path))
 
     assert time.process_time() - start_s < 1
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_kb < 200 * 1024
@@ -238,7 +238,7 @@ def test_a_yaml_of_another_form_is_refused_by_its_name(tmp_path, content):
     path.write_text(content)
 
     with pytest.raises(DataError) as error:
-        named(str(path))
+        load_skeleton(str(path))
 
     assert str(path) in error.value.where
     assert error.value.fix
@@ -250,7 +250,7 @@ def test_a_skeleton_file_must_be_a_file(tmp_path):
 
     for name, reason in [("folder", "is a folder"), ("pipe", "no such"), ("none", "no such file")]:
         with pytest.raises(DataError, match=f"{name}.yaml: {reason}"):
-            named(str(tmp_path / f"{name}.yaml"))
+            load_skeleton(str(tmp_path / f"{name}.yaml"))
 
 
 def test_many_keypoints_are_compared_quickly():

@@ -21,13 +21,19 @@ from torch import nn
 
 from hrnet_ray.cli import main
 from hrnet_ray.errors import DataError
-from hrnet_ray.inference.model_package import CONFIG, WEIGHTS, ModelSpec, load_model, save_model
+from hrnet_ray.inference.model_package import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    ModelSpec,
+    load_model,
+    save_model,
+)
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.pretrained import load_weights
+from hrnet_ray.models.pretrained import load_pretrained
 from hrnet_ray.skeletons import Skeleton
 from hrnet_ray.training import checkpoint
-from hrnet_ray.training.checkpoint import Progress
-from hrnet_ray.training.checkpoint_store import STATE, CheckpointStore, seal
+from hrnet_ray.training.checkpoint import TrainState
+from hrnet_ray.training.checkpoint_store import STATE_FILE, CheckpointStore, write_manifest
 from tests.hostile_weights import PAYLOADS, UNARMED
 from tests.training.trainings import Training
 
@@ -52,7 +58,7 @@ def otter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder."""
     folder = tmp_path_factory.mktemp("otter")
     torch.manual_seed(0)
-    save_model(folder, SPEC.build(), SPEC)
+    save_model(folder, SPEC.build_model(), SPEC)
     return folder
 
 
@@ -64,13 +70,13 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def as_init(file: Path, folder: Path, otter: Path, picture: Path) -> None:
-    load_weights(SPEC.build(), file)
+    load_pretrained(SPEC.build_model(), file)
 
 
 def as_safetensors_init(file: Path, folder: Path, otter: Path, picture: Path) -> None:
     path = folder / "weights.safetensors"
     path.write_bytes(file.read_bytes())
-    load_weights(SPEC.build(), path)
+    load_pretrained(SPEC.build_model(), path)
 
 
 def as_model(file: Path, folder: Path, otter: Path, picture: Path) -> None:
@@ -78,12 +84,14 @@ def as_model(file: Path, folder: Path, otter: Path, picture: Path) -> None:
 
 
 def as_checkpoint(file: Path, folder: Path, otter: Path, picture: Path) -> None:
-    (folder / STATE).write_bytes(file.read_bytes())
+    (folder / STATE_FILE).write_bytes(file.read_bytes())
     entry = {"bytes": file.stat().st_size, "sha256": sha256(file)}
-    seal(folder, {STATE: entry}, epoch=0, about={})
+    write_manifest(folder, {STATE_FILE: entry}, epoch=0, metadata={})
     net = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(net.parameters(), lr=1)
-    checkpoint.load(folder, net, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer))
+    checkpoint.load_train_state(
+        folder, net, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer)
+    )
 
 
 def by_predict(file: Path, folder: Path, otter: Path, picture: Path) -> None:
@@ -95,7 +103,7 @@ def by_predict_alone(file: Path, folder: Path, otter: Path, picture: Path) -> No
 
 
 def by_export(file: Path, folder: Path, otter: Path, picture: Path) -> None:
-    command("export", "--model", str(model_around(file, folder, otter)), "--to", "pt2")
+    command("export", "--model", str(model_around(file, folder, otter)), "--format", "pt2")
 
 
 DOORS = (
@@ -106,9 +114,7 @@ Door = Callable[[Path, Path, Path, Path], None]
 
 
 def predict(model: Path, picture: Path) -> None:
-    command(
-        *("predict", "--model", str(model), "--pictures", str(picture), "--out", f"{model}-out")
-    )
+    command(*("predict", "--model", str(model), "--input", str(picture), "--out", f"{model}-out"))
 
 
 def command(*words: str) -> None:
@@ -121,9 +127,9 @@ def command(*words: str) -> None:
 
 def model_around(file: Path, folder: Path, otter: Path) -> Path:
     """A model folder with these weights, and a config that vouches for them."""
-    config = json.loads((otter / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps(config | {"sha256": sha256(file)}))
-    (folder / WEIGHTS).write_bytes(file.read_bytes())
+    config = json.loads((otter / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(config | {"sha256": sha256(file)}))
+    (folder / WEIGHTS_FILE).write_bytes(file.read_bytes())
     return folder
 
 
@@ -196,7 +202,7 @@ def _peak_bytes() -> int:
 
 
 def _seeds(folder: Path) -> list[Path]:
-    net = SPEC.build()
+    net = SPEC.build_model()
     save_file(net.state_dict(), folder / "a.safetensors")
     small = {"model": {"w": torch.ones(3), "v": torch.zeros(2, 2)}, "epoch": 3}
     torch.save(small, folder / "b.pth")
@@ -210,7 +216,7 @@ def test_mutated_files_are_read_or_refused_and_never_crash_or_swell(tmp_path: Pa
     chance = random.Random(20)
     seeds = [(path.suffix, path.read_bytes()) for path in _seeds(tmp_path / "seeds")]
     largest = max(len(data) for _, data in seeds)
-    net, outcomes = SPEC.build(), {"read": 0, "refused": 0}
+    net, outcomes = SPEC.build_model(), {"read": 0, "refused": 0}
     before = _peak_bytes()
 
     for number in range(MUTATIONS):
@@ -218,7 +224,7 @@ def test_mutated_files_are_read_or_refused_and_never_crash_or_swell(tmp_path: Pa
         path = tmp_path / f"mutated{suffix}"
         path.write_bytes(mutated(data, chance))
         try:
-            load_weights(net, path, partial=True)
+            load_pretrained(net, path, allow_partial=True)
             outcomes["read"] += 1
         except DataError:
             outcomes["refused"] += 1
@@ -231,16 +237,16 @@ def test_mutated_files_are_read_or_refused_and_never_crash_or_swell(tmp_path: Pa
 def test_a_mutated_model_folder_is_refused_even_where_the_config_vouches_for_it(
     otter: Path, tmp_path: Path
 ):
-    chance, seed = random.Random(21), (otter / WEIGHTS).read_bytes()
-    vouched = json.loads((otter / CONFIG).read_text())
-    (tmp_path / CONFIG).write_text((otter / CONFIG).read_text())
+    chance, seed = random.Random(21), (otter / WEIGHTS_FILE).read_bytes()
+    vouched = json.loads((otter / CONFIG_FILE).read_text())
+    (tmp_path / CONFIG_FILE).write_text((otter / CONFIG_FILE).read_text())
     for number in range(MUTATIONS // 10):
-        (tmp_path / WEIGHTS).write_bytes(mutated(seed, chance))
-        honest = sha256(tmp_path / WEIGHTS)
+        (tmp_path / WEIGHTS_FILE).write_bytes(mutated(seed, chance))
+        honest = sha256(tmp_path / WEIGHTS_FILE)
         if number % 2:
-            (tmp_path / CONFIG).write_text(json.dumps(vouched | {"sha256": honest}))
+            (tmp_path / CONFIG_FILE).write_text(json.dumps(vouched | {"sha256": honest}))
         else:
-            (tmp_path / CONFIG).write_text(json.dumps(vouched))
+            (tmp_path / CONFIG_FILE).write_text(json.dumps(vouched))
         try:
             load_model(tmp_path)
         except DataError:
@@ -250,15 +256,15 @@ def test_a_mutated_model_folder_is_refused_even_where_the_config_vouches_for_it(
 
 def test_a_mutated_checkpoint_is_refused_even_where_its_manifest_vouches_for_it(tmp_path: Path):
     training, chance = Training(seed=0, tiny=True), random.Random(22)
-    whole = training.save(CheckpointStore(tmp_path / "ray"), Progress(epoch=0))
-    seed, folder = (whole / STATE).read_bytes(), tmp_path / "mutated"
+    whole = training.save(CheckpointStore(tmp_path / "ray"), TrainState(epoch=0))
+    seed, folder = (whole / STATE_FILE).read_bytes(), tmp_path / "mutated"
     folder.mkdir()
     refused = 0
     for _ in range(MUTATIONS // 5):
         data = mutated(seed, chance)
-        (folder / STATE).write_bytes(data)
-        entry = {"bytes": len(data), "sha256": sha256(folder / STATE)}
-        seal(folder, {STATE: entry}, epoch=0, about={})
+        (folder / STATE_FILE).write_bytes(data)
+        entry = {"bytes": len(data), "sha256": sha256(folder / STATE_FILE)}
+        write_manifest(folder, {STATE_FILE: entry}, epoch=0, metadata={})
         try:
             training.load(folder)
         except DataError:
@@ -279,7 +285,7 @@ def test_an_archive_that_grows_when_unpacked_is_refused(tmp_path: Path):
     assert (tmp_path / "bomb.pth").stat().st_size < 200_000
 
     with pytest.raises(DataError, match="larger inside than outside"):
-        load_weights(SPEC.build(), tmp_path / "bomb.pth")
+        load_pretrained(SPEC.build_model(), tmp_path / "bomb.pth")
 
 
 STRANGE = {
@@ -293,38 +299,38 @@ STRANGE = {
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("kind", STRANGE)
 def test_a_tensor_of_a_strange_kind_is_no_weight(kind: str, tmp_path: Path):
-    state = SPEC.build().state_dict()
+    state = SPEC.build_model().state_dict()
     torch.save({n: STRANGE[kind](w) for n, w in state.items() if w.dim() == 4}, tmp_path / "w.pth")
 
     with pytest.raises(DataError, match=r"holds no weights|can be read safely"):
-        load_weights(SPEC.build(), tmp_path / "w.pth")
+        load_pretrained(SPEC.build_model(), tmp_path / "w.pth")
 
 
 def test_weights_that_are_no_numbers_are_refused_by_name(tmp_path: Path):
-    net = SPEC.build()
+    net = SPEC.build_model()
     state = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     state["bn1.weight"][0] = float("nan")
     torch.save(state, tmp_path / "diverged.pth")
 
     with pytest.raises(DataError, match="no numbers any more") as refused:
-        load_weights(net, tmp_path / "diverged.pth")
+        load_pretrained(net, tmp_path / "diverged.pth")
 
     assert refused.value.where == f"{tmp_path / 'diverged.pth'}: bn1.weight"
     assert net.bn1.weight.eq(1).all()
 
 
 def test_safetensors_that_their_config_does_not_vouch_for_are_refused(otter: Path, tmp_path: Path):
-    net = SPEC.build()
-    assert len(load_weights(net, otter).matched) == len(net.state_dict())  # a folder will do
-    for name in (CONFIG, WEIGHTS):
+    net = SPEC.build_model()
+    assert len(load_pretrained(net, otter).matched) == len(net.state_dict())  # a folder will do
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
         (tmp_path / name).write_bytes((otter / name).read_bytes())
-    with (tmp_path / WEIGHTS).open("r+b") as file:
+    with (tmp_path / WEIGHTS_FILE).open("r+b") as file:
         file.seek(-4, os.SEEK_END)
         file.write(b"\x01")
 
-    for path in (tmp_path, tmp_path / WEIGHTS):
+    for path in (tmp_path, tmp_path / WEIGHTS_FILE):
         with pytest.raises(DataError, match=r"not the file that the config\.json beside it"):
-            load_weights(net, path)
+            load_pretrained(net, path)
 
 
 HOSTILE_CONFIGS = [
@@ -357,9 +363,9 @@ def test_a_config_that_asks_for_too_much_is_refused_before_a_net_is_built(
 ):
     built: list[int] = []
     monkeypatch.setattr(HRNet, "__init__", lambda *a, **k: built.append(1))
-    config = json.loads((otter / CONFIG).read_text())
-    (tmp_path / CONFIG).write_text(json.dumps(config | changed))
-    (tmp_path / WEIGHTS).write_bytes((otter / WEIGHTS).read_bytes())
+    config = json.loads((otter / CONFIG_FILE).read_text())
+    (tmp_path / CONFIG_FILE).write_text(json.dumps(config | changed))
+    (tmp_path / WEIGHTS_FILE).write_bytes((otter / WEIGHTS_FILE).read_bytes())
 
     with pytest.raises(DataError, match="a model that cannot be loaded"):
         load_model(tmp_path)
@@ -373,8 +379,8 @@ def test_a_config_that_asks_for_too_much_is_refused_before_a_net_is_built(
 def test_a_config_that_is_meant_to_hurt_the_reader_is_refused(
     content: bytes, otter: Path, tmp_path: Path
 ):
-    (tmp_path / CONFIG).write_bytes(content)
-    (tmp_path / WEIGHTS).write_bytes((otter / WEIGHTS).read_bytes())
+    (tmp_path / CONFIG_FILE).write_bytes(content)
+    (tmp_path / WEIGHTS_FILE).write_bytes((otter / WEIGHTS_FILE).read_bytes())
 
     with pytest.raises(DataError, match="a model that cannot be loaded"):
         load_model(tmp_path)

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
-from hrnet_ray.cli.arg_errors import in_three_lines
+from hrnet_ray.cli.arg_errors import parse_tyro_error
 from hrnet_ray.errors import HrnetRayError, UsageError
 
 T = TypeVar("T")
@@ -32,27 +33,31 @@ VERBS = {
     "demo": "the whole path on made-up tigers, in a few minutes",
     "doctor": "look for what would trouble a run on this machine",
 }
-GO_ON = {"prepare", "train", "tune", "mlflow-sync", "demo"}
+RESUMABLE_VERBS = {"prepare", "train", "tune", "mlflow-sync", "demo"}
 """Verbs whose repetition begins where the first time ended."""
-INTERRUPTED = 130  # what a shell gives for Ctrl-C
-BROKEN_PIPE = 141
+EXIT_CODE_INTERRUPTED = 130  # what a shell gives for Ctrl-C
+EXIT_CODE_BROKEN_PIPE = 141
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Entry point of the `hrnet-ray` command; ends the process with the verb's exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
-        print(_overview())
+        print(_format_overview())
         sys.exit(0)
-    sys.exit(guarded(lambda: _verb(argv[0], argv[1:]), goes_on=argv[0] in GO_ON))
+    sys.exit(
+        run_with_error_handling(
+            lambda: _run_verb(argv[0], argv[1:]), resumable=argv[0] in RESUMABLE_VERBS
+        )
+    )
 
 
-def start(args: Callable[..., T], run: Callable[[T], int | None], *, name: str) -> None:
+def run_script(args_type: Callable[..., T], run: Callable[[T], int | None], *, name: str) -> None:
     """Entry point of an experiment's script: parse, run, and end with its exit code."""
-    sys.exit(guarded(lambda: run(parse(args, sys.argv[1:], prog=name))))
+    sys.exit(run_with_error_handling(lambda: run(parse_args(args_type, sys.argv[1:], prog=name))))
 
 
-def guarded(work: Callable[[], int | None], *, goes_on: bool = True) -> int:
+def run_with_error_handling(work: Callable[[], int | None], *, resumable: bool = True) -> int:
     """Run, and turn a user's mistake into three lines and its exit code."""
     try:
         return work() or 0
@@ -61,14 +66,14 @@ def guarded(work: Callable[[], int | None], *, goes_on: bool = True) -> int:
         return error.exit_code
     except BrokenPipeError:  # `hrnet-ray check data | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
+        return EXIT_CODE_BROKEN_PIPE
     except KeyboardInterrupt:
-        hint = "; the same command goes on from here" if goes_on else ""
+        hint = "; the same command goes on from here" if resumable else ""
         print(f"stopped{hint}", file=sys.stderr)
-        return INTERRUPTED
+        return EXIT_CODE_INTERRUPTED
 
 
-def parse(args: Callable[..., T], argv: Sequence[str], *, prog: str) -> T:
+def parse_args(args_type: Callable[..., T], argv: Sequence[str], *, prog: str) -> T:
     """Read flags into the dataclass `args`.
 
     Raises:
@@ -79,14 +84,14 @@ def parse(args: Callable[..., T], argv: Sequence[str], *, prog: str) -> T:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(args, args=list(argv), prog=prog)
+            return tyro.cli(args_type, args=list(argv), prog=prog)
     except SystemExit as end:
         if end.code == 0:
             raise
-        raise in_three_lines(said.getvalue(), prog) from None
+        raise parse_tyro_error(said.getvalue(), prog) from None
 
 
-def _verb(name: str, argv: Sequence[str]) -> int | None:
+def _run_verb(name: str, argv: Sequence[str]) -> int | None:
     if name not in VERBS:
         near = get_close_matches(name, VERBS, n=1)
         raise UsageError(
@@ -95,10 +100,16 @@ def _verb(name: str, argv: Sequence[str]) -> int | None:
             f"did you mean `hrnet-ray {near[0]}`?" if near else f"use one of {', '.join(VERBS)}",
         )
     module = import_module(f"hrnet_ray.cli.{name.replace('-', '_')}")
-    return module.run(parse(module.Args, argv, prog=f"hrnet-ray {name}"))
+    return module.run(parse_args(get_args_type(module), argv, prog=f"hrnet-ray {name}"))
 
 
-def _overview() -> str:
+def get_args_type(module: ModuleType) -> Any:
+    """The dataclass of a verb's flags: `TrainArgs` of `cli.train`."""
+    verb = module.__name__.rpartition(".")[2]
+    return getattr(module, f"{verb.title().replace('_', '')}Args")
+
+
+def _format_overview() -> str:
     verbs = "\n".join(f"  {verb:<13}{what}" for verb, what in VERBS.items())
     return (
         "usage: hrnet-ray VERB [flags]      (hrnet-ray VERB --help lists them)\n\n"

@@ -7,30 +7,35 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.config import AugmentConfig, DataConfig, HeatmapConfig
-from hrnet_ray.data.batch import Recipe
-from hrnet_ray.data.integrity import verify
-from hrnet_ray.data.manifest import Manifest, read_manifest
+from hrnet_ray.config import AugmentationConfig, DataConfig, HeatmapConfig
+from hrnet_ray.data.batch import AugmentationPipelineConfig
+from hrnet_ray.data.integrity import verify_checksums
+from hrnet_ray.data.manifest import DatasetManifest, read_manifest
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.pose.augmentation import Augmentation
-from hrnet_ray.reports.dataset.dataset_report import closing, write_report
-from hrnet_ray.reports.dataset.issues import Kind, Spot
-from hrnet_ray.reports.dataset.statistics import Counts, count
-from hrnet_ray.runs.progress import counter
-from hrnet_ray.text import printable
+from hrnet_ray.pose.augmentation import AugmentationParams
+from hrnet_ray.reports.dataset.dataset_report import format_summary_line, write_dataset_report
+from hrnet_ray.reports.dataset.issues import DatasetIssue, IssueType
+from hrnet_ray.reports.dataset.statistics import DatasetStatistics, compute_statistics
+from hrnet_ray.runs.progress import make_progress_line
+from hrnet_ray.text import escape_control_chars
 
-GRAVE = (Kind.UNREADABLE, Kind.IN_BOTH, Kind.TWINS, Kind.NEVER)
+STRICT_ISSUE_TYPES = (
+    IssueType.UNREADABLE_IMAGE,
+    IssueType.IMAGE_IN_OTHER_SPLIT,
+    IssueType.DUPLICATE_INSTANCE,
+    IssueType.KEYPOINT_NEVER_VISIBLE,
+)
 """Facts, not looks: with `--strict` they are an error."""
 
 
 @dataclass(frozen=True)
-class Args:
+class CheckArgs:
     """Compare a prepared data set with its checksums, and write a page that shows what is in it."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
     """Folder that `hrnet-ray prepare` wrote, or its URI."""
     out: Path | None = None
-    """Folder for check.html, its tables and its sheets of pictures; by default DATA/check."""
+    """Folder for report.html, its tables and its sheets of pictures; by default DATA/check."""
     input_hw: tuple[int, int] = (256, 256)
     """Height and width of the crops that are shown, as in `data.input_hw` of a run."""
     sigma: float = 2.0
@@ -42,23 +47,30 @@ class Args:
     labelled twice, or a keypoint is never visible."""
 
 
-def run(args: Args) -> None:
+def run(args: CheckArgs) -> None:
     """Verify, count, draw; print the sums, what deserves a look, and where the page is."""
     manifest = read_manifest(args.data, "DATA")
-    out = _out(args, manifest)
-    recipe, heatmap = _recipe(args, manifest), HeatmapConfig(sigma=args.sigma)
-    verify(manifest)
-    counts = count(manifest, progress=lambda split: counter(f"opened {split}"))
-    print(as_table(manifest, counts))
-    page = write_report(
-        manifest, out, recipe=recipe, sigma=heatmap.sigma, rounded=heatmap.rounded, counts=counts
+    out = _resolve_output_dir(args, manifest)
+    recipe, heatmap = _build_pipeline_config(args, manifest), HeatmapConfig(sigma=args.sigma)
+    verify_checksums(manifest)
+    counts = compute_statistics(
+        manifest, progress=lambda split: make_progress_line(f"opened {split}")
     )
-    print(closing(counts, page))
+    print(format_summary(manifest, counts))
+    page = write_dataset_report(
+        manifest,
+        out,
+        pipeline_config=recipe,
+        sigma=heatmap.sigma,
+        quantize_center=heatmap.quantize_center,
+        statistics=counts,
+    )
+    print(format_summary_line(counts, page))
     if args.strict:
-        refuse_grave(counts, page)
+        raise_on_errors(counts, page)
 
 
-def _out(args: Args, manifest: Manifest) -> Path:
+def _resolve_output_dir(args: CheckArgs, manifest: DatasetManifest) -> Path:
     if args.out:
         return args.out
     if not isinstance(manifest.root, Path):
@@ -70,52 +82,58 @@ def _out(args: Args, manifest: Manifest) -> Path:
     return Path(args.data) / "check"
 
 
-def as_table(manifest: Manifest, counts: Counts) -> str:
+def format_summary(manifest: DatasetManifest, counts: DatasetStatistics) -> str:
     """The sums of each split, and what deserves a look in it, with a first example."""
     lines = [
         f"{manifest.name}: {len(manifest.skeleton)} keypoints, "
         f"version {manifest.digest[:12]}, all shards as they were written"
     ]
     for name, split in counts.splits.items():
-        reasons = ", ".join(f"{number:,} {reason}" for reason, number in split.reasons.items())
-        lines.append(
-            f"  {name:<6}{split.read:>8,} read = {split.used:,} used + "
-            f"{len(split.skipped):,} skipped" + (f" ({reasons})" if reasons else "")
+        reasons = ", ".join(
+            f"{number:,} {reason}" for reason, number in split.skip_reason_counts.items()
         )
-    for kind in counts.worth_a_look():
+        lines.append(
+            f"  {name:<6}{split.rows_read:>8,} read = {split.rows_used:,} used + "
+            f"{len(split.skipped_rows):,} skipped" + (f" ({reasons})" if reasons else "")
+        )
+    for kind in counts.count_issues():
         for name, split in counts.splits.items():
-            if spots := split.findings[kind]:
-                lines.append(f"  look: {name}, {_look(kind, spots)}")
-    lines += [f"  look: {doubt}" for doubt in counts.doubts]
-    return "\n".join(map(printable, lines))
+            if spots := split.issues[kind]:
+                lines.append(f"  look: {name}, {_format_issue(kind, spots)}")
+    lines += [f"  look: {doubt}" for doubt in counts.skeleton_warnings]
+    return "\n".join(map(escape_control_chars, lines))
 
 
-def _look(kind: Kind, spots: Sequence[Spot]) -> str:
-    first = spots[0]
-    return f"{kind}: {len(spots):,} ({first.name}{': ' if first.detail else ''}{first.detail})"
+def _format_issue(issue_type: IssueType, issues: Sequence[DatasetIssue]) -> str:
+    first = issues[0]
+    return (
+        f"{issue_type}: {len(issues):,} ({first.name}{': ' if first.detail else ''}{first.detail})"
+    )
 
 
-def refuse_grave(counts: Counts, page: Path) -> None:
+def raise_on_errors(counts: DatasetStatistics, report_path: Path) -> None:
     """Raise where there is what no data set should have.
 
     Raises:
         DataError: there is; it is named.
     """
-    found = counts.worth_a_look()
-    if grave := [f"{kind}: {found[kind]:,}" for kind in GRAVE if kind in found]:
+    found = counts.count_issues()
+    if grave := [f"{kind}: {found[kind]:,}" for kind in STRICT_ISSUE_TYPES if kind in found]:
         raise DataError(
             "--strict: " + "; ".join(grave),
-            f"named in {page.with_name('suspects.csv')}",
+            f"named in {report_path.with_name('issues.csv')}",
             "correct the annotations and prepare them again, or leave out --strict",
         )
 
 
-def _recipe(args: Args, manifest: Manifest) -> Recipe:
+def _build_pipeline_config(
+    args: CheckArgs, manifest: DatasetManifest
+) -> AugmentationPipelineConfig:
     data = DataConfig(root=args.data, input_hw=args.input_hw)
-    return Recipe(
+    return AugmentationPipelineConfig(
         skeleton=manifest.skeleton,
         input_hw=data.input_hw,
         padding=data.padding,
-        augmentation=Augmentation(**vars(AugmentConfig())),
+        augmentation=AugmentationParams(**vars(AugmentationConfig())),
         seed=args.seed,
     )

@@ -6,71 +6,80 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hrnet_ray.cli.model_resolution import Loaded, Store
-from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.cli.model_resolution import MlflowStoreArgs, ResolvedModel
+from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.errors import DataError
-from hrnet_ray.evaluation.model_evaluation import Evaluation
+from hrnet_ray.evaluation.model_evaluation import EvaluationResult
 
 if TYPE_CHECKING:
-    from hrnet_ray.tracking.model_registry import Registry
+    from hrnet_ray.tracking.model_registry import ModelRegistry
 
 
 @dataclass(frozen=True)
-class Telling:
+class EvaluationLogger:
     """A run that is told of an evaluation."""
 
-    registry: "Registry"
+    registry: "ModelRegistry"
     run_id: str
     model_id: str | None = None
 
     @classmethod
-    def of(cls, loaded: Loaded, text: str, manifest: Manifest, store: Store) -> "Telling":
+    def from_model(
+        cls,
+        resolved_model: ResolvedModel,
+        model_ref: str,
+        manifest: DatasetManifest,
+        store: MlflowStoreArgs,
+    ) -> "EvaluationLogger":
         """The run of a model; of one that was named by files, the run of its folder.
 
         Raises:
             DataError: there is none.
             UsageError, ClusterError: MLflow is not there.
         """
-        registry = store.open()
-        run_id = loaded.run_id or run_id_of(Path(text), registry, manifest.name)
+        registry = store.open_registry()
+        run_id = resolved_model.run_id or find_run_id(Path(model_ref), registry, manifest.name)
         if not run_id:
-            raise no_run(text, registry)
+            raise build_run_not_found_error(model_ref, registry)
         return cls(registry, run_id)
 
-    def tell(self, evaluation: Evaluation, files: Path | None) -> str:
+    def log_evaluation(self, evaluation: EvaluationResult, artifacts_dir: Path | None) -> str:
         """Note the figures, and copy the files; says where they are."""
-        split = evaluation.question.split
-        place = evaluation.data if split == "val" else f"{evaluation.data}-{split}"
-        assessment, interval = evaluation.judged.assessment, evaluation.judged.interval
+        split = evaluation.eval_spec.split
+        place = evaluation.dataset_name if split == "val" else f"{evaluation.dataset_name}-{split}"
+        assessment, interval = (
+            evaluation.model_evaluation.metrics,
+            evaluation.model_evaluation.interval,
+        )
         values = assessment.summary | {
-            f"{assessment.main}.low": interval.low,
-            f"{assessment.main}.high": interval.high,
+            f"{assessment.primary_metric}.low": interval.low,
+            f"{assessment.primary_metric}.high": interval.high,
         }
         self.registry.log_evaluation(
             self.run_id,
             {f"{place}.{name}": v for name, v in values.items() if math.isfinite(v)},
-            files=files,
-            under=f"evaluation/{place}",
+            artifacts_dir=artifacts_dir,
+            artifact_path=f"evaluation/{place}",
             at_ms=int(time.time() * 1000),
-            data=(evaluation.data, evaluation.digest),
+            dataset_name_and_digest=(evaluation.dataset_name, evaluation.dataset_digest),
             model_id=self.model_id,
         )
         return f"told MLflow: run {self.run_id}, metrics eval/{place}.*, evaluation/{place}/"
 
 
-def run_id_of(path: Path, registry: "Registry", data: str) -> str | None:
+def find_run_id(path: Path, registry: "ModelRegistry", dataset_name: str) -> str | None:
     """The run of a run's folder, of its model folder, or of its weights."""
     for folder in (path, path.parent, path.parent.parent):
-        if (folder / "resolved.json").is_file():
-            run = registry.run_of(folder, f"hrnet/{data}")
+        if (folder / "resolved_config.json").is_file():
+            run = registry.find_run_by_dir(folder, f"hrnet/{dataset_name}")
             return run.info.run_id if run else None
     return None
 
 
-def no_run(text: str, registry: "Registry") -> DataError:
+def build_run_not_found_error(model_ref: str, registry: "ModelRegistry") -> DataError:
     """There is no run of this folder."""
     return DataError(
         "no MLflow run of this model",
-        f"{text} in {registry.said}",
-        "tell MLflow of it with `hrnet-ray mlflow-sync`, or give its --tracking-uri or --storage",
+        f"{model_ref} in {registry.redacted_uri}",
+        "tell MLflow of it with `hrnet-ray mlflow-sync`, or give its --tracking-uri or --storage-path",
     )

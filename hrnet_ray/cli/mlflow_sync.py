@@ -6,11 +6,11 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.data.annotations import check_folder
+from hrnet_ray.data.annotations import require_dir
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class MlflowSyncArgs:
     """Tell MLflow what it was not told: its server was away, or the command was killed.
 
     hrnet-ray mlflow-sync runs/atrw/first --tracking-uri http://127.0.0.1:5000
@@ -25,14 +25,16 @@ class Args:
     """MLflow server; by default the one that the run was to tell."""
 
 
-def run(args: Args) -> None:
+def run(args: MlflowSyncArgs) -> None:
     """Tell it, and say for each run what was new."""
-    from hrnet_ray.runs.lock import Lease
-    from hrnet_ray.tracking.sync_command import sync
+    from hrnet_ray.runs.lock import RunLock
+    from hrnet_ray.tracking.sync_command import sync_runs
 
-    check_folder(args.folder, "FOLDER")
+    require_dir(args.folder, "FOLDER")
     folder = args.folder.resolve()
-    in_study = folder.parent.name == "trials" and (folder.parents[1] / "resolved.json").is_file()
-    with Lease(folder.parents[1] if in_study else folder):
-        for told, news in sync(folder, tracking_uri=args.tracking_uri):
+    in_study = (
+        folder.parent.name == "trials" and (folder.parents[1] / "resolved_config.json").is_file()
+    )
+    with RunLock(folder.parents[1] if in_study else folder):
+        for told, news in sync_runs(folder, tracking_uri=args.tracking_uri):
             print(f"{told.relative_to(folder.parent)}: {news}", flush=True)

@@ -2,82 +2,96 @@
 
 from pathlib import Path
 
-from hrnet_ray.cli.log_evaluation import no_run, run_id_of
-from hrnet_ray.cli.model_resolution import Loaded, Store, load
-from hrnet_ray.cli.train import near
-from hrnet_ray.config import Cluster
+from hrnet_ray.cli.log_evaluation import build_run_not_found_error, find_run_id
+from hrnet_ray.cli.model_resolution import MlflowStoreArgs, ResolvedModel, resolve_model
+from hrnet_ray.cli.train import to_short_path
+from hrnet_ray.config import ClusterConfig
 from hrnet_ray.data.manifest import read_manifest
 from hrnet_ray.errors import HrnetRayError
-from hrnet_ray.inference.model_package import CARD, fingerprints
-from hrnet_ray.runs.log_capture import LOG, keep_story
-from hrnet_ray.text import printable, without_secrets
+from hrnet_ray.inference.model_package import MODEL_CARD_FILE, compute_file_hashes
+from hrnet_ray.runs.log_capture import RUN_LOG, write_traceback
+from hrnet_ray.text import escape_control_chars, redact_secrets
 from hrnet_ray.tracking.logged_model import log_model
 from hrnet_ray.tracking.model_registry import (
     CHALLENGER,
     CHAMPION,
-    Registry,
+    ModelRegistry,
+    RegisteredVersion,
     Run,
-    Version,
-    registered_name,
+    get_registered_model_name,
 )
 
 
-def register(registry: Registry, name: str, run: Run, loaded: Loaded) -> Version:
+def register_model(
+    registry: ModelRegistry, model_name: str, run: Run, resolved_model: ResolvedModel
+) -> RegisteredVersion:
     """The version of a run's model; where this very model was registered before, that one."""
-    tags = fingerprints(loaded.path)
-    if known := registry.alike(name, tags):
+    tags = compute_file_hashes(resolved_model.path)
+    if known := registry.find_by_tags(model_name, tags):
         return known
     print("exporting the model for MLflow (seconds; a minute on a busy machine)", flush=True)
-    logged = log_model(registry, run, loaded.path, loaded.model, loaded.spec)
-    return registry.register(
-        name,
+    logged = log_model(
+        registry, run, resolved_model.path, resolved_model.model, resolved_model.spec
+    )
+    return registry.register_version(
+        model_name,
         run_id=run.info.run_id,
         model_id=logged.model_id,
-        place=logged.place,
+        artifact_uri=logged.artifact_uri,
         tags=tags | logged.tags,
     )
 
 
-def card_of(loaded: Loaded) -> str:
+def read_model_card(resolved_model: ResolvedModel) -> str:
     """The model card, for the version's page; anybody may have removed it."""
-    path = loaded.path / CARD
+    path = resolved_model.path / MODEL_CARD_FILE
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def challenge(study: Path, data_root: str, cluster: Cluster) -> None:
+def register_challenger(study_dir: Path, data_root: str, cluster: ClusterConfig) -> None:
     """Make a study's best model the challenger, and say so; the study is over whatever happens."""
-    uri = without_secrets(cluster.tracking_uri) if cluster.tracking_uri else None
-    later = f"hrnet-ray promote {near(study)}" + (f" --tracking-uri {uri}" if uri else "")
+    uri = redact_secrets(cluster.tracking_uri) if cluster.tracking_uri else None
+    later = f"hrnet-ray promote {to_short_path(study_dir)}" + (
+        f" --tracking-uri {uri}" if uri else ""
+    )
     try:
-        version, champion = _challenger(study, data_root, cluster)
+        version, champion = _register_best_of_study(study_dir, data_root, cluster)
     except HrnetRayError as error:
-        _say(f"not registered ({error.what}, {error.where}); later: {later}")
+        _print_status(f"not registered ({error.what}, {error.where}); later: {later}")
     except Exception as error:  # an export that torch cannot do spoils no search
-        keep_story(study)
-        _say(f"not registered ({type(error).__name__}, see {near(study / LOG)})")
+        write_traceback(study_dir)
+        _print_status(
+            f"not registered ({type(error).__name__}, see {to_short_path(study_dir / RUN_LOG)})"
+        )
     else:
         known = "the champion already" if champion else f"the challenger; judged by: {later}"
-        _say(f"{version} is {known}")
+        _print_status(f"{version} is {known}")
 
 
-def _say(what: str) -> None:
-    print(f"  registry  {printable(' '.join(without_secrets(what).split()))}", flush=True)
+def _print_status(message: str) -> None:
+    print(
+        f"  registry  {escape_control_chars(' '.join(redact_secrets(message).split()))}", flush=True
+    )
 
 
-def _challenger(study: Path, data_root: str, cluster: Cluster) -> tuple[Version, bool]:
-    registry = Store(cluster.tracking_uri, Path(cluster.storage)).open()
+def _register_best_of_study(
+    study_dir: Path, data_root: str, cluster: ClusterConfig
+) -> tuple[RegisteredVersion, bool]:
+    registry = MlflowStoreArgs(cluster.tracking_uri, Path(cluster.storage_path)).open_registry()
     data_name = read_manifest(data_root).name
-    run_id = run_id_of(study, registry, data_name)
-    run = registry.run(run_id) if run_id else None
+    run_id = find_run_id(study_dir, registry, data_name)
+    run = registry.get_run(run_id) if run_id else None
     if not run:
-        raise no_run(str(study), registry)
-    name = registered_name(data_name)
-    loaded = load(str(study), "study", Store())
-    version = register(registry, name, run, loaded)
+        raise build_run_not_found_error(str(study_dir), registry)
+    name = get_registered_model_name(data_name)
+    loaded = resolve_model(str(study_dir), "study", MlflowStoreArgs())
+    version = register_model(registry, name, run, loaded)
     if "promoted" not in version.tags:
-        registry.note(version, {}, f"the best of a study, not judged yet\n\n{card_of(loaded)}")
-    champion = registry.at(name, CHAMPION)
-    if champion and champion.number == version.number:
+        registry.annotate_version(
+            version, {}, f"the best of a study, not judged yet\n\n{read_model_card(loaded)}"
+        )
+    champion = registry.get_by_alias(name, CHAMPION)
+    if champion and champion.version_number == version.version_number:
         return version, True
-    registry.move(CHALLENGER, version)
+    registry.set_alias(CHALLENGER, version)
     return version, False

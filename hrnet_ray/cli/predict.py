@@ -5,27 +5,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hrnet_ray.cli.model_resolution import Store, device_of, load
-from hrnet_ray.cli.prediction.box_file import GivenBoxes, read_boxes
-from hrnet_ray.cli.prediction.box_sources import Boxes, Detected, Followed, Given
-from hrnet_ray.cli.prediction.coco_writer import RESULTS, Results
-from hrnet_ray.cli.prediction.inputs import Shots, is_video, shots_of, together
-from hrnet_ray.cli.prediction.overlays import Drawings, check_out
-from hrnet_ray.data.annotations import make_folder
-from hrnet_ray.data.video.reader import pyav
-from hrnet_ray.errors import DataError, UsageError, shortened
-from hrnet_ray.inference.detectors.detector import Detector, Wanted
-from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.runs.progress import say
+from hrnet_ray.cli.model_resolution import MlflowStoreArgs, resolve_model, select_device
+from hrnet_ray.cli.prediction.box_file import BoxFile, load_box_file
+from hrnet_ray.cli.prediction.box_sources import (
+    BoxSource,
+    DetectorBoxSource,
+    FileBoxSource,
+    TrackedBoxSource,
+)
+from hrnet_ray.cli.prediction.coco_writer import RESULTS_FILE, PredictionWriter
+from hrnet_ray.cli.prediction.inputs import InputReader, batch_frames, is_video, open_inputs
+from hrnet_ray.cli.prediction.overlays import OverlayWriter, check_output_dir
+from hrnet_ray.data.annotations import ensure_dir
+from hrnet_ray.data.video.reader import import_pyav
+from hrnet_ray.errors import DataError, UsageError, format_list
+from hrnet_ray.inference.detectors.detector import FormatChoice, ObjectDetector
+from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.runs.progress import print_line
 from hrnet_ray.skeletons import Skeleton
-from hrnet_ray.text import printable
+from hrnet_ray.text import escape_control_chars
 
-AT_ONCE = {"cuda": 16}
+BATCH_SIZE_BY_DEVICE = {"cuda": 16}
 """Pictures that a device takes at once, unless it takes one: then Ctrl-C loses nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Args:
+class PredictArgs:
     """Find keypoints on a picture, in a video, or on all of a folder and of those below it.
 
     Writes predictions.coco.json (COCO results, with file names), keypoints.json (COCO's category
@@ -36,22 +41,22 @@ class Args:
     model: str
     """A model folder, a run's folder, weights beside their config.json, the id of an MLflow run, or
     models:/NAME@champion."""
-    pictures: Path
+    input: Path
     """A picture, a video or a folder."""
     out: Path = Path("predictions")
     boxes: Path | None = None
     """JSON: {"a.jpg": [[x, y, w, h], ...]}, a COCO annotation file, or COCO detections whose
     image_id is the file's name. Without it a box is the whole picture. "clip.mp4" is a whole video,
     "clip.mp4#12" a frame, counted from 0."""
-    follow: bool = False
+    track: bool = False
     """In a video, look for the next frame's pose around this one's."""
     detector: Path | None = None
     """An ONNX file that finds the boxes."""
-    detector_kind: Wanted = "auto"
+    detector_format: FormatChoice = "auto"
     """Its family; auto tells it by the outputs (docs/detect.md)."""
     detector_classes: tuple[int, ...] = ()
     """Numbers of the wanted classes, from 0; none for all."""
-    detector_score: float = 0.3
+    detector_min_score: float = 0.3
     """The least score of a box."""
     draw: bool = True
     """Draw the poses; the drawings lie in `out` as the pictures in their folder."""
@@ -60,60 +65,72 @@ class Args:
     """Fail when a picture or video cannot be read, instead of naming it and going on."""
     tracking_uri: str | None = None
     """MLflow server of a model that is named by MLflow; without one, the file in `storage`."""
-    storage: Path = Path("runs")
+    storage_path: Path = Path("runs")
     """Folder of the trainings, which has the MLflow file."""
 
 
-def run(args: Args) -> int:
+def run(args: PredictArgs) -> int:
     """Predict every picture and frame that can be read, in the order of their names."""
-    _check_boxes(args)
-    earlier = args.out.resolve() if (args.out / RESULTS).is_file() else None
-    shots = shots_of(args.pictures, besides=earlier)  # an earlier run's drawings are no pictures
-    check_out(args.out, shots.root, shots.names)
-    if shots.videos:
-        pyav()
-    given = read_boxes(args.boxes, [shots.root / at for at in shots.names]) if args.boxes else None
-    boxes = _boxes(args, shots, given)
-    loaded = load(args.model, "--model", Store(args.tracking_uri, args.storage))
-    predictor = Predictor(loaded.model, loaded.spec, device=device_of(args.device))
-    make_folder(args.out, "--out")
-    results = Results(args.out, loaded.spec.skeleton)
+    _validate_box_flags(args)
+    earlier = args.out.resolve() if (args.out / RESULTS_FILE).is_file() else None
+    shots = open_inputs(
+        args.input, exclude_dir=earlier
+    )  # an earlier run's drawings are no pictures
+    check_output_dir(args.out, shots.root, shots.relative_paths)
+    if shots.video_paths:
+        import_pyav()
+    given = (
+        load_box_file(args.boxes, [shots.root / at for at in shots.relative_paths])
+        if args.boxes
+        else None
+    )
+    boxes = _build_box_source(args, shots, given)
+    loaded = resolve_model(
+        args.model, "--model", MlflowStoreArgs(args.tracking_uri, args.storage_path)
+    )
+    predictor = PosePredictor(loaded.model, loaded.spec, device=select_device(args.device))
+    ensure_dir(args.out, "--out")
+    results = PredictionWriter(args.out, loaded.spec.skeleton)
     try:
-        with _drawings(args, shots, loaded.spec.skeleton) as drawings:
-            _predict(shots, boxes, predictor, results, drawings)
+        with _open_overlay_writer(args, shots, loaded.spec.skeleton) as drawings:
+            _predict_frames(shots, boxes, predictor, results, drawings)
     finally:  # a full disk or Ctrl-C costs the poses to come, not those that were found
-        results.write()
-        out = printable(str(args.out))
-        say(f"{len(results):,} poses on {results.looked_at} -> {out}")
-    _tell(args, shots, results, boxes, given)
-    failed = not results or (args.strict and (shots.unread or shots.in_part))
+        results.write_files()
+        out = escape_control_chars(str(args.out))
+        print_line(f"{len(results):,} poses on {results.processed_count} -> {out}")
+    _print_notes(args, shots, results, boxes, given)
+    failed = not results or (args.strict and (shots.unreadable_files or shots.partial_videos))
     return DataError.exit_code if failed else 0
 
 
-def _predict(
-    shots: Shots, boxes: Boxes, predictor: Predictor, results: Results, drawings: Drawings | None
+def _predict_frames(
+    input_reader: InputReader,
+    box_source: BoxSource,
+    predictor: PosePredictor,
+    prediction_writer: PredictionWriter,
+    overlay_writer: OverlayWriter | None,
 ) -> None:
-    most = 1 if boxes.moves else AT_ONCE.get(predictor.device.type, 1)
-    for some in together(shots, most=most):
-        where = [boxes.on(shot) for shot in some]
-        pictures = [shot.picture for shot in some]
-        found = predictor.on_pictures(pictures, [boxes_xywhs[:, :4] for boxes_xywhs in where])
+    most = 1 if box_source.is_sequential else BATCH_SIZE_BY_DEVICE.get(predictor.device.type, 1)
+    for some in batch_frames(input_reader, max_batch_size=most):
+        where = [box_source.get_boxes(shot) for shot in some]
+        pictures = [shot.image for shot in some]
+        found = predictor.predict_images(pictures, [boxes_xywhs[:, :4] for boxes_xywhs in where])
         for shot, its_boxes, poses in zip(some, where, found, strict=True):
-            results.add(shot, its_boxes, poses)
-            boxes.saw(poses)
+            prediction_writer.add_frame(shot, its_boxes, poses)
+            box_source.update(poses)
         for shot, poses in zip(some, found, strict=True):
-            if drawings:
-                drawings.add(shot, poses)
+            if overlay_writer:
+                overlay_writer.add_frame(shot, poses)
 
 
-def _check_boxes(args: Args) -> None:
+def _validate_box_flags(args: PredictArgs) -> None:
     """Refuse boxes that come from two places, and settings of a detector that is not there."""
     said = {
         "--boxes": args.boxes,
-        "--follow": args.follow,
-        "--detector-kind": args.detector_kind != Args.detector_kind,
+        "--track": args.track,
+        "--detector-format": args.detector_format != PredictArgs.detector_format,
         "--detector-classes": args.detector_classes,
-        "--detector-score": args.detector_score != Args.detector_score,
+        "--detector-min-score": args.detector_min_score != PredictArgs.detector_min_score,
     }
     flags = [flag for flag, value in said.items() if value]
     others = [flag for flag in flags if not flag.startswith("--detector")]
@@ -131,48 +148,60 @@ def _check_boxes(args: Args) -> None:
         )
 
 
-def _boxes(args: Args, shots: Shots, given: GivenBoxes | None) -> Boxes:
+def _build_box_source(
+    args: PredictArgs, input_reader: InputReader, box_file: BoxFile | None
+) -> BoxSource:
     if args.detector:
-        detector = Detector.from_file(
+        detector = ObjectDetector.from_file(
             args.detector,
-            kind=args.detector_kind,
-            classes=args.detector_classes,
-            least_score=args.detector_score,
-            device=device_of(args.device),
+            format_name=args.detector_format,
+            class_ids=args.detector_classes,
+            min_score=args.detector_min_score,
+            device=select_device(args.device),
         )
-        return Detected(detector)
-    still = Given(given, shots.root, printable(str(args.boxes))) if given else Boxes()
-    return Followed(still) if args.follow and shots.videos else still
+        return DetectorBoxSource(detector)
+    still = (
+        FileBoxSource(box_file, input_reader.root, escape_control_chars(str(args.boxes)))
+        if box_file
+        else BoxSource()
+    )
+    return TrackedBoxSource(still) if args.track and input_reader.video_paths else still
 
 
-def _drawings(
-    args: Args, shots: Shots, skeleton: Skeleton
-) -> AbstractContextManager[Drawings | None]:
-    return Drawings(args.out, shots.names, skeleton) if args.draw else nullcontext()
+def _open_overlay_writer(
+    args: PredictArgs, input_reader: InputReader, skeleton: Skeleton
+) -> AbstractContextManager[OverlayWriter | None]:
+    return (
+        OverlayWriter(args.out, input_reader.relative_paths, skeleton)
+        if args.draw
+        else nullcontext()
+    )
 
 
-def _tell(
-    args: Args, shots: Shots, results: Results, boxes: Boxes, given: GivenBoxes | None
+def _print_notes(
+    args: PredictArgs,
+    input_reader: InputReader,
+    prediction_writer: PredictionWriter,
+    box_source: BoxSource,
+    box_file: BoxFile | None,
 ) -> None:
     """What to know of the pictures and boxes before trusting the poses."""
-    if results.without_boxes:
-        print(boxes.told(str(results.without_boxes)))
-    if given and given.empty:
-        print(f"{given.empty:,} boxes have no area, and were left out")
-    if args.follow and not shots.videos:
-        print("--follow: there is no video")
-    if shots.turned:
-        what = (
-            f"{len(shots.turned):,} pictures ask to be shown turned (EXIF), and are read as stored"
-        )
-        print(f"{what}: {printable(shortened(shots.turned))}")
-    if shots.unread:
-        print(f"{_counted(shots.unread)} could not be read")
-    if shots.in_part:
-        print(f"{len(shots.in_part):,} videos could be read in part only")
+    if prediction_writer.missing_boxes_count:
+        print(box_source.format_missing_message(str(prediction_writer.missing_boxes_count)))
+    if box_file and box_file.num_empty:
+        print(f"{box_file.num_empty:,} boxes have no area, and were left out")
+    if args.track and not input_reader.video_paths:
+        print("--track: there is no video")
+    if input_reader.exif_rotated_images:
+        what = f"{len(input_reader.exif_rotated_images):,} pictures ask to be shown turned (EXIF), and are read as stored"
+        print(f"{what}: {escape_control_chars(format_list(input_reader.exif_rotated_images))}")
+    if input_reader.unreadable_files:
+        print(f"{_format_file_counts(input_reader.unreadable_files)} could not be read")
+    if input_reader.partial_videos:
+        print(f"{len(input_reader.partial_videos):,} videos could be read in part only")
 
 
-def _counted(names: list[Path]) -> str:
-    videos = sum(map(is_video, names))
-    still, moving = f"{len(names) - videos:,} pictures", f"{videos:,} videos"
+def _format_file_counts(relative_paths: list[Path]) -> str:
+    videos = sum(map(is_video, relative_paths))
+    still, moving = f"{len(relative_paths) - videos:,} pictures", f"{videos:,} videos"
     return " and ".join(what for what in (still, moving) if not what.startswith("0 "))

@@ -6,98 +6,114 @@ from typing import Annotated
 
 import tyro
 
-from hrnet_ray.cli.prepare_args import Atrw, Coco, Dlc, Mpii, Output, Synthetic, Yolo
+from hrnet_ray.cli.prepare_args import (
+    AtrwArgs,
+    CocoArgs,
+    DeepLabCutArgs,
+    MpiiArgs,
+    OutputArgs,
+    SyntheticArgs,
+    YoloArgs,
+)
 from hrnet_ray.cli.prepare_sources import (
-    converted,
-    dlc_sources,
-    downloaded,
-    draw,
-    noted,
-    sources_of,
+    convert_yolo_to_coco,
+    generate_synthetic,
+    load_deeplabcut_splits,
+    load_splits,
+    unpack_atrw,
+    with_notes,
 )
 from hrnet_ray.data import records
-from hrnet_ray.data.dataset_preparation import Make, make_here, prepare
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
-from hrnet_ray.data.splits import Source, shared_pictures
-from hrnet_ray.data.storage import open_folder
+from hrnet_ray.data.dataset_preparation import ShardsWriter, prepare_dataset, write_shards_locally
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.data.shards import DoneCallback, ShardResult, ShardTask
+from hrnet_ray.data.splits import SplitSource, find_shared_images
+from hrnet_ray.data.storage import open_storage_dir
 from hrnet_ray.errors import UsageError
-from hrnet_ray.runs.progress import counter
+from hrnet_ray.runs.progress import make_progress_line
 from hrnet_ray.skeletons import DEFAULT_OKS_SIGMA, SKELETONS, Skeleton
-from hrnet_ray.text import printable
+from hrnet_ray.text import escape_control_chars
 
-MANY = 2_000
+MIN_INSTANCES_FOR_RAY = 2_000
 """Instances from which on Ray is worth its start."""
 
-Args = (
-    Annotated[Coco, tyro.conf.subcommand("coco")]
-    | Annotated[Yolo, tyro.conf.subcommand("yolo")]
-    | Annotated[Dlc, tyro.conf.subcommand("dlc")]
-    | Annotated[Atrw, tyro.conf.subcommand("atrw")]
-    | Annotated[Mpii, tyro.conf.subcommand("mpii")]
-    | Annotated[Synthetic, tyro.conf.subcommand("synthetic")]
+PrepareArgs = (
+    Annotated[CocoArgs, tyro.conf.subcommand("coco")]
+    | Annotated[YoloArgs, tyro.conf.subcommand("yolo")]
+    | Annotated[DeepLabCutArgs, tyro.conf.subcommand("dlc")]
+    | Annotated[AtrwArgs, tyro.conf.subcommand("atrw")]
+    | Annotated[MpiiArgs, tyro.conf.subcommand("mpii")]
+    | Annotated[SyntheticArgs, tyro.conf.subcommand("synthetic")]
 )
 
 
-def run(args: Coco | Yolo | Dlc | Atrw | Mpii | Synthetic) -> None:
+def run(args: CocoArgs | YoloArgs | DeepLabCutArgs | AtrwArgs | MpiiArgs | SyntheticArgs) -> None:
     """Write the data set and say what is in it."""
-    if args.canvas < 1:
+    if args.max_image_size < 1:
         raise UsageError(
-            "a canvas without pixels", f"--canvas {args.canvas}", f"such as {records.CANVAS_PX}"
+            "a canvas without pixels",
+            f"--max-image-size {args.max_image_size}",
+            f"such as {records.CANVAS_PX}",
         )
-    if isinstance(args, Synthetic):
-        args = draw(args, progress=counter("drawn"))
+    if isinstance(args, SyntheticArgs):
+        args = generate_synthetic(args, progress=make_progress_line("drawn"))
     notes: list[str] = []
-    if isinstance(args, Yolo):
-        args, notes = converted(args, progress=counter("read"))
-    if isinstance(args, Atrw):
-        args = downloaded(args, progress=counter("unpacked"))
-    if isinstance(args, Dlc):
-        sources = dlc_sources(args, progress=counter("read"))
+    if isinstance(args, YoloArgs):
+        args, notes = convert_yolo_to_coco(args, progress=make_progress_line("read"))
+    if isinstance(args, AtrwArgs):
+        args = unpack_atrw(args, progress=make_progress_line("unpacked"))
+    if isinstance(args, DeepLabCutArgs):
+        sources = load_deeplabcut_splits(args, progress=make_progress_line("read"))
     else:
-        sources = noted(sources_of(args, progress=counter("unpacked")), notes)
-    manifest = prepare(
+        sources = with_notes(load_splits(args, progress=make_progress_line("unpacked")), notes)
+    manifest = prepare_dataset(
         sources,
         out=args.out,
-        name=args.name or open_folder(args.out, "--out").name,
-        canvas_px=args.canvas,
-        shard_rows=args.shard_rows,
-        exact=args.exact,
+        name=args.name or open_storage_dir(args.out, "--out").name,
+        canvas_px=args.max_image_size,
+        rows_per_shard=args.rows_per_shard,
+        store_full_images=args.store_full_images,
         skip_missing=args.skip_missing,
-        skip_broken=args.skip_broken,
-        make=_maker(args, sources),
-        progress=counter,
-        say=lambda said: print(f"  {said}"),
+        skip_corrupt=args.skip_corrupt,
+        write_shards=_select_shard_writer(args, sources),
+        make_progress=make_progress_line,
+        log_message=lambda said: print(f"  {said}"),
     )
-    _tell(manifest, sources)
+    _print_summary(manifest, sources)
 
 
-def _maker(args: Output, sources: Mapping[str, Source]) -> Make:
+def _select_shard_writer(args: OutputArgs, sources: Mapping[str, SplitSource]) -> ShardsWriter:
     """Who makes the shards: a cluster where one is named, Ray on this machine for large sets."""
-    address = args.address or os.environ.get("RAY_ADDRESS")
+    address = args.ray_address or os.environ.get("RAY_ADDRESS")
     instances = sum(len(source.labels.instances) for source in sources.values())
-    return _ray_maker(address) if address or instances > MANY else make_here
+    return (
+        _build_ray_shard_writer(address)
+        if address or instances > MIN_INSTANCES_FOR_RAY
+        else write_shards_locally
+    )
 
 
-def _ray_maker(address: str | None) -> Make:
+def _build_ray_shard_writer(ray_address: str | None) -> ShardsWriter:
     """Starts Ray, or joins it, with the first shard: often all of them are there already."""
     where = ""
 
-    def make(tasks: Sequence[ShardTask], tell: Tell) -> Iterable[ShardReport]:
+    def write_shards(
+        tasks: Sequence[ShardTask], on_progress: DoneCallback
+    ) -> Iterable[ShardResult]:
         nonlocal where
         if not tasks:
             return ()
-        from hrnet_ray.distributed.data.shard_tasks import connect_to, make_on_ray
+        from hrnet_ray.distributed.data.shard_tasks import init_ray_for_prepare, write_shards_ray
 
         if not where:
-            where = connect_to(address)
+            where = init_ray_for_prepare(ray_address)
             print(f"  on Ray: {where}", flush=True)
-        return make_on_ray(tasks, tell)
+        return write_shards_ray(tasks, on_progress)
 
-    return make
+    return write_shards
 
 
-def _about_sigmas(skeleton: Skeleton) -> str:
+def _format_sigma_note(skeleton: Skeleton) -> str:
     """By what OKS will measure, where that was not asked for by name."""
     known = next((one for one in SKELETONS.values() if one.keypoints == skeleton.keypoints), None)
     if known and known.oks_sigmas == skeleton.oks_sigmas:
@@ -111,7 +127,7 @@ def _about_sigmas(skeleton: Skeleton) -> str:
     )
 
 
-def _tell(manifest: Manifest, sources: dict[str, Source]) -> None:
+def _print_summary(manifest: DatasetManifest, sources: dict[str, SplitSource]) -> None:
     print(f"{manifest.name}: {len(manifest.skeleton)} keypoints, version {manifest.digest[:12]}")
     for name, split in manifest.splits.items():
         print(
@@ -119,10 +135,10 @@ def _tell(manifest: Manifest, sources: dict[str, Source]) -> None:
             + (" (see skipped.csv)" if split.skipped else "")
         )
         for note in split.notes:
-            print(f"  note: {printable(note)}")
-    if note := _about_sigmas(manifest.skeleton):
+            print(f"  note: {escape_control_chars(note)}")
+    if note := _format_sigma_note(manifest.skeleton):
         print(f"  note: {note}")
-    if both := shared_pictures(sources["train"], sources["val"]):
+    if both := find_shared_images(sources["train"], sources["val"]):
         print(f"  note: {len(both):,} pictures are in both splits; scores on them say little")
     aside = "" if manifest.folder.is_local else f" --out runs/check-{manifest.name}"
     print(f"next: hrnet-ray check {manifest.root}{aside}")

@@ -7,52 +7,52 @@ from typing import Annotated, Literal
 import tyro
 
 from hrnet_ray.data import records
-from hrnet_ray.data.shards import SHARD_ROWS
-from hrnet_ray.data.storage import Place
+from hrnet_ray.data.shards import ROWS_PER_SHARD
+from hrnet_ray.data.storage import PathOrUri
 
-Folder = Annotated[Place, tyro.conf.arg(metavar="DIR|URI")]
-Pictures = Annotated[Place, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")]
+DirOrUri = Annotated[PathOrUri, tyro.conf.arg(metavar="DIR|URI")]
+DirArchiveOrUri = Annotated[PathOrUri, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
+class OutputArgs:
     """What all sources have in common."""
 
-    out: Folder
+    out: DirOrUri
     """Folder to write: train/, val/, manifest.json, skipped.csv. s3://bucket/folder works too."""
     name: str | None = None
     """Name of the data set; by default the folder's."""
-    canvas: int = records.CANVAS_PX
+    max_image_size: int = records.CANVAS_PX
     """Longest side of a stored training picture, in pixels."""
-    exact: bool = False
+    store_full_images: bool = False
     """Store untouched files for training too; they are reduced when they are read."""
-    shard_rows: int = SHARD_ROWS
+    rows_per_shard: int = ROWS_PER_SHARD
     """Rows of one Parquet file, which is what a stopped command may have to make again."""
     skip_missing: bool = False
     """Leave out pictures that are not there (they are listed in skipped.csv)."""
-    skip_broken: bool = False
+    skip_corrupt: bool = False
     """Leave out pictures that cannot be read (they are listed in skipped.csv)."""
-    address: str | None = None
+    ray_address: str | None = None
     """A running Ray cluster that makes the shards. Large sets start Ray on this machine anyway."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files(Output):
+class ImageAnnotationArgs(OutputArgs):
     """Pictures with one or two annotation files."""
 
-    images: Pictures
+    images: DirArchiveOrUri
     """Folder that the annotations' file names start from, or an archive (zip, tar, tar.gz)."""
     annotations: Path
     val_annotations: Path | None = None
     """Without it, `val_share` of the pictures are kept for validation."""
-    val_images: Annotated[Place | None, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")] = None
+    val_images: Annotated[PathOrUri | None, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")] = None
     """By default the same as `images`."""
-    val_share: float = 0.1
+    val_fraction: float = 0.1
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Coco(Files):
+class CocoArgs(ImageAnnotationArgs):
     """COCO keypoints: COCO, ATRW, AP-10K, exports of CVAT and Label Studio."""
 
     skeleton: str | None = None
@@ -60,27 +60,27 @@ class Coco(Files):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Yolo(Output):
+class YoloArgs(OutputArgs):
     """YOLO-pose: a data.yaml with `kpt_shape`, and text files of labels beside the pictures."""
 
     yaml: Path
     """The data.yaml of the data set."""
     skeleton: str | None = None
     """mpii, atrw, coco, or a YAML file; by default what the data.yaml tells of the keypoints."""
-    val_share: float = 0.1
+    val_fraction: float = 0.1
     """Of the pictures, kept for validation where the data.yaml has no `val`."""
     seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dlc(Output):
+class DeepLabCutArgs(OutputArgs):
     """DeepLabCut: a project's config.yaml, and the frames and labels in its labeled-data."""
 
     project: Annotated[Path, tyro.conf.arg(metavar="DIR|FILE")]
     """The project's folder, or its config.yaml."""
     skeleton: str | None = None
     """mpii, atrw, coco, or a YAML file; by default the config's bodyparts and bones."""
-    val_share: float = 0.1
+    val_fraction: float = 0.1
     """Of the frames, kept for validation as whole videos; of one video alone, as frames."""
     val_videos: Annotated[tuple[str, ...], tyro.conf.arg(metavar="VIDEO ...")] = ()
     """Folders of labeled-data to keep for validation, whatever their share."""
@@ -88,15 +88,15 @@ class Dlc(Output):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Atrw(Output):
+class AtrwArgs(OutputArgs):
     """ATRW's Amur tigers, from the archives as they are downloaded."""
 
-    downloads: Path
+    archives_dir: Path
     """Folder with atrw_pose_train.tar.gz, atrw_pose_val.tar.gz and atrw_anno_pose_train.tar.gz."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mpii(Files):
+class MpiiArgs(ImageAnnotationArgs):
     """MPII: its original release (mpii_human_pose_v1_u12_1.mat), or the HRNet authors' files.
 
     Those are train.json, valid.json and gt_valid.mat. With the release as `annotations`, their
@@ -108,11 +108,11 @@ class Mpii(Files):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Synthetic(Output):
+class SyntheticArgs(OutputArgs):
     """Drawn tigers or people: to try things out without any data."""
 
     kind: Literal["tigers", "people"] = "tigers"
-    train: int = 400
+    num_train: int = 400
     """Training pictures; a picture of tigers has one to three."""
-    val: int = 80
+    num_val: int = 80
     seed: int = 0

@@ -5,45 +5,53 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from hrnet_ray import skeletons
-from hrnet_ray.cli.prepare_args import Atrw, Coco, Dlc, Mpii, Output, Synthetic, Yolo
-from hrnet_ray.data.annotations import Labels, check_file, make_folder
-from hrnet_ray.data.archives.extract import extract
+from hrnet_ray.cli.prepare_args import (
+    AtrwArgs,
+    CocoArgs,
+    DeepLabCutArgs,
+    MpiiArgs,
+    OutputArgs,
+    SyntheticArgs,
+    YoloArgs,
+)
+from hrnet_ray.data.annotations import AnnotationSet, ensure_dir, require_file
+from hrnet_ray.data.archives.extract import extract_archive
 from hrnet_ray.data.formats.coco import read_coco
-from hrnet_ray.data.formats.deeplabcut import read_dlc
+from hrnet_ray.data.formats.deeplabcut import read_deeplabcut
 from hrnet_ray.data.formats.mpii import read_mpii
 from hrnet_ray.data.formats.mpii_release import read_mpii_release
-from hrnet_ray.data.formats.yolo_pose import read_yolo
-from hrnet_ray.data.shards import Progress
-from hrnet_ray.data.splits import Source, split_by_folder, split_by_picture
-from hrnet_ray.data.storage import Place, is_uri, open_folder
+from hrnet_ray.data.formats.yolo_pose import read_yolo_pose
+from hrnet_ray.data.shards import ProgressCallback
+from hrnet_ray.data.splits import SplitSource, split_by_image, split_by_video
+from hrnet_ray.data.storage import PathOrUri, is_uri, open_storage_dir
 from hrnet_ray.errors import DataError, UsageError
 
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 ATRW_ARCHIVES = ("atrw_pose_train", "atrw_pose_val", "atrw_anno_pose_train")
 
 
-def downloaded(args: Atrw, *, progress: Progress) -> Coco:
+def unpack_atrw(args: AtrwArgs, *, progress: ProgressCallback) -> CocoArgs:
     """Unpack ATRW's annotations; its pictures are unpacked when they are asked for.
 
     Raises:
         DataError: an archive, or a file in it, is not there.
     """
-    train, val, labels = (args.downloads / f"{name}.tar.gz" for name in ATRW_ARCHIVES)
+    train, val, labels = (args.archives_dir / f"{name}.tar.gz" for name in ATRW_ARCHIVES)
     for archive in (train, val, labels):
-        check_file(archive, "--downloads")
-    into = _beside(args.out, "unpacked archives") / "annotations"
-    extract(labels, into, progress=progress)
-    return Coco(
+        require_file(archive, "--archives-dir")
+    into = _get_scratch_dir(args.out, "unpacked archives") / "annotations"
+    extract_archive(labels, into, progress=progress)
+    return CocoArgs(
         images=train,
-        annotations=_found(into, "keypoint_train.json", labels),
+        annotations=_find_unpacked_file(into, "keypoint_train.json", labels),
         val_images=val,
-        val_annotations=_found(into, "keypoint_val.json", labels),
+        val_annotations=_find_unpacked_file(into, "keypoint_val.json", labels),
         skeleton="atrw",
-        **{field.name: getattr(args, field.name) for field in fields(Output)},
+        **{field.name: getattr(args, field.name) for field in fields(OutputArgs)},
     )
 
 
-def _found(folder: Path, name: str, archive: Path) -> Path:
+def _find_unpacked_file(folder: Path, name: str, archive: Path) -> Path:
     for path in sorted(folder.rglob(name)):
         return path
     raise DataError(
@@ -51,7 +59,9 @@ def _found(folder: Path, name: str, archive: Path) -> Path:
     )
 
 
-def converted(args: Yolo, *, progress: Progress) -> tuple[Coco, list[str]]:
+def convert_yolo_to_coco(
+    args: YoloArgs, *, progress: ProgressCallback
+) -> tuple[CocoArgs, list[str]]:
     """Write what YOLO-pose labels say as COCO files, beside what will be made of them.
 
     What a person should know of them is returned as well.
@@ -59,63 +69,73 @@ def converted(args: Yolo, *, progress: Progress) -> tuple[Coco, list[str]]:
     Raises:
         DataError: the labels cannot be read, or the files not written.
     """
-    into = _beside(args.out, "labels in COCO's form") / "coco"
-    given = skeletons.named(args.skeleton) if args.skeleton else None
-    found = read_yolo(args.yaml, skeleton=given, progress=progress, skip_missing=args.skip_missing)
-    make_folder(into, "--out")
-    folder = open_folder(into, "--out")
+    into = _get_scratch_dir(args.out, "labels in COCO's form") / "coco"
+    given = skeletons.load_skeleton(args.skeleton) if args.skeleton else None
+    found = read_yolo_pose(
+        args.yaml, skeleton=given, progress=progress, skip_missing=args.skip_missing
+    )
+    ensure_dir(into, "--out")
+    folder = open_storage_dir(into, "--out")
     for name, content in {
         "skeleton.yaml": skeletons.to_dict(found.skeleton),  # JSON is YAML
         **{f"{split}.json": document for split, document in found.documents.items()},
     }.items():
         folder.write_bytes(name, json.dumps(content, ensure_ascii=False).encode())
-    files = Coco(
-        images=found.images,
+    files = CocoArgs(
+        images=found.images_dir,
         annotations=into / "train.json",
         val_annotations=into / "val.json" if "val" in found.documents else None,
-        val_share=args.val_share,
+        val_fraction=args.val_fraction,
         seed=args.seed,
         skeleton=str(into / "skeleton.yaml"),
-        **{field.name: getattr(args, field.name) for field in fields(Output)},
+        **{field.name: getattr(args, field.name) for field in fields(OutputArgs)},
     )
     return files, found.notes
 
 
-def dlc_sources(args: Dlc, *, progress: Progress) -> dict[str, Source]:
+def load_deeplabcut_splits(
+    args: DeepLabCutArgs, *, progress: ProgressCallback
+) -> dict[str, SplitSource]:
     """Read a DeepLabCut project, and part it by its videos.
 
     Raises:
         UsageError: a share that is none.
         DataError: the project cannot be read, or not be parted.
     """
-    _check_share(args.val_share)
-    given = skeletons.named(args.skeleton) if args.skeleton else None
-    found = read_dlc(
+    _validate_val_fraction(args.val_fraction)
+    given = skeletons.load_skeleton(args.skeleton) if args.skeleton else None
+    found = read_deeplabcut(
         args.project, skeleton=given, progress=progress, skip_missing=args.skip_missing
     )
-    parts = split_by_folder(
-        found.labels, val_share=args.val_share, seed=args.seed, named=args.val_videos
+    parts = split_by_video(
+        found.labels, val_fraction=args.val_fraction, seed=args.seed, val_videos=args.val_videos
     )
     splits = zip(("train", "val"), parts, strict=True)
-    return {split: Source(labels, found.images) for split, labels in splits}
+    return {split: SplitSource(labels, found.images_dir) for split, labels in splits}
 
 
-def noted(sources: dict[str, Source], notes: list[str]) -> dict[str, Source]:
+def with_notes(sources: dict[str, SplitSource], notes: list[str]) -> dict[str, SplitSource]:
     """The same, with notes on the whole at the training split."""
     train = sources["train"]
     labels = replace(train.labels, notes=[*notes, *train.labels.notes])
     return sources | {"train": replace(train, labels=labels)}
 
 
-def draw(args: Synthetic, *, progress: Progress) -> Coco | Mpii:
+def generate_synthetic(args: SyntheticArgs, *, progress: ProgressCallback) -> CocoArgs | MpiiArgs:
     """Draw pictures in the layout of ATRW or MPII; the same readers take them from there."""
-    from hrnet_ray.data.synthetic.datasets import write_people, write_tigers
+    from hrnet_ray.data.synthetic.datasets import write_people_dataset, write_tiger_dataset
 
-    raw = _beside(args.out, "drawn pictures")
-    common = {field.name: getattr(args, field.name) for field in fields(Output)}
+    raw = _get_scratch_dir(args.out, "drawn pictures")
+    common = {field.name: getattr(args, field.name) for field in fields(OutputArgs)}
     if args.kind == "tigers":
-        write_tigers(raw, train=args.train, val=args.val, seed=args.seed, progress=progress)
-        return Coco(
+        write_tiger_dataset(
+            raw,
+            num_train=args.num_train,
+            num_val=args.num_val,
+            seed=args.seed,
+            on_progress=progress,
+        )
+        return CocoArgs(
             images=raw / "images" / "train",
             annotations=raw / "annotations" / "keypoint_train.json",
             val_images=raw / "images" / "val",
@@ -123,8 +143,10 @@ def draw(args: Synthetic, *, progress: Progress) -> Coco | Mpii:
             skeleton="atrw",
             **common,
         )
-    write_people(raw, train=args.train, val=args.val, seed=args.seed, progress=progress)
-    return Mpii(
+    write_people_dataset(
+        raw, num_train=args.num_train, num_val=args.num_val, seed=args.seed, on_progress=progress
+    )
+    return MpiiArgs(
         images=raw / "images",
         annotations=raw / "annot" / "train.json",
         val_annotations=raw / "annot" / "valid.json",
@@ -133,73 +155,77 @@ def draw(args: Synthetic, *, progress: Progress) -> Coco | Mpii:
     )
 
 
-def sources_of(args: Coco | Mpii, *, progress: Progress) -> dict[str, Source]:
+def load_splits(args: CocoArgs | MpiiArgs, *, progress: ProgressCallback) -> dict[str, SplitSource]:
     """Read the annotations, and find the folders of their pictures.
 
     Raises:
         UsageError: flags do not go together.
         DataError: something is not there or cannot be read.
     """
-    _check(args)
-    train, val = _read_both(args)
+    _validate_flags(args)
+    train, val = _read_annotation_files(args)
     if val is None:
-        train, val = split_by_picture(train, val_share=args.val_share, seed=args.seed)
+        train, val = split_by_image(train, val_fraction=args.val_fraction, seed=args.seed)
     found = {}
     for split, labels, images, flag in (
         ("train", train, args.images, "--images"),
         ("val", val, args.val_images or args.images, "--val-images"),
     ):
-        folder = _folder(images, flag, args.out, labels, progress)
-        found[split] = Source(labels, folder)
+        folder = _resolve_image_dir(images, flag, args.out, labels, progress)
+        found[split] = SplitSource(labels, folder)
     return found
 
 
-def _check(args: Coco | Mpii) -> None:
+def _validate_flags(args: CocoArgs | MpiiArgs) -> None:
     """Refuse what does not go together, by the flags' own names."""
-    _check_images(args.images, "--images")
-    check_file(args.annotations, "--annotations")
+    _check_image_location(args.images, "--images")
+    require_file(args.annotations, "--annotations")
     if args.val_annotations is not None:
-        check_file(args.val_annotations, "--val-annotations")
-        _check_images(args.val_images or args.images, "--val-images")
+        require_file(args.val_annotations, "--val-annotations")
+        _check_image_location(args.val_images or args.images, "--val-images")
         return
-    gt_valid = args.gt_valid if isinstance(args, Mpii) else None
+    gt_valid = args.gt_valid if isinstance(args, MpiiArgs) else None
     for flag, given in (("--val-images", args.val_images), ("--gt-valid", gt_valid)):
         if given is not None:
             raise UsageError(
                 f"{flag} without --val-annotations", f"{flag} {given}", "name both, or neither"
             )
-    _check_share(args.val_share)
+    _validate_val_fraction(args.val_fraction)
 
 
-def _check_share(share: float) -> None:
-    if not 0 < share < 1:
+def _validate_val_fraction(val_fraction: float) -> None:
+    if not 0 < val_fraction < 1:
         raise UsageError(
             "a share that leaves nothing to learn or nothing to score",
-            f"--val-share {share}",
+            f"--val-fraction {val_fraction}",
             "give a number between 0 and 1, such as 0.1",
         )
 
 
-def _check_images(images: Place, flag: str) -> None:
+def _check_image_location(images: PathOrUri, flag: str) -> None:
     if not _is_archive(images):
-        open_folder(images, flag).check(flag)
+        open_storage_dir(images, flag).check_exists(flag)
 
 
-def _is_archive(images: Place) -> bool:
-    return not is_uri(images) and str(images).lower().endswith(ARCHIVES)
+def _is_archive(images: PathOrUri) -> bool:
+    return not is_uri(images) and str(images).lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def _folder(images: Place, flag: str, out: Place, labels: Labels, progress: Progress) -> Place:
+def _resolve_image_dir(
+    images: PathOrUri, flag: str, out: PathOrUri, labels: AnnotationSet, progress: ProgressCallback
+) -> PathOrUri:
     """The folder of pictures; an archive is unpacked beside what will be made of it."""
     if not _is_archive(images):
         return images
     archive = Path(images)
-    into = _beside(out, f"the pictures of {flag} {archive.name}") / archive.name.split(".")[0]
-    extract(archive, into, progress=progress)
-    return _start_of_names(into, labels)
+    into = (
+        _get_scratch_dir(out, f"the pictures of {flag} {archive.name}") / archive.name.split(".")[0]
+    )
+    extract_archive(archive, into, progress=progress)
+    return _find_image_root(into, labels)
 
 
-def _start_of_names(folder: Path, labels: Labels) -> Path:
+def _find_image_root(folder: Path, labels: AnnotationSet) -> Path:
     """Where in an unpacked archive the file names of the annotations start from."""
     for instance in labels.instances[:1]:
         if not (folder / instance.image).is_file():
@@ -209,7 +235,7 @@ def _start_of_names(folder: Path, labels: Labels) -> Path:
     return folder
 
 
-def _beside(out: Place, what: str) -> Path:
+def _get_scratch_dir(out: PathOrUri, what: str) -> Path:
     if is_uri(out):
         raise UsageError(
             f"{what} need a folder of this machine", f"--out {out}", "unpack or draw them elsewhere"
@@ -217,21 +243,21 @@ def _beside(out: Place, what: str) -> Path:
     return Path(out) / "pictures"
 
 
-def _read_both(args: Coco | Mpii) -> tuple[Labels, Labels | None]:
-    if isinstance(args, Mpii):
+def _read_annotation_files(args: CocoArgs | MpiiArgs) -> tuple[AnnotationSet, AnnotationSet | None]:
+    if isinstance(args, MpiiArgs):
         if args.annotations.suffix == ".mat":
-            return _read_release(args)
+            return _load_mpii_release_splits(args)
         if args.val_annotations is None:
             return read_mpii(args.annotations), None
         return read_mpii(args.annotations), read_mpii(args.val_annotations, gt_valid=args.gt_valid)
-    skeleton = skeletons.named(args.skeleton) if args.skeleton else None
+    skeleton = skeletons.load_skeleton(args.skeleton) if args.skeleton else None
     train = read_coco(args.annotations, skeleton=skeleton)
     if args.val_annotations is None:
         return train, None
     return train, read_coco(args.val_annotations, skeleton=skeleton or train.skeleton)
 
 
-def _read_release(args: Mpii) -> tuple[Labels, Labels]:
+def _load_mpii_release_splits(args: MpiiArgs) -> tuple[AnnotationSet, AnnotationSet]:
     if args.gt_valid is not None:
         raise UsageError(
             "--gt-valid with the original release",
@@ -239,5 +265,8 @@ def _read_release(args: Mpii) -> tuple[Labels, Labels]:
             "leave it out: the release holds the truth and the head sizes itself",
         )
     return read_mpii_release(
-        args.annotations, valid=args.val_annotations, val_share=args.val_share, seed=args.seed
+        args.annotations,
+        valid_json=args.val_annotations,
+        val_fraction=args.val_fraction,
+        seed=args.seed,
     )

@@ -1,4 +1,4 @@
-"""What the page of a training experiment ends with: its flags, its `--smoke`, and the training."""
+"""What the page of a training experiment ends with: its flags, its `--smoke-test`, and the training."""
 
 import sys
 from dataclasses import dataclass
@@ -7,32 +7,32 @@ from typing import Annotated, Literal
 
 import tyro
 
-from hrnet_ray.cli import start
-from hrnet_ray.cli.smoke import smoke
-from hrnet_ray.cli.train import Args as TrainArgs, run as train
-from hrnet_ray.config import Experiment
+from hrnet_ray.cli import run_script
+from hrnet_ray.cli.smoke import prepare_smoke_experiment
+from hrnet_ray.cli.train import TrainArgs, run as train
+from hrnet_ray.config import ExperimentConfig
 
 
-def training_page(
-    base: Experiment, *, drawn: Literal["tigers", "people"], about: str | None
+def run_training_recipe(
+    base: ExperimentConfig, *, smoke_dataset: Literal["tigers", "people"], docstring: str | None
 ) -> None:
     """Train `base` as the command line changes it; ends the process with the exit code.
 
-    `about` is the page's docstring, whose first line heads `--help`; `drawn` is what `--smoke`
+    `about` is the page's docstring, whose first line heads `--help`; `drawn` is what `--smoke-test`
     trains on.
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class Args(TrainArgs):
-        experiment: Annotated[Experiment, tyro.conf.arg(name="")] = base
-        smoke: bool = False
+    class RecipeArgs(TrainArgs):
+        experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = base
+        smoke_test: bool = False
         """A minute on drawn pictures, to see that everything works."""
 
-    def main(args: Args) -> None:
-        if args.smoke:
-            small = smoke(args.experiment, args.cluster, kind=drawn)
-            args = Args(experiment=small, cluster=args.cluster)
+    def run_recipe(args: RecipeArgs) -> None:
+        if args.smoke_test:
+            small = prepare_smoke_experiment(args.experiment, args.cluster, kind=smoke_dataset)
+            args = RecipeArgs(experiment=small, cluster=args.cluster)
         train(args)
 
-    Args.__doc__ = (about or "").strip().partition("\n")[0]
-    start(Args, main, name=f"experiments/{Path(sys.argv[0]).name}")
+    RecipeArgs.__doc__ = (docstring or "").strip().partition("\n")[0]
+    run_script(RecipeArgs, run_recipe, name=f"experiments/{Path(sys.argv[0]).name}")

@@ -1,33 +1,37 @@
-"""A net and data small enough for a minute on a laptop: the demo and every `--smoke`."""
+"""A net and data small enough for a minute on a laptop: the demo and every `--smoke-test`."""
 
 from pathlib import Path
 from typing import Literal
 
-from hrnet_ray.cli.prepare import Synthetic, run as prepare_data
-from hrnet_ray.config import Cluster, Experiment, ModelConfig, override
+from hrnet_ray.cli.prepare import SyntheticArgs, run as prepare_data
+from hrnet_ray.config import ClusterConfig, ExperimentConfig, ModelConfig, with_overrides
 
-SMALL_NET = ModelConfig(width=16, modules=(1, 1, 1), blocks=2, stem=32)
+SMALL_MODEL_CONFIG = ModelConfig(width=16, modules=(1, 1, 1), blocks=2, stem=32)
 
 
-def smoke(
-    experiment: Experiment, cluster: Cluster, *, kind: Literal["tigers", "people"]
-) -> Experiment:
+def prepare_smoke_experiment(
+    experiment: ExperimentConfig, cluster: ClusterConfig, *, kind: Literal["tigers", "people"]
+) -> ExperimentConfig:
     """The same experiment on a few drawn pictures, with a small net: does everything still work?
 
-    The figures mean nothing. Data are drawn into `cluster.storage` once.
+    The figures mean nothing. Data are drawn into `cluster.storage-path` once.
     """
-    root = Path(cluster.storage).absolute() / "smoke-data" / kind
+    root = Path(cluster.storage_path).absolute() / "smoke-data" / kind
     if not (root / "manifest.json").is_file():
-        prepare_data(Synthetic(kind=kind, train=48, val=12, out=root, name=kind, canvas=128))
+        prepare_data(
+            SyntheticArgs(
+                kind=kind, num_train=48, num_val=12, out=root, name=kind, max_image_size=128
+            )
+        )
     height, width = experiment.data.input_hw
     changes = {
         "name": f"{experiment.name}-smoke",
         "data.root": str(root),
         "data.input_hw": (64, 64) if height == width else (64, 96),
-        "model": SMALL_NET,
+        "model": SMALL_MODEL_CONFIG,
         "optim.epochs": 2,
         "optim.batch_size": 8,
         "optim.milestones": (1,),
-        "evaluation.every": 1,
+        "evaluation.val-interval": 1,
     }
-    return override(experiment, changes)
+    return with_overrides(experiment, changes)

@@ -16,35 +16,35 @@ import numpy as np
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 
-MOST = 1e9
+MAX_COORDINATE = 1e9
 """No picture has a coordinate beyond this."""
 
-MOST_TEXT = 64 * 2**20
+MAX_TEXT_BYTES = 64 * 2**20
 """Bytes of a text file: nobody labels more."""
 
-LONGEST_NAME = 4096
+MAX_PATH_BYTES = 4096
 """No file system here takes a path of more bytes."""
 
 
-class Reason(StrEnum):
+class SkipReason(StrEnum):
     """Why a thing was read and not used: short and constant, a column of skipped.csv."""
 
     CROWD = "crowd"
     NO_KEYPOINTS = "no keypoints"
     EMPTY_BOX = "empty box"
-    MISSING_PICTURE = "missing picture"
-    BROKEN_PICTURE = "broken picture"
+    MISSING_IMAGE = "missing picture"
+    CORRUPT_IMAGE = "broken picture"
     MERGED_POSES = "merged poses"
-    KEYPOINT_TWICE = "keypoint twice"
+    DUPLICATE_KEYPOINT = "keypoint twice"
     KEYPOINT_WITHOUT_BOX = "keypoint without box"
-    TURNED_PICTURE = "turned picture"
+    EXIF_ROTATED_IMAGE = "turned picture"
     CANCELLED = "cancelled"
     OTHER_ANNOTATION = "other annotation"
     OTHER_CATEGORY = "other category"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instance:
+class PoseInstance:
     """One labelled person or animal. All coordinates are pixels of the original picture."""
 
     id: int
@@ -62,12 +62,12 @@ class Instance:
     """float64 [K, 2]; (0, 0) where hidden."""
     visible: np.ndarray
     """bool [K]: labelled, so learnt and scored."""
-    told_wh: tuple[float, float] | None = None
+    annotated_wh: tuple[float, float] | None = None
     """Size of the picture where the annotations tell it."""
 
 
 @dataclass(frozen=True)
-class Skipped:
+class SkippedItem:
     """One thing that was read and not used."""
 
     item: str
@@ -77,18 +77,18 @@ class Skipped:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Labels:
+class AnnotationSet:
     """One annotation file, read to the end: `read == len(instances) + len(skipped)`."""
 
     source: Path
     skeleton: Skeleton
-    instances: list[Instance]
-    skipped: list[Skipped] = field(default_factory=list)
+    instances: list[PoseInstance]
+    skipped: list[SkippedItem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What a person should know before trusting a score."""
 
     @property
-    def read(self) -> int:
+    def num_read(self) -> int:
         return len(self.instances) + len(self.skipped)
 
 
@@ -97,56 +97,60 @@ _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict = 2, 6, 4
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A value from a file as an error quotes it: short, whatever its length and depth."""
     return _REPR.repr(value)
 
 
-def number(value: object, what: str) -> float:
+def parse_number(value: object, field_name: str) -> float:
     """A JSON number; no text, no true or false, no NaN, nothing beyond `MOST`.
 
     Raises:
         ValueError: `value` is none.
     """
-    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < MOST:
-        raise ValueError(f"{what} is {shown(value)} where a number is wanted")
+    if (
+        not isinstance(value, int | float)
+        or isinstance(value, bool)
+        or not abs(value) < MAX_COORDINATE
+    ):
+        raise ValueError(f"{field_name} is {format_value(value)} where a number is wanted")
     return float(value)
 
 
-def numbers(value: object, count: int, what: str) -> np.ndarray:
+def parse_numbers(value: object, count: int, field_name: str) -> np.ndarray:
     """A JSON list of `count` numbers, as float64 [count].
 
     Raises:
         ValueError: `value` is no such list.
     """
     if not isinstance(value, list) or len(value) != count:
-        raise ValueError(f"{what} is {shown(value)} where {count} numbers are wanted")
-    if not all(type(item) in (int, float) and abs(item) < MOST for item in value):
+        raise ValueError(f"{field_name} is {format_value(value)} where {count} numbers are wanted")
+    if not all(type(item) in (int, float) and abs(item) < MAX_COORDINATE for item in value):
         for at, item in enumerate(value):  # told by its place; texts for all would cost more
-            number(item, f"{what}[{at}]")
+            parse_number(item, f"{field_name}[{at}]")
     return np.array(value, np.float64)
 
 
-def file_name(value: object, what: str) -> str:
+def parse_file_name(value: object, field_name: str) -> str:
     """A name that a file can have.
 
     Raises:
         ValueError: `value` is no text, is empty, or holds half a character.
     """
     if not isinstance(value, str) or not value:
-        raise ValueError(f"{what} is {shown(value)} where a file name is wanted")
+        raise ValueError(f"{field_name} is {format_value(value)} where a file name is wanted")
     value.encode()  # a lone surrogate: UnicodeEncodeError is a ValueError
     return value
 
 
-def picture_path(images: Path, name: str) -> Path:
+def resolve_image_path(images: Path, name: str) -> Path:
     """The real path of the file that an annotation names, which must lie below `images`.
 
     Raises:
         DataError: the name leads elsewhere (`../`, an absolute path, a link out of the folder), is
             an address, or is no name that a file can have.
     """
-    if _ADDRESS.match(name):
+    if _URL_PATTERN.match(name):
         raise DataError(
             "an annotation that names an address where a file is wanted",
             f"{name[:80]!r}",
@@ -154,7 +158,7 @@ def picture_path(images: Path, name: str) -> Path:
         )
     try:
         root, path = images.resolve(), (images / name).resolve()
-        inside = path.is_relative_to(root) and len(name.encode()) <= LONGEST_NAME
+        inside = path.is_relative_to(root) and len(name.encode()) <= MAX_PATH_BYTES
     except (OSError, ValueError, RuntimeError):  # a NUL in it; a link that leads to itself
         inside = False
     if not inside:
@@ -166,23 +170,23 @@ def picture_path(images: Path, name: str) -> Path:
     return path
 
 
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_URL_PATTERN = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
-def load_json(path: Path, *, fix: str) -> Any:
+def load_json_file(path: Path, *, fix: str) -> Any:
     """The content of a JSON file that a flag named.
 
     Raises:
         DataError: it is not there, or is no JSON.
     """
-    check_file(path, "--annotations")
+    require_file(path, "--annotations")
     try:
         return json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError("a file that is no JSON", f"{path}: {error}", fix) from error
 
 
-def is_file(path: Path) -> bool:
+def is_regular_file(path: Path) -> bool:
     """Whether it is an ordinary file; a name that no file can have is none."""
     try:
         return path.is_file()
@@ -190,7 +194,7 @@ def is_file(path: Path) -> bool:
         return False
 
 
-def text_of(path: Path) -> str:
+def read_text_file(path: Path) -> str:
     """The content of a text file.
 
     Raises:
@@ -198,9 +202,9 @@ def text_of(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            data = file.read(MOST_TEXT + 1)
-        if len(data) > MOST_TEXT:
-            raise ValueError(f"larger than {MOST_TEXT // 2**20} MB")
+            data = file.read(MAX_TEXT_BYTES + 1)
+        if len(data) > MAX_TEXT_BYTES:
+            raise ValueError(f"larger than {MAX_TEXT_BYTES // 2**20} MB")
         return data.decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise DataError(
@@ -208,7 +212,7 @@ def text_of(path: Path) -> str:
         ) from error
 
 
-def make_folder(path: Path, flag: str) -> None:
+def ensure_dir(path: Path, flag: str) -> None:
     """Make a folder, with those above it, unless it is there."""
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -220,14 +224,14 @@ def make_folder(path: Path, flag: str) -> None:
         ) from error
 
 
-def check_folder(path: Path, flag: str) -> None:
+def require_dir(path: Path, flag: str) -> None:
     """Refuse a folder that is not there, or is a file."""
     if not path.is_dir():
         is_what = "is a file" if path.exists() else "is not there"
         raise DataError(f"the folder {is_what}", f"{flag} {path}", "give an existing folder")
 
 
-def check_file(path: Path, flag: str) -> None:
+def require_file(path: Path, flag: str) -> None:
     """Refuse a file that is not there, or is a folder."""
     if not path.is_file():
         is_what = "is a folder" if path.exists() else "is not there"

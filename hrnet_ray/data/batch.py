@@ -14,20 +14,20 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from hrnet_ray.pose.augmentation import (
-    Augmentation,
-    Warps,
-    draw_warps,
-    jitter_colour,
-    mirror_points,
-    normalise,
-    warp_canvases,
+    AffineParams,
+    AugmentationParams,
+    apply_color_jitter,
+    flip_keypoints,
+    normalize_imagenet,
+    sample_affine_params,
+    warp_images,
 )
-from hrnet_ray.pose.geometry import box_to_center_scale, invert, move
+from hrnet_ray.pose.geometry import box_to_center_scale, invert_affine, transform_points
 from hrnet_ray.skeletons import Skeleton
 
 
 @dataclass(frozen=True)
-class CanvasBatch:
+class RawTrainBatch:
     """B training rows on the device, before the warp. Points are in image pixels."""
 
     ids: Int[Tensor, " B"]
@@ -36,25 +36,25 @@ class CanvasBatch:
     box_xywh: Float[Tensor, "B 4"]
     image_xy: Float[Tensor, "B K 2"]
     visible: Bool[Tensor, "B K"]
-    weight: float = 1.0
-    fewest: int | None = None
+    loss_weight: float = 1.0
+    min_crops_per_rank: int | None = None
 
 
 @dataclass(frozen=True)
-class PoseBatch:
+class TrainBatch:
     """What a model learns from. Points are in crop pixels."""
 
     crops: Float[Tensor, "B 3 H W"]
     crop_xy: Float[Tensor, "B K 2"]
     visible: Bool[Tensor, "B K"]
-    weight: float = 1.0
+    loss_weight: float = 1.0
     """Of its loss among the workers' losses, where they share a batch unevenly."""
-    fewest: int | None = None
+    min_crops_per_rank: int | None = None
     """Crops of the worker that has the fewest of this batch; by default these."""
 
 
 @dataclass(frozen=True)
-class CropBatch:
+class EvalBatch:
     """B rows to predict on the device: the published crop, nothing random.
 
     Where the truth is known, it is in image pixels.
@@ -68,98 +68,114 @@ class CropBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class AugmentationPipelineConfig:
     """What `augmented` needs to know, the same for every batch of a run."""
 
     skeleton: Skeleton
     input_hw: tuple[int, int]
     padding: float
-    augmentation: Augmentation
+    augmentation: AugmentationParams
     seed: int
 
 
-def to_canvases(
+def to_raw_train_batch(
     rows: Mapping[str, np.ndarray],
     device: torch.device,
     *,
-    weight: float = 1.0,
-    fewest: int | None = None,
-) -> CanvasBatch:
+    loss_weight: float = 1.0,
+    min_crops_per_rank: int | None = None,
+) -> RawTrainBatch:
     """Move decoded training rows (`data.rows.decode_rows`) to the device."""
-    return CanvasBatch(
-        ids=_moved(rows["id"], device),
-        canvases=_moved(rows["canvas"], device),
-        canvas_from_image=_moved(rows["canvas_from_image"], device).float(),
-        box_xywh=_moved(rows["box_xywh"], device).float(),
-        image_xy=_moved(rows["image_xy"], device).float(),
-        visible=_moved(rows["visible"], device),
-        weight=weight,
-        fewest=fewest,
+    return RawTrainBatch(
+        ids=_copy_to_device(rows["id"], device),
+        canvases=_copy_to_device(rows["canvas"], device),
+        canvas_from_image=_copy_to_device(rows["canvas_from_image"], device).float(),
+        box_xywh=_copy_to_device(rows["box_xywh"], device).float(),
+        image_xy=_copy_to_device(rows["image_xy"], device).float(),
+        visible=_copy_to_device(rows["visible"], device),
+        loss_weight=loss_weight,
+        min_crops_per_rank=min_crops_per_rank,
     )
 
 
-def to_crops(
-    rows: Mapping[str, np.ndarray], device: torch.device, *, with_truth: bool = False
-) -> CropBatch:
+def to_eval_batch(
+    rows: Mapping[str, np.ndarray], device: torch.device, *, with_ground_truth: bool = False
+) -> EvalBatch:
     """Move decoded validation rows (`data.rows.decode_exact`) to the device."""
-    return CropBatch(
-        ids=_moved(rows["id"], device),
-        crops=_moved(rows["crop"], device),
-        crop_from_image=_moved(rows["crop_from_image"], device),
-        image_xy=_moved(rows["image_xy"], device) if with_truth else None,
-        visible=_moved(rows["visible"], device) if with_truth else None,
+    return EvalBatch(
+        ids=_copy_to_device(rows["id"], device),
+        crops=_copy_to_device(rows["crop"], device),
+        crop_from_image=_copy_to_device(rows["crop_from_image"], device),
+        image_xy=_copy_to_device(rows["image_xy"], device) if with_ground_truth else None,
+        visible=_copy_to_device(rows["visible"], device) if with_ground_truth else None,
     )
 
 
-def augmented(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
+def augment_batch(
+    batch: RawTrainBatch, pipeline_config: AugmentationPipelineConfig, *, epoch: int
+) -> TrainBatch:
     """Warp, mirror and colour a batch as this epoch has it."""
-    warped = warped_only(batch, recipe, epoch=epoch)
-    crops = jitter_colour(
-        warped.crops, batch.ids, seed=recipe.seed, epoch=epoch, augmentation=recipe.augmentation
+    warped = warp_batch(batch, pipeline_config, epoch=epoch)
+    crops = apply_color_jitter(
+        warped.crops,
+        batch.ids,
+        seed=pipeline_config.seed,
+        epoch=epoch,
+        augmentation=pipeline_config.augmentation,
     )
-    return PoseBatch(normalise(crops), warped.crop_xy, warped.visible, batch.weight, batch.fewest)
+    return TrainBatch(
+        normalize_imagenet(crops),
+        warped.crop_xy,
+        warped.visible,
+        batch.loss_weight,
+        batch.min_crops_per_rank,
+    )
 
 
-def warped_only(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> PoseBatch:
+def warp_batch(
+    batch: RawTrainBatch, pipeline_config: AugmentationPipelineConfig, *, epoch: int
+) -> TrainBatch:
     """The geometry of `augmented`, with crops as a person would see them (0..1)."""
-    warps = warps_of(batch, recipe, epoch=epoch)
-    to_crop = warps.crop_from_image(crop_hw=recipe.input_hw)
-    crop_from_canvas = to_crop @ invert(batch.canvas_from_image)
-    crop_xy, visible = mirror_points(
-        move(to_crop, batch.image_xy),
+    warps = sample_batch_params(batch, pipeline_config, epoch=epoch)
+    to_crop = warps.crop_from_image(crop_hw=pipeline_config.input_hw)
+    crop_from_canvas = to_crop @ invert_affine(batch.canvas_from_image)
+    crop_xy, visible = flip_keypoints(
+        transform_points(to_crop, batch.image_xy),
         batch.visible,
         mirrored=warps.mirrored,
-        flip_order=recipe.skeleton.flip_order,
+        flip_order=pipeline_config.skeleton.flip_order,
     )
-    crops = warp_canvases(batch.canvases, crop_from_canvas, crop_hw=recipe.input_hw)
-    return PoseBatch(crops, crop_xy, visible, batch.weight, batch.fewest)
+    crops = warp_images(batch.canvases, crop_from_canvas, crop_hw=pipeline_config.input_hw)
+    return TrainBatch(crops, crop_xy, visible, batch.loss_weight, batch.min_crops_per_rank)
 
 
-def warps_of(batch: CanvasBatch, recipe: Recipe, *, epoch: int) -> Warps:
+def sample_batch_params(
+    batch: RawTrainBatch, pipeline_config: AugmentationPipelineConfig, *, epoch: int
+) -> AffineParams:
     """Draw what this epoch does to each row; the same for every worker that asks."""
     center_xy, scale_wh = box_to_center_scale(
-        batch.box_xywh, input_hw=recipe.input_hw, padding=recipe.padding
+        batch.box_xywh, input_hw=pipeline_config.input_hw, padding=pipeline_config.padding
     )
-    return draw_warps(
+    return sample_affine_params(
         batch.ids,
-        seed=recipe.seed,
+        seed=pipeline_config.seed,
         epoch=epoch,
         image_xy=batch.image_xy,
         visible=batch.visible,
         center_xy=center_xy,
         scale_wh=scale_wh,
-        upper_body=recipe.skeleton.upper_body,
-        augmentation=recipe.augmentation,
-        input_hw=recipe.input_hw,
+        upper_body_keypoints=pipeline_config.skeleton.upper_body,
+        augmentation=pipeline_config.augmentation,
+        input_hw=pipeline_config.input_hw,
     )
 
 
-def model_input(crops: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
+def normalize_crops(crops: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
     """Normalise crops that are already cut."""
-    return normalise(crops.permute(0, 3, 1, 2).float() / 255)
+    return normalize_imagenet(crops.permute(0, 3, 1, 2).float() / 255)
 
 
-def _moved(array: np.ndarray, device: torch.device) -> Tensor:
+def _copy_to_device(array: np.ndarray, device: torch.device) -> Tensor:
     # Ray hands out read-only views of its object store; torch wants to own what it wraps.
     owned = array if array.flags.writeable else array.copy()
     here = torch.from_numpy(np.ascontiguousarray(owned))

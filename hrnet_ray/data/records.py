@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hrnet_ray.data.annotations import Instance
+from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.data.images import codec
 from hrnet_ray.data.images.codec import cv2  # first imported there, where its limits are set
 
 Arrays = dict[str, np.ndarray]
 
-Each = Callable[[Callable[[int], bool], Iterable[int]], Iterable[bool]]
+MapFunction = Callable[[Callable[[int], bool], Iterable[int]], Iterable[bool]]
 """`map`, or the `map` of a thread pool: OpenCV lets go of the GIL."""
 
 # Measured by benchmarks/fidelity.py on real people and tigers against an ideal warp: median 38.0
@@ -29,18 +29,27 @@ Each = Callable[[Callable[[int], bool], Iterable[int]], Iterable[bool]]
 # 95 adds 0.6 dB for a tenth more decoding, chroma at full resolution 1.1 dB for a fifth more.
 CANVAS_PX = 416
 """Side of a canvas. With `COVERS` it gives 256 px crops a sixth more pixels than they show."""
-COVERS = 1.4
+CANVAS_COVERAGE = 1.4
 """How much more than the padded box a canvas covers, for turns, zooms and crops of 4:3."""
-STORED_QUALITY = 92
+STORED_JPEG_QUALITY = 92
 """JPEG quality of a stored region."""
-PADDING = 1.25
+BOX_PADDING_FACTOR = 1.25
 """How much larger than its box an instance is cut out."""
 
-LABELS = ("id", "image_id", "category_id", "box_xywh", "area", "head_size", "image_xy", "visible")
+LABEL_COLUMNS = (
+    "id",
+    "image_id",
+    "category_id",
+    "box_xywh",
+    "area",
+    "head_size",
+    "image_xy",
+    "visible",
+)
 """Columns that say what is in the picture, without the picture."""
 
 
-def schema(keypoints: int) -> pa.Schema:
+def build_arrow_schema(num_keypoints: int) -> pa.Schema:
     """One row is one instance. Points, boxes and areas are in pixels of the original picture."""
     return pa.schema(
         {
@@ -51,8 +60,8 @@ def schema(keypoints: int) -> pa.Schema:
             "box_xywh": pa.list_(pa.float64(), 4),
             "area": pa.float64(),
             "head_size": pa.float64(),  # NaN where unknown
-            "image_xy": pa.list_(pa.float64(), 2 * keypoints),
-            "visible": pa.list_(pa.bool_(), keypoints),
+            "image_xy": pa.list_(pa.float64(), 2 * num_keypoints),
+            "visible": pa.list_(pa.bool_(), num_keypoints),
             "stored_from_image": pa.list_(pa.float64(), 9),
             "picture": pa.binary(),
             "sha256": pa.string(),  # of the original file
@@ -61,58 +70,62 @@ def schema(keypoints: int) -> pa.Schema:
     )
 
 
-def region_row(instance: Instance, data: bytes, picture: np.ndarray, *, canvas_px: int) -> dict:
+def build_cropped_record(
+    instance: PoseInstance, file_bytes: bytes, image: np.ndarray, *, canvas_px: int
+) -> dict:
     """A training row: the square around the instance, as a JPEG no larger than the canvas."""
-    stored, matrix = cut_region(picture, instance.box_xywh, canvas_px=canvas_px)
-    untouched = stored is picture
-    kept = data if untouched else codec.encode_jpeg(stored, quality=STORED_QUALITY)
-    return _row(instance, data, kept, matrix)
+    stored, matrix = crop_region(image, instance.box_xywh, canvas_px=canvas_px)
+    untouched = stored is image
+    kept = file_bytes if untouched else codec.encode_jpeg(stored, quality=STORED_JPEG_QUALITY)
+    return _build_record(instance, file_bytes, kept, matrix)
 
 
-def exact_row(instance: Instance, data: bytes) -> dict:
+def build_full_image_record(instance: PoseInstance, file_bytes: bytes) -> dict:
     """An evaluation row: the file as it is."""
-    return _row(instance, data, data, np.eye(3))
+    return _build_record(instance, file_bytes, file_bytes, np.eye(3))
 
 
-def cut_region(
-    picture: np.ndarray,
+def crop_region(
+    image: np.ndarray,
     box_xywh: tuple[float, float, float, float],
     *,
     canvas_px: int,
-    covers: float = COVERS,
+    coverage: float = CANVAS_COVERAGE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut out what training crops may show, reduced (never enlarged) to fit the canvas.
 
     Returns:
         The region, and the matrix [3, 3] that leads into it from the picture.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     x, y, w, h = box_xywh
-    side = max(w, h) * PADDING * covers
+    side = max(w, h) * BOX_PADDING_FACTOR * coverage
     left, top = (int(max(0, np.floor(c - side / 2))) for c in (x + w / 2, y + h / 2))
     right = int(min(width, np.ceil(x + w / 2 + side / 2)))
     bottom = int(min(height, np.ceil(y + h / 2 + side / 2)))
     if right <= left or bottom <= top:  # a box outside its picture
         left, top, right, bottom = 0, 0, 1, 1
-    region = picture[top:bottom, left:right]
-    if region.shape == picture.shape and max(region.shape[:2]) <= canvas_px:
-        return picture, np.eye(3)
+    region = image[top:bottom, left:right]
+    if region.shape == image.shape and max(region.shape[:2]) <= canvas_px:
+        return image, np.eye(3)
     region_from_image = np.array([[1, 0, -left], [0, 1, -top], [0, 0, 1.0]])
-    stored, stored_from_region = _fitted(region, canvas_px)
+    stored, stored_from_region = _resize_to_canvas(region, canvas_px)
     return stored, stored_from_region @ region_from_image
 
 
-def _fitted(picture: np.ndarray, canvas_px: int) -> tuple[np.ndarray, np.ndarray]:
+def _resize_to_canvas(image: np.ndarray, canvas_px: int) -> tuple[np.ndarray, np.ndarray]:
     """Reduce what is larger than the canvas; returns it and the matrix [3, 3] into it."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     shrink = canvas_px / max(height, width)
     if shrink >= 1:
-        return picture, np.eye(3)
+        return image, np.eye(3)
     size_hw = (max(1, round(height * shrink)), max(1, round(width * shrink)))
-    return codec.resized(picture, size_hw=size_hw)
+    return codec.resize_image(image, size_hw=size_hw)
 
 
-def _row(instance: Instance, original: bytes, stored: bytes, matrix: np.ndarray) -> dict[str, Any]:
+def _build_record(
+    instance: PoseInstance, file_bytes: bytes, stored_bytes: bytes, stored_from_image: np.ndarray
+) -> dict[str, Any]:
     return {
         **{name: getattr(instance, name) for name in ("id", "image_id", "category_id", "image")},
         "box_xywh": list(instance.box_xywh),
@@ -120,33 +133,33 @@ def _row(instance: Instance, original: bytes, stored: bytes, matrix: np.ndarray)
         "head_size": instance.head_size,
         "image_xy": instance.image_xy.ravel().tolist(),
         "visible": instance.visible.tolist(),
-        "stored_from_image": matrix.ravel().tolist(),
-        "picture": stored,
-        "sha256": codec.sha256(original),
-        "stored_sha256": codec.sha256(stored),
+        "stored_from_image": stored_from_image.ravel().tolist(),
+        "picture": stored_bytes,
+        "sha256": codec.hash_bytes(file_bytes),
+        "stored_sha256": codec.hash_bytes(stored_bytes),
     }
 
 
-def labels_of(table: pa.Table) -> Arrays:
+def get_label_columns(table: pa.Table) -> Arrays:
     """The label columns of B rows, dense: `image_xy` float64 [B, K, 2], `visible` bool [B, K]..."""
-    return {name: _dense(table, name) for name in LABELS}
+    return {name: _convert_to_dense(table, name) for name in LABEL_COLUMNS}
 
 
-_INNER = {"box_xywh": (), "image_xy": (2,), "visible": (), "stored_from_image": (3,)}
+_CELL_SHAPES = {"box_xywh": (), "image_xy": (2,), "visible": (), "stored_from_image": (3,)}
 """What the list of a cell is folded to: [2K] to [K, 2], [9] to [3, 3]."""
 
 
-def _dense(table: pa.Table, name: str) -> np.ndarray:
+def _convert_to_dense(table: pa.Table, name: str) -> np.ndarray:
     column = table[name].combine_chunks()
-    if name not in _INNER:
+    if name not in _CELL_SHAPES:
         return column.to_numpy()
     flat = column.flatten().to_numpy(zero_copy_only=False).copy()
     # The length comes from the type: a block may have no rows to tell it.
-    length = column.type.list_size // math.prod(_INNER[name])
-    return flat.reshape(table.num_rows, length, *_INNER[name])
+    length = column.type.list_size // math.prod(_CELL_SHAPES[name])
+    return flat.reshape(table.num_rows, length, *_CELL_SHAPES[name])
 
 
-def checked(table: pa.Table) -> pa.Table:
+def add_intact_column(table: pa.Table) -> pa.Table:
     """Add the column `intact`: whether each picture's bytes are those that were prepared."""
     wanted = table["stored_sha256"].cast(pa.binary()).to_pylist()  # damage need not be text
     intact = [
@@ -156,7 +169,9 @@ def checked(table: pa.Table) -> pa.Table:
     return table.append_column("intact", pa.array(intact, pa.bool_()))
 
 
-def decode_rows(table: pa.Table, *, canvas_px: int, each: Each = map) -> Arrays:
+def decode_train_batch(
+    table: pa.Table, *, canvas_px: int, map_function: MapFunction = map
+) -> Arrays:
     """Turn B training rows into what the device warps; deterministic, so it can be cached.
 
     `each` maps over the rows: a thread pool's `map` decodes them in parallel.
@@ -166,23 +181,23 @@ def decode_rows(table: pa.Table, *, canvas_px: int, each: Each = map) -> Arrays:
         (black where the picture ends), and `readable` bool [B]: False for bytes that rotted since
         they were prepared; such a canvas is black and its keypoints are hidden.
     """
-    arrays = labels_of(table)
-    canvas_from_image = _dense(table, "stored_from_image")
+    arrays = get_label_columns(table)
+    canvas_from_image = _convert_to_dense(table, "stored_from_image")
     canvas = np.zeros((table.num_rows, canvas_px, canvas_px, 3), np.uint8)
-    stored = _intact_pictures(table)
+    stored = _get_intact_image_bytes(table)
 
-    def decode(at: int) -> bool:
-        picture = codec.decode(stored[at])
+    def decode_row(row_index: int) -> bool:
+        picture = codec.decode_image(stored[row_index])
         if picture is None:
             return False
         # Prepared for a larger canvas, or an untouched file: then it is reduced here.
-        fitting, canvas_from_stored = _fitted(picture, canvas_px)
+        fitting, canvas_from_stored = _resize_to_canvas(picture, canvas_px)
         height, width = fitting.shape[:2]
-        canvas[at, :height, :width] = fitting
-        canvas_from_image[at] = canvas_from_stored @ canvas_from_image[at]
+        canvas[row_index, :height, :width] = fitting
+        canvas_from_image[row_index] = canvas_from_stored @ canvas_from_image[row_index]
         return True
 
-    readable = np.fromiter(each(decode, range(table.num_rows)), bool, table.num_rows)
+    readable = np.fromiter(map_function(decode_row, range(table.num_rows)), bool, table.num_rows)
     visible = arrays["visible"] & readable[:, None]
     return arrays | {
         "canvas_from_image": canvas_from_image,
@@ -192,7 +207,7 @@ def decode_rows(table: pa.Table, *, canvas_px: int, each: Each = map) -> Arrays:
     }
 
 
-def _intact_pictures(table: pa.Table) -> list[bytes]:
+def _get_intact_image_bytes(table: pa.Table) -> list[bytes]:
     """The stored bytes; none where `checked` found others than were prepared."""
     stored = table["picture"].to_pylist()
     if "intact" not in table.column_names:
@@ -202,8 +217,8 @@ def _intact_pictures(table: pa.Table) -> list[bytes]:
     ]
 
 
-def decode_exact(
-    table: pa.Table, *, input_hw: tuple[int, int], padding: float, each: Each = map
+def decode_eval_batch(
+    table: pa.Table, *, input_hw: tuple[int, int], padding: float, map_function: MapFunction = map
 ) -> Arrays:
     """Turn B evaluation rows into crops, each by one `cv2.warpAffine` as the published code.
 
@@ -211,25 +226,27 @@ def decode_exact(
         The label columns, `crop` uint8 [B, H, W, 3] RGB, `crop_from_image` float64 [B, 3, 3], and
         `readable` bool [B].
     """
-    arrays = labels_of(table)
-    stored_from_image = _dense(table, "stored_from_image")
-    matrices = crop_matrices(arrays["box_xywh"], input_hw=input_hw, padding=padding)
+    arrays = get_label_columns(table)
+    stored_from_image = _convert_to_dense(table, "stored_from_image")
+    matrices = compute_crop_matrices(arrays["box_xywh"], input_hw=input_hw, padding=padding)
     crops = np.zeros((table.num_rows, *input_hw, 3), np.uint8)
-    stored = _intact_pictures(table)
+    stored = _get_intact_image_bytes(table)
 
-    def decode(at: int) -> bool:
-        picture = codec.decode(stored[at])
+    def decode_row(row_index: int) -> bool:
+        picture = codec.decode_image(stored[row_index])
         if picture is None:
             return False
-        crop_from_stored = matrices[at] @ np.linalg.inv(stored_from_image[at])
-        crops[at] = cut_crop(picture, crop_from_stored, input_hw=input_hw)
+        crop_from_stored = matrices[row_index] @ np.linalg.inv(stored_from_image[row_index])
+        crops[row_index] = warp_crop(picture, crop_from_stored, input_hw=input_hw)
         return True
 
-    readable = np.fromiter(each(decode, range(table.num_rows)), bool, table.num_rows)
+    readable = np.fromiter(map_function(decode_row, range(table.num_rows)), bool, table.num_rows)
     return arrays | {"crop": crops, "crop_from_image": matrices, "readable": readable}
 
 
-def crop_matrices(box_xywh: np.ndarray, *, input_hw: tuple[int, int], padding: float) -> np.ndarray:
+def compute_crop_matrices(
+    box_xywh: np.ndarray, *, input_hw: tuple[int, int], padding: float
+) -> np.ndarray:
     """The published crop of each box: float64 [B, 3, 3], from image to crop pixels."""
     import torch
 
@@ -241,9 +258,9 @@ def crop_matrices(box_xywh: np.ndarray, *, input_hw: tuple[int, int], padding: f
     return crop_from_image(center_xy, scale_wh, upright, crop_hw=input_hw).numpy()
 
 
-def cut_crop(
-    picture: np.ndarray, crop_from_picture: np.ndarray, *, input_hw: tuple[int, int]
+def warp_crop(
+    image: np.ndarray, crop_from_image: np.ndarray, *, input_hw: tuple[int, int]
 ) -> np.ndarray:
     """One bilinear warp, black outside: the published way to a crop."""
     height, width = input_hw
-    return cv2.warpAffine(picture, crop_from_picture[:2], (width, height), flags=cv2.INTER_LINEAR)
+    return cv2.warpAffine(image, crop_from_image[:2], (width, height), flags=cv2.INTER_LINEAR)

@@ -13,79 +13,81 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from hrnet_ray.data.annotations import Instance, Skipped
-from hrnet_ray.data.manifest import FORMAT, file_sha256
-from hrnet_ray.data.shards import ShardReport, ShardTask
-from hrnet_ray.data.storage import Folder, Stamp
+from hrnet_ray.data.annotations import PoseInstance, SkippedItem
+from hrnet_ray.data.manifest import FORMAT_VERSION, hash_shard
+from hrnet_ray.data.shards import ShardResult, ShardTask
+from hrnet_ray.data.storage import FileStamp, StorageDir
 from hrnet_ray.skeletons import to_dict
 
-FOLDER = ".journal"
+CACHE_DIR = ".journal"
 
 
-def key_of(task: ShardTask, stamps: Mapping[str, Stamp]) -> str:
+def compute_shard_key(task: ShardTask, stamps: Mapping[str, FileStamp]) -> str:
     """A fingerprint of all that decides what a shard holds."""
-    settings = [FORMAT, task.file, task.kind, task.canvas_px, to_dict(task.skeleton)]
+    settings = [FORMAT_VERSION, task.file, task.kind, task.canvas_px, to_dict(task.skeleton)]
     told = hashlib.sha256(json.dumps([*settings, str(task.images.root)], sort_keys=True).encode())
     for instance in task.instances:
-        line = [_plain(instance), stamps.get(instance.image)]
+        line = [_convert_to_json_values(instance), stamps.get(instance.image)]
         told.update(json.dumps(line, sort_keys=True).encode())
     return told.hexdigest()
 
 
-def _plain(instance: Instance) -> dict[str, Any]:
+def _convert_to_json_values(instance: PoseInstance) -> dict[str, Any]:
     return vars(instance) | {
         "image_xy": instance.image_xy.tolist(),
         "visible": instance.visible.tolist(),
     }
 
 
-class Journal:
+class ShardCache:
     """The reports of finished shards, one small file each: an object store cannot append."""
 
-    def __init__(self, out: Folder) -> None:
+    def __init__(self, out: StorageDir) -> None:
         self.out = out
 
-    def start(self) -> None:
+    def load_index(self) -> None:
         """See what is there already.
 
         Raises:
             ClusterError: the storage takes nothing; better now than after the first shard.
         """
-        self.out.make("--out", FOLDER)
-        self.out.write_bytes(f"{FOLDER}/started", b"")
-        self.known = set(self.out.list(FOLDER))
+        self.out.make_dir("--out", CACHE_DIR)
+        self.out.write_bytes(f"{CACHE_DIR}/started", b"")
+        self.cached_names = set(self.out.list_files(CACHE_DIR))
 
-    def find(self, file: str, key: str) -> ShardReport | None:
+    def get_result(self, file: str, key: str) -> ShardResult | None:
         """The report of a shard that need not be made again."""
-        if _name(file) not in self.known:
+        if _get_entry_name(file) not in self.cached_names:
             return None
         try:
-            found = json.loads(self.out.read_bytes(f"{FOLDER}/{_name(file)}"))
-            skipped = [Skipped(**thing) for thing in found["report"].pop("skipped")]
-            report = ShardReport(**found["report"], skipped=skipped)
+            found = json.loads(self.out.read_bytes(f"{CACHE_DIR}/{_get_entry_name(file)}"))
+            skipped = [SkippedItem(**thing) for thing in found["report"].pop("skipped")]
+            report = ShardResult(**found["report"], skipped=skipped)
             same = found["key"] == key and report.file == file
-            return report if same and self._is_there(report) else None
+            return report if same and self._is_shard_intact(report) else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None  # cut off, or not ours: the shard is made again
 
-    def _is_there(self, report: ShardReport) -> bool:
+    def _is_shard_intact(self, report: ShardResult) -> bool:
         if not report.rows:
             return True
-        if self.out.size(report.file) != report.bytes:
+        if self.out.get_file_size(report.file) != report.bytes:
             return False
         # An object store keeps its own checksums; to fetch all of it takes as long as to make it.
-        return not self.out.is_local or file_sha256(self.out, report.file) == report.sha256
+        return not self.out.is_local or hash_shard(self.out, report.file) == report.sha256
 
-    def keep(self, report: ShardReport, key: str) -> None:
+    def put_result(self, report: ShardResult, key: str) -> None:
         """Remember a finished shard."""
         document = {"key": key, "report": asdict(report)}
-        self.out.write_bytes(f"{FOLDER}/{_name(report.file)}", json.dumps(document).encode())
+        self.out.write_bytes(
+            f"{CACHE_DIR}/{_get_entry_name(report.file)}", json.dumps(document).encode()
+        )
 
-    def forget(self, file: str) -> None:
+    def delete_result(self, file: str) -> None:
         """A shard that is about to be made again: until it is, nothing vouches for it."""
-        if _name(file) in self.known:
-            self.out.delete(f"{FOLDER}/{_name(file)}")
+        if _get_entry_name(file) in self.cached_names:
+            self.out.delete_file(f"{CACHE_DIR}/{_get_entry_name(file)}")
 
 
-def _name(file: str) -> str:
+def _get_entry_name(file: str) -> str:
     return file.replace("/", "-").removesuffix(".parquet") + ".json"

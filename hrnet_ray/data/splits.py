@@ -6,78 +6,80 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hrnet_ray.data.annotations import Labels, Reason, Skipped
-from hrnet_ray.data.storage import Place, Stamp, open_folder
-from hrnet_ray.errors import DataError, shortened
+from hrnet_ray.data.annotations import AnnotationSet, SkippedItem, SkipReason
+from hrnet_ray.data.storage import FileStamp, PathOrUri, open_storage_dir
+from hrnet_ray.errors import DataError, format_list
 from hrnet_ray.skeletons import Skeleton
 
 
 @dataclass(frozen=True)
-class Source:
+class SplitSource:
     """Where one split comes from."""
 
-    labels: Labels
-    images: Place
+    labels: AnnotationSet
+    images: PathOrUri
     """Folder that the names of the pictures start from."""
 
 
-def check_pictures(source: Source, *, skip_missing: bool = False) -> dict[str, Stamp]:
+def collect_image_stamps(
+    source: SplitSource, *, skip_missing: bool = False
+) -> dict[str, FileStamp]:
     """Size and time of every picture that is there; without `skip_missing` all must be.
 
     Raises:
         DataError: the folder or some pictures are missing; the first few are named.
         ClusterError: the storage does not answer.
     """
-    images = open_folder(source.images, "--images")
-    images.check("--images")
-    stamps = images.stamps({instance.image for instance in source.labels.instances})
-    missing = missing_pictures(source, stamps)
+    images = open_storage_dir(source.images, "--images")
+    images.check_exists("--images")
+    stamps = images.get_image_stamps({instance.image for instance in source.labels.instances})
+    missing = find_missing_images(source, stamps)
     if missing and not skip_missing:
-        raise _are_missing(missing, source)
+        raise _make_missing_images_error(missing, source)
     return stamps
 
 
-def missing_pictures(source: Source, stamps: Mapping[str, Stamp]) -> list[Skipped]:
+def find_missing_images(source: SplitSource, stamps: Mapping[str, FileStamp]) -> list[SkippedItem]:
     """The instances whose picture is not there."""
     return [
-        Skipped(instance.image, Reason.MISSING_PICTURE, f"instance {instance.id}")
+        SkippedItem(instance.image, SkipReason.MISSING_IMAGE, f"instance {instance.id}")
         for instance in source.labels.instances
         if instance.image not in stamps
     ]
 
 
-def _are_missing(missing: list[Skipped], source: Source) -> DataError:
+def _make_missing_images_error(missing: list[SkippedItem], source: SplitSource) -> DataError:
     names = sorted({skipped.item for skipped in missing})
     named = {instance.image for instance in source.labels.instances}
     return DataError(
         f"{len(names):,} of {len(named):,} pictures are not there",
-        f"{source.labels.source.name}: {shortened(names)} (below {source.images})",
+        f"{source.labels.source.name}: {format_list(names)} (below {source.images})",
         "check --images, or add --skip-missing to leave them out (listed in skipped.csv)",
     )
 
 
-def are_broken(broken: Sequence[Skipped], source: Source) -> DataError:
+def make_corrupt_images_error(corrupt: Sequence[SkippedItem], source: SplitSource) -> DataError:
     """The pictures that nobody can decode, as an error that names them."""
-    names = sorted({f"{skipped.item} ({skipped.reason}: {skipped.detail})" for skipped in broken})
+    names = sorted({f"{skipped.item} ({skipped.reason}: {skipped.detail})" for skipped in corrupt})
     return DataError(
         f"{len(names):,} pictures cannot be read",
-        f"below {source.images}: {shortened(names)}",
-        "replace them, or add --skip-broken to leave them out (listed in skipped.csv)",
+        f"below {source.images}: {format_list(names)}",
+        "replace them, or add --skip-corrupt to leave them out (listed in skipped.csv)",
     )
 
 
-def nothing_left(labels: Labels, skipped: Sequence[Skipped]) -> DataError:
+def make_empty_split_error(labels: AnnotationSet, skipped: Sequence[SkippedItem]) -> DataError:
     """A split without rows, as an error that counts the reasons."""
     reasons = Counter(str(thing.reason) for thing in skipped).most_common()
     return DataError(
         "nothing to learn or score",
-        f"{labels.source}: {labels.read:,} instances read, none can be used "
+        f"{labels.source}: {labels.num_read:,} instances read, none can be used "
         f"({', '.join(f'{count:,} {reason}' for reason, count in reasons) or 'it is empty'})",
         "give a file with labelled keypoints, and the folder with its pictures",
     )
 
 
-def shared_skeleton(sources: Mapping[str, Source]) -> Skeleton:
+def get_common_skeleton(sources: Mapping[str, SplitSource]) -> Skeleton:
     """The skeleton that all splits have.
 
     Raises:
@@ -94,7 +96,9 @@ def shared_skeleton(sources: Mapping[str, Source]) -> Skeleton:
     return skeleton
 
 
-def split_by_picture(labels: Labels, *, val_share: float, seed: int = 0) -> tuple[Labels, Labels]:
+def split_by_image(
+    labels: AnnotationSet, *, val_fraction: float, seed: int = 0
+) -> tuple[AnnotationSet, AnnotationSet]:
     """Part one file in two; all instances of a picture go to the same side.
 
     Raises:
@@ -102,26 +106,28 @@ def split_by_picture(labels: Labels, *, val_share: float, seed: int = 0) -> tupl
     """
     images = sorted({instance.image for instance in labels.instances})
     random.Random(seed).shuffle(images)
-    count = max(1, round(len(images) * val_share))
+    count = max(1, round(len(images) * val_fraction))
     if len(images) < 2 or count >= len(images):
         raise DataError(
             f"{len(images)} pictures cannot be parted into training and validation",
             str(labels.source),
             "add pictures, or name a validation split of its own",
         )
-    return _parted(labels, set(images[:count]).__contains__)
+    return _split_instances(labels, set(images[:count]).__contains__)
 
 
-def _parted(labels: Labels, is_val: Callable[[str], bool]) -> tuple[Labels, Labels]:
+def _split_instances(
+    labels: AnnotationSet, is_val: Callable[[str], bool]
+) -> tuple[AnnotationSet, AnnotationSet]:
     """Both sides. What the reader skipped belongs to none; it is counted with training."""
     train = [instance for instance in labels.instances if not is_val(instance.image)]
     val = [instance for instance in labels.instances if is_val(instance.image)]
     return replace(labels, instances=train), replace(labels, instances=val, skipped=[])
 
 
-def split_by_folder(
-    labels: Labels, *, val_share: float, seed: int = 0, named: Sequence[str] = ()
-) -> tuple[Labels, Labels]:
+def split_by_video(
+    labels: AnnotationSet, *, val_fraction: float, seed: int = 0, val_videos: Sequence[str] = ()
+) -> tuple[AnnotationSet, AnnotationSet]:
     """Part one file in two; pictures of one folder, which are frames of one video, stay together.
 
     The folders `named` are kept for validation, or else some with about `val_share` of the
@@ -131,70 +137,76 @@ def split_by_folder(
         DataError: nothing is there to part, or one side would be left empty.
     """
     if not labels.instances:
-        raise nothing_left(labels, labels.skipped)
-    pictures = Counter(map(_folder, {instance.image for instance in labels.instances}))
-    if len(pictures) == 1 and not named:
-        return _of_one_video(labels, val_share, seed)
-    kept = set(named) if named else _drawn(pictures, val_share, seed)
-    _check_kept(kept, pictures, labels)
+        raise make_empty_split_error(labels, labels.skipped)
+    pictures = Counter(map(_get_video_dir, {instance.image for instance in labels.instances}))
+    if len(pictures) == 1 and not val_videos:
+        return _split_single_video(labels, val_fraction, seed)
+    kept = set(val_videos) if val_videos else _sample_val_videos(pictures, val_fraction, seed)
+    _check_val_videos(kept, pictures, labels)
     count, total = sum(pictures[folder] for folder in kept), pictures.total()
     note = (
         f"validation is {len(kept):,} of {len(pictures):,} videos, {count:,} of {total:,} frames: "
-        f"{shortened(sorted(kept))}"
+        f"{format_list(sorted(kept))}"
     )
-    train, val = _parted(labels, lambda image: _folder(image) in kept)
+    train, val = _split_instances(labels, lambda image: _get_video_dir(image) in kept)
     return train, replace(val, notes=[note])
 
 
-def _of_one_video(labels: Labels, val_share: float, seed: int) -> tuple[Labels, Labels]:
-    train, val = split_by_picture(labels, val_share=val_share, seed=seed)
+def _split_single_video(
+    labels: AnnotationSet, val_fraction: float, seed: int
+) -> tuple[AnnotationSet, AnnotationSet]:
+    train, val = split_by_image(labels, val_fraction=val_fraction, seed=seed)
     note = (
-        f"all frames are of one video, {_folder(labels.instances[0].image)}: those kept for "
+        f"all frames are of one video, {_get_video_dir(labels.instances[0].image)}: those kept for "
         "validation look like those trained on, and scores say little of other videos"
     )
     return train, replace(val, notes=[note])
 
 
-def _check_kept(kept: Collection[str], pictures: Mapping[str, int], labels: Labels) -> None:
-    if lost := sorted(set(kept) - pictures.keys()):
+def _check_val_videos(
+    val_videos: Collection[str], images_per_video: Mapping[str, int], labels: AnnotationSet
+) -> None:
+    if lost := sorted(set(val_videos) - images_per_video.keys()):
         raise DataError(
-            f"no labelled frames of the videos {shortened(lost)}",
-            f"{labels.source}: there are {shortened(sorted(pictures), most=10)}",
+            f"no labelled frames of the videos {format_list(lost)}",
+            f"{labels.source}: there are {format_list(sorted(images_per_video), max_items=10)}",
             "name some of these, or leave --val-videos out",
         )
-    if len(kept) == len(pictures):
+    if len(val_videos) == len(images_per_video):
         raise DataError(
             "every video is kept for validation, and none is left to learn from",
-            f"{labels.source}: {shortened(sorted(kept))}",
-            "keep fewer: --val-videos names them, --val-share is a share of the frames",
+            f"{labels.source}: {format_list(sorted(val_videos))}",
+            "keep fewer: --val-videos names them, --val-fraction is a share of the frames",
         )
 
 
-def _folder(image: str) -> str:
+def _get_video_dir(image: str) -> str:
     return image.rpartition("/")[0]
 
 
-def _drawn(pictures: Mapping[str, int], val_share: float, seed: int) -> set[str]:
+def _sample_val_videos(
+    images_per_video: Mapping[str, int], val_fraction: float, seed: int
+) -> set[str]:
     """Folders in a drawn order, while each brings nearer to the share: a few may be of any size."""
-    order = sorted(pictures)
+    order = sorted(images_per_video)
     random.Random(seed).shuffle(order)
-    wanted, count, drawn = val_share * sum(pictures.values()), 0, set()
+    wanted, count, drawn = val_fraction * sum(images_per_video.values()), 0, set()
     for folder in order:
-        if abs(count + pictures[folder] - wanted) < abs(count - wanted):
+        if abs(count + images_per_video[folder] - wanted) < abs(count - wanted):
             drawn.add(folder)
-            count += pictures[folder]
-    return drawn or {min(order, key=pictures.__getitem__)}
+            count += images_per_video[folder]
+    return drawn or {min(order, key=images_per_video.__getitem__)}
 
 
-def shared_pictures(train: Source, val: Source) -> list[str]:
+def find_shared_images(train: SplitSource, val: SplitSource) -> list[str]:
     """Names of files that are in both splits: a score on them says little."""
-    if _real(train.images) != _real(val.images):
+    if _resolve_images_dir(train.images) != _resolve_images_dir(val.images):
         return []
     return sorted(
         {i.image for i in train.labels.instances} & {i.image for i in val.labels.instances}
     )
 
 
-def _real(images: Place) -> Place:
-    root = open_folder(images, "--images").root
+def _resolve_images_dir(images: PathOrUri) -> PathOrUri:
+    root = open_storage_dir(images, "--images").root
     return root.resolve() if isinstance(root, Path) else root

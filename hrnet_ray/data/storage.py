@@ -13,23 +13,23 @@ from urllib.parse import parse_qs, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-from hrnet_ray.data.annotations import check_folder, make_folder, picture_path
-from hrnet_ray.errors import ClusterError, DataError, UsageError, shortened
+from hrnet_ray.data.annotations import ensure_dir, require_dir, resolve_image_path
+from hrnet_ray.errors import ClusterError, DataError, UsageError, format_list
 
-Place = str | Path
+PathOrUri = str | Path
 """A local path, or a URI such as s3://bucket/atrw."""
-Stamp = tuple[int, int]
+FileStamp = tuple[int, int]
 """Size in bytes and time of the last change in ns: another stamp, another file."""
 
-SECRETS = ("access_key", "secret_key", "session_token")
-PART = ".part"  # ends the name of what is not whole yet
+SECRET_QUERY_PARAMS = ("access_key", "secret_key", "session_token")
+PARTIAL_SUFFIX = ".part"  # ends the name of what is not whole yet
 
 
 @dataclass(frozen=True)
-class Folder:
+class StorageDir:
     """A folder, and the file system that has it. Names below it are written with `/`."""
 
-    files: fs.FileSystem
+    filesystem: fs.FileSystem
     path: str
     """As `files` wants it."""
     query: str | None = None
@@ -41,37 +41,37 @@ class Folder:
         return self.query is None
 
     @property
-    def root(self) -> Place:
+    def root(self) -> PathOrUri:
         """What opens this folder again; it never holds a secret."""
         if self.is_local:
             return Path(self.path)
-        return self.uri("") + (f"?{self.query}" if self.query else "")
+        return self.get_uri("") + (f"?{self.query}" if self.query else "")
 
     @property
     def name(self) -> str:
         """The last part of its path."""
         return self.path.rpartition("/")[2]
 
-    def uri(self, name: str) -> str:
+    def get_uri(self, name: str) -> str:
         """The absolute path or the URI of a file below.
 
         A reader that is to use another server than the environment's needs `files` beside it.
         """
-        return self._at(name) if self.is_local else f"{self.scheme}://{self._at(name)}"
+        return self._get_path(name) if self.is_local else f"{self.scheme}://{self._get_path(name)}"
 
-    def _at(self, name: str) -> str:
+    def _get_path(self, name: str) -> str:
         return f"{self.path}/{name}" if name else self.path
 
-    def make(self, flag: str, name: str = "") -> None:
+    def make_dir(self, flag: str, name: str = "") -> None:
         """Make the folder, or one below it. An object store needs none.
 
         Raises:
             DataError: it cannot be made.
         """
         if self.is_local:
-            make_folder(Path(self._at(name)), flag)
+            ensure_dir(Path(self._get_path(name)), flag)
 
-    def check(self, flag: str) -> None:
+    def check_exists(self, flag: str) -> None:
         """Refuse a folder that is not there.
 
         Raises:
@@ -79,48 +79,48 @@ class Folder:
             ClusterError: the storage does not answer.
         """
         if self.is_local:
-            check_folder(Path(self.path), flag)
+            require_dir(Path(self.path), flag)
             return
-        found = self.type()
+        found = self.get_file_type()
         if found != fs.FileType.Directory:
             is_what = "is a file" if found == fs.FileType.File else "is not there, or empty"
             raise DataError(f"the folder {is_what}", f"{flag} {self.root}", "check the address")
 
-    def type(self) -> fs.FileType:
+    def get_file_type(self) -> fs.FileType:
         """Whether it is a folder, a file, or not there."""
-        return self._info("").type
+        return self._get_file_info("").type
 
-    def size(self, name: str) -> int | None:
+    def get_file_size(self, name: str) -> int | None:
         """Bytes of a file, or None where there is none."""
-        found = self._info(name)
+        found = self._get_file_info(name)
         return found.size if found.type == fs.FileType.File else None
 
-    def _info(self, name: str) -> fs.FileInfo:
+    def _get_file_info(self, name: str) -> fs.FileInfo:
         try:
-            return self.files.get_file_info(self._at(name))
+            return self.filesystem.get_file_info(self._get_path(name))
         except NotADirectoryError:  # below a file
-            return fs.FileInfo(self._at(name), fs.FileType.NotFound)
+            return fs.FileInfo(self._get_path(name), fs.FileType.NotFound)
         except OSError as error:
-            raise storage_error(self.uri(name), error) from error
+            raise make_storage_error(self.get_uri(name), error) from error
 
-    def list(self, name: str = "") -> list[str]:
+    def list_files(self, name: str = "") -> list[str]:
         """Names of the files that lie directly in a folder below, sorted; none where it is not."""
-        chosen = fs.FileSelector(self._at(name), allow_not_found=True)
+        chosen = fs.FileSelector(self._get_path(name), allow_not_found=True)
         try:
-            found = self.files.get_file_info(chosen)
+            found = self.filesystem.get_file_info(chosen)
         except NotADirectoryError:
             return []
         except OSError as error:
-            raise storage_error(self.uri(name), error) from error
+            raise make_storage_error(self.get_uri(name), error) from error
         return sorted(info.base_name for info in found if info.type == fs.FileType.File)
 
-    def open(self, name: str) -> pa.NativeFile:
+    def open_file(self, name: str) -> pa.NativeFile:
         """Open a file to read it anywhere in it. OSError where that cannot be."""
-        return self.files.open_input_file(self._at(name))
+        return self.filesystem.open_input_file(self._get_path(name))
 
     def read_bytes(self, name: str) -> bytes:
         """A whole file. OSError where that cannot be."""
-        with self.files.open_input_stream(self._at(name)) as file:
+        with self.filesystem.open_input_stream(self._get_path(name)) as file:
             return file.read()
 
     def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
@@ -129,27 +129,31 @@ class Folder:
         Raises:
             ClusterError: the disk is full, the storage does not take it.
         """
-        part = f"{self._at(name)}.{uuid.uuid4().hex}{PART}" if self.is_local else self._at(name)
+        part = (
+            f"{self._get_path(name)}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
+            if self.is_local
+            else self._get_path(name)
+        )
         try:
-            with self.files.open_output_stream(part) as file:
+            with self.filesystem.open_output_stream(part) as file:
                 file.write(data)
             if self.is_local:
-                os.replace(part, self._at(name))
+                os.replace(part, self._get_path(name))
         except OSError as error:
             if self.is_local:
                 Path(part).unlink(missing_ok=True)
-            raise storage_error(self.uri(name), error) from error
+            raise make_storage_error(self.get_uri(name), error) from error
 
-    def delete(self, name: str) -> None:
+    def delete_file(self, name: str) -> None:
         """Delete a file, if it is there."""
         try:
-            self.files.delete_file(self._at(name))
+            self.filesystem.delete_file(self._get_path(name))
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise storage_error(self.uri(name), error) from error
+            raise make_storage_error(self.get_uri(name), error) from error
 
-    def stamps(self, names: set[str]) -> dict[str, Stamp]:
+    def get_image_stamps(self, names: set[str]) -> dict[str, FileStamp]:
         """Size and time of the pictures that are there; those that are not are left out.
 
         Raises:
@@ -157,13 +161,16 @@ class Folder:
             ClusterError: the storage does not answer.
         """
         if self.is_local:
-            found = {name: _stamp(picture_path(Path(self.path), name)) for name in sorted(names)}
+            found = {
+                name: _get_file_stamp(resolve_image_path(Path(self.path), name))
+                for name in sorted(names)
+            }
             return {name: stamp for name, stamp in found.items() if stamp}
-        below = {name: self._below(name) for name in sorted(names)}
+        below = {name: self._resolve_image_path(name) for name in sorted(names)}
         try:  # a thousand names a request; asking for each would be a request each
-            listed = self.files.get_file_info(fs.FileSelector(self.path, recursive=True))
+            listed = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=True))
         except OSError as error:
-            raise storage_error(str(self.root), error) from error
+            raise make_storage_error(str(self.root), error) from error
         there = {
             info.path: (info.size, info.mtime_ns or 0)
             for info in listed
@@ -171,7 +178,7 @@ class Folder:
         }
         return {name: there[path] for name, path in below.items() if path in there}
 
-    def read_picture(self, name: str) -> bytes:
+    def read_image_bytes(self, name: str) -> bytes:
         """The bytes of a picture that an annotation names.
 
         Raises:
@@ -180,16 +187,16 @@ class Folder:
             OSError: there is no such file, or no right to read it.
         """
         if self.is_local:
-            return picture_path(Path(self.path), name).read_bytes()
+            return resolve_image_path(Path(self.path), name).read_bytes()
         try:
-            with self.files.open_input_stream(self._below(name)) as file:
+            with self.filesystem.open_input_stream(self._resolve_image_path(name)) as file:
                 return file.read()
         except (FileNotFoundError, PermissionError):
             raise
         except OSError as error:  # not the picture's fault: it must not be skipped
-            raise storage_error(f"{self.root}: {name}", error) from error
+            raise make_storage_error(f"{self.root}: {name}", error) from error
 
-    def _below(self, name: str) -> str:
+    def _resolve_image_path(self, name: str) -> str:
         """The path of a picture; what an object's name can be, a folder's rules must allow."""
         path = PurePosixPath(name)
         odd = path.is_absolute() or ".." in path.parts or not path.parts
@@ -199,20 +206,20 @@ class Folder:
                 f"{name[:80]!r} below {self.root}",
                 "correct file_name in the annotations; only files below --images are opened",
             )
-        return self._at(str(path))
+        return self._get_path(str(path))
 
 
-def open_folder(where: Place, flag: str) -> Folder:
+def open_storage_dir(path_or_uri: PathOrUri, flag: str) -> StorageDir:
     """The folder that a path or a URI names. Nothing is asked of it yet.
 
     Raises:
         UsageError: a URI that nobody understands, or that holds a password.
     """
-    if not is_uri(where):
-        return Folder(fs.LocalFileSystem(), str(Path(where).absolute()))
-    text = str(where)
+    if not is_uri(path_or_uri):
+        return StorageDir(fs.LocalFileSystem(), str(Path(path_or_uri).absolute()))
+    text = str(path_or_uri)
     parts = urlsplit(text)
-    known = shortened([name for name in SECRETS if name in parse_qs(parts.query)])
+    known = format_list([name for name in SECRET_QUERY_PARAMS if name in parse_qs(parts.query)])
     if "@" in parts.netloc or known:
         raise UsageError(
             "a password in a URI, which ends up in logs",
@@ -226,35 +233,35 @@ def open_folder(where: Place, flag: str) -> Folder:
     except (pa.ArrowException, OSError) as error:
         raise UsageError(
             "a URI that cannot be used",
-            f"{flag} {text}: {message_of(error)}",
+            f"{flag} {text}: {format_error_message(error)}",
             "such as s3://bucket/folder, or a local path",
         ) from error
     if isinstance(files, fs.LocalFileSystem):
-        return Folder(files, path.rstrip("/"))
-    return Folder(files, path.rstrip("/"), parts.query, parts.scheme)
+        return StorageDir(files, path.rstrip("/"))
+    return StorageDir(files, path.rstrip("/"), parts.query, parts.scheme)
 
 
-def is_uri(where: Place) -> bool:
+def is_uri(path_or_uri: PathOrUri) -> bool:
     """Tell s3://bucket from a local path."""
-    return isinstance(where, str) and "://" in where
+    return isinstance(path_or_uri, str) and "://" in path_or_uri
 
 
-def storage_error(where: str, error: OSError) -> ClusterError:
+def make_storage_error(where: str, error: OSError) -> ClusterError:
     """Say what a disk or an object store refused."""
     return ClusterError(
         "a storage that does not work",
-        f"{where}: {message_of(error)}",
+        f"{where}: {format_error_message(error)}",
         "check its address, its space and your rights there, then repeat the command",
     )
 
 
-def message_of(error: BaseException) -> str:
+def format_error_message(error: BaseException) -> str:
     """The message of an error, in one line that fits a terminal."""
     said = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return " ".join(str(said).split())[:200]
 
 
-def _stamp(path: Path) -> Stamp | None:
+def _get_file_stamp(path: Path) -> FileStamp | None:
     if not os.path.isfile(path):  # False, not an error, for names that no file can have
         return None
     found = path.stat()

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import psutil
 
-from hrnet_ray.distributed.cluster.session_dir import OWN_RAYS
-from hrnet_ray.doctor.result import Finding
+from hrnet_ray.distributed.cluster.session_dir import PRIVATE_RAY_TMPDIRS
+from hrnet_ray.doctor.result import CheckResult
 
-LEAST_DISK_GB = 5
-FULLEST = 0.95  # Ray stops making objects on a disk that is fuller
-MOST_LEFT_GB = 1.0
-GB = 1e9
+MIN_DISK_GB = 5
+MAX_DISK_USED_FRACTION = 0.95  # Ray stops making objects on a disk that is fuller
+MAX_SESSION_LEFTOVER_GB = 1.0
+BYTES_PER_GB = 1e9
 
 
-def storage(folder: Path) -> Finding:
+def check_storage(folder: Path) -> CheckResult:
     """Whether runs can be written there, and have room; a missing folder is not made."""
-    place = existing(folder)
+    place = find_nearest_existing_dir(folder)
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"doctor")
@@ -30,61 +30,65 @@ def storage(folder: Path) -> Finding:
         fix = f'sudo chown "$USER" {quoted} && chmod u+rwx {quoted}'
         if not place.is_dir():
             fix = f"mv {quoted} {shlex.quote(f'{place}.aside')}"
-        return Finding("wrong", f"{place}: {error.strerror}", fix)
-    return disk(place)
+        return CheckResult("wrong", f"{place}: {error.strerror}", fix)
+    return check_disk_space(place)
 
 
-def disk(folder: Path) -> Finding:
+def check_disk_space(folder: Path) -> CheckResult:
     """Room where checkpoints or Ray's session go."""
-    place = existing(folder)
+    place = find_nearest_existing_dir(folder)
     use = shutil.disk_usage(place)
-    detail = f"{use.free / GB:.1f} of {use.total / GB:.1f} GB free at {place}"
+    detail = f"{use.free / BYTES_PER_GB:.1f} of {use.total / BYTES_PER_GB:.1f} GB free at {place}"
     fix = f"du -xh {shlex.quote(str(place))} | sort -h | tail  # and delete what may go"
-    if use.free < (1 - FULLEST) * use.total:
-        return Finding("wrong", f"{detail}: Ray stops at {FULLEST:.0%} full", fix)
-    if use.free / GB < LEAST_DISK_GB:
-        return Finding("careful", f"{detail}: a run wants {LEAST_DISK_GB}", fix)
-    return Finding("ok", detail)
+    if use.free < (1 - MAX_DISK_USED_FRACTION) * use.total:
+        return CheckResult(
+            "wrong", f"{detail}: Ray stops at {MAX_DISK_USED_FRACTION:.0%} full", fix
+        )
+    if use.free / BYTES_PER_GB < MIN_DISK_GB:
+        return CheckResult("careful", f"{detail}: a run wants {MIN_DISK_GB}", fix)
+    return CheckResult("ok", detail)
 
 
-def existing(folder: Path) -> Path:
+def find_nearest_existing_dir(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     folder = folder.absolute()
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
-def temporary() -> Path:
+def get_ray_tmpdir() -> Path:
     """Where `ray start` puts its sessions' folder, `ray`."""
     return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")
 
 
-def old_sessions(*folders: Path, most_gb: float = MOST_LEFT_GB) -> Finding:
+def check_stale_sessions(*folders: Path, max_gb: float = MAX_SESSION_LEFTOVER_GB) -> CheckResult:
     """What Ray sessions that no process of this machine belongs to have left behind."""
-    folders = folders or (temporary() / "ray", *OWN_RAYS.glob("*/ray"))
+    folders = folders or (get_ray_tmpdir() / "ray", *PRIVATE_RAY_TMPDIRS.glob("*/ray"))
     there = [folder for folder in folders if folder.is_dir()]
     if not there:
-        return Finding("ok", f"no {folders[0]}")
-    sizes = {path: _bytes(path) for folder in there for path in _ended(folder)}
+        return CheckResult("ok", f"no {folders[0]}")
+    sizes = {
+        path: _measure_disk_usage(path) for folder in there for path in _find_ended_sessions(folder)
+    }
     total = sum(sizes.values())
-    where = " and ".join(sorted({str(_home_of(folder)) for folder in there}))
-    detail = f"{len(sizes)} ended Ray sessions left {total / GB:.2f} GB in {where}"
-    if total <= most_gb * GB:
-        return Finding("ok", detail)
+    where = " and ".join(sorted({str(_get_display_dir(folder)) for folder in there}))
+    detail = f"{len(sizes)} ended Ray sessions left {total / BYTES_PER_GB:.2f} GB in {where}"
+    if total <= max_gb * BYTES_PER_GB:
+        return CheckResult("ok", detail)
     largest = []
     for path in sorted(sizes, key=lambda path: -sizes[path]):  # no more than it takes
-        if total <= most_gb * GB / 2:
+        if total <= max_gb * BYTES_PER_GB / 2:
             break
         largest.append(shlex.quote(str(path)))
         total -= sizes[path]
-    return Finding("careful", detail, f"rm -r {' '.join(largest)}")
+    return CheckResult("careful", detail, f"rm -r {' '.join(largest)}")
 
 
-def _home_of(folder: Path) -> Path:
+def _get_display_dir(folder: Path) -> Path:
     """The folder to name: many Rays of ours lie in one."""
-    return OWN_RAYS if OWN_RAYS in folder.parents else folder
+    return PRIVATE_RAY_TMPDIRS if PRIVATE_RAY_TMPDIRS in folder.parents else folder
 
 
-def _ended(folder: Path) -> list[Path]:
+def _find_ended_sessions(folder: Path) -> list[Path]:
     """Sessions that no process names on its command line, as all of a running one's do."""
     named = "\n".join(
         " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
@@ -93,7 +97,7 @@ def _ended(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.name not in named)
 
 
-def _bytes(folder: Path) -> int:
+def _measure_disk_usage(folder: Path) -> int:
     """Bytes of all files below, as the disk counts them: sockets and sparse files take none."""
     total = 0
     for place, _, names in os.walk(folder):

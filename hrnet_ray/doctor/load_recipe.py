@@ -11,11 +11,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.config import Experiment, flatten
+from hrnet_ray.config import ExperimentConfig, flatten_config
 from hrnet_ray.errors import HrnetRayError
 
 
-def read(path: Path) -> dict[str, Any]:
+def load_recipe(path: Path) -> dict[str, Any]:
     """The settings of its BASE, and how many of them its SPACE searches.
 
     Raises:
@@ -24,18 +24,18 @@ def read(path: Path) -> dict[str, Any]:
     """
     sys.path.insert(0, str(path.parent))  # as `python PAGE` has it
     page = runpy.run_path(str(path), run_name="page")
-    if not isinstance(page.get("BASE"), Experiment):
+    if not isinstance(page.get("BASE"), ExperimentConfig):
         raise ValueError("it has no `BASE = Experiment(...)`")
     if space := page.get("SPACE"):
         from hrnet_ray.distributed.tuning.samplers import (
-            check_space,  # Ray: where it is in use anyway
+            validate_search_space,  # Ray: where it is in use anyway
         )
 
-        check_space(page["BASE"], space)
-    return {"settings": flatten(page["BASE"]), "searched": len(space or {})}
+        validate_search_space(page["BASE"], space)
+    return {"settings": flatten_config(page["BASE"]), "searched": len(space or {})}
 
 
-def line_of(error: BaseException, path: Path) -> int:
+def find_error_line(error: BaseException, path: Path) -> int:
     """Where in the page it went wrong; 1 where that cannot be told."""
     if isinstance(error, SyntaxError):
         return error.lineno or 1
@@ -43,15 +43,15 @@ def line_of(error: BaseException, path: Path) -> int:
     return next((at.lineno or 1 for at in reversed(frames) if at.filename == str(path)), 1)
 
 
-def main(path: Path) -> None:
+def print_recipe(path: Path) -> None:
     """Read and print."""
     try:
-        print("\n" + json.dumps(read(path)))
+        print("\n" + json.dumps(load_recipe(path)))
     except Exception as error:  # a page is anybody's code
         said = f"{error.what}, {error.where}" if isinstance(error, HrnetRayError) else str(error)
         said = f"{type(error).__name__}: {' '.join(said.split())}"
-        sys.exit(f"\n{json.dumps({'line': line_of(error, path), 'said': said})}")
+        sys.exit(f"\n{json.dumps({'line': find_error_line(error, path), 'said': said})}")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    print_recipe(Path(sys.argv[1]))

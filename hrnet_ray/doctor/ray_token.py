@@ -6,10 +6,12 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from hrnet_ray.doctor.result import Finding
+from hrnet_ray.doctor.result import CheckResult
 
 
-def token(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Finding:
+def check_ray_token(
+    environment: Mapping[str, str] = os.environ, home: Path | None = None
+) -> CheckResult:
     """Whether token and mode agree, and nobody else reads the token.
 
     Ray looks at RAY_AUTH_TOKEN, the file of RAY_AUTH_TOKEN_PATH, and ~/.ray/auth_token.
@@ -21,24 +23,24 @@ def token(environment: Mapping[str, str] = os.environ, home: Path | None = None)
     quoted = shlex.quote(str(path))
     if mode not in ("", "token", "disabled"):
         said = f"RAY_AUTH_MODE is {mode!r}, which Ray doesn't know"
-        return Finding("wrong", said, "export RAY_AUTH_MODE=token")
-    if path.is_file() and others_can_read(path):
+        return CheckResult("wrong", said, "export RAY_AUTH_MODE=token")
+    if path.is_file() and is_readable_by_others(path):
         said = f"{path} has mode {stat.S_IMODE(path.stat().st_mode):04o}: others can read it"
-        return Finding("wrong", said, f"chmod 600 {quoted}")
+        return CheckResult("wrong", said, f"chmod 600 {quoted}")
     if mode == "disabled":
         said = "RAY_AUTH_MODE=disabled: whoever reaches Ray's ports may run code"
-        return Finding("careful", said, "export RAY_AUTH_MODE=token")
+        return CheckResult("careful", said, "export RAY_AUTH_MODE=token")
     has_token = bool(environment.get("RAY_AUTH_TOKEN")) or path.is_file()
     if mode == "token" and not has_token:
         fix = f"ray get-auth-token --generate && chmod 600 {quoted}"
-        return Finding("wrong", f"RAY_AUTH_MODE=token, but no token at {path}", fix)
+        return CheckResult("wrong", f"RAY_AUTH_MODE=token, but no token at {path}", fix)
     if has_token and not mode:
         said = "there is a token, but RAY_AUTH_MODE is not set, as it must be to join a cluster"
-        return Finding("careful", said, "export RAY_AUTH_MODE=token")
-    return Finding("ok", "set and private" if has_token else "none: a local Ray makes one")
+        return CheckResult("careful", said, "export RAY_AUTH_MODE=token")
+    return CheckResult("ok", "set and private" if has_token else "none: a local Ray makes one")
 
 
-def others_can_read(path: Path) -> bool:
+def is_readable_by_others(path: Path) -> bool:
     """Whether the group or everybody may read a file and enter all folders above it.
 
     Ray writes its token with mode 0644; in a closed home that is private enough.

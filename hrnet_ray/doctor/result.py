@@ -9,56 +9,56 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["ok", "careful", "wrong", "unasked"]
+CheckState = Literal["ok", "careful", "wrong", "unasked"]
 """`careful`: works, but not well, or could not be looked at. `unasked`: a flag would ask for it."""
 
-MOST_SAID = 240
+MAX_MESSAGE_CHARS = 240
 """Characters of somebody else's message that are worth repeating."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What one check found."""
 
-    state: State
+    state: CheckState
     detail: str
     fix: str = ""
     """The command that puts it right; never empty where something is wrong."""
 
 
-class CouldNotLook(Exception):
+class CheckSkipped(Exception):
     """A look that came to nothing, with the reason."""
 
 
-def looked(look: Callable[[], Finding], *, limit_s: float) -> Finding:
+def run_with_timeout(check: Callable[[], CheckResult], *, timeout_s: float) -> CheckResult:
     """What `look` finds; where it fails or takes longer than `limit_s`, that it could not look.
 
     A look that hangs (a dead network folder) is left behind in its thread.
     """
-    answers: queue.SimpleQueue[Finding] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[CheckResult] = queue.SimpleQueue()
 
-    def work() -> None:
+    def put_result() -> None:
         try:
-            answers.put(look())
-        except CouldNotLook as error:
-            answers.put(Finding("careful", f"could not look: {error}"))
+            answers.put(check())
+        except CheckSkipped as error:
+            answers.put(CheckResult("careful", f"could not look: {error}"))
         except Exception as error:  # whatever it is, the other checks must go on
-            reason = f"{type(error).__name__}: {in_short(str(error))}"
-            answers.put(Finding("careful", f"could not look: {reason}"))
+            reason = f"{type(error).__name__}: {to_one_line(str(error))}"
+            answers.put(CheckResult("careful", f"could not look: {reason}"))
 
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=put_result, daemon=True).start()
     try:
-        return answers.get(timeout=limit_s)
+        return answers.get(timeout=timeout_s)
     except queue.Empty:
-        return Finding("careful", f"could not look: no answer in {limit_s:g} s")
+        return CheckResult("careful", f"could not look: no answer in {timeout_s:g} s")
 
 
-def in_short(said: str) -> str:
+def to_one_line(message: str) -> str:
     """Somebody's message in one line."""
-    return " ".join(said.split())[:MOST_SAID]
+    return " ".join(message.split())[:MAX_MESSAGE_CHARS]
 
 
-def asked(command: Sequence[str], *, limit_s: float) -> subprocess.CompletedProcess[str]:
+def run_command(command: Sequence[str], *, timeout_s: float) -> subprocess.CompletedProcess[str]:
     """Run a program, which gets no input and ends after `limit_s`.
 
     Raises:
@@ -71,26 +71,26 @@ def asked(command: Sequence[str], *, limit_s: float) -> subprocess.CompletedProc
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=limit_s,
+            timeout=timeout_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
         name = os.path.basename(command[0])
-        raise CouldNotLook(f"{name} gives no answer in {limit_s:g} s") from None
+        raise CheckSkipped(f"{name} gives no answer in {timeout_s:g} s") from None
     except OSError as error:
-        raise CouldNotLook(f"{command[0]}: {error.strerror}") from None
+        raise CheckSkipped(f"{command[0]}: {error.strerror}") from None
 
 
-def python(*arguments: str, limit_s: float) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
     """Run this interpreter: what it loads, breaks or hangs on does not stay here.
 
     Raises:
         CouldNotLook: it did not end in time.
     """
-    return asked([sys.executable, *arguments], limit_s=limit_s)
+    return run_command([sys.executable, *arguments], timeout_s=timeout_s)
 
 
-def last_line(said: str) -> str:
+def get_last_line(output: str) -> str:
     """The last line with text: the message of a traceback, or the answer after chatter."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    return in_short(lines[-1]) if lines else ""
+    lines = [line for line in output.splitlines() if line.strip()]
+    return to_one_line(lines[-1]) if lines else ""

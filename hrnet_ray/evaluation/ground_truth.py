@@ -5,57 +5,59 @@ from dataclasses import dataclass
 import numpy as np
 
 from hrnet_ray.data import records
-from hrnet_ray.data.manifest import Manifest, read_table
+from hrnet_ray.data.manifest import DatasetManifest, read_split
 from hrnet_ray.errors import DataError
 
 
 @dataclass(frozen=True)
-class Labelled:
+class GroundTruth:
     """The truth of a split, in the order of its row ids, and its pictures."""
 
-    truth: records.Arrays
+    columns: records.Arrays
     """The label columns, and `picture`: int64 [N], the place of its picture in `pictures`."""
-    images: list[str]
+    row_image_names: list[str]
     """The file name of each row's picture."""
-    pictures: list[str]
+    image_names: list[str]
     """File names, in the order of their image ids."""
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.row_image_names)
 
-    def places(self) -> dict[int | str, int]:
+    def build_image_index(self) -> dict[int | str, int]:
         """The place of a picture by any of its image ids, and by its file name."""
-        by_id = zip(self.truth["image_id"].tolist(), self.truth["picture"].tolist(), strict=True)
-        return {**dict(by_id), **{name: at for at, name in enumerate(self.pictures)}}
+        by_id = zip(
+            self.columns["image_id"].tolist(), self.columns["picture"].tolist(), strict=True
+        )
+        return {**dict(by_id), **{name: at for at, name in enumerate(self.image_names)}}
 
-    def only(self, kept: np.ndarray) -> "Labelled":
+    def select_rows(self, keep: np.ndarray) -> "GroundTruth":
         """Some of the rows (bool [N]), and the pictures that they are in."""
-        truth = {name: column[kept] for name, column in self.truth.items()}
-        return _labelled(truth, [self.images[at] for at in np.flatnonzero(kept)])
+        truth = {name: column[keep] for name, column in self.columns.items()}
+        return _build_ground_truth(truth, [self.row_image_names[at] for at in np.flatnonzero(keep)])
 
 
-def read_labels(manifest: Manifest, split: str) -> Labelled:
+def load_ground_truth(manifest: DatasetManifest, split: str) -> GroundTruth:
     """The labels of a split; its pictures are not read.
 
     Raises:
         DataError: there is no such split, it is damaged, or it has no rows.
     """
-    if not manifest.shards(split):
+    if not manifest.get_shards(split):
         raise DataError(
             "nothing to score",
             f"{split} of {manifest.root} has no rows",
             f"prepare it with labelled pictures for {split}",
         )
-    table = read_table(manifest, split, columns=[*records.LABELS, "image"]).sort_by("id")
-    return _labelled(records.labels_of(table), table["image"].to_pylist())
+    table = read_split(manifest, split, columns=[*records.LABEL_COLUMNS, "image"]).sort_by("id")
+    return _build_ground_truth(records.get_label_columns(table), table["image"].to_pylist())
 
 
-def _labelled(truth: records.Arrays, images: list[str]) -> Labelled:
+def _build_ground_truth(columns: records.Arrays, row_image_names: list[str]) -> GroundTruth:
     first: dict[str, int] = {}
-    for name, image in zip(images, truth["image_id"].tolist(), strict=True):
+    for name, image in zip(row_image_names, columns["image_id"].tolist(), strict=True):
         first[name] = min(image, first.get(name, image))
     # MPII has an id for each person: the file name says which ones share a picture.
     pictures = sorted(first, key=lambda name: (first[name], name))
     place = {name: at for at, name in enumerate(pictures)}
-    picture = np.array([place[name] for name in images], np.int64)
-    return Labelled({**truth, "picture": picture}, images, pictures)
+    picture = np.array([place[name] for name in row_image_names], np.int64)
+    return GroundTruth({**columns, "picture": picture}, row_image_names, pictures)

@@ -18,54 +18,61 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from hrnet_ray.errors import UsageError
-from hrnet_ray.inference.export_modules import CropsToKeypointsAndHeatmaps
-from hrnet_ray.inference.model_package import CONFIG, ModelSpec, as_entries
-from hrnet_ray.metrics.predictions import CONFIDENT
+from hrnet_ray.inference.export_modules import KeypointHeatmapExportModule
+from hrnet_ray.inference.model_package import CONFIG_FILE, ModelSpec, convert_spec_to_dict
+from hrnet_ray.metrics.predictions import KEYPOINT_SCORE_THRESHOLD
 from hrnet_ray.models import HRNet
-from hrnet_ray.utils.quiet import hushed
+from hrnet_ray.utils.quiet import quiet_loggers
 
-INPUT, OUTPUTS = "crops", ("keypoints", "heatmaps")
-BATCHES = (1, 2, 5)
+INPUT_NAME, OUTPUT_NAMES = "crops", ("keypoints", "heatmaps")
+TEST_BATCH_SIZES = (1, 2, 5)
 """What is run for the comparison: a batch has any size."""
-HEATMAP_TOLERANCE, POINT_TOLERANCE_PX = 1e-4, 0.01
+HEATMAP_TOLERANCE, KEYPOINT_TOLERANCE_PX = 1e-4, 0.01
 """The first is a share of the highest value: about 1 in a trained net, anything in a fresh one."""
 
-Answer = tuple[np.ndarray, np.ndarray]
+KeypointsAndHeatmaps = tuple[np.ndarray, np.ndarray]
 """Keypoints float32 [B, K, 3] (x, y in pixels of the crop, score) and heatmaps [B, K, h, w]."""
-Run = Callable[[np.ndarray], Answer]
+ExportRunner = Callable[[np.ndarray], KeypointsAndHeatmaps]
 
 
 @dataclass(frozen=True)
-class Agreement:
+class ExportParity:
     """How far what was written is from the model, at most."""
 
-    heatmaps: float
-    height: float
+    max_heatmap_error: float
+    max_heatmap_value: float
     """The largest value of the model's own heatmaps."""
-    points_px: float
+    max_keypoint_error_px: float
     """Of the points that are sure enough to be drawn."""
-    sure: int
+    num_confident_keypoints: int
     """How many these are."""
 
     @property
-    def close(self) -> bool:
+    def is_within_tolerance(self) -> bool:
         """Whether it is the rounding of another order of sums, and no more."""
-        allowed = HEATMAP_TOLERANCE * self.height
-        same = self.heatmaps <= allowed and self.points_px <= POINT_TOLERANCE_PX
-        return same and math.isfinite(self.height)
+        allowed = HEATMAP_TOLERANCE * self.max_heatmap_value
+        same = (
+            self.max_heatmap_error <= allowed
+            and self.max_keypoint_error_px <= KEYPOINT_TOLERANCE_PX
+        )
+        return same and math.isfinite(self.max_heatmap_value)
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """A file's content, and how well it agrees with the model."""
 
     content: bytes
-    agreement: Agreement
+    parity: ExportParity
 
 
 def export_model(
-    model: HRNet, spec: ModelSpec, form: str, *, about: Mapping[str, Any] | None = None
-) -> Exported:
+    model: HRNet,
+    spec: ModelSpec,
+    format_name: str,
+    *,
+    extra_entries: Mapping[str, Any] | None = None,
+) -> ExportResult:
     """Write the model as `form` (one of `FORMS`), run what was written, and compare.
 
     The file's `config.json` is the spec, with more entries from `about`.
@@ -73,25 +80,27 @@ def export_model(
     Raises:
         UsageError: a package that writes or runs the form is not installed.
     """
-    write, load = FORMS[form]
+    write, load = EXPORT_FORMATS[format_name]
     scores = {name: score for name, score in spec.scores.items() if math.isfinite(score)}
-    config = json.dumps(as_entries(replace(spec, scores=scores)) | dict(about or {}))
-    module = CropsToKeypointsAndHeatmaps(model.cpu(), spec).eval()
+    config = json.dumps(
+        convert_spec_to_dict(replace(spec, scores=scores)) | dict(extra_entries or {})
+    )
+    module = KeypointHeatmapExportModule(model.cpu(), spec).eval()
     # Torch tells of packages that no HRNet needs, and of its own future.
-    with hushed("torch.onnx", "torch.export", "torch.__trace"):
-        content = write(module, _examples(spec, 2), config)
-        return Exported(content, _agreement(module, load(content), spec))
+    with quiet_loggers("torch.onnx", "torch.export", "torch.__trace"):
+        content = write(module, _make_example_crops(spec, 2), config)
+        return ExportResult(content, _measure_parity(module, load(content), spec))
 
 
-def _as_onnx(module: CropsToKeypointsAndHeatmaps, crops: Tensor, config: str) -> bytes:
-    _require("onnx", "onnxscript", "onnxruntime")
+def _export_onnx(module: KeypointHeatmapExportModule, crops: Tensor, config_json: str) -> bytes:
+    _require_packages("onnx", "onnxscript", "onnxruntime")
     program = torch.onnx.export(
         module,
         (crops,),
         dynamo=True,
-        dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
-        input_names=[INPUT],
-        output_names=list(OUTPUTS),
+        dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch")}},
+        input_names=[INPUT_NAME],
+        output_names=list(OUTPUT_NAMES),
         verbose=False,
     )
     assert program is not None  # only the older exporter returns none
@@ -99,75 +108,77 @@ def _as_onnx(module: CropsToKeypointsAndHeatmaps, crops: Tensor, config: str) ->
     for node in proto.graph.node:
         del node.metadata_props[:]  # where each came from: folders of this machine
     entry = proto.metadata_props.add()
-    entry.key, entry.value = CONFIG, config
+    entry.key, entry.value = CONFIG_FILE, config_json
     return proto.SerializeToString()
 
 
-def _onnx_run(content: bytes) -> Run:
+def _load_onnx_runner(content: bytes) -> ExportRunner:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
 
-    def run(crops: np.ndarray) -> Answer:
-        keypoints, heatmaps = session.run(list(OUTPUTS), {INPUT: crops})
+    def run_onnx_session(crops: np.ndarray) -> KeypointsAndHeatmaps:
+        keypoints, heatmaps = session.run(list(OUTPUT_NAMES), {INPUT_NAME: crops})
         return np.asarray(keypoints), np.asarray(heatmaps)
 
-    return run
+    return run_onnx_session
 
 
-def _as_pt2(module: CropsToKeypointsAndHeatmaps, crops: Tensor, config: str) -> bytes:
+def _export_pt2(module: KeypointHeatmapExportModule, crops: Tensor, config_json: str) -> bytes:
     program = torch.export.export(
         module,
         (crops,),
-        dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+        dynamic_shapes={INPUT_NAME: {0: torch.export.Dim("batch")}},
     )
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # folders of this machine
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={CONFIG: config})
+    torch.export.save(program, buffer, extra_files={CONFIG_FILE: config_json})
     return buffer.getvalue()
 
 
-def _pt2_run(content: bytes) -> Run:
+def _load_pt2_runner(content: bytes) -> ExportRunner:
     module = torch.export.load(io.BytesIO(content)).module()
 
-    def run(crops: np.ndarray) -> Answer:
+    def run_pt2_module(crops: np.ndarray) -> KeypointsAndHeatmaps:
         keypoints, heatmaps = module(torch.from_numpy(crops))
         return keypoints.numpy(), heatmaps.numpy()
 
-    return run
+    return run_pt2_module
 
 
-FORMS = {"onnx": (_as_onnx, _onnx_run), "pt2": (_as_pt2, _pt2_run)}
+EXPORT_FORMATS = {"onnx": (_export_onnx, _load_onnx_runner), "pt2": (_export_pt2, _load_pt2_runner)}
 """How each form is written and run."""
 
 
 @torch.no_grad()
-def _agreement(module: CropsToKeypointsAndHeatmaps, run: Run, spec: ModelSpec) -> Agreement:
+def _measure_parity(
+    module: KeypointHeatmapExportModule, run_export: ExportRunner, spec: ModelSpec
+) -> ExportParity:
     """Compare the maps with the model's, and the points with what the model reads in these maps.
 
     So two cells of nearly one height, which may swap by rounding, are no difference of the points.
     """
     heatmaps = height = points_px = 0.0
     sure = 0
-    for size in BATCHES:
-        crops = _examples(spec, size)
-        found, seen = map(torch.from_numpy, run(crops.numpy()))
-        ours, read = module.heatmaps(crops), module.read(seen)
-        heatmaps = max(heatmaps, _largest(seen - ours))
-        height = max(height, _largest(ours))
-        certain = read[..., 2] > CONFIDENT
-        points_px = max(points_px, _largest((found - read)[certain]))
+    for size in TEST_BATCH_SIZES:
+        crops = _make_example_crops(spec, size)
+        found, seen = map(torch.from_numpy, run_export(crops.numpy()))
+        ours, read = module.compute_heatmaps(crops), module.decode_keypoints(seen)
+        heatmaps = max(heatmaps, _compute_max_abs(seen - ours))
+        height = max(height, _compute_max_abs(ours))
+        certain = read[..., 2] > KEYPOINT_SCORE_THRESHOLD
+        points_px = max(points_px, _compute_max_abs((found - read)[certain]))
         sure += int(certain.sum())
-    return Agreement(heatmaps, height, points_px, sure)
+    return ExportParity(heatmaps, height, points_px, sure)
 
 
-def _largest(values: Tensor) -> float:
+def _compute_max_abs(values: Tensor) -> float:
     """The largest one without its sign, infinite where one is no number; 0 of none."""
     return values.abs().nan_to_num(nan=torch.inf).amax().item() if len(values) else 0.0
 
 
-def _examples(spec: ModelSpec, size: int) -> UInt8[Tensor, "{size} H W 3"]:
+def _make_example_crops(spec: ModelSpec, size: int) -> UInt8[Tensor, "{size} H W 3"]:
     """Crops of soft blots, as a net is used to see them rather than noise; always the same."""
     height, width = spec.input_hw
     chance = torch.Generator().manual_seed(size)
@@ -176,7 +187,7 @@ def _examples(spec: ModelSpec, size: int) -> UInt8[Tensor, "{size} H W 3"]:
     return (soft * 255).byte().permute(0, 2, 3, 1).contiguous()
 
 
-def _require(*packages: str) -> None:
+def _require_packages(*packages: str) -> None:
     missing = []
     for name in packages:
         try:
@@ -186,6 +197,6 @@ def _require(*packages: str) -> None:
     if missing:
         raise UsageError(
             "a package that ONNX needs cannot be imported",
-            f"--to onnx: {', '.join(missing)}",
-            'pip install "hrnet-ray[export]", or give --to pt2',
+            f"--format onnx: {', '.join(missing)}",
+            'pip install "hrnet-ray[export]", or give --format pt2',
         )

@@ -19,20 +19,20 @@ from torch import Tensor, nn
 
 from hrnet_ray.errors import DataError
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.hrnet import COARSEST, branch_channels
+from hrnet_ray.models.hrnet import COARSEST_STRIDE, compute_branch_channels
 from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
 
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-SAFETENSORS = ".safetensors"
-FINGERPRINTS = {WEIGHTS: "model.sha256", CONFIG: "config.sha256"}
+WEIGHTS_FILE, CONFIG_FILE, MODEL_CARD_FILE = "model.safetensors", "config.json", "README.md"
+SAFETENSORS_SUFFIX = ".safetensors"
+FILE_HASH_TAGS = {WEIGHTS_FILE: "model.sha256", CONFIG_FILE: "config.sha256"}
 """How MLflow's tags name the sha256 of the files that decide what a model says."""
 
-DECODES = ("argmax", "quarter", "dark")
-LONGEST_SIDE = 4096
+DECODE_METHODS = ("argmax", "quarter", "dark")
+MAX_CROP_SIDE_PX = 4096
 """Of a crop, in pixels: a folder from elsewhere shall not ask for all memory there is."""
-CONFIG_BYTES = 2**20
+MAX_CONFIG_BYTES = 2**20
 
-_NOT_OURS = (
+_MODEL_LOAD_ERRORS = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError),  # no such file, no such entries
     *(OverflowError, RecursionError),  # numbers and nesting that no config has
     *(RuntimeError, SafetensorError),  # weights that do not fit
@@ -63,26 +63,32 @@ class ModelSpec:
         wrong = [
             name
             for name, right in (
-                ("width", _whole(self.width, 1, 2048)),
-                ("modules", len(self.modules) == 3 and all(_whole(m, 1, 99) for m in self.modules)),
-                ("blocks", _whole(self.blocks, 1, 99)),
-                ("stem", _whole(self.stem, 1, 4096)),
-                ("input_hw", all(_whole(side, 1, LONGEST_SIDE) for side in (height, width))),
-                ("input_hw", height % COARSEST == 0 == width % COARSEST),
-                ("padding", _number(self.padding) and 0 < self.padding <= 100),
-                ("sigma", _number(self.sigma) and 0 < self.sigma <= 1000),
-                ("decode", self.decode in DECODES),
+                ("width", _is_int_between(self.width, 1, 2048)),
+                (
+                    "modules",
+                    len(self.modules) == 3 and all(_is_int_between(m, 1, 99) for m in self.modules),
+                ),
+                ("blocks", _is_int_between(self.blocks, 1, 99)),
+                ("stem", _is_int_between(self.stem, 1, 4096)),
+                (
+                    "input_hw",
+                    all(_is_int_between(side, 1, MAX_CROP_SIDE_PX) for side in (height, width)),
+                ),
+                ("input_hw", height % COARSEST_STRIDE == 0 == width % COARSEST_STRIDE),
+                ("padding", _is_number(self.padding) and 0 < self.padding <= 100),
+                ("sigma", _is_number(self.sigma) and 0 < self.sigma <= 1000),
+                ("decode", self.decode in DECODE_METHODS),
                 ("flip_test", isinstance(self.flip_test, bool)),
                 ("shift_heatmap", isinstance(self.shift_heatmap, bool)),
                 ("trained_on", isinstance(self.trained_on, str)),
-                ("scores", all(_number(score) for score in self.scores.values())),
+                ("scores", all(_is_number(score) for score in self.scores.values())),
             )
             if not right
         ]
         if wrong:
             raise ValueError(f"{wrong[0]} cannot be {str(getattr(self, wrong[0]))[:80]}")
 
-    def build(self) -> HRNet:
+    def build_model(self) -> HRNet:
         """The net, with random weights."""
         return HRNet(
             self.width,
@@ -101,16 +107,16 @@ def save_model(folder: Path, model: nn.Module, spec: ModelSpec) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()})
-    entries = as_entries(spec) | {"sha256": sha256(weights).hexdigest()}
+    entries = convert_spec_to_dict(spec) | {"sha256": sha256(weights).hexdigest()}
     files = {
-        WEIGHTS: weights,
-        CARD: _card(spec).encode(),
-        CONFIG: json.dumps(entries, indent=2).encode(),
+        WEIGHTS_FILE: weights,
+        MODEL_CARD_FILE: _render_model_card(spec).encode(),
+        CONFIG_FILE: json.dumps(entries, indent=2).encode(),
     }
-    _replace(folder, files)
+    _write_files_atomically(folder, files)
 
 
-def as_entries(spec: ModelSpec) -> dict[str, Any]:
+def convert_spec_to_dict(spec: ModelSpec) -> dict[str, Any]:
     """The spec as `config.json` has it."""
     return vars(spec) | {"skeleton": to_dict(spec.skeleton), "scores": dict(spec.scores)}
 
@@ -121,37 +127,37 @@ def load_model(path: Path) -> tuple[HRNet, ModelSpec]:
     Raises:
         DataError: files are missing, damaged, or do not belong together.
     """
-    alone = path.suffix == SAFETENSORS
-    folder, weights = (path.parent, path) if alone else (path, path / WEIGHTS)
+    alone = path.suffix == SAFETENSORS_SUFFIX
+    folder, weights = (path.parent, path) if alone else (path, path / WEIGHTS_FILE)
     try:
-        spec, digest = _read_config(folder / CONFIG)
-        if sha256_of(weights) != digest:
-            raise ValueError(f"{weights.name} is not the file that {CONFIG} was written for")
+        spec, digest = _read_config(folder / CONFIG_FILE)
+        if compute_file_sha256(weights) != digest:
+            raise ValueError(f"{weights.name} is not the file that {CONFIG_FILE} was written for")
         tensors = load_file(weights)
-        _require_size(spec, tensors)
-        model = spec.build()
+        _require_enough_weights(spec, tensors)
+        model = spec.build_model()
         model.load_state_dict(tensors)
-    except _NOT_OURS as error:
+    except _MODEL_LOAD_ERRORS as error:
         reason = f"no entry {error}" if isinstance(error, KeyError) else str(error)
         raise DataError(
             "a model that cannot be loaded",
             f"{path}: {' '.join(reason.split())[:200]}",
-            f"give a folder with {CONFIG} and {WEIGHTS}, such as runs/<data set>/<run>/model",
+            f"give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, such as runs/<data set>/<run>/model",
         ) from error
     model.eval().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return model, spec
 
 
-def fingerprints(folder: Path) -> dict[str, str]:
+def compute_file_hashes(folder: Path) -> dict[str, str]:
     """The sha256 of the files that decide what a model says, by the names of their tags.
 
     Raises:
         OSError: a file is missing, or cannot be read.
     """
-    return {tag: sha256_of(folder / name) for name, tag in FINGERPRINTS.items()}
+    return {tag: compute_file_sha256(folder / name) for name, tag in FILE_HASH_TAGS.items()}
 
 
-def sha256_of(path: Path) -> str:
+def compute_file_sha256(path: Path) -> str:
     """Hash a file as it is read."""
     with path.open("rb") as file:
         return file_digest(file, "sha256").hexdigest()
@@ -160,9 +166,9 @@ def sha256_of(path: Path) -> str:
 def _read_config(path: Path) -> tuple[ModelSpec, str]:
     """What a model is, and the sha256 of its weights."""
     with path.open("rb") as file:
-        content = file.read(CONFIG_BYTES + 1)
-    if len(content) > CONFIG_BYTES:
-        raise ValueError(f"{CONFIG} is longer than a config can be")
+        content = file.read(MAX_CONFIG_BYTES + 1)
+    if len(content) > MAX_CONFIG_BYTES:
+        raise ValueError(f"{CONFIG_FILE} is longer than a config can be")
     entries: dict[str, Any] = json.loads(content)
     digest = entries.pop("sha256")
     entries["skeleton"] = from_dict(entries["skeleton"], where=str(path))
@@ -171,28 +177,28 @@ def _read_config(path: Path) -> tuple[ModelSpec, str]:
     return ModelSpec(**entries), digest
 
 
-def _require_size(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:
+def _require_enough_weights(spec: ModelSpec, tensors: Mapping[str, Tensor]) -> None:
     """Refuse a config of a far larger net than its weights, before that net is built."""
     numbers = blocks = 0
     for branches, modules in zip((2, 3, 4), spec.modules, strict=True):
-        squares = sum(channels**2 for channels in branch_channels(spec.width, branches))
+        squares = sum(channels**2 for channels in compute_branch_channels(spec.width, branches))
         numbers += modules * spec.blocks * 18 * squares  # two 3 x 3 convolutions a block
         blocks += modules * spec.blocks * branches
     numbers += 13 * spec.blocks * spec.stem**2 + 36 * spec.stem * spec.width
     have = sum(tensor.numel() for tensor in tensors.values())
     if numbers > have or blocks > len(tensors):
-        raise ValueError(f"{CONFIG} describes a larger net than {WEIGHTS} holds")
+        raise ValueError(f"{CONFIG_FILE} describes a larger net than {WEIGHTS_FILE} holds")
 
 
-def _whole(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+def _is_int_between(value: object, minimum: int, maximum: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum
 
 
-def _number(value: object) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
+def _write_files_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write all beside, then rename: nobody sees half a file, and a full disk spoils none."""
     beside = {name: folder / f"{name}.part" for name in files}
     try:
@@ -205,7 +211,7 @@ def _replace(folder: Path, files: Mapping[str, bytes]) -> None:
             part.unlink(missing_ok=True)
 
 
-def _card(spec: ModelSpec) -> str:
+def _render_model_card(spec: ModelSpec) -> str:
     height, width = spec.input_hw
     scores = "\n".join(f"| {name} | {value:.4f} |" for name, value in spec.scores.items())
     return f"""# HRNet-W{spec.width} for {spec.skeleton.name}
@@ -220,7 +226,7 @@ Trained on {spec.trained_on or "data that nobody named"}. Validation scores of t
 
 Use it:
 
-    hrnet-ray predict --model THIS_FOLDER --pictures FOLDER --out predictions
+    hrnet-ray predict --model THIS_FOLDER --input FOLDER --out predictions
 
 Keypoints, in order: {", ".join(spec.skeleton.keypoints)}.
 

@@ -8,17 +8,17 @@ import pyarrow as pa
 import torch
 
 from hrnet_ray.data import records
-from hrnet_ray.data.batch import CropBatch, to_crops
+from hrnet_ray.data.batch import EvalBatch, to_eval_batch
 from hrnet_ray.inference.model_package import ModelSpec, load_model
-from hrnet_ray.inference.predict_loop import Decoding, predict
-from hrnet_ray.metrics.predictions import Predictions
+from hrnet_ray.inference.predict_loop import DecodeConfig, predict_batches
+from hrnet_ray.metrics.predictions import KeypointPredictions
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.bn_folding import folded
+from hrnet_ray.models.bn_folding import fold_batchnorm
 
-STRIDE = 4  # crop pixels per heatmap cell
+HEATMAP_STRIDE = 4  # crop pixels per heatmap cell
 
 
-class Predictor:
+class PosePredictor:
     """A trained model, ready for pictures.
 
     predictor = Predictor.from_folder("runs/atrw/w32/model")
@@ -29,11 +29,11 @@ class Predictor:
     def __init__(self, model: HRNet, spec: ModelSpec, *, device: str | torch.device = "cpu"):
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
-        self._quick = folded(self.model)
+        self._folded_model = fold_batchnorm(self.model)
         self.spec = spec
 
     @classmethod
-    def from_folder(cls, folder: str | Path, *, device: str = "cpu") -> "Predictor":
+    def from_model_dir(cls, folder: str | Path, *, device: str = "cpu") -> "PosePredictor":
         """Load a `model/` folder.
 
         Raises:
@@ -43,54 +43,60 @@ class Predictor:
         return cls(model, spec, device=device)
 
     def __call__(
-        self, picture: np.ndarray, boxes_xywh: np.ndarray, *, batch_size: int = 64
-    ) -> Predictions:
+        self, image: np.ndarray, boxes_xywh: np.ndarray, *, batch_size: int = 64
+    ) -> KeypointPredictions:
         """Predict the pose in each box; ids count the boxes from 0.
 
         Raises:
             ValueError: the picture is not RGB uint8 [H, W, 3], or a box has no size.
         """
-        return self.on_pictures([picture], [boxes_xywh], batch_size=batch_size)[0]
+        return self.predict_images([image], [boxes_xywh], batch_size=batch_size)[0]
 
-    def on_pictures(
-        self, pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray], *, batch_size: int = 64
-    ) -> list[Predictions]:
+    def predict_images(
+        self,
+        images: Sequence[np.ndarray],
+        boxes_xywh: Sequence[np.ndarray],
+        *,
+        batch_size: int = 64,
+    ) -> list[KeypointPredictions]:
         """Predict the pose in each box of each picture; a batch may have crops of several.
 
         Raises:
             ValueError: as above.
         """
-        each = [np.asarray(one, np.float64).reshape(-1, 4) for one in boxes]
-        for picture, one in zip(pictures, each, strict=True):
-            _check(picture, one)
+        each = [np.asarray(one, np.float64).reshape(-1, 4) for one in boxes_xywh]
+        for picture, one in zip(images, each, strict=True):
+            _validate_image_and_boxes(picture, one)
         if not each:
             return []
-        found = self.predict(self._cut(pictures, each, batch_size))
+        found = self.predict_crop_batches(self._iter_crop_batches(images, each, batch_size))
         ends = np.cumsum([len(one) for one in each]).tolist()
         spans = zip([0, *ends], ends, strict=False)
-        return [_part(found, start, end) for start, end in spans]
+        return [_extract_predictions(found, start, end) for start, end in spans]
 
-    def predict(self, batches: Iterable[CropBatch]) -> Predictions:
+    def predict_crop_batches(self, batches: Iterable[EvalBatch]) -> KeypointPredictions:
         """Predict batches of ready crops."""
-        found = predict(self._quick, batches, decoding=decoding_of(self.spec))
-        return found if len(found.ids) else Predictions.none(len(self.spec.skeleton))
-
-    def predict_table(self, table: pa.Table, *, batch_size: int = 64) -> Predictions:
-        """Predict evaluation rows (`data.rows.exact_row`) in memory, without Ray."""
-        return self.predict(self._batches(table, batch_size))
-
-    def _cut(
-        self, pictures: Sequence[np.ndarray], boxes: Sequence[np.ndarray], size: int
-    ) -> Iterator[CropBatch]:
-        input_hw = self.spec.input_hw
-        matrices = records.crop_matrices(
-            np.concatenate(boxes), input_hw=input_hw, padding=self.spec.padding
+        found = predict_batches(
+            self._folded_model, batches, decoding=build_decode_config(self.spec)
         )
-        owners = np.repeat(np.arange(len(boxes)), [len(one) for one in boxes])
-        for start in range(0, len(matrices), size):
-            part = slice(start, start + size)
+        return found if len(found.ids) else KeypointPredictions.make_empty(len(self.spec.skeleton))
+
+    def predict_table(self, table: pa.Table, *, batch_size: int = 64) -> KeypointPredictions:
+        """Predict evaluation rows (`data.rows.exact_row`) in memory, without Ray."""
+        return self.predict_crop_batches(self._iter_table_batches(table, batch_size))
+
+    def _iter_crop_batches(
+        self, images: Sequence[np.ndarray], boxes_xywh: Sequence[np.ndarray], batch_size: int
+    ) -> Iterator[EvalBatch]:
+        input_hw = self.spec.input_hw
+        matrices = records.compute_crop_matrices(
+            np.concatenate(boxes_xywh), input_hw=input_hw, padding=self.spec.padding
+        )
+        owners = np.repeat(np.arange(len(boxes_xywh)), [len(one) for one in boxes_xywh])
+        for start in range(0, len(matrices), batch_size):
+            part = slice(start, start + batch_size)
             crops = [
-                records.cut_crop(pictures[owner], matrix, input_hw=input_hw)
+                records.warp_crop(images[owner], matrix, input_hw=input_hw)
                 for owner, matrix in zip(owners[part], matrices[part], strict=True)
             ]
             arrays = {
@@ -98,44 +104,48 @@ class Predictor:
                 "crop": np.stack(crops),
                 "crop_from_image": matrices[part],
             }
-            yield to_crops(arrays, self.device)
+            yield to_eval_batch(arrays, self.device)
 
-    def _batches(self, table: pa.Table, size: int) -> Iterator[CropBatch]:
-        for start in range(0, table.num_rows, size):
-            part = table.slice(start, size)
-            arrays = records.decode_exact(
+    def _iter_table_batches(self, table: pa.Table, batch_size: int) -> Iterator[EvalBatch]:
+        for start in range(0, table.num_rows, batch_size):
+            part = table.slice(start, batch_size)
+            arrays = records.decode_eval_batch(
                 part, input_hw=self.spec.input_hw, padding=self.spec.padding
             )
-            yield to_crops(arrays, self.device)
+            yield to_eval_batch(arrays, self.device)
 
 
-def _check(picture: np.ndarray, boxes: np.ndarray) -> None:
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-        form = f"{picture.dtype} {list(picture.shape)}"
+def _validate_image_and_boxes(image: np.ndarray, boxes_xywh: np.ndarray) -> None:
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        form = f"{image.dtype} {list(image.shape)}"
         raise ValueError(f"a picture is RGB uint8 [H, W, 3], this is {form}")
-    if not (np.isfinite(boxes).all() and (boxes[:, 2:] > 0).all()):
+    if not (np.isfinite(boxes_xywh).all() and (boxes_xywh[:, 2:] > 0).all()):
         raise ValueError("a box is (x, y, w, h) in pixels, with w and h above 0")
 
 
-def _part(found: Predictions, start: int, end: int) -> Predictions:
+def _extract_predictions(
+    predictions: KeypointPredictions, start: int, end: int
+) -> KeypointPredictions:
     """Those of one picture, counted from 0."""
-    return Predictions(
-        found.ids[start:end] - start, found.image_xy[start:end], found.scores[start:end]
+    return KeypointPredictions(
+        predictions.ids[start:end] - start,
+        predictions.image_xy[start:end],
+        predictions.scores[start:end],
     )
 
 
-def whole_picture(picture: np.ndarray) -> np.ndarray:
+def make_full_image_box(image: np.ndarray) -> np.ndarray:
     """Its box, float64 [1, 4], by the published count: that of W x H pixels is (W-1) x (H-1)."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     return np.array([[0.0, 0.0, max(1, width - 1), max(1, height - 1)]])
 
 
-def decoding_of(spec: ModelSpec) -> Decoding:
+def build_decode_config(spec: ModelSpec) -> DecodeConfig:
     """How the model's heatmaps are read."""
-    return Decoding(
+    return DecodeConfig(
         method=spec.decode,
         flip_order=spec.skeleton.flip_order if spec.flip_test else None,
-        shift=spec.shift_heatmap,
-        stride=STRIDE,
+        shift_heatmap=spec.shift_heatmap,
+        stride=HEATMAP_STRIDE,
         sigma=spec.sigma,
     )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hrnet_ray.metrics.keypoint_metrics import PCKh
 from hrnet_ray.skeletons import Skeleton
 
-COLUMNS: Mapping[str, tuple[str, ...]] = {
+PCKH_TABLE_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Head": ("head_top",),
     "Shoulder": ("left_shoulder", "right_shoulder"),
     "Elbow": ("left_elbow", "right_elbow"),
@@ -17,17 +17,19 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 """Left and right count alike, however often each is seen. The upper neck is in the mean only."""
 
 
-def published_table(half: PCKh, legacy: PCKh, skeleton: Skeleton) -> dict[str, float] | None:
+def compute_mpii_pckh_table(
+    pckh_at_half: PCKh, pckh_at_legacy: PCKh, skeleton: Skeleton
+) -> dict[str, float] | None:
     """PCKh in percent, in the paper's columns; None for a skeleton that is no person's.
 
     `half` is taken at 0.5 and `legacy` at 0.11: the column "Mean@0.1" has always been that.
     """
     place = {name: at for at, name in enumerate(skeleton.keypoints)}
-    if not all(name in place for names in COLUMNS.values() for name in names):
+    if not all(name in place for names in PCKH_TABLE_COLUMNS.values() for name in names):
         return None
-    share = half.per_keypoint()
+    share = pckh_at_half.per_keypoint()
     parts = {
         column: 100 * share[[place[name] for name in names]].mean().item()
-        for column, names in COLUMNS.items()
+        for column, names in PCKH_TABLE_COLUMNS.items()
     }
-    return {**parts, "Mean": 100 * half.mean(), "Mean@0.1": 100 * legacy.mean()}
+    return {**parts, "Mean": 100 * pckh_at_half.mean(), "Mean@0.1": 100 * pckh_at_legacy.mean()}

@@ -7,14 +7,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from hrnet_ray.utils.collectives import of_everybody
+from hrnet_ray.utils.collectives import gather_objects
 
-CONFIDENT = 0.2
+KEYPOINT_SCORE_THRESHOLD = 0.2
 """Heatmap height above which a keypoint counts towards its instance's score, as published."""
 
 
 @dataclass(frozen=True)
-class Predictions:
+class KeypointPredictions:
     """Keypoints of N rows, by row id. Any order; parts from several workers simply join."""
 
     ids: Int[Tensor, " N"]
@@ -24,17 +24,17 @@ class Predictions:
     """What training makes small, where it was asked for."""
 
     @classmethod
-    def none(cls, keypoints: int = 0) -> "Predictions":
+    def make_empty(cls, num_keypoints: int = 0) -> "KeypointPredictions":
         """No rows at all."""
         ids = torch.zeros(0, dtype=torch.int64)
-        return cls(ids, torch.zeros(0, keypoints, 2), torch.zeros(0, keypoints))
+        return cls(ids, torch.zeros(0, num_keypoints, 2), torch.zeros(0, num_keypoints))
 
     @classmethod
-    def joined(cls, parts: Iterable["Predictions"]) -> "Predictions":
+    def concat_parts(cls, parts: Iterable["KeypointPredictions"]) -> "KeypointPredictions":
         """All parts as one, ordered by id. A part without rows adds nothing."""
         parts = [part for part in parts if len(part.ids)]
         if not parts:
-            return cls.none()
+            return cls.make_empty()
         ids = torch.cat([part.ids for part in parts])
         order = ids.argsort()
         losses = [part.losses for part in parts if part.losses is not None]
@@ -46,12 +46,12 @@ class Predictions:
         )
 
 
-def instance_scores(predictions: Predictions) -> torch.Tensor:
+def compute_pose_scores(predictions: KeypointPredictions) -> torch.Tensor:
     """The mean height of each pose's confident keypoints, 0 where it has none: float [N]."""
-    confident = predictions.scores > CONFIDENT
+    confident = predictions.scores > KEYPOINT_SCORE_THRESHOLD
     return (predictions.scores * confident).sum(-1) / confident.sum(-1).clamp(min=1)
 
 
-def gather_predictions(mine: Predictions) -> Predictions:
+def all_gather_predictions(local_predictions: KeypointPredictions) -> KeypointPredictions:
     """Everybody's predictions on every worker, ordered by id."""
-    return Predictions.joined(of_everybody(mine))
+    return KeypointPredictions.concat_parts(gather_objects(local_predictions))

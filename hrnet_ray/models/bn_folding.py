@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from hrnet_ray.models.fused_batchnorm import FusedNorm
+from hrnet_ray.models.fused_batchnorm import FusedBatchNorm2d
 
 
 @torch.no_grad()
-def folded(model: nn.Module, *, bf16: bool = False) -> nn.Module:
+def fold_batchnorm(model: nn.Module, *, bf16: bool = False) -> nn.Module:
     """Copy `model` for evaluation, without its BatchNorms.
 
     The same function up to the rounding of fp32; it has no statistics left to learn with. A net
@@ -21,21 +21,23 @@ def folded(model: nn.Module, *, bf16: bool = False) -> nn.Module:
     """
     model = copy.deepcopy(model).eval()
     for parent in list(model.modules()):
-        for conv, norm in _pairs(parent):
+        for conv, norm in _find_conv_norm_pairs(parent):
             convolution, normalisation = getattr(parent, conv), getattr(parent, norm)
             fused = fuse_conv_bn_eval(convolution, normalisation)
             setattr(parent, conv, fused.bfloat16() if bf16 else fused)
             setattr(
-                parent, norm, nn.ReLU(inplace=True) if _does_relu(normalisation) else nn.Identity()
+                parent,
+                norm,
+                nn.ReLU(inplace=True) if _has_fused_relu(normalisation) else nn.Identity(),
             )
     return model
 
 
-def _does_relu(norm: nn.Module) -> bool:
-    return isinstance(norm, FusedNorm) and norm.relu
+def _has_fused_relu(norm: nn.Module) -> bool:
+    return isinstance(norm, FusedBatchNorm2d) and norm.fuses_relu
 
 
-def _pairs(parent: nn.Module) -> list[tuple[str, str]]:
+def _find_conv_norm_pairs(parent: nn.Module) -> list[tuple[str, str]]:
     """Names of neighbours (conv1, bn1), in the order in which all our blocks define and use them.
 
     Blocks name a ReLU between some of their pairs, never between a convolution and its norm.

@@ -17,26 +17,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hrnet_ray.models.native_extension import NoRoutine, compiled
+from hrnet_ray.models.native_extension import ExtensionUnavailable, build_extension
 
-SOURCE = Path(__file__).with_name("fused_norm.c")
-LANES = 16
+C_SOURCE_PATH = Path(__file__).with_name("fused_norm.c")
+CHANNEL_MULTIPLE = 16
 """Channels come in so many to the routine."""
 
 
-def activated(
+def apply_norm_add_relu(
     norm: nn.Module, features: Float[Tensor, "B C H W"], shortcut: Tensor | None = None
 ) -> Float[Tensor, "B C H W"]:
     """`relu(norm(features) + shortcut)`."""
-    if isinstance(norm, FusedNorm):
-        return norm.run(features, shortcut, relu=True)
+    if isinstance(norm, FusedBatchNorm2d):
+        return norm.apply_norm(features, shortcut, relu=True)
     normed = norm(features)
     if shortcut is not None:
         normed.add_(shortcut)  # in place: nobody else needs it
     return torch.relu_(normed)
 
 
-def fuse_norms(model: nn.Module, *, say: Callable[[str], None] = print) -> bool:
+def convert_to_fused_batchnorm(
+    model: nn.Module, *, log_message: Callable[[str], None] = print
+) -> bool:
     """Let the BatchNorms of `model` take part in `activated`; their tensors and names stay.
 
     A ReLU that follows one in a Sequential is done by it. Where the routine cannot be had it says
@@ -44,30 +46,30 @@ def fuse_norms(model: nn.Module, *, say: Callable[[str], None] = print) -> bool:
     results differ by the rounding of bf16.
     """
     try:
-        _routine()
-    except NoRoutine as reason:
-        say(f"BatchNorm and ReLU one by one, which takes longer: {reason}")
+        _load_native_library()
+    except ExtensionUnavailable as reason:
+        log_message(f"BatchNorm and ReLU one by one, which takes longer: {reason}")
         return False
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:
-                setattr(parent, name, FusedNorm.of(child))
+                setattr(parent, name, FusedBatchNorm2d.from_batchnorm(child))
         if isinstance(parent, nn.Sequential):
             for at, (one, other) in enumerate(pairwise(list(parent)), 1):
-                if isinstance(one, FusedNorm) and isinstance(other, nn.ReLU):
-                    one.relu = True
+                if isinstance(one, FusedBatchNorm2d) and isinstance(other, nn.ReLU):
+                    one.fuses_relu = True
                     parent[at] = nn.Identity()
     return True
 
 
-class FusedNorm(nn.BatchNorm2d):
+class FusedBatchNorm2d(nn.BatchNorm2d):
     """A BatchNorm that can add a shortcut and do the ReLU on its way."""
 
-    relu = False
+    fuses_relu = False
     """Whether it does so when called as a BatchNorm."""
 
     @classmethod
-    def of(cls, norm: nn.BatchNorm2d) -> "FusedNorm":
+    def from_batchnorm(cls, norm: nn.BatchNorm2d) -> "FusedBatchNorm2d":
         """The same norm, with the same tensors."""
         fused = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum)
         fused.weight, fused.bias = norm.weight, norm.bias
@@ -77,29 +79,33 @@ class FusedNorm(nn.BatchNorm2d):
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalise; and ReLU, where one followed."""
-        return self.run(features, None, relu=self.relu)
+        return self.apply_norm(features, None, relu=self.fuses_relu)
 
-    def run(self, features: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
+    def apply_norm(self, features: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
         """By the routine, where it knows how; else by torch's operators."""
-        if self.training and _suits(features) and (shortcut is None or _suits(shortcut)):
-            return _Norm.apply(features, shortcut, self.weight, self.bias, self, relu)
+        if (
+            self.training
+            and _is_supported(features)
+            and (shortcut is None or _is_supported(shortcut))
+        ):
+            return _FusedNormFunction.apply(features, shortcut, self.weight, self.bias, self, relu)
         normed = super().forward(features)
         if shortcut is not None:
             normed.add_(shortcut)
         return torch.relu_(normed) if relu else normed
 
 
-def _suits(features: Tensor) -> bool:
+def _is_supported(features: Tensor) -> bool:
     """bf16, channels last, in sixteens."""
     return (
         features.dtype == torch.bfloat16
         and features.device.type == "cpu"
-        and features.shape[1] % LANES == 0
+        and features.shape[1] % CHANNEL_MULTIPLE == 0
         and features.is_contiguous(memory_format=torch.channels_last)
     )
 
 
-class _Norm(torch.autograd.Function):
+class _FusedNormFunction(torch.autograd.Function):
     """`relu(norm(features) + shortcut)` by the routine."""
 
     @staticmethod
@@ -109,13 +115,13 @@ class _Norm(torch.autograd.Function):
         shortcut: Tensor | None,
         weight: Tensor,
         bias: Tensor,
-        norm: FusedNorm,
+        norm: FusedBatchNorm2d,
         relu: bool,
     ) -> Tensor:
-        rows, channels, threads = _sizes(features)
+        rows, channels, threads = _get_kernel_sizes(features)
         out = torch.empty_like(features)
         statistics = torch.empty(4, channels)
-        _routine().norm_forward(
+        _load_native_library().norm_forward(
             features.data_ptr(),
             None if shortcut is None else shortcut.data_ptr(),
             out.data_ptr(),
@@ -137,12 +143,12 @@ class _Norm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         features, out, statistics = ctx.saved_tensors
-        rows, channels, threads = _sizes(features)
+        rows, channels, threads = _get_kernel_sizes(features)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_features = torch.empty_like(features)
         of_shortcut = torch.empty_like(features) if out is not None else None
         of_weights = torch.empty(4, channels)
-        _routine().norm_backward(
+        _load_native_library().norm_backward(
             features.data_ptr(),
             None if out is None else out.data_ptr(),
             gradient.data_ptr(),
@@ -159,9 +165,9 @@ class _Norm(torch.autograd.Function):
 
 
 @cache
-def _routine() -> ctypes.CDLL:
+def _load_native_library() -> ctypes.CDLL:
     """Raises NoRoutine where it cannot be had."""
-    routine = compiled(SOURCE)
+    routine = build_extension(C_SOURCE_PATH)
     pointers, sizes, real = [ctypes.c_void_p], [ctypes.c_long] * 2 + [ctypes.c_int], ctypes.c_float
     threads = [ctypes.c_int]
     forward, backward = routine.norm_forward, routine.norm_backward
@@ -171,7 +177,7 @@ def _routine() -> ctypes.CDLL:
     return routine
 
 
-def _sizes(features: Tensor) -> tuple[int, int, int]:
+def _get_kernel_sizes(features: Tensor) -> tuple[int, int, int]:
     """Rows, channels, and threads to use."""
     batch, channels, height, width = features.shape
     return batch * height * width, channels, torch.get_num_threads()

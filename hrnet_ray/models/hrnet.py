@@ -14,10 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hrnet_ray.models.fused_batchnorm import activated
+from hrnet_ray.models.fused_batchnorm import apply_norm_add_relu
 
 BN_MOMENTUM = 0.1
-COARSEST = 32  # the smallest branch has 1/32 of the crop's resolution, so both sides divide by it
+COARSEST_STRIDE = (
+    32  # the smallest branch has 1/32 of the crop's resolution, so both sides divide by it
+)
 
 
 class HRNet(nn.Module):
@@ -44,38 +46,38 @@ class HRNet(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self.keypoints = width, keypoints
-        self.conv1, self.bn1 = _conv3x3(3, stem, stride=2), _norm(stem)
-        self.conv2, self.bn2 = _conv3x3(stem, stem, stride=2), _norm(stem)
+        self.conv1, self.bn1 = _make_conv3x3(3, stem, stride=2), _make_batchnorm(stem)
+        self.conv2, self.bn2 = _make_conv3x3(stem, stem, stride=2), _make_batchnorm(stem)
         self.layer1 = nn.Sequential(
-            *(Bottleneck(stem if block == 0 else 4 * stem, stem) for block in range(blocks))
+            *(BottleneckBlock(stem if block == 0 else 4 * stem, stem) for block in range(blocks))
         )
-        two, three, four = (branch_channels(width, branches) for branches in (2, 3, 4))
-        self.transition1 = _transition([4 * stem], two)
-        self.stage2 = _stage(two, modules[0], blocks)
-        self.transition2 = _transition(two, three)
-        self.stage3 = _stage(three, modules[1], blocks)
-        self.transition3 = _transition(three, four)
-        self.stage4 = _stage(four, modules[2], blocks, outputs=1)
+        two, three, four = (compute_branch_channels(width, branches) for branches in (2, 3, 4))
+        self.transition1 = _make_transition_layer([4 * stem], two)
+        self.stage2 = _make_stage(two, modules[0], blocks)
+        self.transition2 = _make_transition_layer(two, three)
+        self.stage3 = _make_stage(three, modules[1], blocks)
+        self.transition3 = _make_transition_layer(three, four)
+        self.stage4 = _make_stage(four, modules[2], blocks, num_outputs=1)
         self.final_layer = nn.Conv2d(width, keypoints, kernel_size=1)
-        self.apply(initialise)
+        self.apply(init_weights)
 
     def forward(self, crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K H/4 W/4"]:
         """Predict heatmaps. H and W must be multiples of 32, else a ValueError says so."""
         height, width = crops.shape[-2:]
-        if height % COARSEST or width % COARSEST:
+        if height % COARSEST_STRIDE or width % COARSEST_STRIDE:
             raise ValueError(
-                f"HRNet needs crops whose height and width are multiples of {COARSEST}, "
+                f"HRNet needs crops whose height and width are multiples of {COARSEST_STRIDE}, "
                 f"got {height} x {width}"
             )
-        features = activated(self.bn1, self.conv1(crops))
-        features = activated(self.bn2, self.conv2(features))
+        features = apply_norm_add_relu(self.bn1, self.conv1(crops))
+        features = apply_norm_add_relu(self.bn2, self.conv2(features))
         branches = [self.layer1(features)]
-        branches = self.stage2(_split(self.transition1, branches))
-        branches = self.stage3(_split(self.transition2, branches))
-        branches = self.stage4(_split(self.transition3, branches))
-        return self._head(branches[0])
+        branches = self.stage2(_apply_transition(self.transition1, branches))
+        branches = self.stage3(_apply_transition(self.transition2, branches))
+        branches = self.stage4(_apply_transition(self.transition3, branches))
+        return self._predict_heatmaps(branches[0])
 
-    def _head(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
+    def _predict_heatmaps(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
         """Heatmaps in the precision of the weights: under autocast too, they are not rounded."""
         precision = self.final_layer.weight.dtype
         if features.dtype == precision:
@@ -84,9 +86,9 @@ class HRNet(nn.Module):
             return self.final_layer(features.to(precision))
 
 
-def branch_channels(width: int, branches: int) -> list[int]:
+def compute_branch_channels(width: int, num_branches: int) -> list[int]:
     """Each branch halves the resolution and doubles the channels: 32, 64, 128, 256."""
-    return [width * 2**branch for branch in range(branches)]
+    return [width * 2**branch for branch in range(num_branches)]
 
 
 class BasicBlock(nn.Module):
@@ -94,56 +96,58 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = _conv3x3(channels, channels), _norm(channels)
-        self.conv2, self.bn2 = _conv3x3(channels, channels), _norm(channels)
+        self.conv1, self.bn1 = _make_conv3x3(channels, channels), _make_batchnorm(channels)
+        self.conv2, self.bn2 = _make_conv3x3(channels, channels), _make_batchnorm(channels)
 
     def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        residual = activated(self.bn1, self.conv1(features))
-        return activated(self.bn2, self.conv2(residual), features)
+        residual = apply_norm_add_relu(self.bn1, self.conv1(features))
+        return apply_norm_add_relu(self.bn2, self.conv2(residual), features)
 
 
-class Bottleneck(nn.Module):
+class BottleneckBlock(nn.Module):
     """1x1, 3x3, 1x1 beside a shortcut; gives 4 times `channels`."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
         channels_out = 4 * channels
-        self.conv1, self.bn1 = _conv1x1(channels_in, channels), _norm(channels)
-        self.conv2, self.bn2 = _conv3x3(channels, channels), _norm(channels)
-        self.conv3, self.bn3 = _conv1x1(channels, channels_out), _norm(channels_out)
+        self.conv1, self.bn1 = _make_conv1x1(channels_in, channels), _make_batchnorm(channels)
+        self.conv2, self.bn2 = _make_conv3x3(channels, channels), _make_batchnorm(channels)
+        self.conv3, self.bn3 = _make_conv1x1(channels, channels_out), _make_batchnorm(channels_out)
         self.downsample = None  # the published name for a shortcut that must change its channels
         if channels_in != channels_out:
             self.downsample = nn.Sequential(
-                _conv1x1(channels_in, channels_out), _norm(channels_out)
+                _make_conv1x1(channels_in, channels_out), _make_batchnorm(channels_out)
             )
 
     def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H W"]:
-        residual = activated(self.bn1, self.conv1(features))
-        residual = activated(self.bn2, self.conv2(residual))
+        residual = apply_norm_add_relu(self.bn1, self.conv1(features))
+        residual = apply_norm_add_relu(self.bn2, self.conv2(residual))
         shortcut = features if self.downsample is None else self.downsample(features)
-        return activated(self.bn3, self.conv3(residual), shortcut)
+        return apply_norm_add_relu(self.bn3, self.conv3(residual), shortcut)
 
 
-class ExchangeModule(nn.Module):
+class HRModule(nn.Module):
     """Residual blocks on each branch; then each of the first `outputs` branches adds up all."""
 
-    def __init__(self, channels: Sequence[int], blocks: int, outputs: int) -> None:
+    def __init__(self, channels: Sequence[int], num_blocks: int, num_outputs: int) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Sequential(*(BasicBlock(count) for _ in range(blocks))) for count in channels
+            nn.Sequential(*(BasicBlock(count) for _ in range(num_blocks))) for count in channels
         )
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(_fuse(channels, source, target) for source in range(len(channels)))
-            for target in range(outputs)
+            nn.ModuleList(
+                _make_fuse_path(channels, source, target) for source in range(len(channels))
+            )
+            for target in range(num_outputs)
         )
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, branches: list[Tensor]) -> list[Tensor]:
         refined = [blocks(branch) for blocks, branch in zip(self.branches, branches, strict=True)]
-        return [self.relu(_add_up(paths, refined)) for paths in self.fuse_layers]
+        return [self.relu(_sum_branches(paths, refined)) for paths in self.fuse_layers]
 
 
-def _add_up(paths: nn.Module, branches: list[Tensor]) -> Tensor:
+def _sum_branches(paths: nn.Module, branches: list[Tensor]) -> Tensor:
     """Add up the branches, each brought to one resolution by its path.
 
     From branch 0 onwards, as published: a sum of floats depends on its order.
@@ -157,78 +161,93 @@ def _add_up(paths: nn.Module, branches: list[Tensor]) -> Tensor:
     return total
 
 
-def _fuse(channels: Sequence[int], source: int, target: int) -> nn.Module:
+def _make_fuse_path(channels: Sequence[int], source_branch: int, target_branch: int) -> nn.Module:
     """Lead branch `source` to the channels and the resolution of branch `target`."""
-    if source == target:
+    if source_branch == target_branch:
         return nn.Identity()
-    if source > target:  # coarser: fewer channels, then larger
+    if source_branch > target_branch:  # coarser: fewer channels, then larger
         return nn.Sequential(
-            _conv1x1(channels[source], channels[target]),
-            _norm(channels[target]),
-            nn.Upsample(scale_factor=2 ** (source - target), mode="nearest"),
+            _make_conv1x1(channels[source_branch], channels[target_branch]),
+            _make_batchnorm(channels[target_branch]),
+            nn.Upsample(scale_factor=2 ** (source_branch - target_branch), mode="nearest"),
         )
     steps = (
-        target - source
+        target_branch - source_branch
     )  # finer: halved step by step; the channels change, and the ReLU goes, at the last
     halvings = [
-        nn.Sequential(*_halve(channels[source], channels[source]), nn.ReLU(inplace=True))
+        nn.Sequential(
+            *_make_downsample_layers(channels[source_branch], channels[source_branch]),
+            nn.ReLU(inplace=True),
+        )
         for _ in range(steps - 1)
     ]
-    return nn.Sequential(*halvings, nn.Sequential(*_halve(channels[source], channels[target])))
+    return nn.Sequential(
+        *halvings,
+        nn.Sequential(*_make_downsample_layers(channels[source_branch], channels[target_branch])),
+    )
 
 
-def _transition(before: Sequence[int], after: Sequence[int]) -> nn.ModuleList:
+def _make_transition_layer(
+    channels_before: Sequence[int], channels_after: Sequence[int]
+) -> nn.ModuleList:
     """Lead the branches of one stage to those of the next, which has one more, half as fine."""
     paths: list[nn.Module] = []
-    for branch, channels in enumerate(after):
-        if branch >= len(before):
+    for branch, channels in enumerate(channels_after):
+        if branch >= len(channels_before):
             paths.append(
-                nn.Sequential(nn.Sequential(*_halve(before[-1], channels), nn.ReLU(inplace=True)))
+                nn.Sequential(
+                    nn.Sequential(
+                        *_make_downsample_layers(channels_before[-1], channels),
+                        nn.ReLU(inplace=True),
+                    )
+                )
             )
-        elif before[branch] == channels:
+        elif channels_before[branch] == channels:
             paths.append(nn.Identity())
         else:
             paths.append(
                 nn.Sequential(
-                    _conv3x3(before[branch], channels), _norm(channels), nn.ReLU(inplace=True)
+                    _make_conv3x3(channels_before[branch], channels),
+                    _make_batchnorm(channels),
+                    nn.ReLU(inplace=True),
                 )
             )
     return nn.ModuleList(paths)
 
 
-def _split(transition: nn.ModuleList, branches: list[Tensor]) -> list[Tensor]:
+def _apply_transition(transition: nn.ModuleList, branches: list[Tensor]) -> list[Tensor]:
     """Run a transition: the new, coarsest branch starts from the last old one."""
     return [path(branches[min(index, len(branches) - 1)]) for index, path in enumerate(transition)]
 
 
-def _stage(
-    channels: Sequence[int], modules: int, blocks: int, *, outputs: int | None = None
+def _make_stage(
+    channels: Sequence[int], num_modules: int, num_blocks: int, *, num_outputs: int | None = None
 ) -> nn.Sequential:
     """Exchange modules in a row; the last one gives only the first `outputs` branches."""
     all_branches = len(channels)
-    wanted = [all_branches] * (modules - 1) + [outputs or all_branches]
-    return nn.Sequential(*(ExchangeModule(channels, blocks, count) for count in wanted))
+    wanted = [all_branches] * (num_modules - 1) + [num_outputs or all_branches]
+    return nn.Sequential(*(HRModule(channels, num_blocks, count) for count in wanted))
 
 
-def _halve(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Module]:
-    return _conv3x3(channels_in, channels_out, stride=2), _norm(channels_out)
+def _make_downsample_layers(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Module]:
+    return _make_conv3x3(channels_in, channels_out, stride=2), _make_batchnorm(channels_out)
 
 
-def _conv3x3(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Conv2d:
+def _make_conv3x3(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
 
 
-def _conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
+def _make_conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
     return nn.Conv2d(channels_in, channels_out, 1, bias=False)
 
 
-def _norm(channels: int) -> nn.BatchNorm2d:
+def _make_batchnorm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(
         channels, momentum=BN_MOMENTUM
     )  # starts at weight 1, bias 0, as published
 
 
-def initialise(module: nn.Module) -> None:
+def init_weights(module: nn.Module) -> None:
     """The published start: convolutions from N(0, 0.001), biases 0."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.001)

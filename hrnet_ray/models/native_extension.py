@@ -12,33 +12,35 @@ import sys
 import tempfile
 from pathlib import Path
 
-COMPILE_S = 60
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
+COMPILE_TIMEOUT_S = 60
+COMPILER_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 
 
-class NoRoutine(Exception):
+class ExtensionUnavailable(Exception):
     """It cannot be had here; the words say why."""
 
 
 @functools.cache
-def compiled(source: Path) -> ctypes.CDLL:
+def build_extension(source: Path) -> ctypes.CDLL:
     """Compile a C file and load it; `CC` names the compiler.
 
     Raises:
         NoRoutine: no compiler, or none that can.
     """
     if sys.platform != "linux":
-        raise NoRoutine(f"not on {sys.platform}")
+        raise ExtensionUnavailable(f"not on {sys.platform}")
     compiler = shutil.which(os.environ.get("CC", "gcc"))
     if compiler is None:
-        raise NoRoutine("no C compiler")
+        raise ExtensionUnavailable("no C compiler")
     with tempfile.TemporaryDirectory(prefix="hrnet-ray-") as folder:
         library = Path(folder) / "routine.so"
-        command = [compiler, *FLAGS, str(source), "-o", str(library), "-lm"]
+        command = [compiler, *COMPILER_FLAGS, str(source), "-o", str(library), "-lm"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_S)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S
+            )
             if done.returncode:
-                raise NoRoutine((done.stderr.strip().splitlines() or [compiler])[0])
+                raise ExtensionUnavailable((done.stderr.strip().splitlines() or [compiler])[0])
             return ctypes.CDLL(str(library))  # stays when its file goes
         except (OSError, subprocess.SubprocessError) as error:
-            raise NoRoutine(f"{type(error).__name__}: {error}") from error
+            raise ExtensionUnavailable(f"{type(error).__name__}: {error}") from error

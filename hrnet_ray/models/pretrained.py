@@ -14,25 +14,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hrnet_ray.errors import DataError, shortened
-from hrnet_ray.models.hrnet import initialise
-from hrnet_ray.models.safe_loading import read_safetensors, reason, unpickle
+from hrnet_ray.errors import DataError, format_list
+from hrnet_ray.models.hrnet import init_weights
+from hrnet_ray.models.safe_loading import (
+    format_load_error,
+    load_pickle_weights_only,
+    load_safetensors,
+)
 
-ENOUGH_FRAC = 0.9  # of the tensors outside the head; fewer is another net, not another training
-HEAD = "final_layer."
-OURS = "model.safetensors"  # in a run's model/ folder
-WRAPPERS = ("state_dict", "model")  # in this order: in the published files "model" is only a name
-PREFIXES = re.compile(
+MIN_MATCHED_FRAC = (
+    0.9  # of the tensors outside the head; fewer is another net, not another training
+)
+HEAD_PREFIX = "final_layer."
+WEIGHTS_FILE_NAME = "model.safetensors"  # in a run's model/ folder
+WRAPPER_KEYS = (
+    "state_dict",
+    "model",
+)  # in this order: in the published files "model" is only a name
+KEY_PREFIX_PATTERN = re.compile(
     r"^(?:module\.|_orig_mod\.|model\.|backbone\.|(?:keypoint_)?head\.(?=final_layer\.))+"
 )
 # An ImageNet classifier has these besides; a pose net fuses into branch 0 alone at the end.
-CLASSIFIER_PARTS = re.compile(
+CLASSIFIER_KEY_PATTERN = re.compile(
     r"^(?:incre_modules|downsamp_modules|classifier|stage4\.\d+\.fuse_layers\.[1-3])\."
 )
 
 
 @dataclass(frozen=True)
-class WeightsReport:
+class LoadReport:
     """What became of each tensor, by the name it has in the model."""
 
     source: str
@@ -49,19 +58,19 @@ class WeightsReport:
         total = len(self.matched) + len(self.missing) + len(self.mismatched)
         parts = [f"{self.source}: {len(self.matched):,} of {total:,} tensors loaded"]
         if self.mismatched:
-            afresh = any(name.startswith(HEAD) for name in self.mismatched)
+            afresh = any(name.startswith(HEAD_PREFIX) for name in self.mismatched)
             note = ", head initialised afresh" if afresh else ""
-            parts.append(f"{_counted(self.mismatched)} of another shape{note}")
+            parts.append(f"{_format_counted_names(self.mismatched)} of another shape{note}")
         if self.missing:
-            parts.append(f"{_counted(self.missing)} not in the file")
+            parts.append(f"{_format_counted_names(self.missing)} not in the file")
         if self.unexpected:
-            parts.append(f"{_counted(self.unexpected)} not in the model")
+            parts.append(f"{_format_counted_names(self.unexpected)} not in the model")
         return "; ".join(parts)
 
 
-def load_weights(
-    model: nn.Module, path: str | PathLike[str], *, partial: bool = False
-) -> WeightsReport:
+def load_pretrained(
+    model: nn.Module, path: str | PathLike[str], *, allow_partial: bool = False
+) -> LoadReport:
     """Copy the weights in `path` into `model`, wherever name and shape agree.
 
     A folder stands for the `model.safetensors` in it; a `config.json` beside such a file has the
@@ -72,99 +81,103 @@ def load_weights(
             the head fit, unless `partial`; the model is then as it was.
     """
     path = Path(path)
-    path = path / OURS if path.is_dir() else path
-    found = _by_our_names(_read(path), path)
+    path = path / WEIGHTS_FILE_NAME if path.is_dir() else path
+    found = _rename_tensors(_read_weight_file(path), path)
     wanted = model.state_dict()
-    report = _compare(found, wanted, source=str(path))
-    if not partial:
-        _require_most(report, found, wanted)
-    _require_numbers(report, found)
+    report = _compare_tensors(found, wanted, source=str(path))
+    if not allow_partial:
+        _require_min_matched(report, found, wanted)
+    _require_finite(report, found)
     model.load_state_dict({name: found[name] for name in report.matched}, strict=False)
-    if any(name.startswith(HEAD) for name in report.mismatched):
-        model.get_submodule(HEAD.rstrip(".")).apply(initialise)
+    if any(name.startswith(HEAD_PREFIX) for name in report.mismatched):
+        model.get_submodule(HEAD_PREFIX.rstrip(".")).apply(init_weights)
     return report
 
 
-def _compare(
-    found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str
-) -> WeightsReport:
-    shared = [name for name in wanted if name in found]
-    differing = {name for name in shared if found[name].shape != wanted[name].shape}
-    if any(name.startswith(HEAD) for name in differing):  # half a head is none
-        differing |= {name for name in shared if name.startswith(HEAD)}
-    return WeightsReport(
+def _compare_tensors(
+    file_tensors: Mapping[str, Tensor], model_tensors: Mapping[str, Tensor], *, source: str
+) -> LoadReport:
+    shared = [name for name in model_tensors if name in file_tensors]
+    differing = {name for name in shared if file_tensors[name].shape != model_tensors[name].shape}
+    if any(name.startswith(HEAD_PREFIX) for name in differing):  # half a head is none
+        differing |= {name for name in shared if name.startswith(HEAD_PREFIX)}
+    return LoadReport(
         source=source,
         matched=[name for name in shared if name not in differing],
-        missing=[name for name in wanted if name not in found],
-        unexpected=[name for name in found if name not in wanted],
+        missing=[name for name in model_tensors if name not in file_tensors],
+        unexpected=[name for name in file_tensors if name not in model_tensors],
         mismatched=[name for name in shared if name in differing],
     )
 
 
-def _require_most(
-    report: WeightsReport, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+def _require_min_matched(
+    report: LoadReport, file_tensors: Mapping[str, Tensor], model_tensors: Mapping[str, Tensor]
 ) -> None:
-    total, matched = (len(_body(names)) for names in (wanted, report.matched))
-    if matched >= ENOUGH_FRAC * total:
+    total, matched = (len(_select_body_names(names)) for names in (model_tensors, report.matched))
+    if matched >= MIN_MATCHED_FRAC * total:
         return
     differences = [
         *(
-            f"{name} is {_shape(found[name])}, wanted {_shape(wanted[name])}"
-            for name in _body(report.mismatched)
+            f"{name} is {_format_shape(file_tensors[name])}, wanted {_format_shape(model_tensors[name])}"
+            for name in _select_body_names(report.mismatched)
         ),
-        *(f"{name} is missing" for name in _body(report.missing)),
+        *(f"{name} is missing" for name in _select_body_names(report.missing)),
         *(
             f"{name} is unknown"
-            for name in _body(report.unexpected)
-            if not CLASSIFIER_PARTS.match(name)
+            for name in _select_body_names(report.unexpected)
+            if not CLASSIFIER_KEY_PATTERN.match(name)
         ),
     ]
     raise DataError(
         f"these weights fit only {matched:,} of the {total:,} tensors of the model's body",
-        f"{report.source}: {shortened(differences, most=5)}",
+        f"{report.source}: {format_list(differences, max_items=5)}",
         "check that the file is of this net and this width, or load what fits with partial=True",
     )
 
 
-def _require_numbers(report: WeightsReport, found: Mapping[str, Tensor]) -> None:
+def _require_finite(report: LoadReport, file_tensors: Mapping[str, Tensor]) -> None:
     """Refuse what another training left when it diverged."""
-    broken = [name for name in report.matched if not _finite(found[name])]
+    broken = [name for name in report.matched if not _is_finite(file_tensors[name])]
     if broken:
         raise DataError(
             "these weights are no numbers any more (NaN or infinite)",
-            f"{report.source}: {shortened(broken)}",
+            f"{report.source}: {format_list(broken)}",
             "give a file from before that training diverged",
         )
 
 
-def _finite(tensor: Tensor) -> bool:
+def _is_finite(tensor: Tensor) -> bool:
     return not tensor.is_floating_point() or bool(tensor.float().isfinite().all())
 
 
-def _body(names: Iterable[str]) -> list[str]:
+def _select_body_names(names: Iterable[str]) -> list[str]:
     """Leave out the head, and the counters that nothing reads and old files lack."""
     return [
         name
         for name in names
-        if not name.startswith(HEAD) and not name.endswith("num_batches_tracked")
+        if not name.startswith(HEAD_PREFIX) and not name.endswith("num_batches_tracked")
     ]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read_weight_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError("there is no such weight file", str(path), "check the path")
     try:
-        content = read_safetensors(path) if path.suffix == ".safetensors" else unpickle(path)
+        content = (
+            load_safetensors(path)
+            if path.suffix == ".safetensors"
+            else load_pickle_weights_only(path)
+        )
     except Exception as error:  # a damaged file fails in any way: IndexError, struct.error, ...
         raise DataError(
             "this is not a file of weights that can be read safely",
-            f"{path}: {reason(error)}",
+            f"{path}: {format_load_error(error)}",
             "give a .safetensors file, or a .pth file that holds tensors only",
         ) from error
     tensors = {
         name: value
-        for name, value in _unwrapped(content).items()
-        if isinstance(name, str) and isinstance(value, Tensor) and _is_plain(value)
+        for name, value in _unwrap_state_dict(content).items()
+        if isinstance(name, str) and isinstance(value, Tensor) and _is_plain_tensor(value)
     }
     if not tensors:
         raise DataError(
@@ -175,23 +188,23 @@ def _read(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _is_plain(tensor: Tensor) -> bool:
+def _is_plain_tensor(tensor: Tensor) -> bool:
     """Sparse, quantised, complex and empty-handed ("meta") tensors are weights of no HRNet."""
     strided = tensor.layout == torch.strided and tensor.device.type == "cpu"
     return strided and not tensor.is_quantized and not tensor.is_complex()
 
 
-def _unwrapped(content: Any) -> Mapping[Any, Any]:
-    for wrapper in WRAPPERS:
+def _unwrap_state_dict(content: Any) -> Mapping[Any, Any]:
+    for wrapper in WRAPPER_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     return content if isinstance(content, Mapping) else {}
 
 
-def _by_our_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+def _rename_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        known = found.setdefault(_our_name(name), tensor)
+        known = found.setdefault(_normalize_tensor_name(name), tensor)
         if known is not tensor and not torch.equal(known, tensor):
             raise DataError(
                 "a file of two nets: it is not clear which one to start from",
@@ -201,14 +214,14 @@ def _by_our_names(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor
     return found
 
 
-def _our_name(name: str) -> str:
+def _normalize_tensor_name(name: str) -> str:
     """Take off what DDP, torch.compile, Lightning and mmpose put before the published name."""
-    return PREFIXES.sub("", name)
+    return KEY_PREFIX_PATTERN.sub("", name)
 
 
-def _shape(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape)) or "a number"
 
 
-def _counted(names: list[str]) -> str:
-    return f"{len(names):,} ({shortened(names, most=2)})"
+def _format_counted_names(names: list[str]) -> str:
+    return f"{len(names):,} ({format_list(names, max_items=2)})"

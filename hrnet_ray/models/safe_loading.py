@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 
-def unpickle(path: Path) -> Any:
+def load_pickle_weights_only(path: Path) -> Any:
     """Read a .pth file; let in, by name, the numpy numbers that old files keep their score in."""
     with path.open("rb") as file:
         if file.read(2) == b"PK":
-            _require_stored(path)
+            _require_uncompressed(path)
     rebuild = np.float64(0).__reduce__()[0]  # its module moved in numpy 2
     numbers = [type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")]
     allowed = [np.dtype, rebuild, (rebuild, "numpy.core.multiarray.scalar"), *numbers]
@@ -28,16 +28,16 @@ def unpickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
+def load_safetensors(path: Path) -> dict[str, Tensor]:
     """Read a .safetensors file, if it is the one that a config of ours beside it names."""
-    wanted = _promised(path.with_name("config.json"))
+    wanted = _read_expected_sha256(path.with_name("config.json"))
     with path.open("rb") as file:
         if wanted and file_digest(file, "sha256").hexdigest() != wanted:
             raise ValueError("it is not the file that the config.json beside it was written for")
     return load_file(path)
 
 
-def reason(error: Exception) -> str:
+def format_load_error(error: Exception) -> str:
     """Say in one line what is wrong, without torch's advice to load the file unsafely."""
     text = str(error).split("WeightsUnpickler error:")[-1].split("Please use")[0].strip()
     if "weights_only" in text:
@@ -45,7 +45,7 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__
 
 
-def _require_stored(path: Path) -> None:
+def _require_uncompressed(path: Path) -> None:
     """Refuse an archive that would grow when it is unpacked; torch writes none."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -55,10 +55,10 @@ def _require_stored(path: Path) -> None:
         raise ValueError("an archive that is larger inside than outside")
 
 
-def _promised(config: Path) -> str | None:
+def _read_expected_sha256(config_path: Path) -> str | None:
     """The sha256 that a `config.json` of ours names; other people's name none."""
     try:
-        content = json.loads(config.read_bytes())
+        content = json.loads(config_path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return None
     digest = content.get("sha256") if isinstance(content, dict) else None

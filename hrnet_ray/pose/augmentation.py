@@ -19,29 +19,38 @@ from jaxtyping import Bool, Float, Int64, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from hrnet_ray.pose.device_constants import constant
-from hrnet_ray.pose.geometry import UNIT_PX, crop_from_image, grow_to_aspect, invert
+from hrnet_ray.pose.device_constants import get_cached_constant
+from hrnet_ray.pose.geometry import (
+    SCALE_UNIT_PX,
+    crop_from_image,
+    invert_affine,
+    pad_to_aspect_ratio,
+)
 
 HALF_BODY_PADDING = 1.5
-UPPER_SHARE_NORMAL = 0.5  # published: a NORMAL number below this chooses the upper body, so 69 % do
+UPPER_BODY_NORMAL_THRESHOLD = (
+    0.5  # published: a NORMAL number below this chooses the upper body, so 69 % do
+)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
-CPU_PART = 4  # canvases warped at once on a CPU: they stay in its cache, which halves the time
+LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
+CPU_CHUNK_SIZE = (
+    4  # canvases warped at once on a CPU: they stay in its cache, which halves the time
+)
 
 
 @dataclass(frozen=True)
-class Augmentation:
+class AugmentationParams:
     """How much chance there is in training. The values are the published ones for MPII."""
 
     scale_factor: float = 0.25
     """Standard deviation of the size, and the most it changes."""
     rotation_deg: float = 30.0
     """Standard deviation of the rotation; it goes up to twice that."""
-    rotation_share: float = 0.6
-    flip_share: float = 0.5
-    half_body_share: float = 0.0
-    half_body_above: int = 8
+    rotation_prob: float = 0.6
+    flip_prob: float = 0.5
+    half_body_prob: float = 0.0
+    half_body_min_visible: int = 8
     """Only poses with more visible keypoints than this are cut to half a body."""
     brightness: float = 0.0
     """The most that a factor differs from 1; so with contrast and saturation."""
@@ -50,7 +59,7 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Warps:
+class AffineParams:
     """One way for each picture of a batch to be cut out."""
 
     center_xy: Float[Tensor, "B 2"]
@@ -69,34 +78,34 @@ class Warps:
         )
 
 
-def random_uniform(
-    ids: Int64[Tensor, " B"], *, seed: int, epoch: int, purpose: str, count: int
+def sample_uniform(
+    row_ids: Int64[Tensor, " B"], *, seed: int, epoch: int, purpose: str, count: int
 ) -> Float[Tensor, "B {count}"]:
     """Draw `count` numbers from [0, 1) for each id: SplitMix64 (Steele et al., 2014) on counters.
 
     Whole-number arithmetic up to the last step, so every device gives the same bits.
     """
     key = hashlib.blake2b(f"{seed}/{epoch}/{purpose}".encode(), digest_size=8).digest()
-    start = _mix(ids + int.from_bytes(key, "little", signed=True))
-    steps = torch.arange(1, count + 1, device=ids.device) * _GOLDEN
-    return _shift_right(_mix(start[:, None] + steps), 40).float() / 2**24
+    start = _hash_splitmix64(row_ids + int.from_bytes(key, "little", signed=True))
+    steps = torch.arange(1, count + 1, device=row_ids.device) * _SPLITMIX_INCREMENT
+    return _shift_right_logical(_hash_splitmix64(start[:, None] + steps), 40).float() / 2**24
 
 
-def random_normal(
-    ids: Int64[Tensor, " B"], *, seed: int, epoch: int, purpose: str, count: int
+def sample_normal(
+    row_ids: Int64[Tensor, " B"], *, seed: int, epoch: int, purpose: str, count: int
 ) -> Float[Tensor, "B {count}"]:
     """Draw `count` numbers of mean 0 and standard deviation 1 for each id (Box and Muller, 1958).
 
     Devices may differ in the last bit, as their logarithms and cosines do.
     """
-    uniform = random_uniform(ids, seed=seed, epoch=epoch, purpose=purpose, count=2 * count)
+    uniform = sample_uniform(row_ids, seed=seed, epoch=epoch, purpose=purpose, count=2 * count)
     radius_from, angle_from = uniform.chunk(2, dim=1)
     radius = (-2 * torch.log(1 - radius_from)).sqrt()  # 1 - u: u may be 0, never 1
     return radius * torch.cos(2 * math.pi * angle_from)
 
 
-def draw_warps(
-    ids: Int64[Tensor, " B"],
+def sample_affine_params(
+    row_ids: Int64[Tensor, " B"],
     *,
     seed: int,
     epoch: int,
@@ -104,34 +113,34 @@ def draw_warps(
     visible: Shaped[Tensor, "B K"],
     center_xy: Float[Tensor, "B 2"],
     scale_wh: Float[Tensor, "B 2"],
-    upper_body: Sequence[int],
-    augmentation: Augmentation,
+    upper_body_keypoints: Sequence[int],
+    augmentation: AugmentationParams,
     input_hw: tuple[int, int],
-) -> Warps:
+) -> AffineParams:
     """Draw how each picture is cut out: half body, then scale, then rotation, then mirror."""
-    chance = random_uniform(ids, seed=seed, epoch=epoch, purpose="warp: whether", count=3)
-    amount = random_normal(ids, seed=seed, epoch=epoch, purpose="warp: how much", count=3)
+    chance = sample_uniform(row_ids, seed=seed, epoch=epoch, purpose="warp: whether", count=3)
+    amount = sample_normal(row_ids, seed=seed, epoch=epoch, purpose="warp: how much", count=3)
     halved, rotated, mirrored = (
         chance[:, index] < share
         for index, share in enumerate(
-            (augmentation.half_body_share, augmentation.rotation_share, augmentation.flip_share)
+            (augmentation.half_body_prob, augmentation.rotation_prob, augmentation.flip_prob)
         )
     )
-    center_xy, scale_wh = half_body(
+    center_xy, scale_wh = apply_half_body_transform(
         image_xy,
         visible,
         center_xy,
         scale_wh,
-        upper_body=upper_body,
-        aspect=input_hw[1] / input_hw[0],
-        above=augmentation.half_body_above,
-        chosen=halved,
-        prefers_upper=amount[:, 0] < UPPER_SHARE_NORMAL,
+        upper_body_keypoints=upper_body_keypoints,
+        aspect_ratio=input_hw[1] / input_hw[0],
+        min_visible=augmentation.half_body_min_visible,
+        selected=halved,
+        prefers_upper=amount[:, 0] < UPPER_BODY_NORMAL_THRESHOLD,
     )
     spread, degrees = augmentation.scale_factor, augmentation.rotation_deg
     zoom = (amount[:, 1] * spread + 1).clamp(1 - spread, 1 + spread)
     rotation = (amount[:, 2] * degrees).clamp(-2 * degrees, 2 * degrees)
-    return Warps(
+    return AffineParams(
         center_xy=center_xy,
         scale_wh=scale_wh * zoom[:, None].to(scale_wh.dtype),
         rotation_deg=torch.where(rotated, rotation, 0.0).to(scale_wh.dtype),
@@ -139,16 +148,16 @@ def draw_warps(
     )
 
 
-def half_body(
+def apply_half_body_transform(
     image_xy: Float[Tensor, "B K 2"],
     visible: Shaped[Tensor, "B K"],
     center_xy: Float[Tensor, "B 2"],
     scale_wh: Float[Tensor, "B 2"],
     *,
-    upper_body: Sequence[int],
-    aspect: float,
-    above: int,
-    chosen: Bool[Tensor, " B"],
+    upper_body_keypoints: Sequence[int],
+    aspect_ratio: float,
+    min_visible: int,
+    selected: Bool[Tensor, " B"],
     prefers_upper: Bool[Tensor, " B"],
 ) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
     """Look at the upper or the lower body only: the new centres and scales, as published.
@@ -158,23 +167,23 @@ def half_body(
     taken; the upper one with 2 will do where neither has 3. `aspect` is width / height of the crop.
     """
     seen = visible > 0
-    half = _choose_half(seen, upper_body, prefers_upper)
+    half = _select_body_half(seen, upper_body_keypoints, prefers_upper)
     count = half.sum(1, keepdim=True)
     points = torch.where(half[..., None], image_xy, 0.0)  # a hidden point may be NaN
     low_xy = torch.where(half[..., None], image_xy, math.inf).amin(1)
     high_xy = torch.where(half[..., None], image_xy, -math.inf).amax(1)
-    extent_wh = grow_to_aspect(high_xy - low_xy, aspect)
+    extent_wh = pad_to_aspect_ratio(high_xy - low_xy, aspect_ratio)
 
-    usable = chosen & (seen.sum(1) > above) & (count[:, 0] >= 2) & (extent_wh > 0).all(1)
+    usable = selected & (seen.sum(1) > min_visible) & (count[:, 0] >= 2) & (extent_wh > 0).all(1)
     half_center_xy = points.sum(1) / count.clamp_min(1)
-    half_scale_wh = extent_wh * (HALF_BODY_PADDING / UNIT_PX)
+    half_scale_wh = extent_wh * (HALF_BODY_PADDING / SCALE_UNIT_PX)
     return (
         torch.where(usable[:, None], half_center_xy.to(center_xy.dtype), center_xy),
         torch.where(usable[:, None], half_scale_wh.to(scale_wh.dtype), scale_wh),
     )
 
 
-def warp_canvases(
+def warp_images(
     canvases: UInt8[Tensor, "B Hc Wc 3"],
     crop_from_canvas: Float[Tensor, "B 3 3"],
     *,
@@ -185,16 +194,18 @@ def warp_canvases(
     Whole numbers are the middles of pixels, as for `cv2.warpAffine`, which rounds positions to 1/32
     of a pixel where this does not.
     """
-    places = _sampling_places(invert(crop_from_canvas).float(), crop_hw, canvases.shape[1:3])
-    part = CPU_PART if canvases.device.type == "cpu" else max(len(canvases), 1)
+    places = _compute_sampling_grid(
+        invert_affine(crop_from_canvas).float(), crop_hw, canvases.shape[1:3]
+    )
+    part = CPU_CHUNK_SIZE if canvases.device.type == "cpu" else max(len(canvases), 1)
     crops = [
-        F.grid_sample(_as_planes(some), where, align_corners=True)  # pads with 0
+        F.grid_sample(_to_channels_first(some), where, align_corners=True)  # pads with 0
         for some, where in zip(canvases.split(part), places.split(part), strict=True)
     ]
     return torch.cat(crops).div_(255)
 
 
-def mirror_points(
+def flip_keypoints(
     crop_xy: Float[Tensor, "B K 2"],
     visible: Shaped[Tensor, "B K"],
     *,
@@ -205,20 +216,20 @@ def mirror_points(
 
     The matrix has mirrored the places already; this gives each the name it now deserves.
     """
-    order = constant(flip_order, device=crop_xy.device, dtype=torch.int64)
+    order = get_cached_constant(flip_order, device=crop_xy.device, dtype=torch.int64)
     return (
         torch.where(mirrored[:, None, None], crop_xy[:, order], crop_xy),
         torch.where(mirrored[:, None], visible[:, order], visible),
     )
 
 
-def jitter_colour(
+def apply_color_jitter(
     crops: Float[Tensor, "B 3 H W"],
-    ids: Int64[Tensor, " B"],
+    row_ids: Int64[Tensor, " B"],
     *,
     seed: int,
     epoch: int,
-    augmentation: Augmentation,
+    augmentation: AugmentationParams,
 ) -> Float[Tensor, "B 3 H W"]:
     """Change brightness, contrast and saturation, each by its own random factor; stay in 0..1.
 
@@ -227,38 +238,46 @@ def jitter_colour(
     amounts = (augmentation.brightness, augmentation.contrast, augmentation.saturation)
     if not any(amounts):
         return crops
-    chance = random_uniform(ids, seed=seed, epoch=epoch, purpose="colour", count=3)
-    reach = constant(amounts, device=chance.device, dtype=chance.dtype)
+    chance = sample_uniform(row_ids, seed=seed, epoch=epoch, purpose="colour", count=3)
+    reach = get_cached_constant(amounts, device=chance.device, dtype=chance.dtype)
     factors = 1 + (2 * chance - 1) * reach
     brightness, contrast, saturation = factors.to(crops.dtype)[:, :, None, None, None].unbind(1)
     crops = (crops * brightness).clamp(0, 1)
-    crops = torch.lerp(_grey(crops).mean((-2, -1), keepdim=True), crops, contrast).clamp(0, 1)
-    return torch.lerp(_grey(crops), crops, saturation).clamp(0, 1)
+    crops = torch.lerp(_to_grayscale(crops).mean((-2, -1), keepdim=True), crops, contrast).clamp(
+        0, 1
+    )
+    return torch.lerp(_to_grayscale(crops), crops, saturation).clamp(0, 1)
 
 
-def normalise(crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
+def normalize_imagenet(crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 3 H W"]:
     """Take RGB crops in 0..1 to the mean 0 and the deviation 1 of ImageNet, channel by channel."""
-    mean, std = (_by_channel(values, like=crops) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (_to_channel_tensor(values, like=crops) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (crops - mean) / std
 
 
-def _choose_half(
-    seen: Bool[Tensor, "B K"], upper_body: Sequence[int], prefers_upper: Bool[Tensor, " B"]
+def _select_body_half(
+    visible: Bool[Tensor, "B K"],
+    upper_body_keypoints: Sequence[int],
+    prefers_upper: Bool[Tensor, " B"],
 ) -> Bool[Tensor, "B K"]:
-    is_upper = constant(
-        [k in upper_body for k in range(seen.shape[1])], device=seen.device, dtype=torch.bool
+    is_upper = get_cached_constant(
+        [k in upper_body_keypoints for k in range(visible.shape[1])],
+        device=visible.device,
+        dtype=torch.bool,
     )
-    upper, lower = seen & is_upper, seen & ~is_upper
+    upper, lower = visible & is_upper, visible & ~is_upper
     takes_upper = (prefers_upper & (upper.sum(1) > 2)) | (lower.sum(1) <= 2)
     return torch.where(takes_upper[:, None], upper, lower)
 
 
-def _sampling_places(
+def _compute_sampling_grid(
     canvas_from_crop: Float[Tensor, "B 3 3"], crop_hw: tuple[int, int], canvas_hw: Sequence[int]
 ) -> Float[Tensor, "B {crop_hw[0]} {crop_hw[1]} 2"]:
     """Where each crop pixel looks, as grid_sample counts: -1 is the first pixel, 1 the last."""
     last_xy = (canvas_hw[1] - 1, canvas_hw[0] - 1)
-    to_unit = 2 / constant(last_xy, device=canvas_from_crop.device, dtype=canvas_from_crop.dtype)
+    to_unit = 2 / get_cached_constant(
+        last_xy, device=canvas_from_crop.device, dtype=canvas_from_crop.dtype
+    )
     linear = canvas_from_crop[:, :2, :2] * to_unit[:, None]
     shift = canvas_from_crop[:, :2, 2] * to_unit - 1
     rows, columns = (torch.arange(length, device=linear.device).float() for length in crop_hw)
@@ -267,35 +286,35 @@ def _sampling_places(
     return along_y[:, :, None] + along_x[:, None]
 
 
-def _as_planes(canvases: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
+def _to_channels_first(canvases: UInt8[Tensor, "B H W 3"]) -> Float[Tensor, "B 3 H W"]:
     return canvases.permute(0, 3, 1, 2).contiguous().float()  # reordered while still 1 byte each
 
 
-def _grey(crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
-    return (crops * _by_channel(GREY, like=crops)).sum(1, keepdim=True)
+def _to_grayscale(crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
+    return (crops * _to_channel_tensor(LUMA_WEIGHTS, like=crops)).sum(1, keepdim=True)
 
 
-def _by_channel(
+def _to_channel_tensor(
     values: Sequence[float], *, like: Float[Tensor, "B 3 H W"]
 ) -> Float[Tensor, "3 1 1"]:
-    return constant(values, device=like.device, dtype=like.dtype)[:, None, None]
+    return get_cached_constant(values, device=like.device, dtype=like.dtype)[:, None, None]
 
 
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # SplitMix64's step, as a signed 64-bit number
-_MIX_A = 0xBF58476D1CE4E5B9 - 2**64
-_MIX_B = 0x94D049BB133111EB - 2**64
+_SPLITMIX_INCREMENT = 0x9E3779B97F4A7C15 - 2**64  # SplitMix64's step, as a signed 64-bit number
+_SPLITMIX_MULTIPLIER_A = 0xBF58476D1CE4E5B9 - 2**64
+_SPLITMIX_MULTIPLIER_B = 0x94D049BB133111EB - 2**64
 
 
-def _mix(number: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+def _hash_splitmix64(number: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     """SplitMix64's finaliser: flip about half of the bits whichever bit of `number` changes.
 
     int64 wraps round as the original's uint64 does; only the shifts must be told not to keep the
     sign.
     """
-    number = (number ^ _shift_right(number, 30)) * _MIX_A
-    number = (number ^ _shift_right(number, 27)) * _MIX_B
-    return number ^ _shift_right(number, 31)
+    number = (number ^ _shift_right_logical(number, 30)) * _SPLITMIX_MULTIPLIER_A
+    number = (number ^ _shift_right_logical(number, 27)) * _SPLITMIX_MULTIPLIER_B
+    return number ^ _shift_right_logical(number, 31)
 
 
-def _shift_right(number: Int64[Tensor, "*shape"], bits: int) -> Int64[Tensor, "*shape"]:
+def _shift_right_logical(number: Int64[Tensor, "*shape"], bits: int) -> Int64[Tensor, "*shape"]:
     return (number >> bits) & ((1 << (64 - bits)) - 1)

@@ -13,14 +13,18 @@ from torch import Tensor
 Number = bool | int | float
 
 
-def constant(values: Sequence[Number], *, device: torch.device, dtype: torch.dtype) -> Tensor:
+def get_cached_constant(
+    values: Sequence[Number], *, device: torch.device, dtype: torch.dtype
+) -> Tensor:
     """The numbers as a tensor on the device; not to be written to."""
     if device.type == "cpu":  # costs nothing there, and nothing that is traced may be kept
         return torch.tensor(values, dtype=dtype)
-    return _kept(tuple(values), device, dtype)
+    return _make_device_constant(tuple(values), device, dtype)
 
 
 @lru_cache(maxsize=256)
-def _kept(values: tuple[Number, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+def _make_device_constant(
+    values: tuple[Number, ...], device: torch.device, dtype: torch.dtype
+) -> Tensor:
     with torch.inference_mode(False):  # whoever asks first, training can use it too
         return torch.tensor(values, device=device, dtype=dtype)

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from hrnet_ray.pose.device_constants import constant
+from hrnet_ray.pose.device_constants import get_cached_constant
 
-UNIT_PX = 200.0  # image pixels in one unit of scale; MPII's own measure of a person
+SCALE_UNIT_PX = 200.0  # image pixels in one unit of scale; MPII's own measure of a person
 
 
 def box_to_center_scale(
@@ -24,14 +24,15 @@ def box_to_center_scale(
     """
     corner_xy, box_wh = box_xywh[:, :2], box_xywh[:, 2:]
     aspect = input_hw[1] / input_hw[0]
-    return corner_xy + box_wh * 0.5, grow_to_aspect(box_wh, aspect) * (padding / UNIT_PX)
+    return corner_xy + box_wh * 0.5, pad_to_aspect_ratio(box_wh, aspect) * (padding / SCALE_UNIT_PX)
 
 
-def grow_to_aspect(size_wh: Float[Tensor, "N 2"], aspect: float) -> Float[Tensor, "N 2"]:
+def pad_to_aspect_ratio(size_wh: Float[Tensor, "N 2"], aspect_ratio: float) -> Float[Tensor, "N 2"]:
     """Lengthen the shorter side until width / height is `aspect`."""
     width, height = size_wh.unbind(-1)
     return torch.stack(
-        [torch.maximum(width, height * aspect), torch.maximum(height, width / aspect)], -1
+        [torch.maximum(width, height * aspect_ratio), torch.maximum(height, width / aspect_ratio)],
+        -1,
     )
 
 
@@ -52,17 +53,19 @@ def crop_from_image(
     turn and cut.
     """
     height, width = crop_hw
-    crop_middle_xy = constant(
-        (width / 2, height / 2), device=center_xy.device, dtype=_exact(center_xy)
+    crop_middle_xy = get_cached_constant(
+        (width / 2, height / 2), device=center_xy.device, dtype=_select_exact_dtype(center_xy)
     )
-    linear, anchor_xy = _published_points(center_xy, scale_wh[:, 0], rotation_deg, width)
+    linear, anchor_xy = _compute_three_point_transform(
+        center_xy, scale_wh[:, 0], rotation_deg, width
+    )
     if mirrored is not None:
         linear = _mirror_x(linear, mirrored)
     shift = crop_middle_xy - (linear @ anchor_xy[..., None]).squeeze(-1)
-    return _affine(linear, shift).to(center_xy.dtype)
+    return _build_affine_matrix(linear, shift).to(center_xy.dtype)
 
 
-def heatmap_from_crop(
+def compute_heatmap_from_crop(
     *, crop_hw: tuple[int, int], heatmap_hw: tuple[int, int], like: Float[Tensor, "..."]
 ) -> Float[Tensor, "3 3"]:
     """Lead crop pixels to heatmap cells: a plain division (by 4 for HRNet), as published.
@@ -70,28 +73,32 @@ def heatmap_from_crop(
     The matrix has the dtype and the device of `like`.
     """
     shrink_y, shrink_x = (cells / pixels for cells, pixels in zip(heatmap_hw, crop_hw, strict=True))
-    return torch.diag(constant((shrink_x, shrink_y, 1.0), device=like.device, dtype=like.dtype))
+    return torch.diag(
+        get_cached_constant((shrink_x, shrink_y, 1.0), device=like.device, dtype=like.dtype)
+    )
 
 
-def move(matrix: Float[Tensor, "B 3 3"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
+def transform_points(
+    to_from: Float[Tensor, "B 3 3"], xy: Float[Tensor, "B K 2"]
+) -> Float[Tensor, "B K 2"]:
     """Move points into the frame that `matrix` leads to."""
-    return xy @ matrix[:, :2, :2].mT + matrix[:, None, :2, 2]
+    return xy @ to_from[:, :2, :2].mT + to_from[:, None, :2, 2]
 
 
-def invert(matrix: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 3"]:
+def invert_affine(matrix: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 3"]:
     """Turn `to_from` into `from_to`, for affine matrices.
 
     In closed form: `matrix.inverse()` makes a GPU wait, to see whether the matrix was singular.
     """
-    linear = _inverse_2x2(matrix[:, :2, :2])
-    return _affine(linear, -(linear @ matrix[:, :2, 2:]).squeeze(-1))
+    linear = _invert_2x2(matrix[:, :2, :2])
+    return _build_affine_matrix(linear, -(linear @ matrix[:, :2, 2:]).squeeze(-1))
 
 
-def _published_points(
+def _compute_three_point_transform(
     center_xy: Float[Tensor, "N 2"],
     scale_w: Float[Tensor, " N"],
     rotation_deg: Float[Tensor, " N"],
-    width: int,
+    crop_width: int,
 ) -> tuple[Float[Tensor, "N 2 2"], Float[Tensor, "N 2"]]:
     """Solve the published three points for the linear part, and for the image point it turns about.
 
@@ -99,10 +106,11 @@ def _published_points(
     both. The published code rounds all three to float32, which moves a crop by up to 1e-4 px;
     without the same rounding some pixels of `cv2.warpAffine` come out one grey level away.
     """
-    exact = _exact(center_xy)
+    exact = _select_exact_dtype(center_xy)
     turn = torch.deg2rad(rotation_deg.to(exact))
     upwards = (
-        torch.stack([turn.sin(), -turn.cos()], dim=-1) * (scale_w.to(exact) * UNIT_PX / 2)[:, None]
+        torch.stack([turn.sin(), -turn.cos()], dim=-1)
+        * (scale_w.to(exact) * SCALE_UNIT_PX / 2)[:, None]
     )
     middle = center_xy.float()
     top = (center_xy.to(exact) + upwards).float()
@@ -111,16 +119,16 @@ def _published_points(
 
     middle, top, side = middle.to(exact), top.to(exact), side.to(exact)
     # In the crop, middle - top is (0, W/2) and side - top is (-W/2, 0).
-    image_from_crop = torch.stack([top - side, middle - top], dim=-1) * (2 / width)
-    return _inverse_2x2(image_from_crop), middle
+    image_from_crop = torch.stack([top - side, middle - top], dim=-1) * (2 / crop_width)
+    return _invert_2x2(image_from_crop), middle
 
 
-def _inverse_2x2(matrix: Float[Tensor, "N 2 2"]) -> Float[Tensor, "N 2 2"]:
+def _invert_2x2(matrix: Float[Tensor, "N 2 2"]) -> Float[Tensor, "N 2 2"]:
     (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
     return torch.stack([d, -b, -c, a], dim=-1).view(-1, 2, 2) / (a * d - b * c)[:, None, None]
 
 
-def _exact(tensor: Tensor) -> torch.dtype:
+def _select_exact_dtype(tensor: Tensor) -> torch.dtype:
     return (
         torch.float32 if tensor.device.type == "mps" else torch.float64
     )  # Apple's GPUs have no float64
@@ -134,7 +142,9 @@ def _mirror_x(
     return torch.stack([turned_x, linear[:, :, 1]], dim=-1)
 
 
-def _affine(linear: Float[Tensor, "N 2 2"], shift: Float[Tensor, "N 2"]) -> Float[Tensor, "N 3 3"]:
+def _build_affine_matrix(
+    linear: Float[Tensor, "N 2 2"], shift: Float[Tensor, "N 2"]
+) -> Float[Tensor, "N 3 3"]:
     matrix = torch.zeros(len(shift), 3, 3, dtype=shift.dtype, device=shift.device)
     matrix[:, :2, :2] = linear
     matrix[:, :2, 2] = shift

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from hrnet_ray.pose.device_constants import constant
+from hrnet_ray.pose.device_constants import get_cached_constant
 
-DECODINGS = ("argmax", "quarter", "dark")
-REACH_SIGMAS = 3  # the published Gaussian is cut to a square of 3 sigma each way
-DARK_KERNEL = (
+DECODE_METHODS = ("argmax", "quarter", "dark")
+GAUSSIAN_RADIUS_SIGMAS = 3  # the published Gaussian is cut to a square of 3 sigma each way
+DARK_KERNEL_SIZE = (
     11  # cells; DarkPose's kernel for targets of sigma 2 (OpenCV's rule then blurs with sigma 2)
 )
 
@@ -46,15 +46,17 @@ def encode_heatmaps(
     fraction of the centre and does not cut; the weights stay the same.
     """
     shrink_xy = (heatmap_hw[1] / input_hw[1], heatmap_hw[0] / input_hw[0])
-    cell_xy = crop_xy * constant(shrink_xy, device=crop_xy.device, dtype=crop_xy.dtype)
+    cell_xy = crop_xy * get_cached_constant(shrink_xy, device=crop_xy.device, dtype=crop_xy.dtype)
     whole_xy = (cell_xy + 0.5).trunc()  # as int() does: towards zero, so -0.9 counts as cell 0
-    reach = math.floor(REACH_SIGMAS * sigma + 1e-9)  # cells; the term keeps 3 * (7 / 3) at 7
-    missed = _square_misses(whole_xy, reach, heatmap_hw)
+    reach = math.floor(
+        GAUSSIAN_RADIUS_SIGMAS * sigma + 1e-9
+    )  # cells; the term keeps 3 * (7 / 3) at 7
+    missed = _is_outside_heatmap(whole_xy, reach, heatmap_hw)
     drawn = (visible > 0.5) & ~missed
 
     center_xy, cut = (whole_xy, reach) if rounded else (cell_xy, None)
-    bell_x = _bell(center_xy[..., 0], heatmap_hw[1], sigma, cut)  # [B, K, W]
-    bell_y = _bell(center_xy[..., 1], heatmap_hw[0], sigma, cut)  # [B, K, H]
+    bell_x = _compute_gaussian_1d(center_xy[..., 0], heatmap_hw[1], sigma, cut)  # [B, K, W]
+    bell_y = _compute_gaussian_1d(center_xy[..., 1], heatmap_hw[0], sigma, cut)  # [B, K, H]
     maps = bell_y[..., :, None] * bell_x[..., None, :]  # a 2-D Gaussian is separable
     return (
         torch.where(drawn[..., None, None], maps, 0.0),  # not a product: a hidden point may be NaN
@@ -66,7 +68,7 @@ def decode_heatmaps(
     heatmaps: Float[Tensor, "B K H W"],
     *,
     method: str = "quarter",
-    kernel: int = DARK_KERNEL,
+    kernel_size: int = DARK_KERNEL_SIZE,
 ) -> tuple[Float[Tensor, "B K 2"], Float[Tensor, "B K"]]:
     """Find each map's peak: its (x, y) in heatmap cells, and its height as the score.
 
@@ -75,21 +77,23 @@ def decode_heatmaps(
     of the map blurred over `kernel` cells (Zhang et al., DarkPose, 2020). Peaks near the rim stay
     where they are, and a map with nothing above 0 gives (0, 0).
     """
-    if method not in DECODINGS:
-        raise ValueError(f"no decoding method {method!r}; there are {', '.join(DECODINGS)}")
-    peak_xy, scores = _highest_cell(heatmaps)
+    if method not in DECODE_METHODS:
+        raise ValueError(f"no decoding method {method!r}; there are {', '.join(DECODE_METHODS)}")
+    peak_xy, scores = _find_peak_cell(heatmaps)
     if method == "quarter":
-        offset = 0.25 * _slope(heatmaps, peak_xy).sign()
-        offset = offset * _well_inside(peak_xy, heatmaps, rim=1)[..., None]
+        offset = 0.25 * _compute_central_difference(heatmaps, peak_xy).sign()
+        offset = offset * _is_inside_margin(peak_xy, heatmaps, margin_cells=1)[..., None]
     elif method == "dark":
-        offset = _newton_step(_log_blurred(heatmaps, kernel), peak_xy)
-        offset = torch.where(_well_inside(peak_xy, heatmaps, rim=2)[..., None], offset, 0.0)
+        offset = _compute_newton_step(_compute_log_blurred(heatmaps, kernel_size), peak_xy)
+        offset = torch.where(
+            _is_inside_margin(peak_xy, heatmaps, margin_cells=2)[..., None], offset, 0.0
+        )
     else:
         return peak_xy.to(heatmaps.dtype), scores
     return peak_xy + offset, scores
 
 
-def merge_flipped(
+def average_flipped_heatmaps(
     heatmaps: Float[Tensor, "B K H W"],
     heatmaps_of_mirrored: Float[Tensor, "B K H W"],
     *,
@@ -101,36 +105,38 @@ def merge_flipped(
     `shift` moves the mirrored maps right by one cell (column 0 stays): with cell = crop / 4,
     mirroring a crop of width 4 W moves a peak by three quarters of a cell to the left.
     """
-    order = constant(flip_order, device=heatmaps.device, dtype=torch.int64)
+    order = get_cached_constant(flip_order, device=heatmaps.device, dtype=torch.int64)
     back = heatmaps_of_mirrored.flip(-1)[:, order]
     if shift:
         back = torch.cat([back[..., :1], back[..., :-1]], dim=-1)
     return (heatmaps + back) * 0.5
 
 
-def _square_misses(
-    whole_xy: Float[Tensor, "B K 2"], reach: int, heatmap_hw: tuple[int, int]
+def _is_outside_heatmap(
+    rounded_cell_xy: Float[Tensor, "B K 2"], radius_cells: int, heatmap_hw: tuple[int, int]
 ) -> Bool[Tensor, "B K"]:
     """Whether no cell of the square lies on the map.
 
     One quirk is kept for the published weights' sake: a square that ends in cell -1 does not count
     as missing.
     """
-    size_wh = constant(heatmap_hw[::-1], device=whole_xy.device, dtype=whole_xy.dtype)
-    beyond = (whole_xy - reach >= size_wh) | (whole_xy + reach + 1 < 0)
+    size_wh = get_cached_constant(
+        heatmap_hw[::-1], device=rounded_cell_xy.device, dtype=rounded_cell_xy.dtype
+    )
+    beyond = (rounded_cell_xy - radius_cells >= size_wh) | (rounded_cell_xy + radius_cells + 1 < 0)
     return beyond.any(-1)
 
 
-def _bell(
-    center: Float[Tensor, "B K"], length: int, sigma: float | int, reach: int | None
+def _compute_gaussian_1d(
+    center_cell: Float[Tensor, "B K"], length: int, sigma: float | int, radius_cells: int | None
 ) -> Float[Tensor, "B K {length}"]:
-    cells = torch.arange(length, device=center.device, dtype=center.dtype)
-    distance = cells - center[..., None]
+    cells = torch.arange(length, device=center_cell.device, dtype=center_cell.dtype)
+    distance = cells - center_cell[..., None]
     bell = torch.exp(-distance.square() / (2 * sigma**2))
-    return bell if reach is None else bell * (distance.abs() <= reach)
+    return bell if radius_cells is None else bell * (distance.abs() <= radius_cells)
 
 
-def _highest_cell(
+def _find_peak_cell(
     heatmaps: Float[Tensor, "B K H W"],
 ) -> tuple[Int[Tensor, "B K 2"], Float[Tensor, "B K"]]:
     flat = heatmaps.flatten(-2)
@@ -141,41 +147,47 @@ def _highest_cell(
     return torch.where((scores > 0)[..., None], cell_xy, 0), scores
 
 
-def _well_inside(
-    cell_xy: Int[Tensor, "B K 2"], heatmaps: Float[Tensor, "B K H W"], *, rim: int
+def _is_inside_margin(
+    cell_xy: Int[Tensor, "B K 2"], heatmaps: Float[Tensor, "B K H W"], *, margin_cells: int
 ) -> Bool[Tensor, "B K"]:
     """Published: 1 < x < W - rim. Column 1 is left out although both its neighbours exist."""
     height, width = heatmaps.shape[-2:]
-    end_xy = constant((width - rim, height - rim), device=cell_xy.device, dtype=cell_xy.dtype)
+    end_xy = get_cached_constant(
+        (width - margin_cells, height - margin_cells), device=cell_xy.device, dtype=cell_xy.dtype
+    )
     return ((cell_xy > 1) & (cell_xy < end_xy)).all(-1)
 
 
-def _slope(
+def _compute_central_difference(
     heatmaps: Float[Tensor, "B K H W"], cell_xy: Int[Tensor, "B K 2"]
 ) -> Float[Tensor, "B K 2"]:
     """The difference between the right and left, and the lower and upper, neighbours of a cell."""
-    slope_x = _height_at(heatmaps, cell_xy, 1, 0) - _height_at(heatmaps, cell_xy, -1, 0)
-    slope_y = _height_at(heatmaps, cell_xy, 0, 1) - _height_at(heatmaps, cell_xy, 0, -1)
+    slope_x = _get_height_at(heatmaps, cell_xy, 1, 0) - _get_height_at(heatmaps, cell_xy, -1, 0)
+    slope_y = _get_height_at(heatmaps, cell_xy, 0, 1) - _get_height_at(heatmaps, cell_xy, 0, -1)
     return torch.stack([slope_x, slope_y], dim=-1)
 
 
-def _newton_step(
-    surface: Float[Tensor, "B K H W"], cell_xy: Int[Tensor, "B K 2"]
+def _compute_newton_step(
+    log_heatmaps: Float[Tensor, "B K H W"], cell_xy: Int[Tensor, "B K 2"]
 ) -> Float[Tensor, "B K 2"]:
     """Step to the top of the parabola that fits `surface` around a cell, if it has one."""
-    middle = _height_at(surface, cell_xy, 0, 0)
-    gradient = 0.5 * _slope(surface, cell_xy)
+    middle = _get_height_at(log_heatmaps, cell_xy, 0, 0)
+    gradient = 0.5 * _compute_central_difference(log_heatmaps, cell_xy)
     bend_xx = 0.25 * (
-        _height_at(surface, cell_xy, 2, 0) - 2 * middle + _height_at(surface, cell_xy, -2, 0)
+        _get_height_at(log_heatmaps, cell_xy, 2, 0)
+        - 2 * middle
+        + _get_height_at(log_heatmaps, cell_xy, -2, 0)
     )
     bend_yy = 0.25 * (
-        _height_at(surface, cell_xy, 0, 2) - 2 * middle + _height_at(surface, cell_xy, 0, -2)
+        _get_height_at(log_heatmaps, cell_xy, 0, 2)
+        - 2 * middle
+        + _get_height_at(log_heatmaps, cell_xy, 0, -2)
     )
     bend_xy = 0.25 * (
-        _height_at(surface, cell_xy, 1, 1)
-        - _height_at(surface, cell_xy, -1, 1)
-        - _height_at(surface, cell_xy, 1, -1)
-        + _height_at(surface, cell_xy, -1, -1)
+        _get_height_at(log_heatmaps, cell_xy, 1, 1)
+        - _get_height_at(log_heatmaps, cell_xy, -1, 1)
+        - _get_height_at(log_heatmaps, cell_xy, 1, -1)
+        + _get_height_at(log_heatmaps, cell_xy, -1, -1)
     )
     slope_x, slope_y = gradient.unbind(-1)
     determinant = bend_xx * bend_yy - bend_xy.square()
@@ -186,31 +198,36 @@ def _newton_step(
     return torch.where(flat[..., None], 0.0, step / torch.where(flat, 1.0, determinant)[..., None])
 
 
-def _log_blurred(heatmaps: Float[Tensor, "B K H W"], kernel: int) -> Float[Tensor, "B K H W"]:
+def _compute_log_blurred(
+    heatmaps: Float[Tensor, "B K H W"], kernel_size: int
+) -> Float[Tensor, "B K H W"]:
     """Blur away the jitter of a predicted map, restore its height, and take the log.
 
     The log of a Gaussian is the parabola that the Newton step needs. Outside the map counts as
     zero.
     """
     blur_sigma = (
-        0.3 * ((kernel - 1) * 0.5 - 1) + 0.8
+        0.3 * ((kernel_size - 1) * 0.5 - 1) + 0.8
     )  # OpenCV's rule for sigma=0, on which DarkPose relies
-    cells = torch.arange(kernel, device=heatmaps.device, dtype=heatmaps.dtype) - (kernel - 1) / 2
+    cells = (
+        torch.arange(kernel_size, device=heatmaps.device, dtype=heatmaps.dtype)
+        - (kernel_size - 1) / 2
+    )
     bell = torch.exp(-cells.square() / (2 * blur_sigma**2))
     bell = bell / bell.sum()
     planes = heatmaps.flatten(0, 1)[:, None]
-    planes = F.conv2d(planes, bell.view(1, 1, 1, -1), padding=(0, kernel // 2))
-    planes = F.conv2d(planes, bell.view(1, 1, -1, 1), padding=(kernel // 2, 0))
+    planes = F.conv2d(planes, bell.view(1, 1, 1, -1), padding=(0, kernel_size // 2))
+    planes = F.conv2d(planes, bell.view(1, 1, -1, 1), padding=(kernel_size // 2, 0))
     blurred = planes.view_as(heatmaps)
     regained = heatmaps.amax((-2, -1), keepdim=True) / blurred.amax((-2, -1), keepdim=True)
     return (blurred * regained).clamp_min(1e-10).log()
 
 
-def _height_at(
-    heatmaps: Float[Tensor, "B K H W"], cell_xy: Int[Tensor, "B K 2"], step_x: int, step_y: int
+def _get_height_at(
+    heatmaps: Float[Tensor, "B K H W"], cell_xy: Int[Tensor, "B K 2"], offset_x: int, offset_y: int
 ) -> Float[Tensor, "B K"]:
     """The height of the cell that lies `step_x`, `step_y` away; the rim is repeated outside."""
     height, width = heatmaps.shape[-2:]
-    column = (cell_xy[..., 0] + step_x).clamp(0, width - 1)
-    row = (cell_xy[..., 1] + step_y).clamp(0, height - 1)
+    column = (cell_xy[..., 0] + offset_x).clamp(0, width - 1)
+    row = (cell_xy[..., 1] + offset_y).clamp(0, height - 1)
     return heatmaps.flatten(-2).gather(-1, (row * width + column)[..., None]).squeeze(-1)

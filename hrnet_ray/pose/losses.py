@@ -7,11 +7,11 @@ counts squared; for weights of 0 and 1 that changes nothing.
 from jaxtyping import Float
 from torch import Tensor
 
-HARDEST = 8
+OHKM_TOPK = 8
 """Keypoints of a picture that `joints_ohkm` counts, as published."""
 
 
-def joints_mse(
+def keypoint_mse_loss(
     predicted: Float[Tensor, "B K H W"],
     target: Float[Tensor, "B K H W"],
     weights: Float[Tensor, "B K"],
@@ -21,24 +21,24 @@ def joints_mse(
     mmpose leaves out the half and does not square the weights; compare loss curves with that in
     mind.
     """
-    return _loss_per_keypoint(predicted, target, weights).mean()
+    return _compute_loss_per_keypoint(predicted, target, weights).mean()
 
 
-def joints_ohkm(
+def keypoint_ohkm_loss(
     predicted: Float[Tensor, "B K H W"],
     target: Float[Tensor, "B K H W"],
     weights: Float[Tensor, "B K"],
     *,
-    topk: int = HARDEST,
+    topk: int = OHKM_TOPK,
 ) -> Float[Tensor, ""]:
     """`joints_mse` over each picture's `topk` worst keypoints (online hard keypoint mining)."""
     keypoints = predicted.shape[1]
     if not 1 <= topk <= keypoints:
         raise ValueError(f"topk must lie between 1 and the {keypoints} keypoints, got {topk}")
-    return _loss_per_keypoint(predicted, target, weights).topk(topk, dim=1).values.mean()
+    return _compute_loss_per_keypoint(predicted, target, weights).topk(topk, dim=1).values.mean()
 
 
-def _loss_per_keypoint(
+def _compute_loss_per_keypoint(
     predicted: Float[Tensor, "B K H W"],
     target: Float[Tensor, "B K H W"],
     weights: Float[Tensor, "B K"],

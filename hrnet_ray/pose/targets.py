@@ -6,24 +6,24 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from hrnet_ray.pose.heatmaps import encode_heatmaps
-from hrnet_ray.pose.losses import joints_mse, joints_ohkm
+from hrnet_ray.pose.losses import keypoint_mse_loss, keypoint_ohkm_loss
 
-LOSSES = {"mse": joints_mse, "ohkm": joints_ohkm}
+LOSS_FUNCTIONS = {"mse": keypoint_mse_loss, "ohkm": keypoint_ohkm_loss}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class HeatmapTargetConfig:
     """What the heatmaps should look like, and how a miss is weighed."""
 
     input_hw: tuple[int, int]
     heatmap_hw: tuple[int, int]
     sigma: float
-    rounded: bool = True
+    quantize_center: bool = True
     loss: str = "mse"
 
 
 def encode_targets(
-    crop_xy: Float[Tensor, "B K 2"], visible: Bool[Tensor, "B K"], target: Target
+    crop_xy: Float[Tensor, "B K 2"], visible: Bool[Tensor, "B K"], target: HeatmapTargetConfig
 ) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B K"]]:
     return encode_heatmaps(
         crop_xy,
@@ -31,5 +31,5 @@ def encode_targets(
         input_hw=target.input_hw,
         heatmap_hw=target.heatmap_hw,
         sigma=target.sigma,
-        rounded=target.rounded,
+        rounded=target.quantize_center,
     )

@@ -1,4 +1,4 @@
-"""What a run notes, a line each: its epochs in `metrics.jsonl`, its troubles in `faults.jsonl`."""
+"""What a run notes, a line each: its epochs in `metrics.jsonl`, its troubles in `events.jsonl`."""
 
 import errno
 import json
@@ -11,43 +11,43 @@ from typing import Any
 
 from hrnet_ray.errors import DataError
 
-METRICS, FAULTS = "metrics.jsonl", "faults.jsonl"
+METRICS_FILE, EVENTS_FILE = "metrics.jsonl", "events.jsonl"
 
 
-def append_epoch(run_folder: Path, metrics: Mapping[str, Any]) -> None:
+def append_metrics(run_folder: Path, metrics: Mapping[str, Any]) -> None:
     """Add the line of an epoch."""
-    _append(run_folder / METRICS, dict(metrics))
+    _append_json_line(run_folder / METRICS_FILE, dict(metrics))
 
 
-def append_fault(run_folder: Path, kind: str, note: str) -> None:
+def log_event(run_folder: Path, kind: str, message: str) -> None:
     """Note a trouble that the run got over; on a disk that is full it is only printed."""
-    print(note, flush=True)
+    print(message, flush=True)
     with suppress(OSError):
-        _append(run_folder / FAULTS, {"kind": kind, "note": note})
+        _append_json_line(run_folder / EVENTS_FILE, {"kind": kind, "note": message})
 
 
 @contextmanager
-def tolerated(run_folder: Path, what: str) -> Iterator[None]:
+def ignore_write_errors(run_folder: Path, label: str) -> Iterator[None]:
     """Write something that training can go on without; a full disk is noted."""
     try:
         yield
     except (OSError, DataError) as error:
         reason = error.what if isinstance(error, DataError) else error.strerror or error
-        append_fault(run_folder, "failed_write", f"not written: {what} ({reason})")
+        log_event(run_folder, "failed_write", f"not written: {label} ({reason})")
 
 
-def read_faults(run_folder: Path) -> list[str]:
+def read_events(run_folder: Path) -> list[str]:
     """The notes, in order."""
-    return [note for _, note in _faults(run_folder)]
+    return [note for _, note in _read_event_entries(run_folder)]
 
 
-def count_faults(run_folder: Path, kind: str) -> int:
+def count_events(run_folder: Path, kind: str) -> int:
     """How many troubles of a kind there were."""
-    return sum(noted == kind for noted, _ in _faults(run_folder))
+    return sum(noted == kind for noted, _ in _read_event_entries(run_folder))
 
 
-def _faults(run_folder: Path) -> list[tuple[str, str]]:
-    path = run_folder / FAULTS
+def _read_event_entries(run_folder: Path) -> list[tuple[str, str]]:
+    path = run_folder / EVENTS_FILE
     if not path.is_file():
         return []
     found = []
@@ -58,7 +58,7 @@ def _faults(run_folder: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _append(path: Path, entry: dict[str, Any]) -> None:
+def _append_json_line(path: Path, entry: dict[str, Any]) -> None:
     """Add one line; it is one write, so a reader never sees half of it for long."""
     line = json.dumps(entry | {"at_ms": int(time.time() * 1000)}).encode() + b"\n"
     with path.open("ab+", buffering=0) as file:
@@ -71,9 +71,9 @@ def _append(path: Path, entry: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def read_epochs(run_folder: Path) -> list[dict[str, Any]]:
+def read_metrics(run_folder: Path) -> list[dict[str, Any]]:
     """The recorded epochs in order; one that was done twice after a crash counts as done last."""
-    path = run_folder / METRICS
+    path = run_folder / METRICS_FILE
     if not path.is_file():
         return []
     by_epoch: dict[int, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""`log.txt` of a run's folder: what its commands said, and the whole story of what failed."""
+"""`run.log` of a run's folder: what its commands said, and the whole story of what failed."""
 
 import re
 import shlex
@@ -11,64 +11,64 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from hrnet_ray.runs.event_log import tolerated
-from hrnet_ray.text import without_secrets
+from hrnet_ray.runs.event_log import ignore_write_errors
+from hrnet_ray.text import redact_secrets
 
-LOG = "log.txt"
-_PASSING = re.compile(r"^.*\r(?=.)|\r|\x1b\[[0-9;]*[A-Za-z]")
+RUN_LOG = "run.log"
+_TERMINAL_CONTROL = re.compile(r"^.*\r(?=.)|\r|\x1b\[[0-9;]*[A-Za-z]")
 """What a terminal shows for a moment, and how it colours."""
 
 
 @contextmanager
-def logged(run_folder: Path) -> Iterator[None]:
+def tee_output(run_folder: Path) -> Iterator[None]:
     """Add to the log what is printed meanwhile."""
-    path = run_folder / LOG
+    path = run_folder / RUN_LOG
     with suppress(OSError):  # on a full disk there is no log, and the training goes on
-        _append(path, [f"--- {datetime.now():%Y-%m-%d %H:%M:%S} {command()}"])
-    out, error = (cast(TextIO, _Beside(one, path)) for one in (sys.stdout, sys.stderr))
+        _append_lines(path, [f"--- {datetime.now():%Y-%m-%d %H:%M:%S} {get_shell_command()}"])
+    out, error = (cast(TextIO, _TeeStream(one, path)) for one in (sys.stdout, sys.stderr))
     with redirect_stdout(out), redirect_stderr(error):
         yield
 
 
 @contextmanager
-def storied(run_folder: Path) -> Iterator[None]:
+def log_tracebacks(run_folder: Path) -> Iterator[None]:
     """Add the traceback of an error that comes out of here."""
     try:
         yield
     except Exception:
-        keep_story(run_folder)
+        write_traceback(run_folder)
         raise
 
 
-def keep_story(run_folder: Path) -> None:
+def write_traceback(run_folder: Path) -> None:
     """Add the traceback of the error that is being handled."""
-    with tolerated(run_folder, LOG):
-        _append(run_folder / LOG, traceback.format_exc().splitlines())
+    with ignore_write_errors(run_folder, RUN_LOG):
+        _append_lines(run_folder / RUN_LOG, traceback.format_exc().splitlines())
 
 
-def command() -> str:
+def get_shell_command() -> str:
     """What this process was started with, fit to be pasted into a shell."""
-    return without_secrets(shlex.join(sys.argv))
+    return redact_secrets(shlex.join(sys.argv))
 
 
-def _append(path: Path, lines: list[str]) -> None:
+def _append_lines(path: Path, lines: list[str]) -> None:
     with path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.writelines(f"{without_secrets(line)}\n" for line in lines)
+        file.writelines(f"{redact_secrets(line)}\n" for line in lines)
 
 
-class _Beside:
+class _TeeStream:
     """A stream whose whole lines go into a file, too."""
 
     def __init__(self, stream: Any, path: Path) -> None:
         self._stream, self._path = stream, path
-        self._line, self._lock = "", threading.Lock()
+        self._partial_line, self._lock = "", threading.Lock()
 
     def write(self, text: str) -> int:
         with self._lock:
-            *lines, self._line = (self._line + text).split("\n")
+            *lines, self._partial_line = (self._partial_line + text).split("\n")
             if lines:
                 with suppress(OSError):
-                    _append(self._path, [_PASSING.sub("", line) for line in lines])
+                    _append_lines(self._path, [_TERMINAL_CONTROL.sub("", line) for line in lines])
         return self._stream.write(text)
 
     def __getattr__(self, name: str) -> Any:

@@ -21,111 +21,117 @@ from fastapi.responses import FileResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from hrnet_ray.data.annotations import numbers
+from hrnet_ray.data.annotations import parse_numbers
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.images.codec import Refused
+from hrnet_ray.data.images.codec import RejectedImage
 from hrnet_ray.errors import DataError, HrnetRayError, UsageError
-from hrnet_ray.inference.predictor import Predictor, whole_picture
-from hrnet_ray.metrics.predictions import CONFIDENT, instance_scores
-from hrnet_ray.serving.origin_guard import Guard, refusal
-from hrnet_ray.visualization.drawing import bone_colours, side_colours
+from hrnet_ray.inference.predictor import PosePredictor, make_full_image_box
+from hrnet_ray.metrics.predictions import KEYPOINT_SCORE_THRESHOLD, compute_pose_scores
+from hrnet_ray.serving.origin_guard import OriginGuardMiddleware, make_error_response
+from hrnet_ray.visualization.drawing import get_bone_colors, get_keypoint_colors
 
 T = TypeVar("T")
 
-HERE = Path(__file__).parent
-LARGEST_BYTES = 64 * 2**20
+STATIC_DIR = Path(__file__).parent
+MAX_UPLOAD_BYTES = 64 * 2**20
 """Of a picture."""
-READ_AND_DROPPED = 4 * LARGEST_BYTES
+MAX_DISCARDED_BYTES = 4 * MAX_UPLOAD_BYTES
 """Of a larger one so much is read, so that the client comes to reading the answer."""
-MOST_BOXES = 1000
+MAX_BOXES = 1000
 
 
-class TooLarge(DataError):
+class PayloadTooLarge(DataError):
     """More bytes than a picture may have."""
 
 
-def app_of(predictor: Predictor, name: str, *, names: Collection[str]) -> Guard:
+def create_app(
+    predictor: PosePredictor, model_name: str, *, allowed_hosts: Collection[str]
+) -> OriginGuardMiddleware:
     """The application; it answers to addresses and to `names`, and to no other name."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # their page asks a CDN
-    about, turn = _about(predictor, name), asyncio.Lock()
+    about, turn = _describe_model(predictor, model_name), asyncio.Lock()
 
-    async def in_turn(request: Request, work: Callable[[bytes], T]) -> T | Response:
+    async def run_exclusively(
+        request: Request, process_bytes: Callable[[bytes], T]
+    ) -> T | Response:
         """One at a time, from decoding on: each takes memory and all processors."""
-        data = await _body(request)
+        data = await _read_body(request)
         async with turn:
             if await request.is_disconnected():
                 return Response(status_code=499)  # nobody reads it
-            return await run_in_threadpool(work, data)
+            return await run_in_threadpool(process_bytes, data)
 
     @app.exception_handler(HrnetRayError)
-    async def refused(_: Request, error: Exception) -> Response:
+    async def handle_known_error(_: Request, error: Exception) -> Response:
         assert isinstance(error, HrnetRayError)
-        status = 413 if isinstance(error, TooLarge) else 400
-        return refusal(error.what, error.where, error.fix, status=status)
+        status = 413 if isinstance(error, PayloadTooLarge) else 400
+        return make_error_response(error.what, error.where, error.fix, status=status)
 
     @app.exception_handler(HTTPException)
-    async def not_found(request: Request, error: Exception) -> Response:
+    async def handle_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         asked = f"{request.method} {request.url.path}"
         fix = "ask for /, /model, /predict or /picture"
-        return refusal(str(error.detail).lower(), asked, fix, status=error.status_code)
+        return make_error_response(str(error.detail).lower(), asked, fix, status=error.status_code)
 
     @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
+    async def handle_unexpected_error(request: Request, error: Exception) -> Response:
         traceback.print_exception(
             error
         )  # a fault of ours, or no memory left: shown in the terminal
         where = f"{request.method} {request.url.path}: {type(error).__name__}"
-        return refusal("the server failed", where, "its terminal says why", status=500)
+        return make_error_response("the server failed", where, "its terminal says why", status=500)
 
     @app.api_route("/", methods=["GET", "HEAD"])
-    async def page() -> Response:
-        return FileResponse(HERE / "page.html")
+    async def serve_page() -> Response:
+        return FileResponse(STATIC_DIR / "page.html")
 
     @app.get("/page.js")
-    async def script() -> Response:
-        return FileResponse(HERE / "page.js", media_type="text/javascript")
+    async def serve_script() -> Response:
+        return FileResponse(STATIC_DIR / "page.js", media_type="text/javascript")
 
     @app.get("/model")
-    async def model() -> dict[str, Any]:
+    async def get_model_info() -> dict[str, Any]:
         return about
 
     @app.post("/predict", response_model=None)
-    async def predict(request: Request) -> dict[str, Any] | Response:
+    async def predict_poses(request: Request) -> dict[str, Any] | Response:
         text = request.query_params.get("boxes")
-        boxes = None if text is None else _boxes(text)
-        return await in_turn(request, lambda data: _poses(predictor, _opened(data), boxes))
+        boxes = None if text is None else _parse_boxes(text)
+        return await run_exclusively(
+            request, lambda data: _predict_poses(predictor, _decode_upload(data), boxes)
+        )
 
     @app.post("/picture", response_model=None)
-    async def picture(request: Request) -> Response:
-        return await in_turn(request, _seen)
+    async def serve_decoded_image(request: Request) -> Response:
+        return await run_exclusively(request, _convert_to_jpeg)
 
-    return Guard(app, names)
+    return OriginGuardMiddleware(app, allowed_hosts)
 
 
-def _about(predictor: Predictor, name: str) -> dict[str, Any]:
+def _describe_model(predictor: PosePredictor, model_name: str) -> dict[str, Any]:
     spec = predictor.spec
     place = {keypoint: at for at, keypoint in enumerate(spec.skeleton.keypoints)}
     return {
-        "name": name,
+        "name": model_name,
         "net": f"HRNet-W{spec.width}",
         "skeleton": spec.skeleton.name,
         "keypoints": list(spec.skeleton.keypoints),
-        "colours": list(map(_hex, side_colours(spec.skeleton))),
+        "colours": list(map(_format_hex_color, get_keypoint_colors(spec.skeleton))),
         "bones": [[place[one], place[other]] for one, other in spec.skeleton.bones],
-        "bone_colours": list(map(_hex, bone_colours(spec.skeleton))),
-        "confident": CONFIDENT,
+        "bone_colours": list(map(_format_hex_color, get_bone_colors(spec.skeleton))),
+        "confident": KEYPOINT_SCORE_THRESHOLD,
         "input_hw": list(spec.input_hw),
         "trained_on": spec.trained_on,
         "scores": {key: value for key, value in spec.scores.items() if math.isfinite(value)},
     }
 
 
-def _hex(rgb: tuple[int, int, int]) -> str:
+def _format_hex_color(rgb: tuple[int, int, int]) -> str:
     return "#{:02x}{:02x}{:02x}".format(*rgb)
 
 
-async def _body(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     """The bytes that were sent; none where the client went away.
 
     Raises:
@@ -135,23 +141,23 @@ async def _body(request: Request) -> bytes:
     try:
         async for chunk in request.stream():
             count += len(chunk)
-            if count <= LARGEST_BYTES:
+            if count <= MAX_UPLOAD_BYTES:
                 data += chunk
-            elif count > READ_AND_DROPPED:
+            elif count > MAX_DISCARDED_BYTES:
                 break
             else:
                 data.clear()
     except ClientDisconnect:
         return b""
-    if count > LARGEST_BYTES:
-        most = f"{LARGEST_BYTES // 2**20} MB at most"
-        raise TooLarge("a picture that is too large", most, "send a smaller one")
+    if count > MAX_UPLOAD_BYTES:
+        most = f"{MAX_UPLOAD_BYTES // 2**20} MB at most"
+        raise PayloadTooLarge("a picture that is too large", most, "send a smaller one")
     return bytes(data)
 
 
-def _opened(data: bytes) -> np.ndarray:
-    picture = codec.open_picture(data)
-    if isinstance(picture, Refused):
+def _decode_upload(data: bytes) -> np.ndarray:
+    picture = codec.decode_or_reject(data)
+    if isinstance(picture, RejectedImage):
         raise DataError(
             f"a picture that cannot be read: {picture.reason}",
             picture.detail,
@@ -160,12 +166,12 @@ def _opened(data: bytes) -> np.ndarray:
     return picture
 
 
-def _seen(data: bytes) -> Response:
+def _convert_to_jpeg(data: bytes) -> Response:
     """As stored, whatever its EXIF asks, and without what is transparent: so the model sees it."""
-    return Response(codec.encode_jpeg(_opened(data)), media_type="image/jpeg")
+    return Response(codec.encode_jpeg(_decode_upload(data)), media_type="image/jpeg")
 
 
-def _boxes(text: str) -> np.ndarray:
+def _parse_boxes(text: str) -> np.ndarray:
     """Float64 [N, 4].
 
     Raises:
@@ -173,9 +179,9 @@ def _boxes(text: str) -> np.ndarray:
     """
     try:
         given = json.loads(text)
-        if not isinstance(given, list) or len(given) > MOST_BOXES:
-            raise ValueError(f"no list of {MOST_BOXES:,} boxes at most")
-        boxes = np.array([numbers(box, 4, f"[{at}]") for at, box in enumerate(given)])
+        if not isinstance(given, list) or len(given) > MAX_BOXES:
+            raise ValueError(f"no list of {MAX_BOXES:,} boxes at most")
+        boxes = np.array([parse_numbers(box, 4, f"[{at}]") for at, box in enumerate(given)])
         if len(boxes) and not (boxes[:, 2:] > 0).all():
             raise ValueError("a width or height that is not above 0")
     except (ValueError, RecursionError) as error:
@@ -187,11 +193,13 @@ def _boxes(text: str) -> np.ndarray:
     return boxes.reshape(-1, 4)
 
 
-def _poses(predictor: Predictor, picture: np.ndarray, given: np.ndarray | None) -> dict[str, Any]:
-    boxes = whole_picture(picture) if given is None else given
-    found = predictor(picture, boxes)
+def _predict_poses(
+    predictor: PosePredictor, image: np.ndarray, requested_boxes: np.ndarray | None
+) -> dict[str, Any]:
+    boxes = make_full_image_box(image) if requested_boxes is None else requested_boxes
+    found = predictor(image, boxes)
     points = np.concatenate([found.image_xy.numpy(), found.scores.numpy()[..., None]], axis=-1)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     return {
         "width": width,
         "height": height,
@@ -199,7 +207,7 @@ def _poses(predictor: Predictor, picture: np.ndarray, given: np.ndarray | None) 
         "poses": [
             {"box": box, "score": score, "points": [[round(v, 3) for v in point] for point in pose]}
             for box, score, pose in zip(
-                boxes.tolist(), instance_scores(found).tolist(), points.tolist(), strict=True
+                boxes.tolist(), compute_pose_scores(found).tolist(), points.tolist(), strict=True
             )
         ],
     }

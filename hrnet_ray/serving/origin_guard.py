@@ -9,8 +9,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-HOST = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^\[\]:@/]+)(:[0-9]+)?")
-HEADERS = {
+HOST_PATTERN = re.compile(r"(?P<name>\[[0-9a-fA-F:.]+\]|[^\[\]:@/]+)(:[0-9]+)?")
+SECURITY_HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; "
     "style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -18,7 +18,7 @@ HEADERS = {
 }
 
 
-class Guard:
+class OriginGuardMiddleware:
     """Refuses what a page of elsewhere would send by a visitor's browser.
 
     Such a page may lead a name of its own to this machine (DNS rebinding): then `Host` is that
@@ -26,51 +26,55 @@ class Guard:
     browser says so in `Origin` or `Sec-Fetch-Site`.
     """
 
-    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
         self.app = app
-        self.names = {name.lower() for name in names}
+        self.allowed_hosts = {name.lower() for name in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or refuse it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 
-        async def with_headers(message: MutableMapping[str, Any]) -> None:
+        async def send_with_headers(message: MutableMapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(SECURITY_HEADERS)
             await send(message)
 
         asked = Headers(scope=scope)
-        if not self._is_ours(asked.get("host", "")):
-            answer = refusal("another name than this server's", asked.get("host", ""), NAME_FIX)
-            return await answer(scope, receive, with_headers)
-        if scope["method"] == "POST" and _from_elsewhere(asked):
-            answer = refusal("a page of elsewhere", asked.get("origin", ""), "send it by a program")
-            return await answer(scope, receive, with_headers)
-        await self.app(scope, receive, with_headers)
+        if not self._is_allowed_host(asked.get("host", "")):
+            answer = make_error_response(
+                "another name than this server's", asked.get("host", ""), HOST_NAME_FIX
+            )
+            return await answer(scope, receive, send_with_headers)
+        if scope["method"] == "POST" and _is_cross_site(asked):
+            answer = make_error_response(
+                "a page of elsewhere", asked.get("origin", ""), "send it by a program"
+            )
+            return await answer(scope, receive, send_with_headers)
+        await self.app(scope, receive, send_with_headers)
 
-    def _is_ours(self, host: str) -> bool:
-        found = HOST.fullmatch(host)
+    def _is_allowed_host(self, host: str) -> bool:
+        found = HOST_PATTERN.fullmatch(host)
         name = found["name"].strip("[]").lower() if found else ""
-        return name in self.names or _is_address(name)
+        return name in self.allowed_hosts or _is_ip_address(name)
 
 
-NAME_FIX = "ask by an address, or start the server with --names NAME"
+HOST_NAME_FIX = "ask by an address, or start the server with --allowed-hosts NAME"
 
 
-def refusal(what: str, where: str, fix: str, *, status: int = 400) -> JSONResponse:
+def make_error_response(what: str, where: str, fix: str, *, status: int = 400) -> JSONResponse:
     """An error as programs read it: in the three parts that a terminal would show."""
     return JSONResponse({"error": what, "where": where, "fix": fix}, status_code=status)
 
 
-def _from_elsewhere(asked: Headers) -> bool:
-    if asked.get("sec-fetch-site", "none") == "cross-site":
+def _is_cross_site(headers: Headers) -> bool:
+    if headers.get("sec-fetch-site", "none") == "cross-site":
         return True
-    origin = asked.get("origin")
-    return origin is not None and origin.partition("://")[2] != asked.get("host")
+    origin = headers.get("origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("host")
 
 
-def _is_address(name: str) -> bool:
+def _is_ip_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -10,7 +10,7 @@ import os
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it asks a server on the internet
 
-from hrnet_ray.tracking.experiment import Board, Run, database_uri
-from hrnet_ray.tracking.run_record import DataVersion
+from hrnet_ray.tracking.experiment import MlflowExperiment, RunLogger, default_tracking_uri
+from hrnet_ray.tracking.run_record import DatasetVersion
 
-__all__ = ["Board", "DataVersion", "Run", "database_uri"]
+__all__ = ["DatasetVersion", "MlflowExperiment", "RunLogger", "default_tracking_uri"]

@@ -15,205 +15,221 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hrnet_ray.errors import UsageError
-from hrnet_ray.text import without_secrets
-from hrnet_ray.tracking.run_history import read_epochs
+from hrnet_ray.text import redact_secrets
+from hrnet_ray.tracking.run_history import read_metrics
 from hrnet_ray.tracking.run_record import (
-    LOST,
-    RUNNING,
-    DataVersion,
-    Figure,
-    Story,
-    key_of,
-    read_story,
-    stories_below,
-    write_story,
+    ABANDONED_TAGS,
+    RUNNING_STATUS,
+    DatasetVersion,
+    RunRecord,
+    SummaryMetric,
+    find_run_dirs,
+    get_or_create_run_key,
+    read_run_record,
+    write_run_record,
 )
 
 if TYPE_CHECKING:
-    from hrnet_ray.tracking.system_metrics import Sampler
+    from hrnet_ray.tracking.system_metrics import SystemMetricsSampler
 
-SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
-DRAIN_S, HURRIED_S, DATABASE_S = 15.0, 2.0, 60.0
+URI_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+FLUSH_TIMEOUT_S, INTERRUPTED_FLUSH_TIMEOUT_S, DATABASE_FLUSH_TIMEOUT_S = 15.0, 2.0, 60.0
 """How long the end of a run waits for MLflow: for a server, when somebody is in a hurry and stopped
 the run, and for a database file, which hangs on no network."""
 
-log = logging.getLogger("hrnet_ray.tracking")
+logger = logging.getLogger("hrnet_ray.tracking")
 
 
-def database_uri(storage: Path) -> str:
+def default_tracking_uri(storage_dir: Path) -> str:
     """The MLflow store used where no server is named: a file in the storage folder."""
-    return f"sqlite:///{storage.absolute() / 'mlflow.db'}"
+    return f"sqlite:///{storage_dir.absolute() / 'mlflow.db'}"
 
 
-class Board:
+class MlflowExperiment:
     """One MLflow experiment: all runs on one data set, so that they can be compared."""
 
-    def __init__(self, experiment: str, *, storage: Path, tracking_uri: str | None) -> None:
+    def __init__(
+        self, experiment_name: str, *, storage_dir: Path, tracking_uri: str | None
+    ) -> None:
         # mlflow costs two seconds; only the driver pays them, and its threads import nothing.
-        from hrnet_ray.tracking.sync_thread import Shipper
+        from hrnet_ray.tracking.sync_thread import BackgroundSync
 
-        self.experiment, self.storage, self.tracking_uri = experiment, storage, tracking_uri
-        self.shipper: Shipper = Shipper(tracking_uri or database_uri(storage))
-        self.sampler: Sampler | None = None
+        self.experiment_name, self.storage_dir, self.tracking_uri = (
+            experiment_name,
+            storage_dir,
+            tracking_uri,
+        )
+        self.background_sync: BackgroundSync = BackgroundSync(
+            tracking_uri or default_tracking_uri(storage_dir)
+        )
+        self.metrics_sampler: SystemMetricsSampler | None = None
 
     @classmethod
-    def open(cls, data_name: str, *, storage: Path, tracking_uri: str | None) -> "Board":
+    def open_for_dataset(
+        cls, dataset_name: str, *, storage_dir: Path, tracking_uri: str | None
+    ) -> "MlflowExperiment":
         """The experiment `hrnet/<data set>`. No server is asked: it may come back later.
 
         Raises:
             UsageError: this can be no address of an MLflow store.
         """
         if tracking_uri:
-            check_address(tracking_uri)
-        return cls(f"hrnet/{data_name}", storage=storage, tracking_uri=tracking_uri)
+            validate_tracking_uri(tracking_uri)
+        return cls(f"hrnet/{dataset_name}", storage_dir=storage_dir, tracking_uri=tracking_uri)
 
-    def watch_machine(self, folder: Path) -> None:
+    def start_system_metrics(self, folder: Path) -> None:
         """Note how busy this machine is, in the folder of a run."""
-        from hrnet_ray.tracking.system_metrics import Sampler
+        from hrnet_ray.tracking.system_metrics import SystemMetricsSampler
 
-        if self.sampler is None:
-            self.sampler = Sampler(folder)
+        if self.metrics_sampler is None:
+            self.metrics_sampler = SystemMetricsSampler(folder)
 
-    def close(self, folder: Path, *, hurried: bool) -> None:
+    def flush_and_close(self, folder: Path, *, interrupted: bool) -> None:
         """Wait a little for what is not told yet, and say in one line what remains."""
-        if self.sampler:
-            self.sampler.close()
-        within_s = HURRIED_S if hurried else DRAIN_S
+        if self.metrics_sampler:
+            self.metrics_sampler.stop_sampling()
+        within_s = INTERRUPTED_FLUSH_TIMEOUT_S if interrupted else FLUSH_TIMEOUT_S
         if not self.tracking_uri:
-            within_s = DATABASE_S
-        if left := self.shipper.close(within_s=within_s):
-            print(_untold(left, self.shipper.trouble, folder), flush=True)
+            within_s = DATABASE_FLUSH_TIMEOUT_S
+        if left := self.background_sync.flush_and_stop(timeout_s=within_s):
+            print(_format_unsynced(left, self.background_sync.last_error, folder), flush=True)
 
 
-class Run:
+class RunLogger:
     """A handle on one run: a training, a study, or one of its trials."""
 
-    def __init__(self, board: Board, folder: Path, story: Story) -> None:
-        self.board, self.folder = board, folder
-        self._story = story
-        self._write(story)
+    def __init__(
+        self, mlflow_experiment: MlflowExperiment, folder: Path, record: RunRecord
+    ) -> None:
+        self.mlflow_experiment, self.folder = mlflow_experiment, folder
+        self._record = record
+        self._write_record(record)
 
     @classmethod
-    def open(
+    def open_or_resume(
         cls,
-        board: Board,
+        mlflow_experiment: MlflowExperiment,
         folder: Path,
         *,
         name: str,
         params: Mapping[str, Any],
         tags: Mapping[str, str],
-        data: Sequence[DataVersion] = (),
-        parent: "Run | None" = None,
-    ) -> "Run":
+        datasets: Sequence[DatasetVersion] = (),
+        parent_run: "RunLogger | None" = None,
+    ) -> "RunLogger":
         """Begin the story of a folder, or go on with it: the same folder is always the same run.
 
         One that was removed and made again is another. Settings and name stay those of the first
         time; tags are those of the last.
         """
-        story = _story_of(folder) or Story(
-            experiment=board.experiment,
-            storage=os.path.relpath(board.storage, folder),
-            key=key_of(folder),
+        story = _try_read_record(folder) or RunRecord(
+            experiment_name=mlflow_experiment.experiment_name,
+            storage_relpath=os.path.relpath(mlflow_experiment.storage_dir, folder),
+            run_key=get_or_create_run_key(folder),
             name=name,
-            began_ms=_now_ms(),
-            params={name: without_secrets(str(value)) for name, value in params.items()},
-            data=tuple(data),
-            parent=os.path.relpath(parent.folder, folder) if parent else None,
+            started_ms=_get_time_ms(),
+            params={name: redact_secrets(str(value)) for name, value in params.items()},
+            datasets=tuple(datasets),
+            parent_relpath=os.path.relpath(parent_run.folder, folder) if parent_run else None,
         )
-        uri = board.tracking_uri
-        address = without_secrets(uri, {}) if uri else None
-        run = cls(board, folder, replace(story, address=address, tags=_clean(tags), status=RUNNING))
-        if parent is None:
-            board.watch_machine(folder)
-        board.shipper.follow(folder)
+        uri = mlflow_experiment.tracking_uri
+        address = redact_secrets(uri, {}) if uri else None
+        run = cls(
+            mlflow_experiment,
+            folder,
+            replace(story, address=address, tags=_redact_tags(tags), status=RUNNING_STATUS),
+        )
+        if parent_run is None:
+            mlflow_experiment.start_system_metrics(folder)
+        mlflow_experiment.background_sync.watch_run_dir(folder)
         return run
 
-    def log_summary(self, values: Mapping[str, float], *, tags: Mapping[str, str]) -> None:
+    def log_summary(self, metrics: Mapping[str, float], *, tags: Mapping[str, str]) -> None:
         """Note what the whole run came to, and mark it."""
-        known, now = self._story.figures, _now_ms()
+        known, now = self._record.summary_metrics, _get_time_ms()
         fresh = {
-            name: Figure(value=value, at_ms=now)
-            for name, value in values.items()
+            name: SummaryMetric(value=value, at_ms=now)
+            for name, value in metrics.items()
             if name not in known or known[name].value != value
         }
-        tags = self._story.tags | _clean(tags)
-        self._write(replace(self._story, figures=known | fresh, tags=tags))
+        tags = self._record.tags | _redact_tags(tags)
+        self._write_record(replace(self._record, figures=known | fresh, tags=tags))
 
-    def log_folder(self, folder: Path, *, only: tuple[str, ...]) -> None:
+    def log_artifacts(self, folder: Path, *, relative_paths: tuple[str, ...]) -> None:
         """Copy files and folders of the run's own tree, under the same names."""
-        self._write(replace(self._story, files=only))
+        self._write_record(replace(self._record, files=relative_paths))
 
-    def finish(self, status: str) -> None:
+    def finish_run(self, status: str) -> None:
         """FINISHED, FAILED or KILLED. It is the last word on a study, or on a run by itself."""
-        at_ms, last = self._story.ended_ms, last_sign(self.folder)
-        if self._story.parent and last:
+        at_ms, last = self._record.ended_ms, find_last_activity_ms(self.folder)
+        if self._record.parent_relpath and last:
             at_ms = last  # its study tells of all ends at once, when it ends itself
         elif at_ms is None or at_ms < last:  # else nothing came to it since it ended before
-            at_ms = _now_ms()
-        self._write(replace(self._story, status=status, ended_ms=at_ms))
-        if self._story.parent is None:
-            give_up_lost(stories_below(self.folder)[1:])
-            self.board.close(self.folder, hurried=status == "KILLED")
+            at_ms = _get_time_ms()
+        self._write_record(replace(self._record, status=status, ended_ms=at_ms))
+        if self._record.parent_relpath is None:
+            mark_abandoned_runs(find_run_dirs(self.folder)[1:])
+            self.mlflow_experiment.flush_and_close(self.folder, interrupted=status == "KILLED")
 
-    def _write(self, story: Story) -> None:
-        self._story = story
+    def _write_record(self, record: RunRecord) -> None:
+        self._record = record
         try:
-            write_story(self.folder, story)
+            write_run_record(self.folder, record)
         except OSError as error:
-            log.warning("not noted for MLflow: %s (%s)", self.folder, error.strerror or error)
+            logger.warning("not noted for MLflow: %s (%s)", self.folder, error.strerror or error)
 
 
-def give_up_lost(folders: Sequence[Path]) -> None:
+def mark_abandoned_runs(folders: Sequence[Path]) -> None:
     """Give an end to runs that nobody works on any more, and that could not say how they ended."""
     for folder in folders:
-        story = _story_of(folder)
-        if story and story.status == RUNNING:
-            at_ms = last_sign(folder) or story.began_ms
-            tags = story.tags | LOST
-            write_story(folder, replace(story, status="KILLED", ended_ms=at_ms, tags=tags))
+        story = _try_read_record(folder)
+        if story and story.status == RUNNING_STATUS:
+            at_ms = find_last_activity_ms(folder) or story.started_ms
+            tags = story.tags | ABANDONED_TAGS
+            write_run_record(folder, replace(story, status="KILLED", ended_ms=at_ms, tags=tags))
 
 
-def last_sign(folder: Path) -> int:
+def find_last_activity_ms(folder: Path) -> int:
     """When the last epoch of a run, or of any trial of a study, was recorded; 0 if none was."""
-    times = [e.get("at_ms", 0) for run in stories_below(folder) for e in read_epochs(run)]
+    times = [e.get("at_ms", 0) for run in find_run_dirs(folder) for e in read_metrics(run)]
     return max(times, default=0)
 
 
-def check_address(uri: str) -> None:
+def validate_tracking_uri(uri: str) -> None:
     """Refuse what can be no MLflow store.
 
     Raises:
         UsageError: it names no server and no database.
     """
     parts = urlsplit(uri)
-    known = parts.scheme.split("+")[0] in SCHEMES and (parts.netloc or parts.path)
+    known = parts.scheme.split("+")[0] in URI_SCHEMES and (parts.netloc or parts.path)
     if not known and uri != "databricks":
         raise UsageError(
             "no address of an MLflow server or database",
-            f"--cluster.tracking-uri {without_secrets(uri)}",
+            f"--cluster.tracking-uri {redact_secrets(uri)}",
             "give http://HOST:PORT or sqlite:///FILE, or leave it out: then it is a file in the "
             "storage folder",
         )
 
 
-def _story_of(folder: Path) -> Story | None:
+def _try_read_record(folder: Path) -> RunRecord | None:
     """What was told before; one that cannot be read is begun anew, and finds the same run."""
     try:
-        return read_story(folder)
+        return read_run_record(folder)
     except (OSError, ValueError):
         return None
 
 
-def _clean(tags: Mapping[str, str]) -> dict[str, str]:
-    return {name: without_secrets(value) for name, value in tags.items()}
+def _redact_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    return {name: redact_secrets(value) for name, value in tags.items()}
 
 
-def _untold(left: Counter[str], reason: str, folder: Path) -> str:
-    counts = ", ".join(f"{count} {what}" for what, count in left.items())
+def _format_unsynced(unsynced: Counter[str], reason: str, folder: Path) -> str:
+    counts = ", ".join(f"{count} {what}" for what, count in unsynced.items())
     command = f"hrnet-ray mlflow-sync {os.path.relpath(folder)}"
     why = f"{counts}; {reason or 'it is slow'}"
     return f"MLflow was not told everything yet ({why}); later: {command}"
 
 
-def _now_ms() -> int:
+def _get_time_ms() -> int:
     return int(time.time() * 1000)

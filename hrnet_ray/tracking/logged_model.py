@@ -13,95 +13,109 @@ from pathlib import Path
 
 import numpy as np
 
-from hrnet_ray.inference.export_modules import CropsToKeypoints
-from hrnet_ray.inference.model_package import CARD, CONFIG, WEIGHTS, ModelSpec, sha256_of
+from hrnet_ray.inference.export_modules import KeypointExportModule
+from hrnet_ray.inference.model_package import (
+    CONFIG_FILE,
+    MODEL_CARD_FILE,
+    WEIGHTS_FILE,
+    ModelSpec,
+    compute_file_sha256,
+)
 from hrnet_ray.models import HRNet
-from hrnet_ray.tracking.model_registry import Registry, patient
-from hrnet_ray.utils.quiet import hushed
+from hrnet_ray.tracking.model_registry import ModelRegistry, extend_request_timeout
+from hrnet_ray.utils.quiet import quiet_loggers
 
 from mlflow.entities import LoggedModelOutput, Run  # isort: skip
 from mlflow.models import Model, ModelSignature  # isort: skip
 from mlflow.pytorch import save_model  # isort: skip
 from mlflow.types import Schema, TensorSpec  # isort: skip
 
-HOME = "hrnet"
-EXPORTED = "data/model.pt2"
-EXAMPLES = 2
+MODEL_PACKAGE_DIR = "hrnet"
+EXPORTED_MODEL_FILE = "data/model.pt2"
+EXAMPLE_BATCH_SIZE = 2
 """Crops of the example: with one, torch.export would take its batch for the only size."""
 
 
 @dataclass(frozen=True)
-class Logged:
+class LoggedModelRef:
     """A model in MLflow that no registry knows yet."""
 
     model_id: str
-    place: str
+    artifact_uri: str
     tags: dict[str, str]
     """The sha256 of what was exported."""
 
 
-def log_model(registry: Registry, run: Run, folder: Path, model: HRNet, spec: ModelSpec) -> Logged:
+def log_model(
+    registry: ModelRegistry, run: Run, model_dir: Path, model: HRNet, spec: ModelSpec
+) -> LoggedModelRef:
     """Export the model of a run (its files are in `folder`), and log it there.
 
     Raises:
         ClusterError: the store does not answer.
     """
     run_id, client = run.info.run_id, registry.client
-    with tempfile.TemporaryDirectory() as scratch, registry.answering(), patient():
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        registry.translate_errors(),
+        extend_request_timeout(),
+    ):
         made = client.create_logged_model(
             run.info.experiment_id,
             name="hrnet",
             source_run_id=run_id,
-            params=_params(spec),
+            params=_collect_model_params(spec),
             model_type="keypoints",
         )
         ours = Model(
             made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id
         )
         files = Path(scratch) / "model"
-        tags = write_mlflow_model(files, folder, model, spec, ours)
+        tags = save_mlflow_model(files, model_dir, model, spec, ours)
         client.log_model_artifacts(made.model_id, str(files))
         client.set_logged_model_tags(made.model_id, tags)
         client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
         client.finalize_logged_model(made.model_id, "READY")
-    return Logged(made.model_id, made.artifact_location, tags)
+    return LoggedModelRef(made.model_id, made.artifact_location, tags)
 
 
-def write_mlflow_model(
-    out: Path, folder: Path, model: HRNet, spec: ModelSpec, ours: Model
+def save_mlflow_model(
+    out_dir: Path, model_dir: Path, model: HRNet, spec: ModelSpec, mlflow_model: Model
 ) -> dict[str, str]:
     """Write the model that MLflow keeps; returns the sha256 of what was exported, as tags."""
     height, width = spec.input_hw
-    crops = np.full((EXAMPLES, height, width, 3), 128, np.uint8)
+    crops = np.full((EXAMPLE_BATCH_SIZE, height, width, 3), 128, np.uint8)
     signature = ModelSignature(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, height, width, 3))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(spec.skeleton), 3))]),
     )
     # MLflow asks for an environment that we name ourselves; torch tells of its own future.
-    with hushed("mlflow", "torch.export", "torch.__trace"):
+    with quiet_loggers("mlflow", "torch.export", "torch.__trace"):
         save_model(
-            CropsToKeypoints(model.cpu(), spec).eval(),
-            out,
-            mlflow_model=ours,
+            KeypointExportModule(model.cpu(), spec).eval(),
+            out_dir,
+            mlflow_model=mlflow_model,
             signature=signature,
             input_example=crops,
             serialization_format="pt2",
-            pip_requirements=[f"{name}=={_plain(name)}" for name in ("torch", "mlflow", "numpy")],
+            pip_requirements=[
+                f"{name}=={_get_base_version(name)}" for name in ("torch", "mlflow", "numpy")
+            ],
         )
     # What was exported on a CPU runs on a CPU; without this, MLflow refuses it beside a GPU.
-    ours.flavors["python_function"]["config"] = {"device": "cpu"}
-    ours.save(str(out / "MLmodel"))
-    (out / HOME).mkdir()
-    for name in (WEIGHTS, CONFIG, CARD):
-        if (folder / name).is_file():  # anybody may have removed the card
-            shutil.copyfile(folder / name, out / HOME / name)
-    return {"pt2.sha256": sha256_of(out / EXPORTED)}
+    mlflow_model.flavors["python_function"]["config"] = {"device": "cpu"}
+    mlflow_model.save(str(out_dir / "MLmodel"))
+    (out_dir / MODEL_PACKAGE_DIR).mkdir()
+    for name in (WEIGHTS_FILE, CONFIG_FILE, MODEL_CARD_FILE):
+        if (model_dir / name).is_file():  # anybody may have removed the card
+            shutil.copyfile(model_dir / name, out_dir / MODEL_PACKAGE_DIR / name)
+    return {"pt2.sha256": compute_file_sha256(out_dir / EXPORTED_MODEL_FILE)}
 
 
-def _params(spec: ModelSpec) -> dict[str, str]:
+def _collect_model_params(spec: ModelSpec) -> dict[str, str]:
     names = ("width", "input_hw", "padding", "sigma", "decode", "flip_test")
     return {name: str(getattr(spec, name)) for name in names} | {"skeleton": spec.skeleton.name}
 
 
-def _plain(package: str) -> str:
+def _get_base_version(package: str) -> str:
     return version(package).split("+")[0]  # 2.13.0+cpu is in no registry

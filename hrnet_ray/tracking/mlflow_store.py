@@ -34,225 +34,242 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from hrnet_ray.data.images import codec
 from hrnet_ray.errors import ClusterError, DataError
-from hrnet_ray.text import without_secrets
-from hrnet_ray.tracking.run_history import Picture, Point
-from hrnet_ray.tracking.run_record import DataVersion, Story
+from hrnet_ray.text import redact_secrets
+from hrnet_ray.tracking.run_history import EpochImage, MetricPoint
+from hrnet_ray.tracking.run_record import DatasetVersion, RunRecord
 
-KEY = "hrnet.key"
-AT_ONCE = 900  # numbers in a request; MLflow takes 1,000
-PARAM_LENGTH, TAG_LENGTH, DIGEST_LENGTH = 500, 5000, 36  # what MLflow keeps of them, or less
-LARGEST_PICTURE = 300_000  # bytes
-SHOWN_PX = 1024
+RUN_KEY_TAG = "hrnet.key"
+MAX_METRICS_PER_REQUEST = 900  # numbers in a request; MLflow takes 1,000
+MAX_PARAM_LENGTH, MAX_TAG_LENGTH, MAX_DIGEST_LENGTH = (
+    500,
+    5000,
+    36,
+)  # what MLflow keeps of them, or less
+MAX_IMAGE_BYTES = 300_000  # bytes
+MAX_PREVIEW_PX = 1024
 """Longer side of the copy that the page shows; MLflow's own 256 leave a crop of sixteen 64."""
-ALREADY_THERE = "RESOURCE_ALREADY_EXISTS"
-AT_THE_SAME_TIME = re.compile("IntegrityError|UniqueViolation|Duplicate entry")
+ALREADY_EXISTS_CODE = "RESOURCE_ALREADY_EXISTS"
+DUPLICATE_ROW_PATTERN = re.compile("IntegrityError|UniqueViolation|Duplicate entry")
 """How SQLite, PostgreSQL and MySQL say that a row has been inserted by another one."""
-DELETED = "Current state is deleted"
-FAILURES = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
-CHATTY = ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool")
+RUN_DELETED_MESSAGE = "Current state is deleted"
+STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
+NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool")
 
-log = logging.getLogger("hrnet_ray.tracking")
+logger = logging.getLogger("hrnet_ray.tracking")
 
 
-class RunIsGone(ClusterError):
+class RunDeletedError(ClusterError):
     """A run that was there is deleted: of two that were made in the same moment, one is kept."""
 
 
-class Server:
+class MlflowStore:
     """Tells one MLflow store.
 
     Raises (every method):
         ClusterError: it does not answer, or refuses.
     """
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self.name = without_secrets(address, {})
+    def __init__(self, tracking_uri: str) -> None:
+        self._tracking_uri = tracking_uri
+        self.redacted_uri = redact_secrets(tracking_uri, {})
         """The address without name and password."""
-        self.silent = False
+        self.stopped = False
         """Make no run any more: whoever tells the rest makes it."""
-        for chatty in CHATTY:
+        for chatty in NOISY_LOGGERS:
             logging.getLogger(chatty).setLevel(logging.ERROR)
-        self._experiments: dict[str, str] = {}
-        with self._answering():
-            _make_database(address)
-            self.client = MlflowClient(address)
+        self._experiment_ids: dict[str, str] = {}
+        with self._translate_errors():
+            _create_database(tracking_uri)
+            self.client = MlflowClient(tracking_uri)
 
-    def run_of(self, story: Story, *, parent: str | None) -> tuple[str, set[str]]:
+    def get_or_create_run(
+        self, record: RunRecord, *, parent_run_id: str | None
+    ) -> tuple[str, set[str]]:
         """The run that has the story's key, or a new one; and the params that it has already."""
-        with self._answering():
-            experiment = self._experiment(story.experiment)
-            run = self._only(experiment, story.key) or self._made(experiment, story, parent)
+        with self._translate_errors():
+            experiment = self._get_experiment_id(record.experiment_name)
+            run = self._find_unique_run(experiment, record.run_key) or self._create_run(
+                experiment, record, parent_run_id
+            )
             return run.info.run_id, set(run.data.params)
 
-    def numbers(self, run_id: str, points: Sequence[Point]) -> None:
+    def log_metrics(self, run_id: str, points: Sequence[MetricPoint]) -> None:
         """Note numbers; twice is once."""
-        metrics = [Metric(allowed(p.name), p.value, p.at_ms, p.step) for p in points]
-        with self._answering():
-            for start in range(0, len(metrics), AT_ONCE):
-                part = metrics[start : start + AT_ONCE]
-                _settled(self.client.log_batch, run_id, metrics=part, synchronous=True)
+        metrics = [Metric(sanitize_metric_name(p.name), p.value, p.at_ms, p.step) for p in points]
+        with self._translate_errors():
+            for start in range(0, len(metrics), MAX_METRICS_PER_REQUEST):
+                part = metrics[start : start + MAX_METRICS_PER_REQUEST]
+                _retry_on_conflict(self.client.log_batch, run_id, metrics=part, synchronous=True)
 
-    def marks(
+    def log_params_and_tags(
         self,
         run_id: str,
         *,
         params: Mapping[str, str],
         tags: Mapping[str, str],
-        gone: Sequence[str] = (),
+        removed_tags: Sequence[str] = (),
     ) -> None:
         """Note settings and tags, and take back the tags that are gone."""
-        settings = [Param(name, value[:PARAM_LENGTH]) for name, value in params.items()]
-        labels = [RunTag(allowed(name), value[:TAG_LENGTH]) for name, value in tags.items()]
-        with self._answering():
+        settings = [Param(name, value[:MAX_PARAM_LENGTH]) for name, value in params.items()]
+        labels = [
+            RunTag(sanitize_metric_name(name), value[:MAX_TAG_LENGTH])
+            for name, value in tags.items()
+        ]
+        with self._translate_errors():
             if settings or labels:
-                _settled(
+                _retry_on_conflict(
                     self.client.log_batch, run_id, params=settings, tags=labels, synchronous=True
                 )
-            there = self.client.get_run(run_id).data.tags if gone else {}
-            for name in {allowed(name) for name in gone} & there.keys():
+            there = self.client.get_run(run_id).data.tags if removed_tags else {}
+            for name in {sanitize_metric_name(name) for name in removed_tags} & there.keys():
                 self.client.delete_tag(run_id, name)
 
-    def data(self, run_id: str, versions: Sequence[DataVersion]) -> None:
+    def log_inputs(self, run_id: str, datasets: Sequence[DatasetVersion]) -> None:
         """Tie a run to the versions of what it was made from."""
-        with self._answering():
-            _settled(self.client.log_inputs, run_id, [_input(version) for version in versions])
+        with self._translate_errors():
+            _retry_on_conflict(
+                self.client.log_inputs, run_id, [_to_dataset_input(version) for version in datasets]
+            )
 
-    def picture(self, run_id: str, picture: Picture, *, at_ms: int) -> None:
+    def log_image(self, run_id: str, image: EpochImage, *, at_ms: int) -> None:
         """Show a picture with a slider over epochs, under a name that is always the same.
 
         MLflow's own `log_image` draws a new name each time: told twice, it would be there twice.
         """
-        same = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {picture.name} {picture.epoch}")
-        group = picture.name.replace("/", "~")
-        name = f"{group}+step+{picture.epoch}+timestamp+{at_ms}+{same}"
+        same = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {image.name} {image.epoch}")
+        group = image.name.replace("/", "~")
+        name = f"{group}+step+{image.epoch}+timestamp+{at_ms}+{same}"
         try:
-            whole = Image.fromarray(codec.read(picture.path))
+            whole = Image.fromarray(codec.read_image(image.path))
         except DataError as error:
-            log.warning("MLflow missed a picture (%s: %s)", error.where, error.what)
+            logger.warning("MLflow missed a picture (%s: %s)", error.where, error.what)
             return
-        with self._answering(), tempfile.TemporaryDirectory() as folder:
-            _save_small(whole, Path(folder) / f"{name}.png")
-            _shown(whole).save(Path(folder) / f"{name}+compressed.webp")
+        with self._translate_errors(), tempfile.TemporaryDirectory() as folder:
+            _save_compressed_png(whole, Path(folder) / f"{name}.png")
+            _create_preview(whole).save(Path(folder) / f"{name}+compressed.webp")
             self.client.log_artifacts(run_id, folder, "images")
-            _settled(self.client.set_tag, run_id, "mlflow.loggedImages", "True")
+            _retry_on_conflict(self.client.set_tag, run_id, "mlflow.loggedImages", "True")
 
-    def file(self, run_id: str, path: Path, *, under: str) -> None:
+    def log_artifact(self, run_id: str, path: Path, *, artifact_path: str) -> None:
         """Copy a file into a folder of the run's artifacts."""
-        with self._answering():
-            self.client.log_artifact(run_id, str(path), under)
+        with self._translate_errors():
+            self.client.log_artifact(run_id, str(path), artifact_path)
 
-    def end(self, run_id: str, story: Story) -> None:
+    def set_run_status(self, run_id: str, record: RunRecord) -> None:
         """Say how the run ended, or that it goes on; and leave no second one beside it."""
-        with self._answering():
-            if story.ended_ms is None or story.status == "RUNNING":
-                self.client.update_run(run_id, status=story.status)
+        with self._translate_errors():
+            if record.ended_ms is None or record.status == "RUNNING":
+                self.client.update_run(run_id, status=record.status)
                 return
-            self.client.set_terminated(run_id, story.status, end_time=story.ended_ms)
-            self._only(self._experiment(story.experiment), story.key)
+            self.client.set_terminated(run_id, record.status, end_time=record.ended_ms)
+            self._find_unique_run(self._get_experiment_id(record.experiment_name), record.run_key)
 
-    def _experiment(self, name: str) -> str:
-        if name not in self._experiments:
-            self._experiments[name] = self._found_or_made(name)
-        return self._experiments[name]
+    def _get_experiment_id(self, name: str) -> str:
+        if name not in self._experiment_ids:
+            self._experiment_ids[name] = self._get_or_create_experiment(name)
+        return self._experiment_ids[name]
 
-    def _found_or_made(self, name: str) -> str:
+    def _get_or_create_experiment(self, name: str) -> str:
         if found := self.client.get_experiment_by_name(name):
             if found.lifecycle_stage == "deleted":  # in the UI; its name is still taken
                 self.client.restore_experiment(found.experiment_id)
             return found.experiment_id
-        place = _artifacts_of(self._address)
+        place = _get_artifact_root(self._tracking_uri)
         try:
             return self.client.create_experiment(name, artifact_location=place)
         except MlflowException as error:
             made = self.client.get_experiment_by_name(name)
-            if error.error_code != ALREADY_THERE or made is None:
+            if error.error_code != ALREADY_EXISTS_CODE or made is None:
                 raise
             return made.experiment_id  # by another command, or by a request that seemed to be lost
 
-    def _only(self, experiment: str, key: str) -> Run | None:
+    def _find_unique_run(self, experiment_id: str, key: str) -> Run | None:
         """The first run with this key. Any other was made by a request that seemed to be lost."""
-        found = self.client.search_runs([experiment], f"tags.`{KEY}` = '{_digest(key)}'")
+        found = self.client.search_runs(
+            [experiment_id], f"tags.`{RUN_KEY_TAG}` = '{_hash_run_key(key)}'"
+        )
         found = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
         for more in found[1:]:
             self.client.delete_run(more.info.run_id)
         return found[0] if found else None
 
-    def _made(self, experiment: str, story: Story, parent: str | None) -> Run:
-        if self.silent:
+    def _create_run(self, experiment_id: str, record: RunRecord, parent_run_id: str | None) -> Run:
+        if self.stopped:
             raise OSError("given up while it did not answer")
-        tags = {KEY: _digest(story.key)} | ({"mlflow.parentRunId": parent} if parent else {})
-        made = self.client.create_run(
-            experiment, run_name=story.name, start_time=story.began_ms, tags=tags
+        tags = {RUN_KEY_TAG: _hash_run_key(record.run_key)} | (
+            {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
         )
-        return self._only(experiment, story.key) or made
+        made = self.client.create_run(
+            experiment_id, run_name=record.name, start_time=record.started_ms, tags=tags
+        )
+        return self._find_unique_run(experiment_id, record.run_key) or made
 
     @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
-        except FAILURES as error:
-            self._experiments.clear()  # it may come back as another one
-            reason = _in_short(without_secrets(str(error)))
-            kind = RunIsGone if DELETED in str(error) else ClusterError
+        except STORE_ERRORS as error:
+            self._experiment_ids.clear()  # it may come back as another one
+            reason = _summarize_error(redact_secrets(str(error)))
+            kind = RunDeletedError if RUN_DELETED_MESSAGE in str(error) else ClusterError
             raise kind(
                 "the MLflow store does not answer",
-                f"{self.name}: {reason}",
+                f"{self.redacted_uri}: {reason}",
                 "start it, correct --cluster.tracking-uri, or leave it out to use a local file",
             ) from error
 
 
-def _settled(tell: Callable[..., object], *what: Any, **more: Any) -> None:
+def _retry_on_conflict(request: Callable[..., object], *args: Any, **kwargs: Any) -> None:
     """Tell once more what somebody else told in the same moment.
 
     A request that was given up may still be carried out. Both then find a row missing, both insert
     it, and the slower one is refused, with all that it had to say.
     """
     try:
-        tell(*what, **more)
+        request(*args, **kwargs)
     except MlflowException as error:
-        if not AT_THE_SAME_TIME.search(str(error)):
+        if not DUPLICATE_ROW_PATTERN.search(str(error)):
             raise
-        tell(*what, **more)
+        request(*args, **kwargs)
 
 
-def _in_short(reason: str) -> str:
+def _summarize_error(message: str) -> str:
     """MLflow wraps what happened in three exceptions and an address."""
-    if known := re.search(r"Connection refused|[Tt]imed out|too many \d+ error responses", reason):
+    if known := re.search(r"Connection refused|[Tt]imed out|too many \d+ error responses", message):
         return known[0].lower()
-    return " ".join(reason.split())[:160]
+    return " ".join(message.split())[:160]
 
 
-def allowed(name: str) -> str:
+def sanitize_metric_name(name: str) -> str:
     """A name as MLflow takes it: keypoints are named by people (`eye (left)`)."""
     group, slash, rest = name.partition("/")
     plain = re.sub(r"[^\w.\- :]", "_", rest)[: 250 - len(group)]
     return group + slash + plain
 
 
-def _digest(key: str) -> str:
+def _hash_run_key(key: str) -> str:
     """A path may hold quotes, and a filter has no escape for them."""
     return sha256(key.encode()).hexdigest()
 
 
-def _database_of(address: str) -> Path | None:
-    scheme, found, path = address.partition("sqlite:///")
+def _parse_sqlite_path(tracking_uri: str) -> Path | None:
+    scheme, found, path = tracking_uri.partition("sqlite:///")
     return Path(path) if found and not scheme else None
 
 
-def _make_database(address: str) -> None:
+def _create_database(tracking_uri: str) -> None:
     """Make a database file that is not there yet: whole, or not at all.
 
     MLflow makes its tables in dozens of steps. Two that do so at once, or one that is killed
     between them, leave a file that nobody can use any more.
     """
-    path = _database_of(address)
+    path = _parse_sqlite_path(tracking_uri)
     if path is None or path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     try:
-        SqlAlchemyStore(f"sqlite:///{part}", _artifacts_of(address)).engine.dispose()
+        SqlAlchemyStore(f"sqlite:///{part}", _get_artifact_root(tracking_uri)).engine.dispose()
         try:
             os.link(part, path)
         except FileExistsError:
@@ -263,29 +280,31 @@ def _make_database(address: str) -> None:
         part.unlink(missing_ok=True)
 
 
-def _artifacts_of(address: str) -> str | None:
+def _get_artifact_root(tracking_uri: str) -> str | None:
     """Beside a database file; a server has a place of its own."""
-    database = _database_of(address)
+    database = _parse_sqlite_path(tracking_uri)
     return (database.absolute().parent / "mlartifacts").as_uri() if database else None
 
 
-def _input(version: DataVersion) -> DatasetInput:
+def _to_dataset_input(dataset_version: DatasetVersion) -> DatasetInput:
     with warnings.catch_warnings():  # two of MLflow's own readers claim local folders
         warnings.simplefilter("ignore", UserWarning)
-        source = resolve_dataset_source(version.root)
-    data = MetaDataset(source=source, name=version.name, digest=version.digest[:DIGEST_LENGTH])
-    context = InputTag("mlflow.data.context", version.context)
+        source = resolve_dataset_source(dataset_version.root)
+    data = MetaDataset(
+        source=source, name=dataset_version.name, digest=dataset_version.digest[:MAX_DIGEST_LENGTH]
+    )
+    context = InputTag("mlflow.data.context", dataset_version.context)
     return DatasetInput(data._to_mlflow_entity(), [context])
 
 
-def _save_small(picture: Image.Image, path: Path) -> None:
+def _save_compressed_png(image: Image.Image, path: Path) -> None:
     """As it is; a large one with 256 colours, and if need be in half its size, and again."""
-    picture.save(path)
-    while path.stat().st_size > LARGEST_PICTURE:
-        picture.quantize(256).save(path)
-        picture = picture.resize((max(1, picture.width // 2), max(1, picture.height // 2)))
+    image.save(path)
+    while path.stat().st_size > MAX_IMAGE_BYTES:
+        image.quantize(256).save(path)
+        image = image.resize((max(1, image.width // 2), max(1, image.height // 2)))
 
 
-def _shown(picture: Image.Image) -> Image.Image:
+def _create_preview(image: Image.Image) -> Image.Image:
     """The copy for the page, which is not larger than the picture."""
-    return compress_image_size(picture, min(SHOWN_PX, max(picture.size)))
+    return compress_image_size(image, min(MAX_PREVIEW_PX, max(image.size)))

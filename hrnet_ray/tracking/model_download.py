@@ -9,9 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hrnet_ray.errors import DataError
-from hrnet_ray.inference.model_package import CARD, CONFIG, FINGERPRINTS, WEIGHTS, sha256_of
-from hrnet_ray.tracking.logged_model import HOME
-from hrnet_ray.tracking.model_registry import Registry, Version
+from hrnet_ray.inference.model_package import (
+    CONFIG_FILE,
+    FILE_HASH_TAGS,
+    MODEL_CARD_FILE,
+    WEIGHTS_FILE,
+    compute_file_sha256,
+)
+from hrnet_ray.tracking.logged_model import MODEL_PACKAGE_DIR
+from hrnet_ray.tracking.model_registry import ModelRegistry, RegisteredVersion
 
 from mlflow.store.artifact.artifact_repository_registry import (  # isort: skip
     get_artifact_repository,
@@ -19,64 +25,78 @@ from mlflow.store.artifact.artifact_repository_registry import (  # isort: skip
 
 
 @dataclass(frozen=True)
-class Fetched:
+class DownloadedModel:
     """A model folder that was copied here, and whose it is."""
 
     folder: Path
     run_id: str
-    version: Version | None
-    checked: bool
+    version: RegisteredVersion | None
+    hash_verified: bool
     """False for a run that has no tags to check by: it was not yet finished."""
 
 
-def fetch_model(registry: Registry, text: str, flag: str, into: Path) -> Fetched:
+def download_model(
+    registry: ModelRegistry, run_id_or_uri: str, flag: str, out_dir: Path
+) -> DownloadedModel:
     """Copy the model of a run's id, `models:/NAME@ALIAS` or `models:/NAME/NUMBER`.
 
     Raises:
         DataError: there is no such model, or its files are not what was registered.
         ClusterError: the store does not answer.
     """
-    if text.startswith("models:/"):
-        version = registry.named(text)
+    if run_id_or_uri.startswith("models:/"):
+        version = registry.get_by_uri(run_id_or_uri)
         if not version:
-            raise _no_model(text, flag, registry)
-        folder = _copied(registry, f"{version.place.rstrip('/')}/{HOME}", into, text, flag)
-        _check(folder, version.tags, f"{flag} {text}: {version}", missing_is_fine=False)
-        return Fetched(folder, version.run_id, version, checked=True)
-    run = registry.run(text)
+            raise _make_model_not_found_error(run_id_or_uri, flag, registry)
+        folder = _copy_model_files(
+            registry,
+            f"{version.artifact_uri.rstrip('/')}/{MODEL_PACKAGE_DIR}",
+            out_dir,
+            run_id_or_uri,
+            flag,
+        )
+        _verify_hashes(
+            folder, version.tags, f"{flag} {run_id_or_uri}: {version}", allow_missing=False
+        )
+        return DownloadedModel(folder, version.run_id, version, hash_verified=True)
+    run = registry.get_run(run_id_or_uri)
     if not run:
-        raise _no_model(text, flag, registry)
+        raise _make_model_not_found_error(run_id_or_uri, flag, registry)
     place = (run.info.artifact_uri or "").rstrip("/")
-    folder = _copied(registry, f"{place}/model", into, text, flag)
-    checked = _check(folder, run.data.tags, f"{flag} {text}", missing_is_fine=True)
-    return Fetched(folder, text, None, checked=checked)
+    folder = _copy_model_files(registry, f"{place}/model", out_dir, run_id_or_uri, flag)
+    checked = _verify_hashes(folder, run.data.tags, f"{flag} {run_id_or_uri}", allow_missing=True)
+    return DownloadedModel(folder, run_id_or_uri, None, hash_verified=checked)
 
 
-def _copied(registry: Registry, place: str, into: Path, text: str, flag: str) -> Path:
+def _copy_model_files(
+    registry: ModelRegistry, artifact_uri: str, out_dir: Path, run_id_or_uri: str, flag: str
+) -> Path:
     """Copy three files by their names: what else lies there, under which name, does not matter."""
-    into.mkdir(exist_ok=True)
-    with registry.answering():
-        files = get_artifact_repository(place, registry.address, registry.address)
+    out_dir.mkdir(exist_ok=True)
+    with registry.translate_errors():
+        files = get_artifact_repository(artifact_uri, registry.tracking_uri, registry.tracking_uri)
         there = {Path(file.path).name for file in files.list_artifacts()}
-        if not {CONFIG, WEIGHTS} <= there:
-            raise _no_model(text, flag, registry)
-        for name in (CONFIG, WEIGHTS, CARD):
+        if not {CONFIG_FILE, WEIGHTS_FILE} <= there:
+            raise _make_model_not_found_error(run_id_or_uri, flag, registry)
+        for name in (CONFIG_FILE, WEIGHTS_FILE, MODEL_CARD_FILE):
             if name in there:
-                files.download_artifacts(name, str(into))
-    return into
+                files.download_artifacts(name, str(out_dir))
+    return out_dir
 
 
-def _check(folder: Path, tags: Mapping[str, str], where: str, *, missing_is_fine: bool) -> bool:
-    for name, tag in FINGERPRINTS.items():
+def _verify_hashes(
+    folder: Path, tags: Mapping[str, str], where: str, *, allow_missing: bool
+) -> bool:
+    for name, tag in FILE_HASH_TAGS.items():
         if tag not in tags:
-            if missing_is_fine:
+            if allow_missing:
                 return False
             raise DataError(
                 "a model that nobody vouches for",
                 f"{where} has no tag {tag}",
                 "register it with `hrnet-ray promote`, which notes what it is made of",
             )
-        if sha256_of(folder / name) != tags[tag]:
+        if compute_file_sha256(folder / name) != tags[tag]:
             raise DataError(
                 "a model that was changed after it was registered",
                 f"{where}: {name} is not the file of its tag {tag}",
@@ -85,10 +105,12 @@ def _check(folder: Path, tags: Mapping[str, str], where: str, *, missing_is_fine
     return True
 
 
-def _no_model(text: str, flag: str, registry: Registry) -> DataError:
+def _make_model_not_found_error(
+    run_id_or_uri: str, flag: str, registry: ModelRegistry
+) -> DataError:
     return DataError(
         "no model there",
-        f"{flag} {text} in {registry.said}",
+        f"{flag} {run_id_or_uri} in {registry.redacted_uri}",
         "give the id of a finished run, models:/NAME@ALIAS or models:/NAME/NUMBER, and its "
         "--tracking-uri",
     )

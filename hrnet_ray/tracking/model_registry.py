@@ -15,13 +15,13 @@ from hashlib import sha256
 from pathlib import Path
 
 from hrnet_ray.errors import ClusterError
-from hrnet_ray.text import without_secrets
+from hrnet_ray.text import redact_secrets
 from hrnet_ray.tracking.mlflow_store import (  # before mlflow: it sets its limits
-    FAILURES,
-    KEY,
-    allowed,
+    RUN_KEY_TAG,
+    STORE_ERRORS,
+    sanitize_metric_name,
 )
-from hrnet_ray.tracking.run_record import known_key
+from hrnet_ray.tracking.run_record import read_run_key
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
@@ -31,80 +31,84 @@ from mlflow.entities.model_registry import ModelVersion  # isort: skip
 from mlflow.exceptions import MlflowException  # isort: skip
 
 CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
-UPLOAD_S = 120
+UPLOAD_TIMEOUT_S = 120
 """A server may take so long to put weights away. The end of a study waits for it, no training."""
 
-_VERSION = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[\w.-]+)|/(?P<number>\d{1,9}))")
-_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+_VERSION_URI_PATTERN = re.compile(
+    r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[\w.-]+)|/(?P<number>\d{1,9}))"
+)
+_NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
-def registered_name(data_name: str) -> str:
+def get_registered_model_name(dataset_name: str) -> str:
     """Under which name the models of a data set compete."""
-    return "hrnet-" + re.sub(r"[^\w.-]", "-", data_name)
+    return "hrnet-" + re.sub(r"[^\w.-]", "-", dataset_name)
 
 
 @dataclass(frozen=True)
-class Version:
+class RegisteredVersion:
     """A version of a registered model."""
 
     name: str
-    number: str
+    version_number: str
     run_id: str
-    place: str
+    artifact_uri: str
     """Where its files are: a URI."""
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return f"{self.name} version {self.number}"
+        return f"{self.name} version {self.version_number}"
 
     @property
     def uri(self) -> str:
-        return f"models:/{self.name}/{self.number}"
+        return f"models:/{self.name}/{self.version_number}"
 
 
-class Registry:
+class ModelRegistry:
     """The models and runs of one MLflow store.
 
     Raises (every method):
         ClusterError: the store does not answer.
     """
 
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.said = without_secrets(address, {})
+    def __init__(self, tracking_uri: str) -> None:
+        self.tracking_uri = tracking_uri
+        self.redacted_uri = redact_secrets(tracking_uri, {})
         """The address without name and password."""
-        with self.answering():
-            self.client = MlflowClient(address, address)
+        with self.translate_errors():
+            self.client = MlflowClient(tracking_uri, tracking_uri)
 
-    def at(self, name: str, alias: str) -> Version | None:
+    def get_by_alias(self, name: str, alias: str) -> RegisteredVersion | None:
         """The version that has an alias."""
-        with self.answering(), _absent():
-            return self._version(self.client.get_model_version_by_alias(name, alias))
+        with self.translate_errors(), _ignore_not_found():
+            return self._to_registered_version(self.client.get_model_version_by_alias(name, alias))
         return None
 
-    def named(self, uri: str) -> Version | None:
+    def get_by_uri(self, uri: str) -> RegisteredVersion | None:
         """The version of `models:/NAME@ALIAS` or `models:/NAME/NUMBER`."""
-        if not (said := _VERSION.fullmatch(uri)):
+        if not (said := _VERSION_URI_PATTERN.fullmatch(uri)):
             return None
         if alias := said["alias"]:
-            return self.at(said["name"], alias)
-        with self.answering(), _absent():
-            return self._version(self.client.get_model_version(said["name"], said["number"]))
+            return self.get_by_alias(said["name"], alias)
+        with self.translate_errors(), _ignore_not_found():
+            return self._to_registered_version(
+                self.client.get_model_version(said["name"], said["number"])
+            )
         return None
 
-    def alike(self, name: str, tags: Mapping[str, str]) -> Version | None:
+    def find_by_tags(self, name: str, tags: Mapping[str, str]) -> RegisteredVersion | None:
         """The newest version with all these tags: the same model, registered before."""
-        with self.answering():
+        with self.translate_errors():
             found = self.client.search_model_versions(f"name = '{name}'")
             same = [v for v in found if tags.items() <= v.tags.items()]
             newest = max(same, key=lambda v: int(v.version), default=None)
-            return self._version(newest) if newest else None
+            return self._to_registered_version(newest) if newest else None
 
-    def register(
-        self, name: str, *, run_id: str, model_id: str, place: str, tags: Mapping[str, str]
-    ) -> Version:
+    def register_version(
+        self, name: str, *, run_id: str, model_id: str, artifact_uri: str, tags: Mapping[str, str]
+    ) -> RegisteredVersion:
         """Make a version of a logged model; it has no alias yet."""
-        with self.answering():
+        with self.translate_errors():
             try:
                 self.client.create_registered_model(name)
             except MlflowException as error:
@@ -112,51 +116,55 @@ class Registry:
                     raise
             made = self.client.create_model_version(
                 name,
-                place,
+                artifact_uri,
                 run_id,
                 tags=dict(tags),
                 model_id=model_id,
                 await_creation_for=0,  # it is there at once; MLflow would say that it waits
             )
-            return self._version(made)
+            return self._to_registered_version(made)
 
-    def note(self, version: Version, tags: Mapping[str, str], description: str) -> None:
+    def annotate_version(
+        self, version: RegisteredVersion, tags: Mapping[str, str], description: str
+    ) -> None:
         """Write on a version what was found about it."""
-        with self.answering():
+        with self.translate_errors():
             for tag, value in tags.items():
-                self.client.set_model_version_tag(version.name, version.number, tag, value[:5000])
-            self.client.update_model_version(version.name, version.number, description)
+                self.client.set_model_version_tag(
+                    version.name, version.version_number, tag, value[:5000]
+                )
+            self.client.update_model_version(version.name, version.version_number, description)
 
-    def move(self, alias: str, version: Version) -> None:
+    def set_alias(self, alias: str, version: RegisteredVersion) -> None:
         """Give an alias to a version, and take it from any other."""
-        with self.answering():
-            self.client.set_registered_model_alias(version.name, alias, version.number)
+        with self.translate_errors():
+            self.client.set_registered_model_alias(version.name, alias, version.version_number)
 
-    def drop(self, alias: str, name: str) -> None:
+    def delete_alias(self, alias: str, name: str) -> None:
         """Take an alias from whoever has it."""
-        with self.answering():
+        with self.translate_errors():
             self.client.delete_registered_model_alias(name, alias)
 
-    def run(self, run_id: str) -> Run | None:
+    def get_run(self, run_id: str) -> Run | None:
         """A run by its id."""
-        with self.answering(), _absent():
+        with self.translate_errors(), _ignore_not_found():
             return self.client.get_run(run_id)
         return None
 
-    def run_of(self, folder: Path, experiment: str) -> Run | None:
+    def find_run_by_dir(self, folder: Path, experiment_name: str) -> Run | None:
         """The run that tells of a run folder."""
-        if not (known := known_key(folder)):
+        if not (known := read_run_key(folder)):
             return None
         key = sha256(known.encode()).hexdigest()
-        with self.answering():
-            if not (found := self.client.get_experiment_by_name(experiment)):
+        with self.translate_errors():
+            if not (found := self.client.get_experiment_by_name(experiment_name)):
                 return None
-            runs = self.client.search_runs([found.experiment_id], f"tags.`{KEY}` = '{key}'")
+            runs = self.client.search_runs([found.experiment_id], f"tags.`{RUN_KEY_TAG}` = '{key}'")
             return runs[0] if runs else None
 
-    def data_root(self, run_id: str) -> str | None:
+    def get_dataset_root(self, run_id: str) -> str | None:
         """Where the data set of a run lay, as its inputs say."""
-        run = self.run(run_id)
+        run = self.get_run(run_id)
         inputs = run.inputs.dataset_inputs if run and run.inputs else []
         sources = [one.dataset.source for one in inputs]
         for source in sources:
@@ -173,50 +181,67 @@ class Registry:
         run_id: str,
         values: Mapping[str, float],
         *,
-        files: Path | None,
-        under: str,
+        artifacts_dir: Path | None,
+        artifact_path: str,
         at_ms: int,
-        data: tuple[str, str],
+        dataset_name_and_digest: tuple[str, str],
         model_id: str | None = None,
     ) -> None:
         """Note the figures of an evaluation, and copy its tables and plots to a run.
 
         `data` is the name of the data set and its digest.
         """
-        name, digest = data[0], data[1][:36]
+        name, digest = dataset_name_and_digest[0], dataset_name_and_digest[1][:36]
         metrics = [
-            Metric(allowed(f"eval/{figure}"), value, at_ms, 0, model_id, name, digest, run_id)
+            Metric(
+                sanitize_metric_name(f"eval/{figure}"),
+                value,
+                at_ms,
+                0,
+                model_id,
+                name,
+                digest,
+                run_id,
+            )
             for figure, value in values.items()
         ]
-        with self.answering(), patient():
+        with self.translate_errors(), extend_request_timeout():
             self.client.log_batch(run_id, metrics=metrics, synchronous=True)
-            if files:
-                self.client.log_artifacts(run_id, str(files), under)
+            if artifacts_dir:
+                self.client.log_artifacts(run_id, str(artifacts_dir), artifact_path)
 
-    def _version(self, found: ModelVersion) -> Version:
-        place = self.client.get_model_version_download_uri(found.name, str(found.version))
-        return Version(found.name, str(found.version), found.run_id or "", place, found.tags)
+    def _to_registered_version(self, model_version: ModelVersion) -> RegisteredVersion:
+        place = self.client.get_model_version_download_uri(
+            model_version.name, str(model_version.version)
+        )
+        return RegisteredVersion(
+            model_version.name,
+            str(model_version.version),
+            model_version.run_id or "",
+            place,
+            model_version.tags,
+        )
 
     @contextmanager
-    def answering(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Tell what MLflow raises in three lines."""
         try:
             yield
-        except FAILURES as error:
-            reason = " ".join(without_secrets(str(error)).split())[:160]
+        except STORE_ERRORS as error:
+            reason = " ".join(redact_secrets(str(error)).split())[:160]
             raise ClusterError(
                 "the MLflow store does not answer",
-                f"{self.said}: {reason}",
-                "start it, correct --tracking-uri, or leave it out to use the file in --storage",
+                f"{self.redacted_uri}: {reason}",
+                "start it, correct --tracking-uri, or leave it out to use the file in --storage-path",
             ) from error
 
 
 @contextmanager
-def patient() -> Iterator[None]:
+def extend_request_timeout() -> Iterator[None]:
     """Give a server time for large files: the usual limit is that of a training, in a hurry."""
     name = "MLFLOW_HTTP_REQUEST_TIMEOUT"
     before = os.environ[name]
-    os.environ[name] = str(UPLOAD_S)
+    os.environ[name] = str(UPLOAD_TIMEOUT_S)
     try:
         yield
     finally:
@@ -224,10 +249,10 @@ def patient() -> Iterator[None]:
 
 
 @contextmanager
-def _absent() -> Iterator[None]:
+def _ignore_not_found() -> Iterator[None]:
     """Go on after the block where what it asks for is not there."""
     try:
         yield
     except MlflowException as error:
-        if error.error_code not in _NOT_THERE:
+        if error.error_code not in _NOT_FOUND_CODES:
             raise

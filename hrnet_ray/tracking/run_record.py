@@ -1,4 +1,4 @@
-"""What MLflow shall know of a run, kept in the run's own folder: `tracked.json`.
+"""What MLflow shall know of a run, kept in the run's own folder: `.mlflow/run.json`.
 
 The driver writes it and waits for nobody. Whoever tells MLflow, now or in a year, reads it there:
 name, settings and tags, whose trial it is, how it ended. The epochs stand in `metrics.jsonl`.
@@ -13,15 +13,15 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-STORY = "tracked.json"
-ID = "run.id"
-RUNNING = "RUNNING"
-LOST = {"lost": "true"}
+RUN_RECORD_FILE = ".mlflow/run.json"
+RUN_KEY_FILE = ".mlflow/run_key"
+RUNNING_STATUS = "RUNNING"
+ABANDONED_TAGS = {"lost": "true"}
 """The tag of a run whose command was gone before it could say how the run ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataVersion:
+class DatasetVersion:
     """A split of a data set, as one version of it."""
 
     name: str
@@ -32,7 +32,7 @@ class DataVersion:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class SummaryMetric:
     """A number that the whole run came to."""
 
     value: float
@@ -40,96 +40,104 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Story:
+class RunRecord:
     """Everything about a run but its epochs."""
 
-    experiment: str
-    address: str | None = None
+    experiment_name: str
+    tracking_uri: str | None = None
     """The MLflow server, without name and password; None is the file in the storage folder."""
-    storage: str
+    storage_relpath: str
     """Where the storage folder is, seen from the run's."""
-    key: str
+    run_key: str
     """By this MLflow's run is found again."""
     name: str
-    began_ms: int
+    started_ms: int
     params: dict[str, str]
     tags: dict[str, str] = field(default_factory=dict)
-    data: tuple[DataVersion, ...] = ()
-    parent: str | None = None
+    datasets: tuple[DatasetVersion, ...] = ()
+    parent_relpath: str | None = None
     """The folder of the study, seen from this one."""
-    figures: dict[str, Figure] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
+    summary_metrics: dict[str, SummaryMetric] = field(default_factory=dict)
+    artifact_paths: tuple[str, ...] = ()
     """Files and folders of the run's own tree to be copied."""
-    status: str = RUNNING
+    status: str = RUNNING_STATUS
     ended_ms: int | None = None
 
 
-def key_of(folder: Path) -> str:
+def get_or_create_run_key(folder: Path) -> str:
     """The key of a run folder: drawn once, and kept in a file of its own.
 
     A folder that was removed and made again is another run, and so is one of the same path on
     another machine. It stays when the folder is moved, and when its story cannot be read.
     """
-    if known := known_key(folder):
+    if known := read_run_key(folder):
         return known
-    if (folder / STORY).exists():  # unreadable, and of a version that knew a run by its path
+    if (
+        folder / RUN_RECORD_FILE
+    ).exists():  # unreadable, and of a version that knew a run by its path
         return str(folder)
     drawn = uuid.uuid4().hex
     with suppress(OSError):  # a full disk keeps no story either
-        write_whole(folder / ID, drawn)
+        write_text_atomically(folder / RUN_KEY_FILE, drawn)
     return drawn
 
 
-def known_key(folder: Path) -> str | None:
+def read_run_key(folder: Path) -> str | None:
     """The key of a run folder that MLflow may have heard of."""
     with suppress(OSError, ValueError):
-        if story := read_story(folder):
-            return story.key
+        if story := read_run_record(folder):
+            return story.run_key
     with suppress(OSError, ValueError):
-        return (folder / ID).read_text(encoding="utf-8").strip() or None
+        return (folder / RUN_KEY_FILE).read_text(encoding="utf-8").strip() or None
     return None
 
 
-def write_story(folder: Path, story: Story) -> None:
+def write_run_record(folder: Path, record: RunRecord) -> None:
     """Put it there, whole or not at all."""
-    write_whole(folder / STORY, json.dumps(asdict(story), indent=1))
+    write_text_atomically(folder / RUN_RECORD_FILE, json.dumps(asdict(record), indent=1))
 
 
-def read_story(folder: Path) -> Story | None:
+def read_run_record(folder: Path) -> RunRecord | None:
     """What the driver wrote; nothing where no run was begun.
 
     Raises:
         OSError, ValueError: it cannot be read.
     """
     try:
-        found = json.loads((folder / STORY).read_text(encoding="utf-8"))
+        found = json.loads((folder / RUN_RECORD_FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     try:
-        found["data"] = tuple(DataVersion(**entry) for entry in found["data"])
-        found["figures"] = {name: Figure(**entry) for name, entry in found["figures"].items()}
-        found["files"] = tuple(found["files"])
-        return Story(**_known(Story, found))
+        found["datasets"] = tuple(DatasetVersion(**entry) for entry in found["datasets"])
+        found["summary_metrics"] = {
+            name: SummaryMetric(**entry) for name, entry in found["summary_metrics"].items()
+        }
+        found["artifact_paths"] = tuple(found["artifact_paths"])
+        return RunRecord(**_select_known_fields(RunRecord, found))
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{folder / STORY}: {error}") from error
+        raise ValueError(f"{folder / RUN_RECORD_FILE}: {error}") from error
 
 
-def stories_below(folder: Path) -> list[Path]:
+def find_run_dirs(folder: Path) -> list[Path]:
     """The run of a folder, and after it the trials of a study, in order."""
-    return [path.parent for path in _existing([folder, *sorted((folder / "trials").glob("*"))])]
+    return [
+        path.parents[1]
+        for path in _find_record_files([folder, *sorted((folder / "trials").glob("*"))])
+    ]
 
 
-def write_whole(path: Path, text: str) -> None:
+def write_text_atomically(path: Path, text: str) -> None:
     """Replace a file; a reader sees the old one or the new one."""
+    path.parent.mkdir(exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
 
 
-def _existing(folders: Iterable[Path]) -> list[Path]:
-    return [folder / STORY for folder in folders if (folder / STORY).is_file()]
+def _find_record_files(folders: Iterable[Path]) -> list[Path]:
+    return [folder / RUN_RECORD_FILE for folder in folders if (folder / RUN_RECORD_FILE).is_file()]
 
 
-def _known(cls: type, found: dict[str, Any]) -> dict[str, Any]:
+def _select_known_fields(cls: type, values: dict[str, Any]) -> dict[str, Any]:
     """What this version understands of a file that a newer one may have written."""
-    return {entry.name: found[entry.name] for entry in fields(cls) if entry.name in found}
+    return {entry.name: values[entry.name] for entry in fields(cls) if entry.name in values}

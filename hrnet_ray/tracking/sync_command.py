@@ -5,13 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hrnet_ray.errors import DataError
-from hrnet_ray.text import without_secrets
-from hrnet_ray.tracking.experiment import check_address, database_uri, give_up_lost
-from hrnet_ray.tracking.run_record import read_story, stories_below
-from hrnet_ray.tracking.sync_run import Teller, missing
+from hrnet_ray.text import redact_secrets
+from hrnet_ray.tracking.experiment import (
+    default_tracking_uri,
+    mark_abandoned_runs,
+    validate_tracking_uri,
+)
+from hrnet_ray.tracking.run_record import find_run_dirs, read_run_record
+from hrnet_ray.tracking.sync_run import RunSyncer, count_unsynced
 
 
-def sync(folder: Path, *, tracking_uri: str | None = None) -> Iterator[tuple[Path, str]]:
+def sync_runs(folder: Path, *, tracking_uri: str | None = None) -> Iterator[tuple[Path, str]]:
     """Tell everything about a run, or about a study and its trials; yields each and what was new.
 
     Nobody may work in the folder meanwhile: a run without an end counts as lost. Any number of
@@ -22,9 +26,9 @@ def sync(folder: Path, *, tracking_uri: str | None = None) -> Iterator[tuple[Pat
         DataError: there is no run in the folder.
         ClusterError: the server does not answer.
     """
-    from hrnet_ray.tracking.mlflow_store import Server
+    from hrnet_ray.tracking.mlflow_store import MlflowStore
 
-    runs = stories_below(folder)
+    runs = find_run_dirs(folder)
     if not runs:
         raise DataError(
             "no run that MLflow could be told of",
@@ -32,33 +36,33 @@ def sync(folder: Path, *, tracking_uri: str | None = None) -> Iterator[tuple[Pat
             "give the folder of a run or a study (runs/<data set>/<name>); one that was made by an "
             "older version needs its command once more",
         )
-    give_up_lost(runs)
-    address = tracking_uri or _address_of(runs[0])
-    check_address(address)
-    server = Server(address)
-    teller = Teller(server)
+    mark_abandoned_runs(runs)
+    address = tracking_uri or _resolve_tracking_uri(runs[0])
+    validate_tracking_uri(address)
+    server = MlflowStore(address)
+    teller = RunSyncer(server)
     for run in runs:
-        left = missing(run, server.name)
-        with _legible(run):
-            teller.tell(run)
+        left = count_unsynced(run, server.redacted_uri)
+        with _translate_read_errors(run):
+            teller.sync_run(run)
         yield run, ", ".join(f"{count} {what}" for what, count in left.items()) or "nothing new"
 
 
-def _address_of(folder: Path) -> str:
-    with _legible(folder):
-        story = read_story(folder)
-    if story and story.address:
-        return story.address
-    return database_uri((folder / (story.storage if story else "")).resolve())
+def _resolve_tracking_uri(folder: Path) -> str:
+    with _translate_read_errors(folder):
+        story = read_run_record(folder)
+    if story and story.tracking_uri:
+        return story.tracking_uri
+    return default_tracking_uri((folder / (story.storage_relpath if story else "")).resolve())
 
 
 @contextmanager
-def _legible(folder: Path) -> Iterator[None]:
+def _translate_read_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
         raise DataError(
             "a run that cannot be read",
-            f"{folder}: {without_secrets(str(error))}",
+            f"{folder}: {redact_secrets(str(error))}",
             "its command once more writes anew what MLflow shall know of it",
         ) from error

@@ -6,37 +6,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.tracking.mlflow_store import RunIsGone, Server
+from hrnet_ray.tracking.mlflow_store import MlflowStore, RunDeletedError
 from hrnet_ray.tracking.run_history import (
-    SYSTEM,
-    Picture,
-    Point,
-    finite,
-    pictures_of,
-    points_of,
-    read_epochs,
-    read_lines,
+    SYSTEM_METRICS_FILE,
+    EpochImage,
+    MetricPoint,
+    extract_metric_points,
+    find_epoch_images,
+    read_jsonl,
+    read_metrics,
+    replace_inf_with_nan,
 )
-from hrnet_ray.tracking.run_record import RUNNING, Story, read_story
-from hrnet_ray.tracking.sync_state import Told, read_told, write_told
+from hrnet_ray.tracking.run_record import RUNNING_STATUS, RunRecord, read_run_record
+from hrnet_ray.tracking.sync_state import SyncState, read_sync_state, write_sync_state
 
-EARLY = ("resolved.json", "command.txt", "environment.json")
+START_FILES = ("resolved_config.json", "command.txt", "environment.json")
 """What a run was started with: copied at once, not only when it ends."""
 
 
-class Teller:
+class RunSyncer:
     """Tells one server of run folders, as often as one likes; each time only what is new."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
-        self._known: dict[Path, Told] = {}
-        self._silent = False
+    def __init__(self, store: MlflowStore) -> None:
+        self.store = store
+        self._sync_states: dict[Path, SyncState] = {}
+        self._stopped = False
 
-    def fall_silent(self) -> None:
+    def stop_syncing(self) -> None:
         """Tell and note nothing more, from any thread: somebody else may be doing it."""
-        self._silent = self.server.silent = True
+        self._stopped = self.store.stopped = True
 
-    def tell(self, folder: Path) -> None:
+    def sync_run(self, folder: Path) -> None:
         """Tell what is new.
 
         Raises:
@@ -44,167 +44,199 @@ class Teller:
             OSError, ValueError: the folder cannot be read.
         """
         try:
-            self._tell(folder)
-        except RunIsGone:
-            self._tell(folder)
+            self._sync_new_data(folder)
+        except RunDeletedError:
+            self._sync_new_data(folder)
 
-    def _tell(self, folder: Path) -> None:
-        story = read_story(folder)
-        if story is None or self._silent:
+    def _sync_new_data(self, folder: Path) -> None:
+        story = read_run_record(folder)
+        if story is None or self._stopped:
             return
-        told = self._opened(folder, story)
-        steps: list[Callable[[Path, Story, Told], None]] = [
-            self._tell_epochs,
-            self._tell_machine,
-            self._tell_figures,
-            self._tell_tags,
-            self._tell_end,
-            self._tell_pictures,
-            self._tell_files,
+        told = self._open_run(folder, story)
+        steps: list[Callable[[Path, RunRecord, SyncState], None]] = [
+            self._sync_epochs,
+            self._sync_system_metrics,
+            self._sync_summary_metrics,
+            self._sync_tags,
+            self._sync_run_status,
+            self._sync_images,
+            self._sync_files,
         ]
         for step in steps:
-            if self._silent:
+            if self._stopped:
                 return
             try:
                 # A server that hung for minutes is told how things are now, not how they were.
-                step(folder, read_story(folder) or story, told)
+                step(folder, read_run_record(folder) or story, told)
             except Exception:
-                self._known.clear()  # who knows what is there when it answers again
+                self._sync_states.clear()  # who knows what is there when it answers again
                 raise
             finally:
-                self._note(folder, told)
+                self._save_sync_state(folder, told)
 
-    def _opened(self, folder: Path, story: Story) -> Told:
+    def _open_run(self, folder: Path, record: RunRecord) -> SyncState:
         """The run on the server. One that was not there counts as told nothing."""
-        if folder in self._known:
-            return self._known[folder]
-        parent = self._parent_id(folder, story)
-        told = read_told(folder, self.server.name)
-        run_id, params = self.server.run_of(story, parent=parent)
+        if folder in self._sync_states:
+            return self._sync_states[folder]
+        parent = self._get_parent_run_id(folder, record)
+        told = read_sync_state(folder, self.store.redacted_uri)
+        run_id, params = self.store.get_or_create_run(record, parent_run_id=parent)
         if run_id != told.run_id:
-            told = Told(run_id=run_id)
-        lacking = {name: value for name, value in story.params.items() if name not in params}
-        self.server.marks(run_id, params=lacking, tags={})
-        if not told.data and story.data:
-            self.server.data(run_id, story.data)
-            told.data = True
-        self._known[folder] = told
-        self._note(folder, told)
+            told = SyncState(run_id=run_id)
+        lacking = {name: value for name, value in record.params.items() if name not in params}
+        self.store.log_params_and_tags(run_id, params=lacking, tags={})
+        if not told.datasets_logged and record.datasets:
+            self.store.log_inputs(run_id, record.datasets)
+            told.datasets_logged = True
+        self._sync_states[folder] = told
+        self._save_sync_state(folder, told)
         return told
 
-    def _note(self, folder: Path, told: Told) -> None:
-        if not self._silent:
-            write_told(folder, self.server.name, told)
+    def _save_sync_state(self, folder: Path, sync_state: SyncState) -> None:
+        if not self._stopped:
+            write_sync_state(folder, self.store.redacted_uri, sync_state)
 
-    def _parent_id(self, folder: Path, story: Story) -> str | None:
-        if story.parent is None:
+    def _get_parent_run_id(self, folder: Path, record: RunRecord) -> str | None:
+        if record.parent_relpath is None:
             return None
-        above = (folder / story.parent).resolve()
-        theirs = read_story(above)
-        return self._opened(above, theirs).run_id if theirs else None
+        above = (folder / record.parent_relpath).resolve()
+        theirs = read_run_record(above)
+        return self._open_run(above, theirs).run_id if theirs else None
 
-    def _tell_epochs(self, folder: Path, story: Story, told: Told) -> None:
-        fresh = list(_fresh_epochs(folder, told))
-        points = [point for entry in fresh for point in points_of(entry, step=entry["epoch"])]
+    def _sync_epochs(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
+        fresh = list(_iter_unsynced_epochs(folder, sync_state))
+        points = [
+            point for entry in fresh for point in extract_metric_points(entry, step=entry["epoch"])
+        ]
         if not points:
             return
-        self.server.numbers(told.run_id, [finite(point) for point in points])
-        infinite = {f"infinite.{p.name}": f"{p.value} at {p.step}" for p in points if _endless(p)}
+        self.store.log_metrics(sync_state.run_id, [replace_inf_with_nan(point) for point in points])
+        infinite = {
+            f"infinite.{p.name}": f"{p.value} at {p.step}" for p in points if _is_infinite(p)
+        }
         if infinite:
-            self.server.marks(told.run_id, params={}, tags=infinite)
-        told.epochs |= {str(entry["epoch"]): entry.get("at_ms", 0) for entry in fresh}
+            self.store.log_params_and_tags(sync_state.run_id, params={}, tags=infinite)
+        sync_state.epochs |= {str(entry["epoch"]): entry.get("at_ms", 0) for entry in fresh}
 
-    def _tell_machine(self, folder: Path, story: Story, told: Told) -> None:
-        lines = list(enumerate(read_lines(folder / SYSTEM)))[told.samples :]
-        points = [finite(p) for step, entry in lines for p in points_of(entry, step=step)]
+    def _sync_system_metrics(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
+        lines = list(enumerate(read_jsonl(folder / SYSTEM_METRICS_FILE)))[
+            sync_state.system_samples :
+        ]
+        points = [
+            replace_inf_with_nan(p)
+            for step, entry in lines
+            for p in extract_metric_points(entry, step=step)
+        ]
         if points:
-            self.server.numbers(told.run_id, points)
-        told.samples += len(lines)
+            self.store.log_metrics(sync_state.run_id, points)
+        sync_state.system_samples += len(lines)
 
-    def _tell_figures(self, folder: Path, story: Story, told: Told) -> None:
-        fresh = {n: f for n, f in story.figures.items() if told.figures.get(n) != f.at_ms}
-        points = [Point(name, figure.value, 0, figure.at_ms) for name, figure in fresh.items()]
+    def _sync_summary_metrics(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
+        fresh = {
+            n: f
+            for n, f in record.summary_metrics.items()
+            if sync_state.summary_metrics.get(n) != f.at_ms
+        }
+        points = [
+            MetricPoint(name, figure.value, 0, figure.at_ms) for name, figure in fresh.items()
+        ]
         if points:
-            self.server.numbers(told.run_id, [finite(point) for point in points])
-        told.figures |= {name: figure.at_ms for name, figure in fresh.items()}
+            self.store.log_metrics(
+                sync_state.run_id, [replace_inf_with_nan(point) for point in points]
+            )
+        sync_state.summary_metrics |= {name: figure.at_ms for name, figure in fresh.items()}
 
-    def _tell_tags(self, folder: Path, story: Story, told: Told) -> None:
-        gone = sorted(told.tags.keys() - story.tags.keys())
-        fresh = {name: v for name, v in story.tags.items() if told.tags.get(name) != v}
+    def _sync_tags(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
+        gone = sorted(sync_state.tags.keys() - record.tags.keys())
+        fresh = {name: v for name, v in record.tags.items() if sync_state.tags.get(name) != v}
         if fresh or gone:
-            self.server.marks(told.run_id, params={}, tags=fresh, gone=gone)
-        told.tags = dict(story.tags)
+            self.store.log_params_and_tags(
+                sync_state.run_id, params={}, tags=fresh, removed_tags=gone
+            )
+        sync_state.tags = dict(record.tags)
 
-    def _tell_end(self, folder: Path, story: Story, told: Told) -> None:
-        if told.end != _end(story):
-            self.server.end(told.run_id, story)
-        told.end = _end(story)
+    def _sync_run_status(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
+        if sync_state.run_status != _get_run_status(record):
+            self.store.set_run_status(sync_state.run_id, record)
+        sync_state.run_status = _get_run_status(record)
 
-    def _tell_pictures(self, folder: Path, story: Story, told: Told) -> None:
-        times = {entry["epoch"]: entry.get("at_ms", 0) for entry in read_epochs(folder)}
-        for picture in _fresh_pictures(folder, told):
+    def _sync_images(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
+        times = {entry["epoch"]: entry.get("at_ms", 0) for entry in read_metrics(folder)}
+        for picture in _iter_unsynced_images(folder, sync_state):
             if picture.epoch in times:  # else its epoch is not over
-                self.server.picture(told.run_id, picture, at_ms=times[picture.epoch])
-                told.pictures.append(_label(picture))
+                self.store.log_image(sync_state.run_id, picture, at_ms=times[picture.epoch])
+                sync_state.images.append(_format_image_key(picture))
 
-    def _tell_files(self, folder: Path, story: Story, told: Told) -> None:
-        for path, name, state in _fresh_files(folder, story, told):
-            self.server.file(told.run_id, path, under=str(Path(name).parent).strip("."))
-            told.files[name] = state
+    def _sync_files(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
+        for path, name, state in _iter_unsynced_files(folder, record, sync_state):
+            self.store.log_artifact(
+                sync_state.run_id, path, artifact_path=str(Path(name).parent).strip(".")
+            )
+            sync_state.files[name] = state
 
 
-LOG = "log.txt"
+LOG_FILE = "run.log"
 
 
-def missing(folder: Path, server: str) -> Counter[str]:
+def count_unsynced(folder: Path, store_uri: str) -> Counter[str]:
     """How much `server` was not told yet of the run in `folder`."""
-    story = read_story(folder)
+    story = read_run_record(folder)
     if story is None:
         return Counter()
-    told = read_told(folder, server)
+    told = read_sync_state(folder, store_uri)
     return +Counter(
         {
-            "epochs": len(list(_fresh_epochs(folder, told))),
-            "pictures": len(list(_fresh_pictures(folder, told))),
-            "files": len(list(_fresh_files(folder, story, told))),
-            "ends": int(story.status != RUNNING and told.end != _end(story)),
+            "epochs": len(list(_iter_unsynced_epochs(folder, told))),
+            "pictures": len(list(_iter_unsynced_images(folder, told))),
+            "files": len(list(_iter_unsynced_files(folder, story, told))),
+            "ends": int(
+                story.status != RUNNING_STATUS and told.run_status != _get_run_status(story)
+            ),
         }
     )
 
 
-def _fresh_epochs(folder: Path, told: Told) -> Iterator[dict[str, Any]]:
-    for entry in read_epochs(folder):
-        if told.epochs.get(str(entry["epoch"])) != entry.get("at_ms", 0):
+def _iter_unsynced_epochs(folder: Path, sync_state: SyncState) -> Iterator[dict[str, Any]]:
+    for entry in read_metrics(folder):
+        if sync_state.epochs.get(str(entry["epoch"])) != entry.get("at_ms", 0):
             yield entry
 
 
-def _fresh_pictures(folder: Path, told: Told) -> Iterator[Picture]:
-    return (picture for picture in pictures_of(folder) if _label(picture) not in told.pictures)
+def _iter_unsynced_images(folder: Path, sync_state: SyncState) -> Iterator[EpochImage]:
+    return (
+        picture
+        for picture in find_epoch_images(folder)
+        if _format_image_key(picture) not in sync_state.images
+    )
 
 
-def _fresh_files(folder: Path, story: Story, told: Told) -> Iterator[tuple[Path, str, list[int]]]:
+def _iter_unsynced_files(
+    folder: Path, record: RunRecord, sync_state: SyncState
+) -> Iterator[tuple[Path, str, list[int]]]:
     """Files below what the run gives away, that are new or not as they were.
 
     The log grows with every word, this one's too: it is told once for each end of the run.
     """
-    for top in dict.fromkeys((*EARLY, *story.files)):
+    for top in dict.fromkeys((*START_FILES, *record.artifact_paths)):
         for path in sorted([folder / top, *(folder / top).rglob("*")]):
             if path.is_file():
                 name, stat = path.relative_to(folder).as_posix(), path.stat()
                 state = [stat.st_size, stat.st_mtime_ns]
-                if name == LOG:
-                    state = _end(story)
-                if (name != LOG or story.status != RUNNING) and told.files.get(name) != state:
+                if name == LOG_FILE:
+                    state = _get_run_status(record)
+                if (name != LOG_FILE or record.status != RUNNING_STATUS) and sync_state.files.get(
+                    name
+                ) != state:
                     yield path, name, state
 
 
-def _end(story: Story) -> list[Any]:
-    return [story.status, story.ended_ms if story.status != RUNNING else None]
+def _get_run_status(record: RunRecord) -> list[Any]:
+    return [record.status, record.ended_ms if record.status != RUNNING_STATUS else None]
 
 
-def _label(picture: Picture) -> str:
-    return f"{picture.name} {picture.epoch}"
+def _format_image_key(image: EpochImage) -> str:
+    return f"{image.name} {image.epoch}"
 
 
-def _endless(point: Point) -> bool:
+def _is_infinite(point: MetricPoint) -> bool:
     return math.isinf(point.value)

@@ -1,4 +1,4 @@
-"""What an MLflow server was told of a run already: `told.json` in the run's folder.
+"""What an MLflow server was told of a run already: `.mlflow/sync_state.json` in the run's folder.
 
 It spares the network, and no more: without it everything is told once more, and MLflow knows it
 from before.
@@ -10,49 +10,51 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.tracking.run_record import write_whole
+from hrnet_ray.tracking.run_record import write_text_atomically
 
-TOLD = "told.json"
+SYNC_STATE_FILE = ".mlflow/sync_state.json"
 
 
 @dataclass(kw_only=True)
-class Told:
+class SyncState:
     """What one server knows of one run."""
 
     run_id: str = ""
     epochs: dict[str, int] = field(default_factory=dict)
     """Epoch to the time of its line, so that one that was done again is told again."""
-    samples: int = 0
-    """Lines of system.jsonl."""
+    system_samples: int = 0
+    """Lines of system_metrics.jsonl."""
     tags: dict[str, str] = field(default_factory=dict)
-    figures: dict[str, int] = field(default_factory=dict)
+    summary_metrics: dict[str, int] = field(default_factory=dict)
     """Name to time."""
-    pictures: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
     files: dict[str, list[int]] = field(default_factory=dict)
     """Name to size and time of change."""
-    data: bool = False
-    end: list[Any] = field(default_factory=list)
+    datasets_logged: bool = False
+    run_status: list[Any] = field(default_factory=list)
     """Status and time."""
 
 
-def read_told(folder: Path, server: str) -> Told:
+def read_sync_state(folder: Path, store_uri: str) -> SyncState:
     """What `server` was told of the run in `folder`; nothing where that is not known."""
     with suppress(OSError, ValueError, KeyError, TypeError):
-        return Told(**_all(folder)[server])
-    return Told()
+        return SyncState(**_read_all_states(folder)[store_uri])
+    return SyncState()
 
 
-def write_told(folder: Path, server: str, told: Told) -> None:
+def write_sync_state(folder: Path, store_uri: str, sync_state: SyncState) -> None:
     """Note it. On a full disk it is not noted, and will be told again."""
     with suppress(OSError):
         known: dict[str, Any] = {}
         with suppress(ValueError, FileNotFoundError):
-            known = _all(folder)
-        write_whole(folder / TOLD, json.dumps({**known, server: asdict(told)}))
+            known = _read_all_states(folder)
+        write_text_atomically(
+            folder / SYNC_STATE_FILE, json.dumps({**known, store_uri: asdict(sync_state)})
+        )
 
 
-def _all(folder: Path) -> dict[str, Any]:
-    found = json.loads((folder / TOLD).read_text(encoding="utf-8"))
+def _read_all_states(folder: Path) -> dict[str, Any]:
+    found = json.loads((folder / SYNC_STATE_FILE).read_text(encoding="utf-8"))
     if not isinstance(found, dict):
-        raise ValueError(f"{folder / TOLD} is no object")
+        raise ValueError(f"{folder / SYNC_STATE_FILE} is no object")
     return found

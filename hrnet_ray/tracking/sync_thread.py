@@ -6,119 +6,119 @@ from collections import Counter
 from pathlib import Path
 
 from hrnet_ray.errors import ClusterError
-from hrnet_ray.text import without_secrets
-from hrnet_ray.tracking.mlflow_store import Server
-from hrnet_ray.tracking.run_record import STORY
-from hrnet_ray.tracking.sync_run import Teller, missing
+from hrnet_ray.text import redact_secrets
+from hrnet_ray.tracking.mlflow_store import MlflowStore
+from hrnet_ray.tracking.run_record import RUN_RECORD_FILE
+from hrnet_ray.tracking.sync_run import RunSyncer, count_unsynced
 
-BEAT_S = 1.0
-LONGEST_PAUSE_S = 60.0
+POLL_INTERVAL_S = 1.0
+MAX_RETRY_DELAY_S = 60.0
 
-log = logging.getLogger("hrnet_ray.tracking")
+logger = logging.getLogger("hrnet_ray.tracking")
 
 
-class Shipper:
+class BackgroundSync:
     """Follows run folders and tells what is new in them, again and again until it is told."""
 
-    def __init__(self, address: str, *, longest_pause_s: float = LONGEST_PAUSE_S) -> None:
-        self._address = address
-        self._longest_pause_s = longest_pause_s
-        self._teller: Teller | None = None
-        self._folders: dict[Path, object] = {}
+    def __init__(self, tracking_uri: str, *, max_retry_delay_s: float = MAX_RETRY_DELAY_S) -> None:
+        self._tracking_uri = tracking_uri
+        self._max_retry_delay_s = max_retry_delay_s
+        self._syncer: RunSyncer | None = None
+        self._synced_file_states: dict[Path, object] = {}
         """And how each looked when the last of it was told."""
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._closing = self._given_up = False
-        self._failed = ""
+        self._wake_event = threading.Event()
+        self._closing = self._stopped = False
+        self._last_error = ""
         self._thread: threading.Thread | None = None
 
-    def follow(self, folder: Path) -> None:
+    def watch_run_dir(self, folder: Path) -> None:
         """Tell what is in a run's folder, and what comes to it."""
         with self._lock:
-            self._folders.setdefault(folder, None)
+            self._synced_file_states.setdefault(folder, None)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, daemon=True, name="mlflow")
+                self._thread = threading.Thread(target=self._run_loop, daemon=True, name="mlflow")
                 self._thread.start()
 
-    def close(self, *, within_s: float) -> Counter[str]:
+    def flush_and_stop(self, *, timeout_s: float) -> Counter[str]:
         """Wait for it to have told everything, but not longer; returns what is left."""
         self._closing = True
-        self._wake.set()
+        self._wake_event.set()
         if self._thread:
-            self._thread.join(within_s)
-        self._given_up = True  # whoever tells the rest shall not meet us
-        if self._teller:
-            self._teller.fall_silent()
+            self._thread.join(timeout_s)
+        self._stopped = True  # whoever tells the rest shall not meet us
+        if self._syncer:
+            self._syncer.stop_syncing()
         with self._lock:
-            folders = list(self._folders)
+            folders = list(self._synced_file_states)
         left: Counter[str] = Counter()
         for folder in folders:
-            left += missing(folder, without_secrets(self._address, {}))
+            left += count_unsynced(folder, redact_secrets(self._tracking_uri, {}))
         return left
 
     @property
-    def trouble(self) -> str:
+    def last_error(self) -> str:
         """Why the server was not told lately; empty when it was."""
-        return self._failed
+        return self._last_error
 
-    def _run(self) -> None:
-        pause = BEAT_S
-        while not self._given_up:
+    def _run_loop(self) -> None:
+        pause = POLL_INTERVAL_S
+        while not self._stopped:
             last = self._closing
             try:
-                self._pass()
+                self._sync_changed_runs()
             except Exception as error:  # whatever it is, a training has better things to do
-                self._fail(error)
-                pause = min(self._longest_pause_s, 2 * pause)
+                self._handle_failure(error)
+                pause = min(self._max_retry_delay_s, 2 * pause)
             else:
-                self._recover()
-                pause = BEAT_S
+                self._handle_recovery()
+                pause = POLL_INTERVAL_S
                 if last:
                     return
             if self._closing:
-                self._wake.clear()
-                pause = min(pause, BEAT_S)
-            self._wake.wait(pause)
+                self._wake_event.clear()
+                pause = min(pause, POLL_INTERVAL_S)
+            self._wake_event.wait(pause)
 
-    def _pass(self) -> None:
-        if self._teller is None:
-            self._teller = Teller(Server(self._address))
+    def _sync_changed_runs(self) -> None:
+        if self._syncer is None:
+            self._syncer = RunSyncer(MlflowStore(self._tracking_uri))
         with self._lock:
-            folders = dict(self._folders)
+            folders = dict(self._synced_file_states)
         for folder, seen in folders.items():
-            looks = _looks(folder)
-            if looks != seen and not self._given_up:
+            looks = _get_file_states(folder)
+            if looks != seen and not self._stopped:
                 try:
-                    self._teller.tell(folder)
+                    self._syncer.sync_run(folder)
                 except (OSError, ValueError) as error:  # its file, not the server
-                    log.warning("MLflow misses %s: %s", folder, without_secrets(str(error)))
+                    logger.warning("MLflow misses %s: %s", folder, redact_secrets(str(error)))
                 with self._lock:
-                    self._folders[folder] = looks
+                    self._synced_file_states[folder] = looks
 
-    def _fail(self, error: Exception) -> None:
+    def _handle_failure(self, error: Exception) -> None:
         where = error.where if isinstance(error, ClusterError) else repr(error)
-        if not self._failed:
-            log.warning(
+        if not self._last_error:
+            logger.warning(
                 "MLflow cannot be told (%s); training goes on, and the run's folder keeps it all",
-                without_secrets(where),
+                redact_secrets(where),
             )
-        self._failed = without_secrets(where)
+        self._last_error = redact_secrets(where)
         with self._lock:  # a server that comes back may have forgotten
-            self._folders = {folder: None for folder in self._folders}
+            self._synced_file_states = {folder: None for folder in self._synced_file_states}
 
-    def _recover(self) -> None:
-        if self._failed:
-            log.warning("MLflow answers again, and knows everything")
-        self._failed = ""
+    def _handle_recovery(self) -> None:
+        if self._last_error:
+            logger.warning("MLflow answers again, and knows everything")
+        self._last_error = ""
 
 
-def _looks(folder: Path) -> object:
+def _get_file_states(folder: Path) -> object:
     """Changes when there may be something to tell."""
-    paths = [folder / name for name in (STORY, "metrics.jsonl", "system.jsonl")]
-    return [_state(path) for path in (*paths, *sorted((folder / "plots").glob("*")))]
+    paths = [folder / name for name in (RUN_RECORD_FILE, "metrics.jsonl", "system_metrics.jsonl")]
+    return [_get_file_state(path) for path in (*paths, *sorted((folder / "plots").glob("*")))]
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _get_file_state(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
     except OSError:

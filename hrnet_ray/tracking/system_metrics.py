@@ -10,36 +10,36 @@ from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonito
 from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
 from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
 
-from hrnet_ray.tracking.run_history import SYSTEM
+from hrnet_ray.tracking.run_history import SYSTEM_METRICS_FILE
 
-EVERY_S = 10.0
+SAMPLE_INTERVAL_S = 10.0
 
 
-class Sampler:
-    """Adds a line to `system.jsonl` every ten seconds: of the machine that the command runs on."""
+class SystemMetricsSampler:
+    """Adds a line to `system_metrics.jsonl` every ten seconds: of the machine that the command runs on."""
 
-    def __init__(self, folder: Path, *, every_s: float = EVERY_S) -> None:
-        self._path, self._every_s = folder / SYSTEM, every_s
+    def __init__(self, folder: Path, *, interval_s: float = SAMPLE_INTERVAL_S) -> None:
+        self._path, self._interval_s = folder / SYSTEM_METRICS_FILE, interval_s
         self._monitors: list[BaseMetricsMonitor] = [CPUMonitor()]
         with suppress(ImportError, RuntimeError):  # no GPU, or no nvidia-ml-py to ask it
             self._monitors.append(GPUMonitor())
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="system")
+        self._stop_event = threading.Event()
+        self._thread = threading.Thread(target=self._run_loop, daemon=True, name="system")
         self._thread.start()
 
-    def close(self) -> None:
+    def stop_sampling(self) -> None:
         """Take a last sample, so that the shortest run has one."""
-        self._stop.set()
+        self._stop_event.set()
         self._thread.join()
 
-    def _run(self) -> None:
+    def _run_loop(self) -> None:
         self._monitors[0].collect_metrics()  # psutil counts from the last time it was asked
         self._monitors[0].clear_metrics()
-        while not self._stop.wait(self._every_s):
-            self._sample()
-        self._sample()
+        while not self._stop_event.wait(self._interval_s):
+            self._append_sample()
+        self._append_sample()
 
-    def _sample(self) -> None:
+    def _append_sample(self) -> None:
         line: dict[str, float] = {"at_ms": int(time.time() * 1000)}
         for monitor in self._monitors:
             monitor.collect_metrics()

@@ -7,47 +7,49 @@ from pathlib import Path
 
 import torch
 
-from hrnet_ray.config import HEATMAP_STRIDE, Experiment
-from hrnet_ray.data.batch import Recipe
-from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.config import HEATMAP_STRIDE, ExperimentConfig
+from hrnet_ray.data.batch import AugmentationPipelineConfig
+from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.inference.model_package import ModelSpec
-from hrnet_ray.inference.predict_loop import Decoding
+from hrnet_ray.inference.predict_loop import DecodeConfig
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.pretrained import WeightsReport, load_weights
-from hrnet_ray.pose.augmentation import Augmentation
-from hrnet_ray.pose.targets import Target
-from hrnet_ray.training.optim import scaled_rate
-from hrnet_ray.training.precision import bf16_pays
+from hrnet_ray.models.pretrained import LoadReport, load_pretrained
+from hrnet_ray.pose.augmentation import AugmentationParams
+from hrnet_ray.pose.targets import HeatmapTargetConfig
+from hrnet_ray.training.optim import scale_lr
+from hrnet_ray.training.precision import should_use_bf16
 
 
 def build_model(
-    experiment: Experiment, manifest: Manifest, *, started_in: str | Path = "."
+    experiment: ExperimentConfig, manifest: DatasetManifest, *, driver_cwd: str | Path = "."
 ) -> HRNet:
     """The experiment's net, with the weights that it starts from (a path from `started_in`).
 
     Raises:
-        DataError: `model.init` does not fit.
+        DataError: `model.pretrained` does not fit.
     """
-    model = spec_of(experiment, manifest, {}).build()
-    start_from(model, experiment, started_in=started_in)
+    model = build_model_spec(experiment, manifest, {}).build_model()
+    load_initial_weights(model, experiment, driver_cwd=driver_cwd)
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def start_from(
-    model: HRNet, experiment: Experiment, *, started_in: str | Path = "."
-) -> WeightsReport | None:
+def load_initial_weights(
+    model: HRNet, experiment: ExperimentConfig, *, driver_cwd: str | Path = "."
+) -> LoadReport | None:
     """Copy the weights into the net that the experiment names; what became of each is returned.
 
     Raises:
-        DataError: `model.init` does not fit.
+        DataError: `model.pretrained` does not fit.
     """
-    if not experiment.model.init:
+    if not experiment.model.pretrained:
         return None
-    path = Path(started_in, experiment.model.init)
-    return load_weights(model, path, partial=experiment.model.init_partial)
+    path = Path(driver_cwd, experiment.model.pretrained)
+    return load_pretrained(model, path, allow_partial=experiment.model.allow_partial_load)
 
 
-def spec_of(experiment: Experiment, manifest: Manifest, scores: dict[str, float]) -> ModelSpec:
+def build_model_spec(
+    experiment: ExperimentConfig, manifest: DatasetManifest, scores: dict[str, float]
+) -> ModelSpec:
     """What a model folder says about the model."""
     net, judging = experiment.model, experiment.evaluation
     return ModelSpec(
@@ -67,49 +69,54 @@ def spec_of(experiment: Experiment, manifest: Manifest, scores: dict[str, float]
     )
 
 
-def recipe_of(experiment: Experiment, manifest: Manifest) -> Recipe:
+def build_augmentation_config(
+    experiment: ExperimentConfig, manifest: DatasetManifest
+) -> AugmentationPipelineConfig:
     """What chance may do to a training crop."""
-    return Recipe(
+    return AugmentationPipelineConfig(
         skeleton=manifest.skeleton,
         input_hw=experiment.data.input_hw,
         padding=experiment.data.padding,
-        augmentation=Augmentation(**vars(experiment.augment)),
+        augmentation=AugmentationParams(**vars(experiment.augment)),
         seed=experiment.seed,
     )
 
 
-def target_of(experiment: Experiment) -> Target:
+def build_target_config(experiment: ExperimentConfig) -> HeatmapTargetConfig:
     """What the heatmaps should look like."""
-    return Target(
+    return HeatmapTargetConfig(
         input_hw=experiment.data.input_hw,
         heatmap_hw=experiment.data.heatmap_hw,
         sigma=experiment.heatmap.sigma,
-        rounded=experiment.heatmap.rounded,
+        quantize_center=experiment.heatmap.quantize_center,
         loss=experiment.optim.loss,
     )
 
 
-def decoding_of(experiment: Experiment, manifest: Manifest) -> Decoding:
+def build_decode_config(experiment: ExperimentConfig, manifest: DatasetManifest) -> DecodeConfig:
     """How heatmaps become keypoints."""
     judging = experiment.evaluation
-    return Decoding(
+    return DecodeConfig(
         method=judging.decode,
         flip_order=manifest.skeleton.flip_order if judging.flip_test else None,
-        shift=judging.shift_heatmap,
+        shift_heatmap=judging.shift_heatmap,
         stride=HEATMAP_STRIDE,
         sigma=experiment.heatmap.sigma,
     )
 
 
-def rate_of(experiment: Experiment) -> float:
+def compute_peak_lr(experiment: ExperimentConfig) -> float:
     """The learning rate at its height, for this experiment's batch."""
     optim = experiment.optim
-    return scaled_rate(
-        optim.lr, per=optim.lr_per, batch_size=optim.batch_size, reference=optim.lr_batch
+    return scale_lr(
+        optim.lr,
+        scaling=optim.lr_scaling,
+        batch_size=optim.batch_size,
+        reference_batch_size=optim.lr_reference_batch_size,
     )
 
 
-def uses_bf16(experiment: Experiment, device: torch.device) -> bool:
+def should_autocast_bf16(experiment: ExperimentConfig, device: torch.device) -> bool:
     """Whether this experiment runs under bf16 autocast on this device."""
     wanted = experiment.optim.precision
-    return wanted == "bf16" or (wanted == "auto" and bf16_pays(device))
+    return wanted == "bf16" or (wanted == "auto" and should_use_bf16(device))

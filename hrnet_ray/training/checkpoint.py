@@ -13,51 +13,59 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from hrnet_ray.errors import shortened
-from hrnet_ray.models.safe_loading import reason, unpickle
-from hrnet_ray.training.checkpoint_store import STATE, Entries, Sink, damaged, verify
-from hrnet_ray.utils.tensors import tensors_in
+from hrnet_ray.errors import format_list
+from hrnet_ray.models.safe_loading import format_load_error, load_pickle_weights_only
+from hrnet_ray.training.checkpoint_store import (
+    STATE_FILE,
+    FileEntries,
+    HashingWriter,
+    make_corrupt_checkpoint_error,
+    verify_checkpoint,
+)
+from hrnet_ray.utils.tensors import iter_tensors
 
-ROOM = 3  # checkpoints must fit on the disk before one is written: the run writes other things too
+FREE_SPACE_FACTOR = (
+    3  # checkpoints must fit on the disk before one is written: the run writes other things too
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Begun:
+class PartialEpochState:
     """What has come of an epoch that was interrupted, on all workers."""
 
-    losses: list[Tensor]
+    losses_by_rank: list[Tensor]
     """By rank: of each step that is done."""
-    bad: Tensor
+    skipped: Tensor
     """1 for each step that was left out, because its gradient was no number."""
     lr: float
     """At the epoch's first step."""
-    met: list[list[int]]
+    seen_ids: list[list[int]]
     """Ids of the rows of each step."""
-    rotten: list[tuple[str, int]]
+    corrupt_rows: list[tuple[str, int]]
     """Split and id of the rows that could not be read."""
 
     @property
-    def steps(self) -> int:
+    def num_steps(self) -> int:
         """How many are done."""
-        return len(self.bad)
+        return len(self.skipped)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class TrainState:
     """How far a run has come."""
 
     epoch: int
     """The last finished one, counted from 0."""
-    best: float = float("-inf")
+    best_score: float = float("-inf")
     best_epoch: int = -1
-    rate: float = 1.0
+    lr_factor: float = 1.0
     """What the learning rate is multiplied by since the run diverged."""
-    begun: Begun | None = None
+    partial_epoch: PartialEpochState | None = None
     """Of the epoch after that, where it was interrupted."""
 
 
 @runtime_checkable
-class Stateful(Protocol):
+class StatefulComponent(Protocol):
     """Anything else that moves along with a training, such as averaged weights."""
 
     def state_dict(self) -> Mapping[str, Any]: ...
@@ -65,95 +73,98 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
-def save(
+def save_train_state(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
-    progress: Progress,
+    train_state: TrainState,
     *,
-    also: Mapping[str, Stateful] | None = None,
-) -> Entries:
+    extra_components: Mapping[str, StatefulComponent] | None = None,
+) -> FileEntries:
     """Write the state into an existing folder; returns what its manifest has to say.
 
     Raises:
         OSError: the disk is full (or would soon be), or does not work.
     """
     state = {
-        "model": bare(model).state_dict(),
+        "model": unwrap_model(model).state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": {"last_epoch": scheduler.last_epoch},
-        "progress": {k: v for k, v in asdict(progress).items() if v is not None},
-        "also": {name: dict(part.state_dict()) for name, part in (also or {}).items()},
+        "progress": {k: v for k, v in asdict(train_state).items() if v is not None},
+        "also": {name: dict(part.state_dict()) for name, part in (extra_components or {}).items()},
     }
-    _require_room(folder, sum(tensor.nbytes for tensor in tensors_in(state)))
-    sink = Sink(folder / STATE)
+    _require_free_space(folder, sum(tensor.nbytes for tensor in iter_tensors(state)))
+    sink = HashingWriter(folder / STATE_FILE)
     try:
         torch.save(state, sink)  # pyright: ignore[reportArgumentType]
-        return {STATE: sink.close()}
+        return {STATE_FILE: sink.close()}
     except RuntimeError:
-        if sink.error:
-            raise sink.error from None
+        if sink.write_error:
+            raise sink.write_error from None
         raise
     finally:
-        sink.drop()
+        sink.close_ignoring_errors()
 
 
-def load(
+def load_train_state(
     folder: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     *,
-    also: Mapping[str, Stateful] | None = None,
-) -> Progress:
+    extra_components: Mapping[str, StatefulComponent] | None = None,
+) -> TrainState:
     """Fill model, optimizer and scheduler from a checkpoint; they stay as they were if it is bad.
 
     Raises:
         DataError: the folder is damaged, or not of this model and optimizer.
     """
-    verify(folder)
+    verify_checkpoint(folder)
     try:
-        state: dict[str, Any] = unpickle(folder / STATE)
-        progress = _progress(state["progress"])
+        state: dict[str, Any] = load_pickle_weights_only(folder / STATE_FILE)
+        progress = _parse_train_state(state["progress"])
         last_step = int(state["scheduler"]["last_epoch"])
-        extras = {name: state["also"][name] for name in also or {}}
-        _require_same(state["model"], bare(model).state_dict())
+        extras = {name: state["also"][name] for name in extra_components or {}}
+        _require_same_shapes(state["model"], unwrap_model(model).state_dict())
         optimizer.load_state_dict(state["optimizer"])  # looks before it changes anything
     except Exception as error:  # whoever can write the folder can write a manifest to match
-        raise damaged(folder, f"{STATE} does not fit ({reason(error)})") from error
-    bare(model).load_state_dict(state["model"])
+        raise make_corrupt_checkpoint_error(
+            folder, f"{STATE_FILE} does not fit ({format_load_error(error)})"
+        ) from error
+    unwrap_model(model).load_state_dict(state["model"])
     scheduler.last_epoch = last_step
-    for name, part in (also or {}).items():
+    for name, part in (extra_components or {}).items():
         part.load_state_dict(extras[name])
     return progress
 
 
-def bare(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
     """The model itself, without what DDP (where there are several workers) and compiling wrap."""
     for wrapper in ("module", "_orig_mod"):
         model = getattr(model, wrapper, model)
     return model
 
 
-def _progress(state: Mapping[str, Any]) -> Progress:
-    begun = {"begun": Begun(**state["begun"])} if "begun" in state else {}
-    return Progress(**{**state, **begun})
+def _parse_train_state(state: Mapping[str, Any]) -> TrainState:
+    if partial_epoch := state.get("partial_epoch"):
+        state = {**state, "partial_epoch": PartialEpochState(**partial_epoch)}
+    return TrainState(**state)
 
 
-def _require_same(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+def _require_same_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     differing = sorted(found.keys() ^ wanted.keys()) or [
         name for name, tensor in wanted.items() if found[name].shape != tensor.shape
     ]
     if differing:
-        raise ValueError(f"it is of another net: {shortened(differing)}")
+        raise ValueError(f"it is of another net: {format_list(differing)}")
 
 
-def _require_room(folder: Path, size: int) -> None:
+def _require_free_space(folder: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
-    if free < ROOM * size:
+    if free < FREE_SPACE_FACTOR * size_bytes:
         raise OSError(
             errno.ENOSPC,
-            f"{free / 2**20:,.0f} MiB are free, {ROOM} checkpoints of {size / 2**20:,.0f} MiB "
+            f"{free / 2**20:,.0f} MiB are free, {FREE_SPACE_FACTOR} checkpoints of {size_bytes / 2**20:,.0f} MiB "
             "must fit",
         )

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 
-def compile_or_go_on(
+def try_compile_model(
     model: nn.Module,
     *,
     crops_shape: tuple[int, int, int, int],
     bf16: bool = False,
     backend: str = "inductor",
-    say: Callable[[str], None] = print,
+    log_line: Callable[[str], None] = print,
 ) -> bool:
     """Let torch.compile fuse `model` in place; where it cannot, say so in one line and go on.
 
@@ -31,7 +31,7 @@ def compile_or_go_on(
     except Exception as error:  # whatever a compiler may not know: the plain net knows it
         model._compiled_call_impl = None
         reason = (str(error).strip().splitlines() or [""])[0]
-        say(f"optim.compile: goes on without ({type(error).__name__}: {reason[:160]})")
+        log_line(f"optim.compile: goes on without ({type(error).__name__}: {reason[:160]})")
         return False
     finally:
         model.zero_grad(set_to_none=True)

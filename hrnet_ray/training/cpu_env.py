@@ -1,6 +1,6 @@
 """What the environment of a process that trains on a CPU says, to be set before it starts."""
 
-KEEP_MEMORY = {
+MALLOC_RETAIN_ENV = {
     "MALLOC_MMAP_MAX_": "0",  # large tensors too come from the heap,
     "MALLOC_TRIM_THRESHOLD_": str(2**34),  # which keeps what is freed (bytes),
     "MALLOC_ARENA_MAX": "1",  # and is one for all threads: other heaps end at 64 MiB
@@ -12,14 +12,14 @@ in between, which hands them out page by page, emptied: 30,000 to 150,000 page f
 crops. Other allocators than glibc's do not heed these.
 """
 
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+HUGE_PAGES_ENV = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """For glibc's allocator, from 2.35 on: memory in pages of 2 MB, where the system lets programs ask.
 
 A step walks through a gigabyte of activations; in pages of 4 kB the processor looks up where each
 one is.
 """
 
-WAIT_BRIEFLY = {
+OPENMP_WAIT_ENV = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "GOMP_SPINCOUNT": "10000",
 }
@@ -30,4 +30,4 @@ Data. PASSIVE alone sends them to sleep at once, and to wake one takes longer th
 step of two threads took 1.2 times as long. So they spin for some microseconds, then sleep.
 """
 
-FOR_TRAINING = KEEP_MEMORY | HUGE_PAGES | WAIT_BRIEFLY
+CPU_TRAINING_ENV = MALLOC_RETAIN_ENV | HUGE_PAGES_ENV | OPENMP_WAIT_ENV

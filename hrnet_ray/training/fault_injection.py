@@ -21,144 +21,155 @@ from typing import TypeVar
 
 import torch
 
-from hrnet_ray.data.batch import PoseBatch
+from hrnet_ray.data.batch import TrainBatch
 from hrnet_ray.errors import UsageError
 
-FAULTS, ALLOW = "HRNET_RAY_FAULTS", "HRNET_RAY_ALLOW_FAULTS"
-SIGNALS = {"kill": signal.SIGKILL, "hang": signal.SIGSTOP}
-POINTS = {"step": (*SIGNALS, "nan"), **dict.fromkeys(("validation", "report", "end"), SIGNALS)}
-BEGAN = "began.jsonl"
+FAULTS_ENV_VAR, ALLOW_FAULTS_ENV_VAR = "HRNET_RAY_FAULTS", "HRNET_RAY_ALLOW_FAULTS"
+SIGNAL_BY_KIND = {"kill": signal.SIGKILL, "hang": signal.SIGSTOP}
+KINDS_BY_POINT = {
+    "step": (*SIGNAL_BY_KIND, "nan"),
+    **dict.fromkeys(("validation", "report", "end"), SIGNAL_BY_KIND),
+}
+FIRST_STEPS_FILE = "began.jsonl"
 """In the folder of the marks: when each worker's process had done its first step."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class InjectedFault:
     """What strikes, whom, and when."""
 
     kind: str
     rank: int = 0
     epoch: int | None = None
     step: int | None = None
-    at: str = "step"
+    point: str = "step"
 
-    def strikes(self, rank: int, at: str, epoch: int, step: int | None) -> bool:
+    def should_inject(self, rank: int, point: str, epoch: int, step: int | None) -> bool:
         """Whether this is its moment."""
-        here = (self.rank, self.at) == (rank, at) and self.epoch in (None, epoch)
+        here = (self.rank, self.point) == (rank, point) and self.epoch in (None, epoch)
         return here and self.step in (None, step)
 
 
-def parse(text: str) -> list[Fault]:
+def parse_faults(text: str) -> list[InjectedFault]:
     """Read the notation above.
 
     Raises:
         UsageError: it says something else.
     """
-    return [_fault(part.strip()) for part in text.split(";") if part.strip()]
+    return [_parse_fault(part.strip()) for part in text.split(";") if part.strip()]
 
 
-def environment() -> dict[str, str]:
+def get_fault_env_vars() -> dict[str, str]:
     """What the workers are told of it; nothing, as a rule.
 
     Raises:
         UsageError: it cannot be understood.
     """
-    text = os.environ.get(FAULTS, "")
+    text = os.environ.get(FAULTS_ENV_VAR, "")
     if not text:
         return {}
-    if os.environ.get(ALLOW) != "1":
-        print(f"{FAULTS} is set but does nothing, as {ALLOW} is not 1")
+    if os.environ.get(ALLOW_FAULTS_ENV_VAR) != "1":
+        print(f"{FAULTS_ENV_VAR} is set but does nothing, as {ALLOW_FAULTS_ENV_VAR} is not 1")
         return {}
-    parse(text)
-    return {FAULTS: text, ALLOW: "1"}
+    parse_faults(text)
+    return {FAULTS_ENV_VAR: text, ALLOW_FAULTS_ENV_VAR: "1"}
 
 
-class Faults:
+class FaultInjector:
     """Those that wait for one worker of a run. Where there are none, nothing is done."""
 
     def __init__(self, run_folder: Path, *, rank: int) -> None:
-        text = os.environ.get(FAULTS, "") if os.environ.get(ALLOW) == "1" else ""
-        self._mine = [(at, one) for at, one in enumerate(parse(text)) if one.rank == rank]
-        self._any = self._fresh = bool(text)
+        text = (
+            os.environ.get(FAULTS_ENV_VAR, "")
+            if os.environ.get(ALLOW_FAULTS_ENV_VAR) == "1"
+            else ""
+        )
+        self._rank_faults = [
+            (at, one) for at, one in enumerate(parse_faults(text)) if one.rank == rank
+        ]
+        self._enabled = self._awaiting_first_step = bool(text)
         self._rank = rank
         self._folder = run_folder / "debug" / "faults"
 
-    def meet(self, at: str, *, epoch: int, step: int | None = None) -> bool:
+    def maybe_inject(self, point: str, *, epoch: int, step: int | None = None) -> bool:
         """Be struck here if it is time; True when it is by a batch of NaN."""
-        for number, fault in self._mine:
-            if not fault.strikes(self._rank, at, epoch, step):
+        for number, fault in self._rank_faults:
+            if not fault.should_inject(self._rank, point, epoch, step):
                 continue
-            if not self._first_time(f"{number:02d}-{fault.kind}", epoch=epoch, step=step):
+            if not self._try_mark_injected(f"{number:02d}-{fault.kind}", epoch=epoch, step=step):
                 continue
             if fault.kind == "nan":
                 return True
-            os.kill(os.getpid(), SIGNALS[fault.kind])
+            os.kill(os.getpid(), SIGNAL_BY_KIND[fault.kind])
         return False
 
-    def training(
-        self, batches: Iterator[PoseBatch], *, epoch: int, begin: int = 0
-    ) -> Iterator[PoseBatch]:
+    def wrap_train_batches(
+        self, batches: Iterator[TrainBatch], *, epoch: int, first_step: int = 0
+    ) -> Iterator[TrainBatch]:
         """The same batches, from the step `begin` on; some of them spoilt."""
-        return self._training(batches, epoch, begin) if self._any else batches
+        return self._iter_train_batches(batches, epoch, first_step) if self._enabled else batches
 
-    def validation(self, batches: Iterator[T], *, epoch: int) -> Iterator[T]:
+    def wrap_val_batches(self, batches: Iterator[T], *, epoch: int) -> Iterator[T]:
         """The same batches; to some of them it does not come."""
-        return self._validation(batches, epoch) if self._mine else batches
+        return self._iter_val_batches(batches, epoch) if self._rank_faults else batches
 
-    def _training(
-        self, batches: Iterator[PoseBatch], epoch: int, begin: int
-    ) -> Iterator[PoseBatch]:
-        for step, batch in enumerate(batches, start=begin):
-            spoilt = self.meet("step", epoch=epoch, step=step)
+    def _iter_train_batches(
+        self, batches: Iterator[TrainBatch], epoch: int, first_step: int
+    ) -> Iterator[TrainBatch]:
+        for step, batch in enumerate(batches, start=first_step):
+            spoilt = self.maybe_inject("step", epoch=epoch, step=step)
             crops = torch.full_like(batch.crops, torch.nan) if spoilt else batch.crops
             yield replace(batch, crops=crops)
-            if self._fresh:  # its first step is done
-                self._fresh = False
-                self._note_begin(epoch, step)
+            if self._awaiting_first_step:  # its first step is done
+                self._awaiting_first_step = False
+                self._record_first_step(epoch, step)
 
-    def _validation(self, batches: Iterator[T], epoch: int) -> Iterator[T]:
+    def _iter_val_batches(self, batches: Iterator[T], epoch: int) -> Iterator[T]:
         for step, batch in enumerate(batches):
-            self.meet("validation", epoch=epoch, step=step)
+            self.maybe_inject("validation", epoch=epoch, step=step)
             yield batch
 
-    def _first_time(self, name: str, *, epoch: int, step: int | None) -> bool:
+    def _try_mark_injected(self, mark_name: str, *, epoch: int, step: int | None) -> bool:
         """Leave the mark of a fault; False when it is there already."""
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            with (self._folder / f"{name}.json").open("x", encoding="utf-8") as mark:
-                json.dump(self._moment(epoch, step), mark)
+            with (self._folder / f"{mark_name}.json").open("x", encoding="utf-8") as mark:
+                json.dump(self._build_mark(epoch, step), mark)
         except FileExistsError:
             return False
         return True
 
-    def _note_begin(self, epoch: int, step: int) -> None:
+    def _record_first_step(self, epoch: int, step: int) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / BEGAN).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(self._moment(epoch, step)) + "\n")
+        with (self._folder / FIRST_STEPS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self._build_mark(epoch, step)) + "\n")
 
-    def _moment(self, epoch: int, step: int | None) -> dict[str, float | int | None]:
+    def _build_mark(self, epoch: int, step: int | None) -> dict[str, float | int | None]:
         return {"at_s": time.time(), "rank": self._rank, "epoch": epoch, "step": step}
 
 
-def _fault(part: str) -> Fault:
-    kind, _, rest = part.partition(":")
+def _parse_fault(fault_spec: str) -> InjectedFault:
+    kind, _, rest = fault_spec.partition(":")
     words = (word.partition("=") for word in rest.split(",") if word)
     given = {name: value for name, _, value in words}
     at = given.pop("at", "step")
     counted = at in ("step", "validation")
     known = {"rank", "epoch", "step"} if counted else {"rank", "epoch"}
-    if at not in POINTS or kind not in POINTS[at] or not given.keys() <= known:
-        raise _not_a_fault(part)
+    if at not in KINDS_BY_POINT or kind not in KINDS_BY_POINT[at] or not given.keys() <= known:
+        raise _make_invalid_fault_error(fault_spec)
     try:
-        return Fault(kind=kind, at=at, **{name: int(number) for name, number in given.items()})
+        return InjectedFault(
+            kind=kind, point=at, **{name: int(number) for name, number in given.items()}
+        )
     except ValueError:
-        raise _not_a_fault(part) from None
+        raise _make_invalid_fault_error(fault_spec) from None
 
 
-def _not_a_fault(part: str) -> UsageError:
+def _make_invalid_fault_error(fault_spec: str) -> UsageError:
     return UsageError(
-        f"no fault is called {part!r}",
-        f"the environment variable {FAULTS}",
+        f"no fault is called {fault_spec!r}",
+        f"the environment variable {FAULTS_ENV_VAR}",
         "give such as kill:rank=1,epoch=3,step=10 or hang:rank=0,at=validation or nan:step=40",
     )

@@ -6,12 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-FUSED = ("cpu", "cuda")
+FUSED_DEVICE_TYPES = ("cpu", "cuda")
 """Devices with fused optimisers."""
 
 
-def make_optimizer(
-    model: nn.Module, *, algorithm: str, lr: float, weight_decay: float
+def build_optimizer(
+    model: nn.Module, *, optimizer_name: str, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     """Adam as published, or AdamW with decoupled weight decay.
 
@@ -19,8 +19,10 @@ def make_optimizer(
     ("fused") where the device has one.
     """
     parameters = list(model.parameters())
-    fused = all(one.device.type in FUSED and one.is_floating_point() for one in parameters)
-    if algorithm == "adam":
+    fused = all(
+        one.device.type in FUSED_DEVICE_TYPES and one.is_floating_point() for one in parameters
+    )
+    if optimizer_name == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
     matrices = [one for one in parameters if one.ndim > 1]
     others = [one for one in parameters if one.ndim <= 1]
@@ -31,17 +33,17 @@ def make_optimizer(
     return torch.optim.AdamW(groups, lr=lr, fused=fused)
 
 
-def scaled_rate(lr: float, *, per: str, batch_size: int, reference: int) -> float:
+def scale_lr(lr: float, *, scaling: str, batch_size: int, reference_batch_size: int) -> float:
     """The rate for batches of `batch_size`, when `lr` was found with batches of `reference`.
 
     "linear" (Goyal et al., 2017) suits SGD; "sqrt" (Malladi et al., 2022) suits Adam; "none" keeps
     `lr`.
     """
-    ratio = batch_size / reference
-    return lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[per]
+    ratio = batch_size / reference_batch_size
+    return lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[scaling]
 
 
-def make_scheduler(
+def build_lr_scheduler(
     optimizer: torch.optim.Optimizer,
     *,
     schedule: str,
@@ -56,18 +58,18 @@ def make_scheduler(
     resumed; the published code under today's torch drops one epoch early, and one more after each
     resume.
     """
-    shape = {"steps": _steps(milestones), "cosine": _cosine(epochs)}[schedule]
+    shape = {"steps": _make_step_decay(milestones), "cosine": _make_cosine_decay(epochs)}[schedule]
 
-    def factor(step: int) -> float:
+    def compute_lr_factor(step: int) -> float:
         climb = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
         return climb * shape(step / steps_per_epoch)
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, compute_lr_factor)
 
 
-def _steps(milestones: tuple[int, ...]) -> Callable[[float], float]:
+def _make_step_decay(milestones: tuple[int, ...]) -> Callable[[float], float]:
     return lambda epoch: 0.1 ** sum(epoch >= milestone for milestone in milestones)
 
 
-def _cosine(epochs: int) -> Callable[[float], float]:
+def _make_cosine_decay(epochs: int) -> Callable[[float], float]:
     return lambda epoch: 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / epochs)))

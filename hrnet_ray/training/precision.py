@@ -3,7 +3,7 @@
 import torch
 
 
-def bf16_pays(device: torch.device) -> bool:
+def should_use_bf16(device: torch.device) -> bool:
     """Whether `precision=auto` means bf16 autocast on this device.
 
     On GPUs that multiply bf16 natively (Ampere and later). On CPUs fp32 stays the choice, even
@@ -11,10 +11,10 @@ def bf16_pays(device: torch.device) -> bool:
     to agree on a CPU bit for bit, also between machines of which only one has the instructions.
     docs/performance.md has the scores of both.
     """
-    return device.type == "cuda" and multiplies_bf16(device)
+    return device.type == "cuda" and has_native_bf16(device)
 
 
-def multiplies_bf16(device: torch.device) -> bool:
+def has_native_bf16(device: torch.device) -> bool:
     """Whether the device has instructions for bf16: a GPU from Ampere on; AVX512-BF16 or AMX."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)

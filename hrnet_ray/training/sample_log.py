@@ -5,70 +5,82 @@ from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
-from hrnet_ray.data.manifest import SKIPPED, Manifest, read_table
-from hrnet_ray.runs.event_log import tolerated
-from hrnet_ray.text import cell, printable
+from hrnet_ray.data.manifest import SKIPPED_COLUMNS, DatasetManifest, read_split
+from hrnet_ray.runs.event_log import ignore_write_errors
+from hrnet_ray.text import escape_control_chars, escape_csv_cell
 
-CHANGED = "changed since it was prepared"
-ROW = "row "
-Row = tuple[str, int]
+CHANGED_REASON = "changed since it was prepared"
+ROW_PREFIX = "row "
+RowKey = tuple[str, int]
 """A split, and the id of one of its rows."""
 
 
-class Ledger:
-    """Adds to `data/skipped.csv` of a run folder; keeps `data/order/` where that is asked for."""
+class SampleLog:
+    """Adds to `data/corrupt_rows.csv` of a run folder; keeps `data/order/` where that is asked for."""
 
     def __init__(
-        self, manifest: Manifest, run_folder: Path, *, write_order: bool, active: bool
+        self, manifest: DatasetManifest, run_folder: Path, *, log_sample_order: bool, active: bool
     ) -> None:
-        self._manifest, self._folder = manifest, run_folder / "data"
-        self._write_order, self._active = write_order, active
-        self._skipped = self._folder / "skipped.csv"
-        self._named = self._already_named()
+        self._manifest, self._folder = manifest, run_folder / "dataset_report"
+        self._log_sample_order, self._active = log_sample_order, active
+        self._skipped_csv = self._folder / "skipped.csv"
+        self._logged_rows = self._read_logged_rows()
 
-    def order(self, met: Sequence[list[list[int]]], *, epoch: int) -> None:
+    def log_order(self, seen_ids: Sequence[list[list[int]]], *, epoch: int) -> None:
         """Note what every worker met (by rank, then by step): a line for each step of all."""
-        if not (self._write_order and self._active):
+        if not (self._log_sample_order and self._active):
             return
         steps = (
-            " ".join(str(id) for part in parts for id in part) for parts in zip(*met, strict=True)
+            " ".join(str(id) for part in parts for id in part)
+            for parts in zip(*seen_ids, strict=True)
         )
         path = self._folder / "order" / f"epoch_{epoch:04d}.txt"
-        with tolerated(self._folder.parent, path.name):
+        with ignore_write_errors(self._folder.parent, path.name):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(f"{step}\n" for step in steps), encoding="utf-8")
 
-    def skipped(self, rotten: Set[Row]) -> tuple[int, list[str]]:
+    def log_corrupt_rows(self, corrupt_rows: Set[RowKey]) -> tuple[int, list[str]]:
         """Count the rows that all workers together could not read; name those that are new."""
-        new = sorted(rotten - self._named) if self._active else []
+        new = sorted(corrupt_rows - self._logged_rows) if self._active else []
         if not new:
-            return len(rotten), []
-        images = {split: self._images(split) for split in {split for split, _ in new}}
-        with tolerated(self._folder.parent, self._skipped.name):
-            self._write(new, images)
-            self._named |= set(new)  # otherwise they are new again in the next epoch
-        return len(rotten), [printable(f"{split} {images[split][id]} #{id}") for split, id in new]
+            return len(corrupt_rows), []
+        images = {split: self._read_image_names(split) for split in {split for split, _ in new}}
+        with ignore_write_errors(self._folder.parent, self._skipped_csv.name):
+            self._append_csv_rows(new, images)
+            self._logged_rows |= set(new)  # otherwise they are new again in the next epoch
+        return len(corrupt_rows), [
+            escape_control_chars(f"{split} {images[split][id]} #{id}") for split, id in new
+        ]
 
-    def _write(self, new: Sequence[Row], images: Mapping[str, Mapping[int, str]]) -> None:
+    def _append_csv_rows(
+        self, new_rows: Sequence[RowKey], image_names: Mapping[str, Mapping[int, str]]
+    ) -> None:
         self._folder.mkdir(exist_ok=True)
-        with self._skipped.open("a", newline="", encoding="utf-8") as file:
+        with self._skipped_csv.open("a", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
             if not file.tell():
-                table.writerow(SKIPPED)
-            for split, id in new:
-                table.writerow([split, cell(images[split][id]), CHANGED, f"{ROW}{id}"])
+                table.writerow(SKIPPED_COLUMNS)
+            for split, id in new_rows:
+                table.writerow(
+                    [
+                        split,
+                        escape_csv_cell(image_names[split][id]),
+                        CHANGED_REASON,
+                        f"{ROW_PREFIX}{id}",
+                    ]
+                )
 
-    def _images(self, split: str) -> dict[int, str]:
-        table = read_table(self._manifest, split, columns=["id", "image"])
+    def _read_image_names(self, split: str) -> dict[int, str]:
+        table = read_split(self._manifest, split, columns=["id", "image"])
         return dict(zip(table["id"].to_pylist(), table["image"].to_pylist(), strict=True))
 
-    def _already_named(self) -> set[Row]:
-        if not self._skipped.is_file():
+    def _read_logged_rows(self) -> set[RowKey]:
+        if not self._skipped_csv.is_file():
             return set()
         named = set()
-        with self._skipped.open(newline="", encoding="utf-8", errors="replace") as file:
+        with self._skipped_csv.open(newline="", encoding="utf-8", errors="replace") as file:
             for line in csv.DictReader(file):
                 with suppress(KeyError, ValueError, AttributeError):  # a crash cut it short
-                    if line["reason"] == CHANGED:
-                        named.add((line["split"], int(line["detail"].removeprefix(ROW))))
+                    if line["reason"] == CHANGED_REASON:
+                        named.add((line["split"], int(line["detail"].removeprefix(ROW_PREFIX))))
         return named

@@ -5,7 +5,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_reduce
 
 
-def share_norms(model: nn.Module, device: torch.device) -> nn.Module:
+def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
     """Let every BatchNorm of `model` see all workers' crops; names and weights stay.
 
     On GPUs torch's own SyncBatchNorm, which knows no CPU; there this file's.
@@ -15,18 +15,18 @@ def share_norms(model: nn.Module, device: torch.device) -> nn.Module:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
-                setattr(parent, name, SharedNorm.of(child))
+                setattr(parent, name, CpuSyncBatchNorm2d.from_batchnorm(child))
     return model
 
 
-class SharedNorm(nn.BatchNorm2d):
+class CpuSyncBatchNorm2d(nn.BatchNorm2d):
     """A BatchNorm whose mean and variance are those of all workers' crops, however many each has.
 
     The workers exchange one vector forwards and one backwards.
     """
 
     @classmethod
-    def of(cls, norm: nn.BatchNorm2d) -> "SharedNorm":
+    def from_batchnorm(cls, norm: nn.BatchNorm2d) -> "CpuSyncBatchNorm2d":
         """The same norm, with the same tensors."""
         shared = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum)
         shared.weight, shared.bias = norm.weight, norm.bias
@@ -45,13 +45,13 @@ class SharedNorm(nn.BatchNorm2d):
         total, squares, everybody = summed.split([self.num_features, self.num_features, 1])
         mean = total / everybody
         variance = (squares / everybody - mean.square()).clamp_min(0)
-        self._follow(mean.detach(), variance.detach(), everybody.detach())
+        self._update_running_stats(mean.detach(), variance.detach(), everybody.detach())
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
         return (values * scale[:, None, None] + shift[:, None, None]).to(features.dtype)
 
     @torch.no_grad()
-    def _follow(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+    def _update_running_stats(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None

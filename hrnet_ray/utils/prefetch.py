@@ -6,33 +6,33 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
-DEPTH = 2
+PREFETCH_DEPTH = 2
 """Items that wait ready while one is worked on."""
 
 T = TypeVar("T")
 
 
-def ahead(made: Iterator[T], *, depth: int = DEPTH) -> Iterator[T]:
+def prefetch_items(source: Iterator[T], *, depth: int = PREFETCH_DEPTH) -> Iterator[T]:
     """The same items, made in a thread of their own, up to `depth` of them in advance."""
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
     stop = threading.Event()
 
-    def offer(item: Any, error: BaseException | None = None) -> None:
+    def put_unless_stopped(item: Any, error: BaseException | None = None) -> None:
         while not stop.is_set():  # whoever asked for items may not want them any more
             with suppress(queue.Full):
                 return ready.put((item, error), timeout=0.1)
 
-    def make() -> None:
+    def fill_queue() -> None:
         try:
-            for item in made:
-                offer(item)
+            for item in source:
+                put_unless_stopped(item)
                 if stop.is_set():
                     return
-            offer(None, StopIteration())
+            put_unless_stopped(None, StopIteration())
         except BaseException as error:  # raised where the items are used
-            offer(None, error)
+            put_unless_stopped(None, error)
 
-    thread = threading.Thread(target=make, daemon=True)
+    thread = threading.Thread(target=fill_queue, daemon=True)
     thread.start()
     try:
         while True:

@@ -7,7 +7,7 @@ from logging import ERROR, getLogger
 
 
 @contextmanager
-def hushed(*loggers: str) -> Iterator[None]:
+def quiet_loggers(*loggers: str) -> Iterator[None]:
     """Let these loggers say errors only, and nobody warn."""
     chatty = [getLogger(name) for name in loggers]
     levels = [logger.level for logger in chatty]

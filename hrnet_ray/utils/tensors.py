@@ -6,10 +6,10 @@ from typing import Any
 from torch import Tensor
 
 
-def tensors_in(state: Any) -> Iterator[Tensor]:
+def iter_tensors(state: Any) -> Iterator[Tensor]:
     """Every tensor in there, however deep."""
     if isinstance(state, Tensor):
         yield state
     elif isinstance(state, Mapping):
         for value in state.values():
-            yield from tensors_in(value)
+            yield from iter_tensors(value)

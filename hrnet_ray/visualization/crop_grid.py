@@ -9,18 +9,23 @@ import numpy as np
 
 from hrnet_ray.data.images import codec
 from hrnet_ray.skeletons import Skeleton
-from hrnet_ray.visualization.drawing import draw_pose, glow, moved, sheet
+from hrnet_ray.visualization.drawing import (
+    draw_pose,
+    overlay_heatmaps_by_side,
+    render_image_grid,
+    transform_points,
+)
 
-TILE_PX, PAIRED_PX = 224, 160
+TILE_HEIGHT_PX, HEATMAP_TILE_HEIGHT_PX = 224, 160
 """Rows of a tile by itself, and beside its heatmaps: a sheet is about as large."""
-TRUTH = (255, 255, 255)
+TRUTH_COLOR = (255, 255, 255)
 
 
-def poses_on_crops(
+def draw_crop_grid(
     crops: Sequence[np.ndarray],
     crop_from_image: np.ndarray,
-    predicted_xy: np.ndarray,
-    true_xy: np.ndarray,
+    predicted_image_xy: np.ndarray,
+    true_image_xy: np.ndarray,
     visible: np.ndarray,
     skeleton: Skeleton,
     *,
@@ -33,17 +38,26 @@ def poses_on_crops(
     `heatmaps` [N, K, h, w] stand beside their crops, those of all keypoints.
     """
     tiles = []
-    height = TILE_PX if heatmaps is None else PAIRED_PX
+    height = TILE_HEIGHT_PX if heatmaps is None else HEATMAP_TILE_HEIGHT_PX
     for at, crop in enumerate(crops):
         tile_hw = (height, round(crop.shape[1] * height / crop.shape[0]))
-        tile, tile_from_crop = codec.resized(crop, size_hw=tile_hw)
+        tile, tile_from_crop = codec.resize_image(crop, size_hw=tile_hw)
         into = tile_from_crop @ crop_from_image[at]
-        tile = draw_pose(tile, moved(into, predicted_xy[at]), visible[at], skeleton, thickness=3)
         tile = draw_pose(
-            tile, moved(into, true_xy[at]), visible[at], skeleton, thickness=1, plain=TRUTH
+            tile, transform_points(into, predicted_image_xy[at]), visible[at], skeleton, thickness=3
+        )
+        tile = draw_pose(
+            tile,
+            transform_points(into, true_image_xy[at]),
+            visible[at],
+            skeleton,
+            thickness=1,
+            single_color=TRUTH_COLOR,
         )
         if heatmaps is not None:
-            lit, _ = codec.resized(glow(crop, heatmaps[at], skeleton), size_hw=tile_hw)
+            lit, _ = codec.resize_image(
+                overlay_heatmaps_by_side(crop, heatmaps[at], skeleton), size_hw=tile_hw
+            )
             tile = np.concatenate([tile, lit], 1)
         tiles.append(tile)
-    return sheet(tiles, columns=4 if heatmaps is None else 3, captions=captions)
+    return render_image_grid(tiles, columns=4 if heatmaps is None else 3, captions=captions)

@@ -7,94 +7,119 @@ from pathlib import Path
 from string import Template
 from typing import Literal
 
-from hrnet_ray.text import printable
-from hrnet_ray.visualization.drawing import side_colour
+from hrnet_ray.text import escape_control_chars
+from hrnet_ray.visualization.drawing import infer_keypoint_color
 
-TEMPLATE = Path(__file__).with_name("page.html")
+PAGE_TEMPLATE = Path(__file__).with_name("page.html")
 
 
-class Html(str):
+class HtmlMarkup(str):
     """Text that is markup already. All other text is escaped where it enters a tag."""
 
 
-def tag(name: str, *inside: str, **attributes: str) -> Html:
+def render_element(name: str, *children: str, **attributes: str) -> HtmlMarkup:
     """An element with its children; `class_` stands for the attribute `class`."""
     given = "".join(
-        f' {key.rstrip("_")}="{_escaped(value)}"' for key, value in attributes.items() if value
+        f' {key.rstrip("_")}="{_escape_text(value)}"' for key, value in attributes.items() if value
     )
-    return Html(f"<{name}{given}>{joined(*inside)}</{name}>")
+    return HtmlMarkup(f"<{name}{given}>{concat_markup(*children)}</{name}>")
 
 
-def joined(*parts: str) -> Html:
+def concat_markup(*parts: str) -> HtmlMarkup:
     """Elements and texts one after the other."""
-    return Html("".join(part if isinstance(part, Html) else _escaped(part) for part in parts))
+    return HtmlMarkup(
+        "".join(part if isinstance(part, HtmlMarkup) else _escape_text(part) for part in parts)
+    )
 
 
-def _escaped(text: str) -> str:
-    return escape(printable(text))
+def _escape_text(text: str) -> str:
+    return escape(escape_control_chars(text))
 
 
-def document(title: str, body: Html) -> str:
+def render_html_document(title: str, body: HtmlMarkup) -> str:
     """A whole page, complete in itself: no script, nothing from elsewhere."""
-    page = Template(TEMPLATE.read_text(encoding="utf-8"))
-    return page.substitute(title=_escaped(title), body=body)
+    page = Template(PAGE_TEMPLATE.read_text(encoding="utf-8"))
+    return page.substitute(title=_escape_text(title), body=body)
 
 
-def table(heads: Sequence[str], lines: Sequence[Sequence[Html]]) -> Html:
+def render_html_table(
+    headers: Sequence[str], row_cells: Sequence[Sequence[HtmlMarkup]]
+) -> HtmlMarkup:
     """A table whose cells are `td` elements already; on a narrow screen it scrolls by itself."""
-    rows = [tag("tr", *(tag("th", head) for head in heads))] if any(heads) else []
-    rows += [tag("tr", *line) for line in lines]
-    return tag("div", tag("table", *rows), class_="scrolls")
+    rows = (
+        [render_element("tr", *(render_element("th", head) for head in headers))]
+        if any(headers)
+        else []
+    )
+    rows += [render_element("tr", *line) for line in row_cells]
+    return render_element("div", render_element("table", *rows), class_="scrolls")
 
 
-def bars(
-    first: str,
-    tables: Mapping[str, Mapping[str, int]],
-    wholes: Mapping[str, int],
+def render_bar_table(
+    first_header: str,
+    counts_by_split: Mapping[str, Mapping[str, int]],
+    split_totals: Mapping[str, int],
     *,
-    dots: bool = False,
-) -> Html:
+    with_color_dots: bool = False,
+) -> HtmlMarkup:
     """A table with a bar and a count for each split; a full bar is the split's whole."""
     lines = []
-    for which in _without_empty_ends(tables):
-        cells = [tag("td", *([dot(which)] if dots else []), which, class_="what")]
-        for name, counted in tables.items():
-            cells.append(
-                tag("td", _bar(name, counted[which] / max(1, wholes[name])), class_="wide")
+    for which in _trim_empty_ends(counts_by_split):
+        cells = [
+            render_element(
+                "td", *([render_color_dot(which)] if with_color_dots else []), which, class_="what"
             )
-            cells.append(tag("td", f"{counted[which]:,}", class_="number"))
+        ]
+        for name, counted in counts_by_split.items():
+            cells.append(
+                render_element(
+                    "td",
+                    _render_bar(name, counted[which] / max(1, split_totals[name])),
+                    class_="wide",
+                )
+            )
+            cells.append(render_element("td", f"{counted[which]:,}", class_="number"))
         lines.append(cells)
-    return table([first, *(head for name in tables for head in (name, ""))], lines)
+    return render_html_table(
+        [first_header, *(head for name in counts_by_split for head in (name, ""))], lines
+    )
 
 
-def _bar(split: str, share: float) -> Html:
-    if not share:
-        return joined()
+def _render_bar(split: str, fraction: float) -> HtmlMarkup:
+    if not fraction:
+        return concat_markup()
     kind = "bar train" if split == "train" else "bar val"
-    return tag("div", class_=kind, style=f"width: {share:.1%}")
+    return render_element("div", class_=kind, style=f"width: {fraction:.1%}")
 
 
-def _without_empty_ends(tables: Mapping[str, Mapping[str, int]]) -> list[str]:
-    rows = list(next(iter(tables.values())))
-    filled = [at for at, which in enumerate(rows) if any(t[which] for t in tables.values())]
+def _trim_empty_ends(counts_by_split: Mapping[str, Mapping[str, int]]) -> list[str]:
+    rows = list(next(iter(counts_by_split.values())))
+    filled = [
+        at for at, which in enumerate(rows) if any(t[which] for t in counts_by_split.values())
+    ]
     return rows[filled[0] : filled[-1] + 1] if filled else []
 
 
-def figure(picture: bytes, caption: str, *, kind: Literal["jpeg", "png"] = "jpeg") -> Html:
+def render_figure_element(
+    image_bytes: bytes, caption: str, *, image_format: Literal["jpeg", "png"] = "jpeg"
+) -> HtmlMarkup:
     """A picture that is part of the page, and the line below it."""
-    source = f"data:image/{kind};base64,{b64encode(picture).decode()}"
-    img = Html(f'<img src="{source}" alt="{_escaped(caption)}">')
-    return tag("figure", img, tag("figcaption", caption))
+    source = f"data:image/{image_format};base64,{b64encode(image_bytes).decode()}"
+    img = HtmlMarkup(f'<img src="{source}" alt="{_escape_text(caption)}">')
+    return render_element("figure", img, render_element("figcaption", caption))
 
 
-def dot(keypoint: str) -> Html:
+def render_color_dot(keypoint: str) -> HtmlMarkup:
     """A dot in the colour of a keypoint's side."""
-    red, green, blue = side_colour(keypoint)
-    return tag("span", class_="dot", style=f"background: rgb({red}, {green}, {blue})")
+    red, green, blue = infer_keypoint_color(keypoint)
+    return render_element("span", class_="dot", style=f"background: rgb({red}, {green}, {blue})")
 
 
-def legend() -> Html:
+def render_side_legend() -> HtmlMarkup:
     """Which colour is which side."""
     sides = {"left_": "left of the body", "right_": "right of the body", "": "middle"}
-    dots = [tag("span", dot(f"{side}point"), name) for side, name in sides.items()]
-    return tag("p", *dots, class_="soft legend")
+    dots = [
+        render_element("span", render_color_dot(f"{side}point"), name)
+        for side, name in sides.items()
+    ]
+    return render_element("p", *dots, class_="soft legend")

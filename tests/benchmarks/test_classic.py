@@ -19,9 +19,9 @@ from benchmarks.classic import (
     loader,
     normalised,
 )
-from hrnet_ray.data.annotations import Instance
+from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.data.images.codec import cv2
-from hrnet_ray.pose.augmentation import normalise
+from hrnet_ray.pose.augmentation import normalize_imagenet
 from hrnet_ray.skeletons import MPII
 
 GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "golden"
@@ -82,7 +82,7 @@ def test_the_crops_are_the_published_ones_pixel_by_pixel(shared_data: Path):
 def test_crops_are_normalised_as_the_model_is_fed():
     crop = np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8)
 
-    ours = normalise(torch.from_numpy(crop)[None].permute(0, 3, 1, 2).float() / 255)[0]
+    ours = normalize_imagenet(torch.from_numpy(crop)[None].permute(0, 3, 1, 2).float() / 255)[0]
 
     torch.testing.assert_close(normalised(crop), ours, rtol=0, atol=1e-6)
 
@@ -97,7 +97,7 @@ def people(folder: Path, *, mirrored: bool) -> ClassicPoses:
         image_xy[MPII.keypoints.index(name)] = x, y
         visible[MPII.keypoints.index(name)] = True
     cv2.imwrite(str(folder / "a.png"), picture)
-    one = Instance(
+    one = PoseInstance(
         id=0,
         image_id=0,
         image="a.png",

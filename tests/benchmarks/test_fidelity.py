@@ -32,16 +32,18 @@ def test_exact_rows_are_one_warp_of_the_original(found: list[fidelity.Scene]):
 
 def test_exact_crops_of_people_are_those_of_the_published_loader(found: list[fidelity.Scene]):
     people = [scene for scene in found if scene.recipe == "mpii"]
-    made = [records.exact_row(scene.instance, scene.data) for scene in people]
-    table = pa.Table.from_pylist(made, schema=records.schema(16))
+    made = [records.build_full_image_record(scene.instance, scene.data) for scene in people]
+    table = pa.Table.from_pylist(made, schema=records.build_arrow_schema(16))
 
-    crops = records.decode_exact(table, input_hw=(256, 256), padding=records.PADDING)["crop"]
+    crops = records.decode_eval_batch(
+        table, input_hw=(256, 256), padding=records.BOX_PADDING_FACTOR
+    )["crop"]
 
     for scene, crop in zip(people, crops, strict=True):
         x, y, w, h = scene.instance.box_xywh
         matrix = classic.affine(
             np.array([x + w / 2, y + h / 2]),
-            np.array([w, h]) * records.PADDING / classic.UNIT_PX,
+            np.array([w, h]) * records.BOX_PADDING_FACTOR / classic.UNIT_PX,
             0.0,
             input_hw=(256, 256),
         )

@@ -18,19 +18,19 @@ def test_drawn_pictures_are_as_large_as_photos_and_the_same_each_time(tmp_path: 
     for name in {instance.image for instance in labels.instances}:
         data = (tmp_path / "a" / name).read_bytes()
         assert 150_000 < len(data) < 400_000
-        assert codec.read(tmp_path / "a" / name).shape == (720, 1280, 3)
+        assert codec.read_image(tmp_path / "a" / name).shape == (720, 1280, 3)
         assert (tmp_path / "b" / name).read_bytes() == data
 
 
 def test_real_pictures_fill_the_size_asked_for(tmp_path: Path):
     white = np.full((50, 40, 3), 255, np.uint8)
-    codec.write(tmp_path / "real" / "a.jpg", white)
-    codec.write(tmp_path / "real" / "deep" / "b.jpg", white[:30])
+    codec.write_image(tmp_path / "real" / "a.jpg", white)
+    codec.write_image(tmp_path / "real" / "deep" / "b.jpg", white[:30])
 
     labels = write_photos(tmp_path / "made", count=3, size_hw=(90, 160), folder=tmp_path / "real")
 
     for name in {instance.image for instance in labels.instances}:
-        picture = codec.read(tmp_path / "made" / name)
+        picture = codec.read_image(tmp_path / "made" / name)
         assert picture.shape == (90, 160, 3)
         assert picture.min() > 200  # no black anywhere
 

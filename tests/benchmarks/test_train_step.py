@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks import train_step
-from hrnet_ray.pose.losses import joints_mse
+from hrnet_ray.pose.losses import keypoint_mse_loss
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,7 @@ def test_the_plain_loss_is_the_same_number_keypoint_after_keypoint():
 
     plain = train_step.published_loss(output, target, weights[..., None])
 
-    torch.testing.assert_close(plain, joints_mse(output, target, weights))
+    torch.testing.assert_close(plain, keypoint_mse_loss(output, target, weights))
 
 
 def test_a_w32_step_takes_three_times_the_published_forward():
@@ -51,7 +51,7 @@ def test_ratios_are_taken_round_by_round_and_the_median_is_told(capsys):
 def test_all_contestants_run(monkeypatch):
     monkeypatch.setattr(train_step, "SIDE", 64)
     monkeypatch.setattr(train_step, "CEILING_S", 0.001)
-    small = train_step.Target(input_hw=(64, 64), heatmap_hw=(16, 16), sigma=2.0)
+    small = train_step.HeatmapTargetConfig(input_hw=(64, 64), heatmap_hw=(16, 16), sigma=2.0)
     monkeypatch.setattr(train_step, "TARGET", small)
 
     times, rates = train_step.measured(train_step.Setting(CPU, batch=2, width=4, turns_s=0))

@@ -11,11 +11,11 @@ from typing import Any
 import psutil
 import pytest
 
-from hrnet_ray.cli import parse
-from hrnet_ray.cli.train import Args
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.distributed.training.train import fit
-from hrnet_ray.runs.event_log import read_epochs
+from hrnet_ray.cli import parse_args
+from hrnet_ray.cli.train import TrainArgs
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.distributed.training.train import train_experiment
+from hrnet_ray.runs.event_log import read_metrics
 from tests.chaos.small_cluster import calm_environment
 
 NET = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
@@ -26,13 +26,19 @@ FIGURES = ("train/loss", "val/OKS_AP", "val/EPE_px")
 class Command:
     """Two workers who train a net that is nearly nothing."""
 
-    def __init__(self, tigers: Manifest, storage: Path, *more: str) -> None:
+    def __init__(self, tigers: DatasetManifest, storage: Path, *more: str) -> None:
         self.run = storage / "tigers" / "run"
         self.words = [
             *("train", "--name", "run", *NET.split(), "--optim.batch-size", "4"),
             *("--optim.epochs", str(EPOCHS), "--data.root", str(tigers.root)),
-            *("--cluster.device", "cpu", "--cluster.workers", "2", "--cluster.write-order"),
-            *("--cluster.storage", str(storage), *more),
+            *(
+                "--cluster.device",
+                "cpu",
+                "--cluster.num_workers",
+                "2",
+                "--cluster.log-sample-order",
+            ),
+            *("--cluster.storage-path", str(storage), *more),
         ]
 
     @contextmanager
@@ -56,12 +62,12 @@ class Command:
 
     def wait_for_epochs(self, count: int, process: subprocess.Popen[str]) -> None:
         """Return when so many epochs are recorded."""
-        when(lambda: len(read_epochs(self.run)) >= count or process.poll() is not None)
-        assert len(read_epochs(self.run)) >= count, process.communicate()[0]
+        when(lambda: len(read_metrics(self.run)) >= count or process.poll() is not None)
+        assert len(read_metrics(self.run)) >= count, process.communicate()[0]
 
     def figures(self) -> list[list[Any]]:
         """What was recorded of each epoch."""
-        return [[epoch[name] for name in FIGURES] for epoch in read_epochs(self.run)]
+        return [[epoch[name] for name in FIGURES] for epoch in read_metrics(self.run)]
 
     def order(self) -> dict[str, bytes]:
         """The files that tell which rows were met when."""
@@ -73,11 +79,13 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def calm(ray_session: None, tigers: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Command:
+def calm(
+    ray_session: None, tigers: DatasetManifest, tmp_path_factory: pytest.TempPathFactory
+) -> Command:
     """What the command does when nobody hurts it."""
     command = Command(tigers, tmp_path_factory.mktemp("calm"))
-    args = parse(Args, command.words[1:], prog="calm")
-    fit(args.experiment, args.cluster)
+    args = parse_args(TrainArgs, command.words[1:], prog="calm")
+    train_experiment(args.experiment, args.cluster)
     return command
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import ray
 
-from hrnet_ray.config import Cluster, Experiment, override
-from hrnet_ray.distributed.cluster.resources import SETTINGS
-from hrnet_ray.distributed.tuning.search_space import parse_space
-from hrnet_ray.distributed.tuning.tune import Search, sweep
+from hrnet_ray.config import ClusterConfig, ExperimentConfig, with_overrides
+from hrnet_ray.distributed.cluster.resources import RAY_ENV_DEFAULTS
+from hrnet_ray.distributed.tuning.search_space import parse_search_space
+from hrnet_ray.distributed.tuning.tune import SearchConfig, run_study
 
 TINY = {
     "name": "counted",
@@ -37,19 +37,19 @@ def count_decoding() -> None:
     """Let this process count what it decodes from now on."""
     from hrnet_ray.data.images import codec
 
-    folder, decode = os.environ["COUNTS"], codec.decode
+    folder, decode = os.environ["COUNTS"], codec.decode_image
 
     def counted(data: bytes) -> Any:
         with (Path(folder) / str(os.getpid())).open("a", encoding="utf-8") as file:
             file.write(sha256(data).hexdigest() + "\n")
         return decode(data)
 
-    codec.decode = counted
+    codec.decode_image = counted
 
 
 def main(counts: str, root: str, storage: str, trials: str) -> None:
     """Run the study; every worker process counts from its start."""
-    os.environ |= SETTINGS | {"COUNTS": counts}
+    os.environ |= RAY_ENV_DEFAULTS | {"COUNTS": counts}
     ray.init(
         address="local",
         num_cpus=2,
@@ -59,10 +59,15 @@ def main(counts: str, root: str, storage: str, trials: str) -> None:
         runtime_env={"worker_process_setup_hook": count_decoding},
     )
     count_decoding()
-    experiment = override(Experiment(), TINY | {"data.root": root})
-    cluster = Cluster(workers=1, device="cpu", storage=storage)
-    space = parse_space(["optim.lr=log(1e-4,1e-2)"])
-    sweep(experiment, space, cluster, Search(trials=int(trials), at_once=2, scheduler="none"))
+    experiment = with_overrides(ExperimentConfig(), TINY | {"data.root": root})
+    cluster = ClusterConfig(num_workers=1, device="cpu", storage_path=storage)
+    space = parse_search_space(["optim.lr=log(1e-4,1e-2)"])
+    run_study(
+        experiment,
+        space,
+        cluster,
+        SearchConfig(num_trials=int(trials), max_concurrent_trials=2, scheduler="none"),
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A Ray cluster of several nodes on this machine, in a process of its own, to be hurt.
 
     with SmallCluster([1, 1, 1]) as cluster:
-        subprocess.run([..., "--cluster.address", cluster.address])
+        subprocess.run([..., "--cluster.ray_address", cluster.ray_address])
         cluster.kill_node(2)
 
 Run as a program it is that process: it prints its address and a line for each node, and then does

@@ -11,44 +11,48 @@ from typing import Any
 import pytest
 import torch
 
-from hrnet_ray.cli.prepare import Synthetic, run as prepare
+from hrnet_ray.cli.prepare import SyntheticArgs, run as prepare
 from hrnet_ray.config import (
-    Cluster,
+    ClusterConfig,
     DataConfig,
     EvaluationConfig,
-    Experiment,
+    ExperimentConfig,
     HeatmapConfig,
     ModelConfig,
-    OptimConfig,
+    OptimizerConfig,
 )
-from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.distributed.training.run_summary import Outcome
-from hrnet_ray.distributed.training.train import fit
-from hrnet_ray.runs.event_log import read_epochs
-from hrnet_ray.training.checkpoint_store import STATE
-from hrnet_ray.training.fault_injection import ALLOW, BEGAN, FAULTS
+from hrnet_ray.data.manifest import DatasetManifest, read_manifest
+from hrnet_ray.distributed.training.run_summary import RunResult
+from hrnet_ray.distributed.training.train import train_experiment
+from hrnet_ray.runs.event_log import read_metrics
+from hrnet_ray.training.checkpoint_store import STATE_FILE
+from hrnet_ray.training.fault_injection import (
+    ALLOW_FAULTS_ENV_VAR,
+    FAULTS_ENV_VAR,
+    FIRST_STEPS_FILE,
+)
 
 ROWS_A_STEP = 4  # two workers can share no less
 
 
 @pytest.fixture(scope="session")
-def herd(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def herd(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     """Tigers for six steps of four, at least."""
     out = tmp_path_factory.mktemp("data") / "herd"
-    prepare(Synthetic(kind="tigers", train=20, val=4, out=out, canvas=96))
+    prepare(SyntheticArgs(kind="tigers", num_train=20, num_val=4, out=out, max_image_size=96))
     manifest = read_manifest(out)
     assert manifest.splits["train"].rows >= 6 * ROWS_A_STEP
     return manifest
 
 
-def short(herd: Manifest, *, name: str, epochs: int) -> Experiment:
+def short(herd: DatasetManifest, *, name: str, epochs: int) -> ExperimentConfig:
     """Epochs of a second; the net is nearly nothing, the rate stays."""
-    return Experiment(
+    return ExperimentConfig(
         name=name,
         data=DataConfig(root=str(herd.root), input_hw=(32, 64)),
         model=ModelConfig(width=4, modules=(1, 1, 1), blocks=1, stem=8),
         heatmap=HeatmapConfig(sigma=1.0),
-        optim=OptimConfig(lr=1e-3, epochs=epochs, milestones=(epochs,), batch_size=ROWS_A_STEP),
+        optim=OptimizerConfig(lr=1e-3, epochs=epochs, milestones=(epochs,), batch_size=ROWS_A_STEP),
         evaluation=EvaluationConfig(batch_size=4),
     )
 
@@ -56,18 +60,20 @@ def short(herd: Manifest, *, name: str, epochs: int) -> Experiment:
 @contextmanager
 def struck(*faults: str) -> Iterator[None]:
     """While open, runs that begin meet these faults."""
-    os.environ |= {ALLOW: "1", FAULTS: ";".join(faults)}
+    os.environ |= {ALLOW_FAULTS_ENV_VAR: "1", FAULTS_ENV_VAR: ";".join(faults)}
     try:
         yield
     finally:
-        del os.environ[ALLOW], os.environ[FAULTS]
+        del os.environ[ALLOW_FAULTS_ENV_VAR], os.environ[FAULTS_ENV_VAR]
 
 
-def fit_struck(experiment: Experiment, cluster: Cluster, faults: list[str]) -> Outcome:
+def fit_struck(
+    experiment: ExperimentConfig, cluster: ClusterConfig, faults: list[str]
+) -> RunResult:
     """Train through all of the faults; tells what each of them cost."""
     with struck(*faults):
-        run = fit(experiment, replace(cluster, max_failures=len(faults) + 2))
-    began = [json.loads(line) for line in (marks(run) / BEGAN).read_text().splitlines()]
+        run = train_experiment(experiment, replace(cluster, max_failures=len(faults) + 2))
+    began = [json.loads(line) for line in (marks(run) / FIRST_STEPS_FILE).read_text().splitlines()]
     struck_at = [json.loads(path.read_text()) for path in sorted(marks(run).glob("??-*.json"))]
     assert len(struck_at) == len(faults)
     for fault, mark in zip(faults, struck_at, strict=True):
@@ -77,19 +83,19 @@ def fit_struck(experiment: Experiment, cluster: Cluster, faults: list[str]) -> O
     return run
 
 
-def marks(run: Outcome) -> Path:
+def marks(run: RunResult) -> Path:
     """Where the faults of a run leave their marks."""
     return run.folder / "debug" / "faults"
 
 
-def assert_same(hurt: Outcome, calm: Outcome) -> None:
+def assert_same(hurt: RunResult, calm: RunResult) -> None:
     """Each epoch once, every figure, every order of rows and the last checkpoint bit for bit."""
     lines = (hurt.folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == list(range(calm.epochs))
-    for after, before in zip(read_epochs(hurt.folder), read_epochs(calm.folder), strict=True):
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(calm.num_epochs))
+    for after, before in zip(read_metrics(hurt.folder), read_metrics(calm.folder), strict=True):
         assert figures(after) == figures(before)
     orders = [sorted((run.folder / "data" / "order").iterdir()) for run in (hurt, calm)]
-    assert len(orders[1]) == calm.epochs
+    assert len(orders[1]) == calm.num_epochs
     assert [p.read_bytes() for p in orders[0]] == [p.read_bytes() for p in orders[1]]
     states = [last_state(run) for run in (hurt, calm)]
     assert same(*states)
@@ -101,9 +107,9 @@ def figures(entry: dict[str, Any]) -> dict[str, str]:
     return {name: repr(value) for name, value in entry.items() if name.startswith(kept)}
 
 
-def last_state(run: Outcome) -> dict[str, Any]:
+def last_state(run: RunResult) -> dict[str, Any]:
     """Weights, statistics, moments, schedule and progress after the last epoch."""
-    path = run.folder / "ray" / f"epoch_{run.epochs - 1:04d}" / STATE
+    path = run.folder / "ray" / f"epoch_{run.num_epochs - 1:04d}" / STATE_FILE
     return torch.load(path, weights_only=True)
 
 

@@ -56,7 +56,7 @@ def test_gpus_that_are_not_there_yet_are_waited_for_and_let_go(tmp_path: Path):
 
 
 def test_a_run_begins_when_its_machines_are_there(calm: Command, tigers, tmp_path: Path):
-    command = Command(tigers, tmp_path, "--cluster.wait-s", "120")
+    command = Command(tigers, tmp_path, "--cluster.resource-timeout-s", "120")
     with (
         ray_head(tmp_path, cpus=1, grows_by={"CPU": 1}) as head,
         command.started(head.gcs) as driver,

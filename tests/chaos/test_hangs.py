@@ -5,8 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from hrnet_ray.distributed.training.worker_failures import RESTARTS
-from hrnet_ray.runs.event_log import read_epochs, read_faults
+from hrnet_ray.distributed.training.worker_failures import RESTARTS_METRIC
+from hrnet_ray.runs.event_log import read_events, read_metrics
 from tests.chaos.commands import Command
 
 pytestmark = pytest.mark.chaos
@@ -26,14 +26,14 @@ def test_a_worker_that_hangs_is_named_replaced_and_changes_nothing(calm, tigers,
 
     assert driver.returncode == 0, said
     assert command.figures() == calm.figures()  # bit for bit
-    (note,) = read_faults(command.run)
+    (note,) = read_events(command.run)
     assert note.startswith(f"lost worker 1 on node {platform.node()} (")
     assert note.endswith(f": it did not answer for {PATIENCE_S} s; going on after epoch 3")
     assert note in said
-    assert read_epochs(command.run)[-1][RESTARTS] == 1
+    assert read_metrics(command.run)[-1][RESTARTS_METRIC] == 1
     print(f"SIGSTOP -> the next epoch: {_longest_gap(command):.1f} s")
 
 
 def _longest_gap(command: Command) -> float:
-    times = [epoch["at_ms"] for epoch in read_epochs(command.run)]
+    times = [epoch["at_ms"] for epoch in read_metrics(command.run)]
     return max(after - before for before, after in pairwise(times)) / 1000

@@ -11,7 +11,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from hrnet_ray.runs.event_log import read_epochs
+from hrnet_ray.runs.event_log import read_metrics
 from tests.ray_head import Head, ray_head
 
 pytestmark = pytest.mark.chaos
@@ -65,7 +65,7 @@ def test_the_literal_command_runs_the_page_and_says_what_is_missing(head):
         (0, "--help"),
         (2, "--optm.lr 3"),
         (3, "--data.root nowhere"),
-        (4, "--data.root {root} --cluster.device gpu --cluster.storage {storage}"),
+        (4, "--data.root {root} --cluster.device gpu --cluster.storage-path {storage}"),
     ],
 )
 def test_exit_codes_reach_the_client(head, tigers, tmp_path, code: int, flags: str):
@@ -88,14 +88,14 @@ def test_a_stopped_job_keeps_what_it_did_and_goes_on(head, tigers, tmp_path):
             str(EPOCHS),
             "--optim.batch-size",
             "4",
-            "--cluster.storage",
+            "--cluster.storage-path",
             str(tmp_path),
         ),
     ]
     run = tmp_path / "tigers" / "stopped"
     head.submit("--submission-id", "stopped", "--no-wait", "--", *words)
     deadline = time.monotonic() + 120
-    while len(read_epochs(run)) < 2:
+    while len(read_metrics(run)) < 2:
         assert time.monotonic() < deadline, head.job("logs", "stopped").stdout
         time.sleep(0.2)
 
@@ -105,12 +105,12 @@ def test_a_stopped_job_keeps_what_it_did_and_goes_on(head, tigers, tmp_path):
 
     assert "was stopped" in stopped.stdout, stopped.stdout + stopped.stderr
     assert "stopped; the same command goes on from here" in head.job("logs", "stopped").stdout
-    done = len(read_epochs(run))
+    done = len(read_metrics(run))
     assert done < EPOCHS
     again = head.submit("--submission-id", "again", "--", *words)
     assert f"going on in {run} after epoch {done}" in again.stdout
     assert again.returncode == 0, again.stdout[-2000:]
-    assert [entry["epoch"] for entry in read_epochs(run)] == list(range(EPOCHS))
+    assert [entry["epoch"] for entry in read_metrics(run)] == list(range(EPOCHS))
 
 
 def test_without_the_right_token_nobody_gets_in(head):

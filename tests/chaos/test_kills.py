@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from hrnet_ray.config import Cluster
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.distributed.training.run_summary import Outcome
-from hrnet_ray.distributed.training.train import fit
+from hrnet_ray.config import ClusterConfig
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.distributed.training.run_summary import RunResult
+from hrnet_ray.distributed.training.train import train_experiment
 from tests.chaos.struck import assert_same, fit_struck, herd, short
 
 __all__ = ["herd"]
@@ -30,15 +30,17 @@ PLACES = [
 
 
 @pytest.fixture(scope="module")
-def storage(tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+def storage(tmp_path_factory: pytest.TempPathFactory) -> ClusterConfig:
     folder = tmp_path_factory.mktemp("kills") / "runs"
-    return Cluster(workers=2, device="cpu", storage=str(folder), write_order=True)
+    return ClusterConfig(
+        num_workers=2, device="cpu", storage_path=str(folder), log_sample_order=True
+    )
 
 
 @pytest.fixture(scope="module")
-def calm(ray_session, herd: Manifest, storage: Cluster) -> Outcome:
+def calm(ray_session, herd: DatasetManifest, storage: ClusterConfig) -> RunResult:
     """The run that nobody disturbs."""
-    return fit(short(herd, name="calm", epochs=EPOCHS), storage)
+    return train_experiment(short(herd, name="calm", epochs=EPOCHS), storage)
 
 
 def random_places(seed: int) -> list[str]:
@@ -56,7 +58,7 @@ RUNS |= {f"five at random ({seed})": random_places(seed) for seed in range(4)}
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_whose_workers_are_killed_ends_as_the_calm_one(
-    run: str, calm: Outcome, herd: Manifest, storage: Cluster
+    run: str, calm: RunResult, herd: DatasetManifest, storage: ClusterConfig
 ):
     """Five kills in a run, each with its restart; the epoch of each is compared, and the end."""
     name = run.translate(str.maketrans(" ", "-", "()"))

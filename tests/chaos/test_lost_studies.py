@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from hrnet_ray.distributed.tuning.trial_records import read_notes, trials_folder
-from hrnet_ray.runs.event_log import read_epochs
-from hrnet_ray.tracking import database_uri
+from hrnet_ray.distributed.tuning.trial_records import get_trials_dir, read_trial_records
+from hrnet_ray.runs.event_log import read_metrics
+from hrnet_ray.tracking import default_tracking_uri
 from tests.chaos.commands import NET, when, with_its_ray
 from tests.chaos.small_cluster import SmallCluster
 
@@ -29,14 +29,16 @@ class Study:
     """Eight trials of twelve epochs, nothing stopped early: every figure follows from the seed."""
 
     def __init__(self, root: Path, storage: Path) -> None:
-        search = f"--search.trials {TRIALS} --search.at-once 2 --search.scheduler none"
+        search = (
+            f"--search.num-trials {TRIALS} --search.max-concurrent-trials 2 --search.scheduler none"
+        )
         optim = f"--optim.epochs {EPOCHS} --optim.milestones 8 --optim.batch-size 4"
         self.storage, self.folder = storage, storage / "tigers" / "hurt"
-        self.log = storage / "log.txt"
+        self.log = storage / "run.log"
         self.words = [
             *("tune", "--name", "hurt", "--data.root", str(root), *NET.split(), *optim.split()),
             *("--evaluation.batch-size", "4", "--cluster.device", "cpu", *search.split()),
-            *("--cluster.storage", str(storage), "--search.no-challenge"),
+            *("--cluster.storage-path", str(storage), "--search.no-register-best"),
             *("--space", "optim.lr=log(1e-4,1e-2)", "heatmap.sigma=uniform(0.8,1.6)"),
         ]
 
@@ -59,16 +61,16 @@ class Study:
 
     def epochs(self) -> int:
         """How many are recorded, of all trials."""
-        return sum(len(read_epochs(folder)) for folder in trials_folder(self.folder).glob("*"))
+        return sum(len(read_metrics(folder)) for folder in get_trials_dir(self.folder).glob("*"))
 
     def lines(self, number: str) -> list[str]:
         """A trial's records: an epoch that was done twice has two."""
-        path = trials_folder(self.folder) / number / "metrics.jsonl"
+        path = get_trials_dir(self.folder) / number / "metrics.jsonl"
         return path.read_text().splitlines()
 
     def ends(self) -> dict[str, Counter[str]]:
         """How all runs ended in MLflow, by their kind."""
-        client = MlflowClient(database_uri(self.storage))
+        client = MlflowClient(default_tracking_uri(self.storage))
         boards = [board.experiment_id for board in client.search_experiments()]
         ends: dict[str, Counter[str]] = {}
         for run in client.search_runs(boards, max_results=100):
@@ -123,12 +125,14 @@ def test_a_cluster_lost_in_mid_study_ends_the_command_which_goes_on_with_the_nex
 
 def _require_the_same(study: Study, calm: Study, *, losses: int) -> None:
     """Each trial once, with the draws and the figures of the calm study; hardly anything redone."""
-    theirs, ours = read_notes(calm.folder), read_notes(study.folder)
+    theirs, ours = read_trial_records(calm.folder), read_trial_records(study.folder)
     assert list(theirs) == list(ours) == [f"{number:02d}" for number in range(1, TRIALS + 1)]
     assert {note.state for note in ours.values()} == {"done"}
-    assert [note.drawn for note in ours.values()] == [note.drawn for note in theirs.values()]
+    assert [note.sampled_params for note in ours.values()] == [
+        note.sampled_params for note in theirs.values()
+    ]
     for number in theirs:
-        one, other = (read_epochs(trials_folder(s.folder) / number) for s in (calm, study))
+        one, other = (read_metrics(get_trials_dir(s.folder) / number) for s in (calm, study))
         for name in ("epoch", "train/loss", "val/OKS_AP"):
             assert [entry[name] for entry in other] == [entry[name] for entry in one], name
     redone = sum(len(study.lines(number)) - EPOCHS for number in ours)

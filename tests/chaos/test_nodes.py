@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.config import Cluster, DataConfig, Experiment
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.distributed.data.object_store import Stored, load
-from hrnet_ray.distributed.training.train import fit
-from hrnet_ray.distributed.training.worker_failures import RESTARTS
-from hrnet_ray.runs.event_log import read_epochs, read_faults
+from hrnet_ray.config import ClusterConfig, DataConfig, ExperimentConfig
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.distributed.data.object_store import CachedSplit, load_into_object_store
+from hrnet_ray.distributed.training.train import train_experiment
+from hrnet_ray.distributed.training.worker_failures import RESTARTS_METRIC
+from hrnet_ray.runs.event_log import read_events, read_metrics
 from tests.chaos.commands import EPOCHS, Command, when
 from tests.chaos.orphans import orphaned
 from tests.chaos.small_cluster import SmallCluster
@@ -27,9 +27,9 @@ def test_a_node_that_dies_costs_a_restart_and_nothing_else(calm, tigers, tmp_pat
     with SmallCluster([1, 1, 1]) as cluster, command.started(cluster.address) as driver:
         command.wait_for_epochs(2, driver)
         rank, victim = _outside_the_head(command.run, cluster)
-        done = len(read_epochs(command.run))
+        done = len(read_metrics(command.run))
         cluster.kill_node(victim)
-        again = when(lambda: len(read_epochs(command.run)) > done + 1)
+        again = when(lambda: len(read_metrics(command.run)) > done + 1)
         said = driver.communicate()[0]
 
     print(f"a node's death -> an epoch more: {again:.1f} s")
@@ -37,8 +37,8 @@ def test_a_node_that_dies_costs_a_restart_and_nothing_else(calm, tigers, tmp_pat
     assert command.figures() == calm.figures()  # bit for bit
     assert command.order() == calm.order()
     assert command.folders() == [f"epoch_{epoch:04d}" for epoch in range(EPOCHS - 3, EPOCHS)]
-    assert read_epochs(command.run)[-1][RESTARTS] == 1
-    (note,) = read_faults(command.run)
+    assert read_metrics(command.run)[-1][RESTARTS_METRIC] == 1
+    (note,) = read_events(command.run)
     node = f"{platform.node()} ({cluster.nodes[victim][:8]})"
     assert note.startswith(f"lost worker {rank} on node {node}: its node is gone; going on after")
     assert note in said
@@ -55,7 +55,7 @@ def test_a_cluster_that_is_lost_ends_the_command_which_goes_on_with_the_next_one
         said = driver.communicate()[0]
 
     print(f"a head's death -> the command has ended: {ended:.1f} s")
-    done = len(read_epochs(command.run))
+    done = len(read_metrics(command.run))
     assert driver.returncode == 4, said
     assert "error: the cluster is lost: its head does not answer\n" in said
     assert "Traceback" not in said
@@ -87,7 +87,7 @@ def test_a_node_that_nobody_replaces_ends_the_command_with_what_is_missing(calm,
     assert "error: the cluster has too few CPUs\n  2 workers want 2 CPUs | have 1\n" in said
     assert "Traceback" not in said
     assert ended > PATIENCE_S
-    assert len(read_epochs(command.run)) < EPOCHS
+    assert len(read_metrics(command.run)) < EPOCHS
 
     with SmallCluster([1, 2]) as cluster, command.started(cluster.address) as driver:
         said = driver.communicate()[0]
@@ -100,9 +100,9 @@ def test_an_elastic_run_goes_on_with_the_worker_that_is_left(calm, tigers, tmp_p
     command = Command(tigers, tmp_path, "--cluster.min-workers", "1")
     with SmallCluster([1, 1]) as cluster, command.started(cluster.address) as driver:
         command.wait_for_epochs(2, driver)
-        done = len(read_epochs(command.run))
+        done = len(read_metrics(command.run))
         cluster.kill_node(1)
-        again = when(lambda: len(read_epochs(command.run)) > done + 1)
+        again = when(lambda: len(read_metrics(command.run)) > done + 1)
         said = driver.communicate()[0]
 
     print(f"a node's death -> an epoch more with one worker: {again:.1f} s")
@@ -114,28 +114,28 @@ def test_an_elastic_run_goes_on_with_the_worker_that_is_left(calm, tigers, tmp_p
 
 
 def test_rows_that_ray_cannot_make_again_are_read_again(
-    ray_session, tiny: Experiment, here: Cluster, monkeypatch
+    ray_session, tiny: ExperimentConfig, here: ClusterConfig, monkeypatch
 ):
     here = replace(here, workers=1)
-    fit(replace(tiny, name="calm"), here)
+    train_experiment(replace(tiny, name="calm"), here)
     times = []
 
     def load_badly(
-        manifest: Manifest, data: DataConfig, *, decoded: bool | None = None
-    ) -> dict[str, Stored]:
-        stored = load(manifest, data, decoded=decoded)
+        manifest: DatasetManifest, data: DataConfig, *, decoded: bool | None = None
+    ) -> dict[str, CachedSplit]:
+        stored = load_into_object_store(manifest, data, decoded=decoded)
         times.append(decoded)
         if len(times) == 1:
-            stored["train"].blocks[0] = orphaned(stored["train"].blocks[0])
+            stored["train"].block_refs[0] = orphaned(stored["train"].block_refs[0])
         return stored
 
     monkeypatch.setattr("hrnet_ray.distributed.training.train.load", load_badly)
-    hurt = fit(tiny, here)
+    hurt = train_experiment(tiny, here)
 
     assert times == [None, True]
-    assert read_faults(hurt.folder) == ["rows in the object store are lost: reading the data again"]
+    assert read_events(hurt.folder) == ["rows in the object store are lost: reading the data again"]
     for before, after in zip(
-        read_epochs(hurt.folder.parent / "calm"), read_epochs(hurt.folder), strict=True
+        read_metrics(hurt.folder.parent / "calm"), read_metrics(hurt.folder), strict=True
     ):
         assert after["train/loss"] == before["train/loss"]
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from hrnet_ray.cli.prepare import Synthetic, run as prepare
-from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.distributed.training.run_summary import Outcome
-from hrnet_ray.runs.event_log import read_epochs
-from hrnet_ray.runs.signals import SAVE_S
-from hrnet_ray.tracking import database_uri
-from hrnet_ray.training.checkpoint_store import STATE
-from hrnet_ray.training.fault_injection import ALLOW, FAULTS
+from hrnet_ray.cli.prepare import SyntheticArgs, run as prepare
+from hrnet_ray.data.manifest import DatasetManifest, read_manifest
+from hrnet_ray.distributed.training.run_summary import RunResult
+from hrnet_ray.runs.event_log import read_metrics
+from hrnet_ray.runs.signals import SAVE_TIMEOUT_S
+from hrnet_ray.tracking import default_tracking_uri
+from hrnet_ray.training.checkpoint_store import STATE_FILE
+from hrnet_ray.training.fault_injection import ALLOW_FAULTS_ENV_VAR, FAULTS_ENV_VAR
 from tests.chaos.commands import NET, when
 from tests.chaos.small_cluster import calm_environment
 from tests.chaos.struck import assert_same
@@ -33,20 +33,20 @@ WITHIN_S = 30  # what `ray job stop` waits before it kills
 
 
 @pytest.fixture(scope="session")
-def pack(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def pack(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     """Tigers enough for epochs of some seconds, in steps of four."""
     out = tmp_path_factory.mktemp("data") / "pack"
-    prepare(Synthetic(kind="tigers", train=200, val=4, out=out, canvas=96))
+    prepare(SyntheticArgs(kind="tigers", num_train=200, num_val=4, out=out, max_image_size=96))
     return read_manifest(out)
 
 
-def words(verb: str, pack: Manifest, storage: Path, *more: str) -> list[str]:
-    one = ["--search.trials", "1", "--search.scheduler", "none"] if verb == "tune" else []
+def words(verb: str, pack: DatasetManifest, storage: Path, *more: str) -> list[str]:
+    one = ["--search.num-trials", "1", "--search.scheduler", "none"] if verb == "tune" else []
     return [
         *(sys.executable, "-m", "hrnet_ray.cli", verb, "--name", "run", *NET.split()),
         *("--optim.epochs", str(EPOCHS), "--optim.batch-size", "4", "--cluster.device", "cpu"),
-        *("--data.root", str(pack.root), "--cluster.storage", str(storage)),
-        *("--cluster.write-order", *one, *more),
+        *("--data.root", str(pack.root), "--cluster.storage-path", str(storage)),
+        *("--cluster.log-sample-order", *one, *more),
     ]
 
 
@@ -65,14 +65,14 @@ def finish(command: list[str]) -> str:
 
 @pytest.fixture(scope="session")
 def undisturbed(
-    pack: Manifest, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, int], Outcome]:
+    pack: DatasetManifest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, int], RunResult]:
     """What a command leaves when nobody stops it."""
 
     @cache
-    def left_by(verb: str, workers: int) -> Outcome:
+    def left_by(verb: str, workers: int) -> RunResult:
         storage = tmp_path_factory.mktemp("undisturbed")
-        finish(words(verb, pack, storage, "--cluster.workers", str(workers)))
+        finish(words(verb, pack, storage, "--cluster.num_workers", str(workers)))
         return outcome(run_folder(verb, storage))
 
     return left_by
@@ -80,7 +80,7 @@ def undisturbed(
 
 def in_second_epoch(run: Path) -> bool:
     """Whether the first one has been recorded: `A_WHILE_S` later there are steps of the second."""
-    return len(read_epochs(run)) == 1
+    return len(read_metrics(run)) == 1
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def in_second_epoch(run: Path) -> bool:
 def test_stopped_in_mid_epoch_it_saves_first_and_no_step_is_done_twice(
     verb: str, workers: int, number: signal.Signals, group: bool, pack, undisturbed, tmp_path
 ):
-    command = words(verb, pack, tmp_path, "--cluster.workers", str(workers))
+    command = words(verb, pack, tmp_path, "--cluster.num_workers", str(workers))
     run = run_folder(verb, tmp_path)
 
     with subprocess.Popen(
@@ -116,8 +116,8 @@ def test_stopped_in_mid_epoch_it_saves_first_and_no_step_is_done_twice(
     assert "stopped; the same command goes on from here" in said
     assert "Traceback" not in said
     assert took < WITHIN_S
-    assert [entry["epoch"] for entry in read_epochs(run)] == [0]
-    state = torch.load(run / "ray" / "paused_0001" / STATE, weights_only=True)
+    assert [entry["epoch"] for entry in read_metrics(run)] == [0]
+    state = torch.load(run / "ray" / "paused_0001" / STATE_FILE, weights_only=True)
     steps = len((run / "data" / "order" / "epoch_0000.txt").read_text().splitlines())
     assert 0 < len(state["progress"]["begun"]["bad"]) < steps
     assert statuses(tmp_path) == {"KILLED"}
@@ -130,12 +130,12 @@ def test_stopped_in_mid_epoch_it_saves_first_and_no_step_is_done_twice(
     assert statuses(tmp_path) == {"FINISHED"}
 
 
-def outcome(run: Path) -> Outcome:
-    return Outcome(run, "OKS_AP", 0.0, 0, EPOCHS)
+def outcome(run: Path) -> RunResult:
+    return RunResult(run, "OKS_AP", 0.0, 0, EPOCHS)
 
 
 def statuses(storage: Path) -> set[str]:
-    client = MlflowClient(database_uri(storage))
+    client = MlflowClient(default_tracking_uri(storage))
     board = client.get_experiment_by_name("hrnet/pack")
     return {run.info.status for run in client.search_runs([board.experiment_id])}
 
@@ -143,7 +143,10 @@ def statuses(storage: Path) -> set[str]:
 def test_a_second_signal_stops_at_once(pack, tmp_path):
     command = words("train", pack, tmp_path)
     run = run_folder("train", tmp_path)
-    hangs = {ALLOW: "1", FAULTS: "hang:epoch=0,step=50"}  # and will never have saved
+    hangs = {
+        ALLOW_FAULTS_ENV_VAR: "1",
+        FAULTS_ENV_VAR: "hang:epoch=0,step=50",
+    }  # and will never have saved
 
     with subprocess.Popen(
         command,
@@ -162,4 +165,4 @@ def test_a_second_signal_stops_at_once(pack, tmp_path):
         took = time.monotonic() - asked
 
     assert stopped.returncode == 130, said
-    assert took < SAVE_S
+    assert took < SAVE_TIMEOUT_S

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.config import Cluster
-from hrnet_ray.distributed.training.backends import SNAPSHOT
-from hrnet_ray.distributed.training.train import fit
+from hrnet_ray.config import ClusterConfig
+from hrnet_ray.distributed.training.backends import RAY_SNAPSHOT_FILE
+from hrnet_ray.distributed.training.train import train_experiment
 from hrnet_ray.errors import ClusterError
-from hrnet_ray.runs.event_log import read_epochs, read_faults
+from hrnet_ray.runs.event_log import read_events, read_metrics
 
 pytestmark = pytest.mark.chaos
 
@@ -23,9 +23,9 @@ EPOCHS = 12
 
 
 @pytest.fixture
-def small(here: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+def small(here: ClusterConfig, tmp_path: Path) -> Iterator[ClusterConfig]:
     """One worker, and a storage of 16 MiB."""
-    storage = Path(here.storage)
+    storage = Path(here.storage_path)
     storage.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", storage]
     if subprocess.run(command, capture_output=True).returncode:
@@ -43,7 +43,7 @@ def test_a_disk_that_fills_up_ends_the_run_after_three_saves_and_the_command_goe
 
     def fill() -> None:
         deadline = time.monotonic() + 120
-        while len(read_epochs(folder)) < 2 and time.monotonic() < deadline:
+        while len(read_metrics(folder)) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
         with suppress(OSError):  # that is the point
             ballast.write_bytes(bytes(16 * 2**20))
@@ -51,12 +51,12 @@ def test_a_disk_that_fills_up_ends_the_run_after_three_saves_and_the_command_goe
     filling = threading.Thread(target=fill)
     filling.start()
     with pytest.raises(ClusterError, match="3 checkpoints in a row could not be saved") as ended:
-        fit(longer, small)
+        train_experiment(longer, small)
     filling.join()
 
     assert ended.value.exit_code == 4
     assert str(folder / "ray") in ended.value.where
-    warned = [note for note in read_faults(folder) if note.startswith("no checkpoint of epoch")]
+    warned = [note for note in read_events(folder) if note.startswith("no checkpoint of epoch")]
     assert len(warned) <= 2  # one an epoch, where there was room for a line
     names = sorted(path.name for path in (folder / "ray").iterdir())
     assert not [name for name in names if name.startswith(".part")]
@@ -64,10 +64,10 @@ def test_a_disk_that_fills_up_ends_the_run_after_three_saves_and_the_command_goe
     assert 1 <= len(saved) <= 3
 
     ballast.unlink()
-    outcome = fit(longer, small)
+    outcome = train_experiment(longer, small)
 
-    assert outcome.epochs == EPOCHS
-    assert [entry["epoch"] for entry in read_epochs(folder)] == list(range(EPOCHS))
+    assert outcome.num_epochs == EPOCHS
+    assert [entry["epoch"] for entry in read_metrics(folder)] == list(range(EPOCHS))
 
 
 @pytest.mark.parametrize(
@@ -81,15 +81,15 @@ def test_a_disk_that_fills_up_ends_the_run_after_three_saves_and_the_command_goe
 )
 def test_a_damaged_snapshot_of_rays_stops_nobody(snapshot, ray_session, tiny, here):
     here = replace(here, workers=1)
-    outcome = fit(tiny, here)
-    straight = [entry["train/loss"] for entry in read_epochs(outcome.folder)]
+    outcome = train_experiment(tiny, here)
+    straight = [entry["train/loss"] for entry in read_metrics(outcome.folder)]
     shutil.rmtree(outcome.folder / "ray" / "epoch_0001")
-    (outcome.folder / "ray" / SNAPSHOT).write_text(snapshot)
+    (outcome.folder / "ray" / RAY_SNAPSHOT_FILE).write_text(snapshot)
 
-    fit(tiny, here)
+    train_experiment(tiny, here)
 
-    assert [entry["train/loss"] for entry in read_epochs(outcome.folder)] == straight
-    assert (outcome.folder / "ray" / f"{SNAPSHOT}.aside").read_text() == snapshot
+    assert [entry["train/loss"] for entry in read_metrics(outcome.folder)] == straight
+    assert (outcome.folder / "ray" / f"{RAY_SNAPSHOT_FILE}.aside").read_text() == snapshot
 
 
 def test_a_worker_that_does_not_see_the_folder_ends_the_run_in_seconds(
@@ -98,14 +98,14 @@ def test_a_worker_that_does_not_see_the_folder_ends_the_run_in_seconds(
     """As on a node where the storage is not mounted."""
     here = replace(here, workers=1)
     monkeypatch.setattr(
-        "hrnet_ray.distributed.training.train.set_snapshot_aside",
-        lambda folder: (folder / "resolved.json").rename(folder / "hidden.json"),
+        "hrnet_ray.distributed.training.train.hide_ray_checkpoint_snapshot",
+        lambda folder: (folder / "resolved_config.json").rename(folder / "hidden.json"),
     )
     fit_started = time.monotonic()
 
     with pytest.raises(ClusterError, match="this node does not see the run's folder") as ended:
-        fit(tiny, here)
+        train_experiment(tiny, here)
 
     print(f"refused after {time.monotonic() - fit_started:.1f} s")
     assert ended.value.exit_code == 4
-    assert read_epochs(Path(here.storage) / "tigers" / "tiny") == []
+    assert read_metrics(Path(here.storage) / "tigers" / "tiny") == []

@@ -32,7 +32,7 @@ def otters(tmp_path: Path) -> Path:
     """Four pictures of 60 x 40 pixels with an otter each, and their COCO file."""
     for at, name in enumerate(NAMES):
         noise = np.random.default_rng(at).integers(0, 255, (40, 60, 3)).astype(np.uint8)
-        codec.write(tmp_path / "images" / name, noise)
+        codec.write_image(tmp_path / "images" / name, noise)
     document = {
         "images": [{"id": at, "file_name": name} for at, name in enumerate(NAMES)],
         "annotations": [
@@ -68,7 +68,7 @@ def model(tmp_path: Path) -> Path:
         shift_heatmap=True,
     )
     torch.manual_seed(0)
-    net = spec.build()
+    net = spec.build_model()
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)

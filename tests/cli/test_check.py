@@ -6,23 +6,23 @@ import pytest
 
 from hrnet_ray import cli
 from hrnet_ray.cli import check
-from hrnet_ray.data.manifest import Manifest, read_manifest
+from hrnet_ray.data.manifest import DatasetManifest, read_manifest
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.reports.dataset.statistics import count
+from hrnet_ray.reports.dataset.statistics import compute_statistics
 from tests.reports.dataset.cats import FORMULA, HOSTILE, write_cats
 
 INPUT_HW = (64, 96)
 
 
 @pytest.fixture(scope="module")
-def cats(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def cats(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     return write_cats(tmp_path_factory.mktemp("raw"))
 
 
 def test_check_says_what_deserves_a_look_and_where_the_page_is(
-    cats: Manifest, tmp_path: Path, capsys
+    cats: DatasetManifest, tmp_path: Path, capsys
 ):
-    check.run(check.Args(data=str(cats.root), out=tmp_path, input_hw=INPUT_HW))
+    check.run(check.CheckArgs(data=str(cats.root), out=tmp_path, input_hw=INPUT_HW))
 
     said = [line for line in capsys.readouterr().out.splitlines() if "/s  " not in line]
     assert said == [
@@ -40,29 +40,31 @@ def test_check_says_what_deserves_a_look_and_where_the_page_is(
         f"  look: train, poses with 3 visible keypoints or fewer: 2 ({HOSTILE} #11)",
         "  look: val, poses with 3 visible keypoints or fewer: 1 (copy.jpg #20)",
         "worth a look: pictures that are in another split, too: 2; keypoints that are never "
-        f"visible: 1; 3 more kinds of things; page: {tmp_path / 'check.html'}",
+        f"visible: 1; 3 more kinds of things; page: {tmp_path / 'report.html'}",
     ]
 
 
-def test_nothing_unusual_is_said_in_one_line(cats: Manifest):
-    counts = count(cats)
+def test_nothing_unusual_is_said_in_one_line(cats: DatasetManifest):
+    counts = compute_statistics(cats)
     for split in counts.splits.values():
-        split.findings.clear()
-        split.findings.update({kind: [] for kind in check.Kind})
+        split.issues.clear()
+        split.issues.update({kind: [] for kind in check.IssueType})
 
-    assert check.closing(counts, Path("page.html")) == "nothing unusual; page: page.html"
+    assert (
+        check.format_summary_line(counts, Path("page.html")) == "nothing unusual; page: page.html"
+    )
 
 
-def test_names_from_files_stay_on_their_line(cats: Manifest):
+def test_names_from_files_stay_on_their_line(cats: DatasetManifest):
     named = replace(cats, name="cats\x1b[2J\nall is well")
 
-    lines = check.as_table(named, count(cats)).splitlines()
+    lines = check.format_summary(named, compute_statistics(cats)).splitlines()
 
     assert lines[0].startswith(r"cats\x1b[2J\nall is well: 4 keypoints")
     assert all(line.isprintable() for line in lines)
 
 
-def test_strict_makes_an_error_of_facts(cats: Manifest, tmp_path: Path, capsys):
+def test_strict_makes_an_error_of_facts(cats: DatasetManifest, tmp_path: Path, capsys):
     with pytest.raises(SystemExit) as ended:
         cli.main(["check", str(cats.root), "--out", str(tmp_path), "--strict"])
 
@@ -70,48 +72,48 @@ def test_strict_makes_an_error_of_facts(cats: Manifest, tmp_path: Path, capsys):
     assert capsys.readouterr().err.splitlines() == [
         "error: --strict: pictures that are in another split, too: 2; "
         "keypoints that are never visible: 1",
-        f"  named in {tmp_path / 'suspects.csv'}",
+        f"  named in {tmp_path / 'issues.csv'}",
         "  fix: correct the annotations and prepare them again, or leave out --strict",
     ]
-    assert (tmp_path / "check.html").is_file()
+    assert (tmp_path / "report.html").is_file()
 
 
-def test_without_strict_things_to_look_at_are_no_error(cats: Manifest, tmp_path: Path):
+def test_without_strict_things_to_look_at_are_no_error(cats: DatasetManifest, tmp_path: Path):
     with pytest.raises(SystemExit) as ended:
         cli.main(["check", str(cats.root), "--out", str(tmp_path)])
 
     assert ended.value.code == 0
 
 
-def test_the_page_lies_in_the_data_unless_told_otherwise(cats: Manifest, tmp_path: Path):
+def test_the_page_lies_in_the_data_unless_told_otherwise(cats: DatasetManifest, tmp_path: Path):
     data = Path(shutil.copytree(cats.root, tmp_path / "data"))
 
-    check.run(check.Args(data=str(data)))
+    check.run(check.CheckArgs(data=str(data)))
 
-    assert (data / "check" / "check.html").is_file()
+    assert (data / "check" / "report.html").is_file()
 
 
-def test_a_report_of_data_elsewhere_needs_a_folder_here(cats: Manifest):
+def test_a_report_of_data_elsewhere_needs_a_folder_here(cats: DatasetManifest):
     elsewhere = replace(cats, root="s3://poses/cats")
 
     with pytest.raises(UsageError, match="a report needs a folder of this machine"):
-        check._out(check.Args(data="s3://poses/cats"), elsewhere)
+        check._resolve_output_dir(check.CheckArgs(data="s3://poses/cats"), elsewhere)
 
 
-def test_a_folder_that_cannot_be_written_is_named(cats: Manifest, tmp_path: Path):
+def test_a_folder_that_cannot_be_written_is_named(cats: DatasetManifest, tmp_path: Path):
     (tmp_path / "file").write_text("")
 
     with pytest.raises(DataError, match="a report that cannot be written"):
-        check.run(check.Args(data=str(cats.root), out=tmp_path / "file" / "out"))
+        check.run(check.CheckArgs(data=str(cats.root), out=tmp_path / "file" / "out"))
 
 
-def test_a_changed_shard_is_refused(cats: Manifest, tmp_path: Path):
+def test_a_changed_shard_is_refused(cats: DatasetManifest, tmp_path: Path):
     data = Path(shutil.copytree(cats.root, tmp_path / "data"))
     with (data / "val" / "00000.parquet").open("ab") as shard:
         shard.write(b"x")
 
     with pytest.raises(DataError, match=r"val/00000.parquet \(changed\)"):
-        check.run(check.Args(data=str(data)))
+        check.run(check.CheckArgs(data=str(data)))
 
     assert not (data / "check").exists()
     assert read_manifest(data).digest == cats.digest
@@ -119,6 +121,6 @@ def test_a_changed_shard_is_refused(cats: Manifest, tmp_path: Path):
 
 def test_a_folder_that_is_not_there_is_named_as_it_was_given(tmp_path: Path):
     with pytest.raises(DataError, match="no such folder") as refused:
-        check.run(check.Args(data=str(tmp_path / "nowhere")))
+        check.run(check.CheckArgs(data=str(tmp_path / "nowhere")))
 
     assert refused.value.where == f"DATA {tmp_path / 'nowhere'}"

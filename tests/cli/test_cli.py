@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.cli import guarded, start
-from hrnet_ray.cli.predict import Args as PredictArgs
-from hrnet_ray.errors import ClusterError, DataError, DivergedError, UsageError
+from hrnet_ray.cli import run_script, run_with_error_handling
+from hrnet_ray.cli.predict import PredictArgs
+from hrnet_ray.errors import ClusterError, DataError, TrainingDivergedError, UsageError
 from tests.cli.otters import truncate
 
 
@@ -18,7 +18,7 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
         "--images": otters / "images",
         "--annotations": otters / "otters.json",
         "--out": otters / "out",
-        "--val-share": 0.5,
+        "--val-fraction": 0.5,
     }
     flags |= {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
     return ["prepare", "coco", *(word for flag in flags.items() for word in flag)]
@@ -42,20 +42,20 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
             "serve, export, mlflow-sync, demo, doctor\n",
         ),
         (
-            "predict --model m --pictures p --strct",
+            "predict --model m --input p --strct",
             "error: unrecognized options: --strct\n"
             "  hrnet-ray predict\n"
             "  fix: did you mean --strict? (see `hrnet-ray predict --help`)\n",
         ),
         (
-            "predict --modle m --pictures p",
+            "predict --modle m --input p",
             "error: unrecognized options: --modle; missing: --model\n"
             "  hrnet-ray predict\n"
             "  fix: did you mean --model? (see `hrnet-ray predict --help`)\n",
         ),
         (
             "predict",
-            "error: missing: --model, --pictures\n"
+            "error: missing: --model, --input\n"
             "  hrnet-ray predict\n"
             "  fix: see `hrnet-ray predict --help`\n",
         ),
@@ -82,13 +82,13 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
             "train --cluster.worker 2",
             "error: unrecognized options: --cluster.worker\n"
             "  hrnet-ray train\n"
-            "  fix: did you mean --cluster.workers? (see `hrnet-ray train --help`)\n",
+            "  fix: did you mean --cluster.num_workers? (see `hrnet-ray train --help`)\n",
         ),
         (
-            "train --workers 2",
-            "error: unrecognized options: --workers\n"
+            "train --num-workers 2",
+            "error: unrecognized options: --num-workers\n"
             "  hrnet-ray train\n"
-            "  fix: did you mean --cluster.workers? (see `hrnet-ray train --help`)\n",
+            "  fix: did you mean --cluster.num_workers? (see `hrnet-ray train --help`)\n",
         ),
         (
             "train --evaluation.flip-test False",
@@ -97,8 +97,8 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
             "  fix: yes is --flag, no is --no-flag (see `hrnet-ray train --help`)\n",
         ),
         (
-            "train --optim.algorithm adan",
-            "error: invalid choice 'adan' for argument '--optim.algorithm'. "
+            "train --optim.optimizer adan",
+            "error: invalid choice 'adan' for argument '--optim.optimizer'. "
             "Expected one of ('adam', 'adamw')\n"
             "  hrnet-ray train\n"
             "  fix: did you mean adam? (see `hrnet-ray train --help`)\n",
@@ -127,7 +127,7 @@ def test_a_word_that_is_not_understood_is_answered_in_three_lines(
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_it_is_answered_alike_on_a_terminal_of_any_encoding(encoding: str):
     done = subprocess.run(
-        [sys.executable, "-m", "hrnet_ray.cli", "predict", "--pictures", "p", "--strct"],
+        [sys.executable, "-m", "hrnet_ray.cli", "predict", "--input", "p", "--strct"],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONIOENCODING": encoding},
@@ -162,7 +162,7 @@ def test_a_verbs_help_lists_its_flags(command):
     code, said, _ = command("predict", "--help")
 
     assert code == 0
-    for flag in ("--model", "--pictures", "--out", "--boxes", "--strict"):
+    for flag in ("--model", "--input", "--out", "--boxes", "--strict"):
         assert flag in said
 
 
@@ -191,7 +191,8 @@ def test_help_is_quick_because_it_does_not_import(loaded_by_help: set[str], heav
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [(UsageError, 2), (DataError, 3), (ClusterError, 4), (DivergedError, 5)]
+    ("kind", "code"),
+    [(UsageError, 2), (DataError, 3), (ClusterError, 4), (TrainingDivergedError, 5)],
 )
 def test_every_kind_of_error_has_its_exit_code(
     capsys: pytest.CaptureFixture[str], kind: type[UsageError], code: int
@@ -199,7 +200,7 @@ def test_every_kind_of_error_has_its_exit_code(
     def work() -> None:
         raise kind("what went wrong", "where it was", "what to do")
 
-    assert guarded(work) == code
+    assert run_with_error_handling(work) == code
     assert capsys.readouterr().err == (
         "error: what went wrong\n  where it was\n  fix: what to do\n"
     )
@@ -209,26 +210,26 @@ def test_ctrl_c_ends_with_a_sentence_that_is_true(capsys: pytest.CaptureFixture[
     def work() -> None:
         raise KeyboardInterrupt
 
-    assert guarded(work) == 130
-    assert guarded(work, goes_on=False) == 130
+    assert run_with_error_handling(work) == 130
+    assert run_with_error_handling(work, resumable=False) == 130
     assert capsys.readouterr().err == "stopped; the same command goes on from here\nstopped\n"
 
 
 def test_an_experiments_script_starts_like_a_verb(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(sys, "argv", ["tune_otters.py", "--model", "m", "--pictures", "p"])
+    monkeypatch.setattr(sys, "argv", ["tune_otters.py", "--model", "m", "--input", "p"])
     with pytest.raises(SystemExit) as end:
-        start(PredictArgs, lambda args: 7 if args.model == "m" else 0, name="tune_otters")
+        run_script(PredictArgs, lambda args: 7 if args.model == "m" else 0, name="tune_otters")
     assert end.value.code == 7
 
     monkeypatch.setattr(sys, "argv", ["tune_otters.py"])
     with pytest.raises(SystemExit) as end:
-        start(PredictArgs, lambda args: 7, name="tune_otters")
+        run_script(PredictArgs, lambda args: 7, name="tune_otters")
 
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "error: missing: --model, --pictures\n  tune_otters\n  fix: see `tune_otters --help`\n"
+        "error: missing: --model, --input\n  tune_otters\n  fix: see `tune_otters --help`\n"
     )
 
 
@@ -298,7 +299,7 @@ def test_a_share_that_leaves_one_side_empty_is_refused(command, otters: Path, sh
     assert code == 2
     assert said == (
         "error: a share that leaves nothing to learn or nothing to score\n"
-        f"  --val-share {share}\n"
+        f"  --val-fraction {share}\n"
         "  fix: give a number between 0 and 1, such as 0.1\n"
     )
 
@@ -312,9 +313,9 @@ def test_truth_without_its_annotations_and_a_canvas_of_nothing_are_refused(comma
         "error: --gt-valid without --val-annotations\n  --gt-valid gt.mat\n"
         "  fix: name both, or neither\n",
     )
-    assert command(*common, "--canvas", "0")[::2] == (
+    assert command(*common, "--max-image-size", "0")[::2] == (
         2,
-        "error: a canvas without pixels\n  --canvas 0\n  fix: such as 416\n",
+        "error: a canvas without pixels\n  --max-image-size 0\n  fix: such as 416\n",
     )
 
 
@@ -338,9 +339,9 @@ def test_a_truncated_jpeg_is_named_and_can_be_left_out(command, otters: Path):
     assert code == 3
     assert said.splitlines()[0] == "error: 1 pictures cannot be read"
     assert f"c.jpg (cut off: a JPEG of 60 x 40 pixels in {size:,} bytes)" in said
-    assert "--skip-broken" in said.splitlines()[2]
+    assert "--skip-corrupt" in said.splitlines()[2]
 
-    code, said, _ = command(*prepare_words(otters), "--skip-broken")
+    code, said, _ = command(*prepare_words(otters), "--skip-corrupt")
 
     assert code == 0
     assert "1 skipped (see skipped.csv)" in said

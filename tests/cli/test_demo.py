@@ -3,18 +3,21 @@
 from dataclasses import replace
 from pathlib import Path
 
-from hrnet_ray.cli.demo import SEARCH, Args, cluster_of, forget
-from hrnet_ray.distributed.cluster.resources import share_of
+from hrnet_ray.cli.demo import SEARCH_CONFIG, DemoArgs, build_demo_cluster_config, delete_demo
+from hrnet_ray.distributed.cluster.resources import compute_worker_resources
 
 ONE_GPU = {"CPU": 8.0, "GPU": 1.0}
 
 
 def test_the_demo_and_its_search_fit_a_machine_with_one_gpu():
-    cluster = cluster_of(Args())
+    cluster = build_demo_cluster_config(DemoArgs())
 
-    assert share_of(cluster, ONE_GPU).gpus == 0
-    assert SEARCH.at_once == 2
-    assert share_of(replace(cluster, workers=1), ONE_GPU, at_once=2).gpus == 0
+    assert compute_worker_resources(cluster, ONE_GPU).gpus == 0
+    assert SEARCH_CONFIG.max_concurrent_trials == 2
+    assert (
+        compute_worker_resources(replace(cluster, workers=1), ONE_GPU, concurrent_trials=2).gpus
+        == 0
+    )
 
 
 def write(folder: Path, *names: str) -> None:
@@ -33,7 +36,7 @@ def test_a_demo_is_forgotten_and_other_runs_stay(tmp_path: Path):
     write(tmp_path, "predictions.png", "summary.json", "tigers/train/x", "tigers/search/x")
     write(tmp_path, "data/tigers/manifest.json", "data/tigers/pictures/unseen/images/val/1.jpg")
 
-    forget(tmp_path)
+    delete_demo(tmp_path)
 
     assert left_in(tmp_path) == others
 
@@ -42,6 +45,6 @@ def test_where_no_demo_was_nothing_is_deleted(tmp_path: Path):
     mine = ["data/tigers/manifest.json", "predictions.png", "summary.json", "tigers/train/x"]
     write(tmp_path, *mine)
 
-    forget(tmp_path)
+    delete_demo(tmp_path)
 
     assert left_in(tmp_path) == mine

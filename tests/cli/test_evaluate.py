@@ -8,8 +8,8 @@ import pytest
 from pyarrow.fs import FileSystem, copy_files
 
 from hrnet_ray.cli import main
-from hrnet_ray.cli.model_resolution import find_model
-from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.cli.model_resolution import find_model_dir
+from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.model_package import load_model
 from hrnet_ray.skeletons import MPII
@@ -20,7 +20,7 @@ __all__ = ["bucket", "s3"]
 
 
 @pytest.fixture(scope="module")
-def tigers(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     return write_easy_tigers(tmp_path_factory.mktemp("tigers"))
 
 
@@ -32,7 +32,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def evaluate(capsys: pytest.CaptureFixture[str], tigers: Manifest, run_folder: Path):
+def evaluate(capsys: pytest.CaptureFixture[str], tigers: DatasetManifest, run_folder: Path):
     """Run `hrnet-ray evaluate` on the tigers: exit code, what it printed, what it complained of."""
 
     def run(*words: object, **flags: object) -> tuple[int | str | None, str, str]:
@@ -46,7 +46,9 @@ def evaluate(capsys: pytest.CaptureFixture[str], tigers: Manifest, run_folder: P
     return run
 
 
-def test_data_in_a_bucket_are_scored_as_those_in_a_folder(evaluate, tigers: Manifest, bucket):
+def test_data_in_a_bucket_are_scored_as_those_in_a_folder(
+    evaluate, tigers: DatasetManifest, bucket
+):
     files, path = FileSystem.from_uri(bucket("tigers"))
     copy_files(str(tigers.root), path, destination_filesystem=files)
 
@@ -97,15 +99,17 @@ def test_a_model_is_found_by_its_folder_its_run_or_its_weights(run_folder: Path)
     folder = run_folder / "model"
 
     for text in (folder, run_folder, folder / "model.safetensors"):
-        assert find_model(str(text), "--model") == folder
+        assert find_model_dir(str(text), "--model") == folder
     shutil.copyfile(folder / "model.safetensors", folder / "best.safetensors")
-    assert find_model(str(folder / "best.safetensors"), "--model") == folder / "best.safetensors"
+    assert (
+        find_model_dir(str(folder / "best.safetensors"), "--model") == folder / "best.safetensors"
+    )
     assert load_model(folder / "best.safetensors")[1] == load_model(folder)[1]
     with pytest.raises(DataError) as refused:
-        find_model("runs/none", "--against")
+        find_model_dir("runs/none", "--compare-to")
     assert str(refused.value) == (
         "no model there\n"
-        "  --against runs/none\n"
+        "  --compare-to runs/none\n"
         "  fix: give a folder with config.json and model.safetensors, a run's folder "
         "(runs/<data set>/<run>), the id of an MLflow run, or models:/NAME@champion"
     )
@@ -122,7 +126,7 @@ def test_a_model_is_found_by_its_folder_its_run_or_its_weights(run_folder: Path)
         ({"data": "/nowhere/at/all"}, 3, "no such folder\n  --data /nowhere/at/all\n"),
         ({"boxes": "/nowhere.json"}, 3, "the file is not there\n  --boxes /nowhere.json\n"),
         ({"model": "/nowhere"}, 3, "no model there\n  --model /nowhere\n"),
-        ({"against": "/nowhere"}, 3, "no model there\n  --against /nowhere\n"),
+        ({"against": "/nowhere"}, 3, "no model there\n  --compare-to /nowhere\n"),
         ({"out": "/dev/null/x"}, 3, "a folder that cannot be made\n  --out /dev/null/x: "),
     ],
 )

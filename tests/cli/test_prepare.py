@@ -9,11 +9,18 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from hrnet_ray.cli.prepare import Atrw, Coco, Mpii, Synthetic, counter, run
+from hrnet_ray.cli.prepare import (
+    AtrwArgs,
+    CocoArgs,
+    MpiiArgs,
+    SyntheticArgs,
+    make_progress_line,
+    run,
+)
 from hrnet_ray.data import records
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.integrity import verify
-from hrnet_ray.data.manifest import read_manifest, read_table
+from hrnet_ray.data.integrity import verify_checksums
+from hrnet_ray.data.manifest import read_manifest, read_split
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
 from tests.data.formats.test_mpii_release import person, picture, save
@@ -26,7 +33,7 @@ def toes(tmp_path: Path) -> Path:
     """Ten pictures of 60 x 40 pixels, two toes in each but the last, and their COCO file."""
     for at in range(PICTURES):
         grey = np.full((40, 60, 3), 20 * at, np.uint8)
-        codec.write(tmp_path / "images" / f"{at}.png", grey)
+        codec.write_image(tmp_path / "images" / f"{at}.png", grey)
     document = {
         "images": [{"id": at, "file_name": f"{at}.png"} for at in range(PICTURES)],
         "annotations": [
@@ -46,7 +53,7 @@ def toes(tmp_path: Path) -> Path:
 
 
 def images_of(root: Path, split: str) -> list[str]:
-    return read_table(read_manifest(root), split, columns=["image"])["image"].to_pylist()
+    return read_split(read_manifest(root), split, columns=["image"])["image"].to_pylist()
 
 
 @pytest.mark.parametrize(("kind", "skeleton"), [("tigers", ATRW), ("people", MPII)])
@@ -56,16 +63,20 @@ def test_drawn_pictures_become_a_data_set(
     kind: Literal["tigers", "people"],
     skeleton: Skeleton,
 ):
-    run(Synthetic(kind=kind, train=3, val=2, seed=5, out=tmp_path / "zoo", canvas=96))
+    run(
+        SyntheticArgs(
+            kind=kind, num_train=3, num_val=2, seed=5, out=tmp_path / "zoo", max_image_size=96
+        )
+    )
 
     manifest = read_manifest(tmp_path / "zoo")
-    verify(manifest)
+    verify_checksums(manifest)
     assert manifest.name == "zoo"
     assert manifest.canvas_px == 96
     assert manifest.skeleton.keypoints == skeleton.keypoints
     assert len(set(images_of(tmp_path / "zoo", "train"))) == 3
     assert len(set(images_of(tmp_path / "zoo", "val"))) == 2
-    heads = read_table(manifest, "val", columns=["head_size"])["head_size"].to_numpy()
+    heads = read_split(manifest, "val", columns=["head_size"])["head_size"].to_numpy()
     assert np.isfinite(heads).all() == (kind == "people")
     assert not (set(images_of(tmp_path / "zoo", "train")) & set(images_of(tmp_path / "zoo", "val")))
     said = capsys.readouterr().out
@@ -77,7 +88,11 @@ def test_drawn_pictures_become_a_data_set(
 def test_the_same_seed_draws_the_same_data_set_and_another_seed_another(tmp_path: Path):
     digests = []
     for at, seed in enumerate((1, 1, 2)):
-        run(Synthetic(train=1, val=1, seed=seed, out=tmp_path / str(at), canvas=64))
+        run(
+            SyntheticArgs(
+                num_train=1, num_val=1, seed=seed, out=tmp_path / str(at), max_image_size=64
+            )
+        )
         digests.append(read_manifest(tmp_path / str(at)).digest)
 
     assert digests[0] == digests[1] != digests[2]
@@ -87,10 +102,10 @@ def test_a_share_of_the_pictures_is_kept_for_validation(
     toes: Path, capsys: pytest.CaptureFixture[str]
 ):
     run(
-        Coco(
+        CocoArgs(
             images=toes / "images",
             annotations=toes / "toes.json",
-            val_share=0.3,
+            val_fraction=0.3,
             out=toes / "out",
             name="little toes",
         )
@@ -116,10 +131,10 @@ def test_another_seed_keeps_other_pictures_for_validation(toes: Path):
     kept = []
     for seed in (0, 0, 1):
         run(
-            Coco(
+            CocoArgs(
                 images=toes / "images",
                 annotations=toes / "toes.json",
-                val_share=0.3,
+                val_fraction=0.3,
                 seed=seed,
                 out=toes / "out",
             )
@@ -131,7 +146,7 @@ def test_another_seed_keeps_other_pictures_for_validation(toes: Path):
 
 def test_pictures_that_are_in_both_splits_are_told(toes: Path, capsys: pytest.CaptureFixture[str]):
     run(
-        Coco(
+        CocoArgs(
             images=toes / "images",
             annotations=toes / "toes.json",
             val_annotations=toes / "toes.json",
@@ -149,7 +164,7 @@ def test_two_folders_that_count_their_files_alike_share_nothing(
     shutil.copytree(toes / "images", toes / "others")
 
     run(
-        Coco(
+        CocoArgs(
             images=toes / "images",
             annotations=toes / "toes.json",
             val_images=toes / "others",
@@ -162,7 +177,7 @@ def test_two_folders_that_count_their_files_alike_share_nothing(
 
 
 def test_progress_speaks_at_the_end_and_not_for_every_picture(capsys: pytest.CaptureFixture[str]):
-    count = counter("drawn")
+    count = make_progress_line("drawn")
     for done in range(1, 1_201):
         count(done, 1_200)
 
@@ -176,7 +191,7 @@ def test_an_archive_is_unpacked_beside_what_is_made_of_it(toes: Path, ending: st
     kind = {".tar.gz": "gztar", ".zip": "zip"}[ending]
     shutil.make_archive(str(toes / "atrw"), kind, root_dir=toes, base_dir="images")
     shutil.rmtree(toes / "images")
-    args = Coco(
+    args = CocoArgs(
         images=toes / f"atrw{ending}", annotations=toes / "toes.json", out=toes / "out", seed=1
     )
 
@@ -191,7 +206,11 @@ def test_an_archive_is_unpacked_beside_what_is_made_of_it(toes: Path, ending: st
 
 def test_atrw_is_read_as_it_is_downloaded(tmp_path: Path):
     drawn = tmp_path / "drawn"
-    run(Synthetic(kind="tigers", train=3, val=2, out=drawn, canvas=96, name="tigers"))
+    run(
+        SyntheticArgs(
+            kind="tigers", num_train=3, num_val=2, out=drawn, max_image_size=96, name="tigers"
+        )
+    )
     downloads = tmp_path / "downloads"
     for name, inside in {
         "atrw_pose_train": "images/train",
@@ -201,14 +220,14 @@ def test_atrw_is_read_as_it_is_downloaded(tmp_path: Path):
         parent, base = (drawn / "pictures" / inside).parent, Path(inside).name
         shutil.make_archive(str(downloads / name), "gztar", root_dir=parent, base_dir=base)
 
-    run(Atrw(downloads=downloads, out=tmp_path / "atrw", canvas=96))
+    run(AtrwArgs(archives_dir=downloads, out=tmp_path / "atrw", max_image_size=96))
 
     manifest = read_manifest(tmp_path / "atrw")
     assert manifest.digest == read_manifest(drawn).digest
 
     (downloads / "atrw_pose_val.tar.gz").unlink()
-    with pytest.raises(DataError, match=r"the file is not there\n  --downloads .*pose_val"):
-        run(Atrw(downloads=downloads, out=tmp_path / "again"))
+    with pytest.raises(DataError, match=r"the file is not there\n  --archives-dir .*pose_val"):
+        run(AtrwArgs(archives_dir=downloads, out=tmp_path / "again"))
 
 
 def test_an_archive_that_would_do_harm_is_refused(toes: Path):
@@ -216,7 +235,7 @@ def test_an_archive_that_would_do_harm_is_refused(toes: Path):
         archive.writestr("../evil.png", b"")
 
     with pytest.raises(DataError, match=r"evil\.png"):
-        run(Coco(images=toes / "bad.zip", annotations=toes / "toes.json", out=toes / "out"))
+        run(CocoArgs(images=toes / "bad.zip", annotations=toes / "toes.json", out=toes / "out"))
 
     assert not list(toes.rglob("evil.png"))
 
@@ -224,16 +243,16 @@ def test_an_archive_that_would_do_harm_is_refused(toes: Path):
 def release(folder: Path) -> Path:
     """The original release with four pictures, each of a video of its own."""
     for at in range(4):
-        codec.write(folder / "images" / f"{at}.jpg", np.full((80, 160, 3), 50 * at, np.uint8))
+        codec.write_image(folder / "images" / f"{at}.jpg", np.full((80, 160, 3), 50 * at, np.uint8))
     return save(folder, *(picture(f"{at}.jpg", person(), video=float(at)) for at in range(4)))
 
 
 def test_the_original_release_of_mpii_is_prepared(tmp_path: Path):
     run(
-        Mpii(
+        MpiiArgs(
             images=tmp_path / "images",
             annotations=release(tmp_path),
-            val_share=0.25,
+            val_fraction=0.25,
             out=tmp_path / "out",
         )
     )
@@ -242,14 +261,14 @@ def test_the_original_release_of_mpii_is_prepared(tmp_path: Path):
     assert [manifest.splits[split].rows for split in ("train", "val")] == [3, 1]
     assert manifest.skeleton.keypoints == MPII.keypoints
     assert manifest.splits["train"].source == "mpii.mat"
-    heads = read_table(manifest, "val", columns=["head_size"])["head_size"].to_numpy()
+    heads = read_split(manifest, "val", columns=["head_size"])["head_size"].to_numpy()
     assert np.isfinite(heads).all()
 
 
 def test_the_release_knows_the_truth_itself(tmp_path: Path):
     with pytest.raises(UsageError, match="--gt-valid with the original release"):
         run(
-            Mpii(
+            MpiiArgs(
                 images=tmp_path / "images",
                 annotations=release(tmp_path),
                 val_annotations=tmp_path / "mpii.mat",
@@ -261,31 +280,31 @@ def test_the_release_knows_the_truth_itself(tmp_path: Path):
 
 def test_untouched_files_and_small_shards_can_be_asked_for(toes: Path):
     words = {"images": toes / "images", "annotations": toes / "toes.json", "val_share": 0.3}
-    run(Coco(**words, out=toes / "out", exact=True, shard_rows=2))
+    run(CocoArgs(**words, out=toes / "out", store_full_images=True, rows_per_shard=2))
 
     manifest = read_manifest(toes / "out")
     assert [shard.rows for shard in manifest.splits["train"].shards] == [2, 2, 2]
     assert manifest.splits["train"].kind == "exact"
-    names = read_table(manifest, "train", columns=["image", "picture"]).to_pylist()
+    names = read_split(manifest, "train", columns=["image", "picture"]).to_pylist()
     assert all(row["picture"] == (toes / "images" / row["image"]).read_bytes() for row in names)
-    arrays = records.decode_rows(read_table(manifest, "train"), canvas_px=32)
+    arrays = records.decode_train_batch(read_split(manifest, "train"), canvas_px=32)
     assert arrays["readable"].all()
     assert arrays["canvas"].shape == (6, 32, 32, 3)
 
 
 @pytest.mark.parametrize("shard_rows", [0, -1, 2**16 + 1])
 def test_shards_of_no_size_are_refused(toes: Path, shard_rows: int):
-    with pytest.raises(UsageError, match=f"--shard-rows {shard_rows:,}"):
+    with pytest.raises(UsageError, match=f"--rows-per-shard {shard_rows:,}"):
         run(
-            Coco(
+            CocoArgs(
                 images=toes / "images",
                 annotations=toes / "toes.json",
                 out=toes / "out",
-                shard_rows=shard_rows,
+                rows_per_shard=shard_rows,
             )
         )
 
 
 def test_drawn_pictures_do_not_go_to_a_bucket():
     with pytest.raises(UsageError, match="drawn pictures need a folder of this machine"):
-        run(Synthetic(out="s3://bucket/zoo"))
+        run(SyntheticArgs(out="s3://bucket/zoo"))

@@ -9,12 +9,12 @@ from mlflow import MlflowClient
 from mlflow.artifacts import list_artifacts
 
 from hrnet_ray.cli import main
-from hrnet_ray.cli.model_registration import challenge
-from hrnet_ray.config import Cluster
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.distributed.training.mlflow_run import vouch_for_model
+from hrnet_ray.cli.model_registration import register_challenger
+from hrnet_ray.config import ClusterConfig
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.distributed.training.mlflow_run import tag_model_hashes
 from hrnet_ray.runs.run_dir import ARTIFACTS
-from hrnet_ray.tracking import Board, DataVersion, Run, database_uri
+from hrnet_ray.tracking import DatasetVersion, MlflowExperiment, RunLogger, default_tracking_uri
 from tests.evaluation.evaluated_models import EASY, write_easy_tigers, write_model
 
 NAME = "hrnet-tigers"
@@ -35,33 +35,37 @@ class Ended:
 class World:
     """A data set, a storage, and the commands that were run in it."""
 
-    tigers: Manifest
+    tigers: DatasetManifest
     storage: Path
     capsys: pytest.CaptureFixture[str]
 
     @property
     def client(self) -> MlflowClient:
-        return MlflowClient(database_uri(self.storage))
+        return MlflowClient(default_tracking_uri(self.storage))
 
     def train(self, name: str, **model: float) -> Path:
         """A run's folder as a training leaves it, told to MLflow."""
         folder = self.storage / "tigers" / name
         write_model(folder / "model", EASY, **model)
         settings = {"data.root": str(self.tigers.root)}
-        (folder / "resolved.json").write_text(json.dumps(settings))
-        board = Board.open("tigers", storage=self.storage, tracking_uri=None)
+        (folder / "resolved_config.json").write_text(json.dumps(settings))
+        board = MlflowExperiment.open_for_dataset(
+            "tigers", storage_dir=self.storage, tracking_uri=None
+        )
         root, digest = str(self.tigers.root), self.tigers.digest
-        data = [DataVersion(name="tigers-val", digest=digest, root=root, context="val")]
+        data = [DatasetVersion(name="tigers-val", digest=digest, root=root, context="val")]
         tags = {"kind": "train"}
-        run = Run.open(board, folder, name=name, params=settings, tags=tags, data=data)
-        vouch_for_model(run, folder)
-        run.log_folder(folder, only=ARTIFACTS)
-        run.finish("FINISHED")
+        run = RunLogger.open_or_resume(
+            board, folder, name=name, params=settings, tags=tags, datasets=data
+        )
+        tag_model_hashes(run, folder)
+        run.log_artifacts(folder, relative_paths=ARTIFACTS)
+        run.finish_run("FINISHED")
         return folder
 
     def call(self, verb: str, *words: object) -> Ended:
         self.capsys.readouterr()
-        more = ["--resamples", "40"] if verb != "predict" and "--back" not in words else []
+        more = ["--resamples", "40"] if verb != "predict" and "--rollback" not in words else []
         with pytest.raises(SystemExit) as end:
             main([verb, *map(str, words), *more])
         said = self.capsys.readouterr()
@@ -74,7 +78,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def tigers(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     return write_easy_tigers(tmp_path_factory.mktemp("tigers"))
 
 
@@ -84,7 +88,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(tigers: Manifest, storage: Path, capsys: pytest.CaptureFixture[str]) -> World:
+def world(tigers: DatasetManifest, storage: Path, capsys: pytest.CaptureFixture[str]) -> World:
     return World(tigers, storage, capsys)
 
 
@@ -109,11 +113,13 @@ def test_the_champion_changes_only_for_a_better_one(world: World, tmp_path: Path
     assert (again.code, again.aliases) == (0, better.aliases)
     assert again.said == f"{NAME} version 3 is this very model: it is the champion already\n"
 
-    back = world.call("promote", "--back", "--data", world.tigers.root, "--storage", world.storage)
+    back = world.call(
+        "promote", "--rollback", "--data", world.tigers.root, "--storage-path", world.storage
+    )
     assert (back.code, back.aliases) == (0, better.aliases | {"champion": "1", "previous": "3"})
 
     run_id = world.client.get_model_version(NAME, "2").run_id
-    forced = world.call("promote", run_id, "--force", "--storage", world.storage)
+    forced = world.call("promote", run_id, "--force", "--storage-path", world.storage)
     assert (forced.code, forced.aliases) == (0, {"champion": "2", "previous": "1"})
     assert "promoted: forced, though worse" in forced.said
 
@@ -124,19 +130,19 @@ def test_the_champion_changes_only_for_a_better_one(world: World, tmp_path: Path
 
 
 def _a_studys_best_is_the_challenger(world: World, study: Path, *, champion: Path) -> None:
-    here, root = Cluster(storage=str(world.storage)), str(world.tigers.root)
-    challenge(study, root, here)
+    here, root = ClusterConfig(storage_path=str(world.storage)), str(world.tigers.root)
+    register_challenger(study, root, here)
     aliases = world.aliases()
     assert aliases == {"champion": "2", "previous": "1", "challenger": "3"}
     assert world.capsys.readouterr().out == (
         f"  registry  {NAME} version 3 is the challenger; judged by: hrnet-ray promote {study}\n"
     )
 
-    challenge(champion, root, here)
-    challenge(study, root, replace(here, tracking_uri="http://me:secret@127.0.0.1:9"))
-    challenge(study, f"{root}-gone", here)
+    register_challenger(champion, root, here)
+    register_challenger(study, root, replace(here, tracking_uri="http://me:secret@127.0.0.1:9"))
+    register_challenger(study, f"{root}-gone", here)
     (study / "model" / "model.safetensors").rename(study / "aside")
-    challenge(study, root, here)
+    register_challenger(study, root, here)
     (study / "aside").rename(study / "model" / "model.safetensors")
     assert world.aliases() == aliases
     already, unheard, gone, broken = world.capsys.readouterr().out.splitlines()
@@ -173,29 +179,31 @@ def _the_version_says_why(world: World) -> None:
 def _evaluate_and_predict_take_mlflows_names(world: World, tmp_path: Path) -> None:
     run_id = world.client.get_model_version(NAME, "3").run_id
     judged = world.call(
-        *("evaluate", "--model", run_id, "--against", f"models:/{NAME}@previous"),
-        *("--data", world.tigers.root, "--storage", world.storage),
+        *("evaluate", "--model", run_id, "--compare-to", f"models:/{NAME}@previous"),
+        *("--data", world.tigers.root, "--storage-path", world.storage),
     )
     assert (judged.code, judged.complained) == (0, "")
     assert f"beyond noise: {run_id} is better" in judged.said
     assert f"told MLflow: run {run_id}" in judged.said
     assert "no sha256 to check" not in judged.said
     files = list_artifacts(
-        run_id=run_id, artifact_path="evaluation/tigers", tracking_uri=database_uri(world.storage)
+        run_id=run_id,
+        artifact_path="evaluation/tigers",
+        tracking_uri=default_tracking_uri(world.storage),
     )
     assert {Path(file.path).name for file in files} == {
         *("scores.json", "predictions.coco.json", "evaluation.html"),
         *("pck_curve.png", "per_keypoint.png", "worst16.png"),
     }
     quiet = world.call(
-        *("evaluate", "--model", f"models:/{NAME}/1", "--log", "False"),
-        *("--data", world.tigers.root, "--storage", world.storage),
+        *("evaluate", "--model", f"models:/{NAME}/1", "--log-to-mlflow", "False"),
+        *("--data", world.tigers.root, "--storage-path", world.storage),
     )
     assert (quiet.code, "told MLflow" in quiet.said) == (0, False)
     (picture, *_) = (Path(str(world.tigers.root)).parent / "raw" / "images" / "val").iterdir()
     seen = world.call(
-        *("predict", "--model", f"models:/{NAME}@champion", "--storage", world.storage),
-        *("--pictures", picture, "--out", tmp_path / "out"),
+        *("predict", "--model", f"models:/{NAME}@champion", "--storage-path", world.storage),
+        *("--input", picture, "--out", tmp_path / "out"),
     )
     assert (seen.code, seen.complained) == (0, "")
 
@@ -210,10 +218,10 @@ def _a_changed_artifact_is_refused(world: World, tmp_path: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config | {"padding": 4.0}))
 
     (picture, *_) = (Path(str(world.tigers.root)).parent / "raw" / "images" / "val").iterdir()
-    where = {"predict": ("--pictures", picture), "evaluate": ("--data", world.tigers.root)}
+    where = {"predict": ("--input", picture), "evaluate": ("--data", world.tigers.root)}
     for verb, rest in where.items():
         refused = world.call(
-            *(verb, "--model", f"models:/{NAME}/3", "--storage", world.storage), *rest
+            *(verb, "--model", f"models:/{NAME}/3", "--storage-path", world.storage), *rest
         )
         assert refused.code == 3
         assert refused.complained == (
@@ -228,10 +236,10 @@ def _a_changed_artifact_is_refused(world: World, tmp_path: Path) -> None:
     ("words", "code", "said"),
     [
         ([], 2, "nobody to promote\n"),
-        (["--back"], 2, "whose champion?\n"),
+        (["--rollback"], 2, "whose champion?\n"),
         (["{empty}/tigers/x"], 2, "no MLflow store there\n  {empty}/mlflow.db\n"),
         (["{storage}/tigers/none"], 3, "no model there\n  RUN {storage}/tigers/none\n"),
-        (["0" * 32, "--storage", "{storage}"], 3, "no model there\n  RUN " + "0" * 32),
+        (["0" * 32, "--storage-path", "{storage}"], 3, "no model there\n  RUN " + "0" * 32),
         (["{storage}/untold", "--data", "{data}"], 3, "no MLflow run of this model\n"),
         (["{storage}/untold"], 2, "a run that does not name its data set\n"),
     ],
@@ -240,11 +248,11 @@ def test_mistakes_are_answered_in_three_lines(
     world: World, tmp_path: Path, words: list[str], code: int, said: str
 ):
     if not (world.storage / "mlflow.db").is_file():
-        MlflowClient(database_uri(world.storage)).search_experiments()
+        MlflowClient(default_tracking_uri(world.storage)).search_experiments()
     if not (world.storage / "untold").is_dir():
         write_model(world.storage / "untold" / "model", EASY)
     names = {"storage": world.storage, "empty": tmp_path, "data": world.tigers.root}
-    more = ["--storage", str(tmp_path)] if "{empty}" in "".join(words) else []
+    more = ["--storage-path", str(tmp_path)] if "{empty}" in "".join(words) else []
 
     ended = world.call("promote", *(word.format(**names) for word in words), *more)
 

@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hrnet_ray.cli import INTERRUPTED
-from hrnet_ray.cli.serve import Args, run
+from hrnet_ray.cli import EXIT_CODE_INTERRUPTED
+from hrnet_ray.cli.serve import ServeArgs, run
 from hrnet_ray.errors import UsageError
 from hrnet_ray.inference.model_package import save_model
-from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.serving.app import LARGEST_BYTES
+from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.serving.app import MAX_UPLOAD_BYTES
 from tests.browser import browsing
 from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
 
@@ -50,7 +50,15 @@ def start(folder: Path) -> Served:
     cv2.imwrite(str(picture), blotched_picture()[..., ::-1])
     command = [sys.executable, "-m", "hrnet_ray.cli", "serve"]
     process = subprocess.Popen(
-        [*command, "--model", str(folder / "model"), "--port", "0", "--names", "poses.example"],
+        [
+            *command,
+            "--model",
+            str(folder / "model"),
+            "--port",
+            "0",
+            "--allowed-hosts",
+            "poses.example",
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -81,7 +89,7 @@ def refusal(served: Served, data: bytes, **more) -> tuple[int, dict]:
 def test_a_program_is_told_what_the_predictor_finds(served: Served):
     found = served.post(served.picture.read_bytes(), boxes=BOXES.tolist())
 
-    ours = Predictor(lively_model(), SPEC)(blotched_picture(), BOXES)
+    ours = PosePredictor(lively_model(), SPEC)(blotched_picture(), BOXES)
     assert (found["width"], found["height"]) == (150, 120)
     assert found["keypoints"] == ["left_paw", "right_paw", "nose"]
     assert [pose["box"] for pose in found["poses"]] == BOXES.tolist()
@@ -125,7 +133,7 @@ def test_boxes_that_are_none_are_refused(served: Served, boxes: object):
     [
         (b"", 400, "a picture that cannot be read: empty file"),
         (b"hello", 400, "a picture that cannot be read: not a picture"),
-        (b"\0" * (LARGEST_BYTES + 1), 413, "a picture that is too large"),
+        (b"\0" * (MAX_UPLOAD_BYTES + 1), 413, "a picture that is too large"),
     ],
 )
 def test_what_is_no_picture_is_refused(served: Served, data: bytes, status: int, what: str):
@@ -243,7 +251,7 @@ def test_ctrl_c_ends_it_whoever_still_sends(tmp_path: Path):
         served.process.send_signal(signal.SIGINT)
         rest, _ = served.process.communicate(timeout=30)
 
-    assert served.process.returncode == INTERRUPTED
+    assert served.process.returncode == EXIT_CODE_INTERRUPTED
     assert rest == "stopped\n"
 
 
@@ -263,7 +271,7 @@ def test_where_nobody_can_listen_is_named(tmp_path: Path, host: str, port: int |
         port = other.getsockname()[1] if port is None else port
 
         with pytest.raises(UsageError) as refused:
-            run(Args(model=str(tmp_path), host=host, port=port))
+            run(ServeArgs(model=str(tmp_path), host=host, port=port))
 
     assert refused.value.where.startswith(f"--host {host} --port {port}: ")
     assert fix in refused.value.fix

@@ -12,9 +12,9 @@ import yaml
 from ray._private.runtime_env.packaging import create_package
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from hrnet_ray.cli import parse
-from hrnet_ray.cli.tune import Args
-from hrnet_ray.training.cpu_env import WAIT_BRIEFLY
+from hrnet_ray.cli import parse_args
+from hrnet_ray.cli.tune import TuneArgs
+from hrnet_ray.training.cpu_env import OPENMP_WAIT_ENV
 
 CLUSTER = Path(__file__).resolve().parents[2] / "cluster"
 RAY_UP = ["aws.yaml", "gcp.yaml", "local.yaml"]
@@ -160,11 +160,11 @@ def test_the_job_on_kubernetes_is_an_experiment_that_waits_for_its_gpu(root: Pat
 
     assert python == "python"
     assert (root / Path(script).relative_to("/app")).is_file()  # `WORKDIR /app` in the Dockerfile
-    settings = parse(Args, flags, prog=script)
+    settings = parse_args(TuneArgs, flags, prog=script)
     assert settings.experiment.data.root.startswith("/shared/")
-    assert settings.cluster.storage.startswith("/shared/")
+    assert settings.cluster.storage_path.startswith("/shared/")
     assert settings.cluster.device == "gpu"
-    assert settings.cluster.wait_s >= 600
+    assert settings.cluster.resource_timeout_s >= 600
 
 
 def test_the_mlflow_server_is_published_on_loopback_only():
@@ -180,7 +180,7 @@ def test_a_jobs_settings_are_what_ray_takes():
 
     assert settings.keys() == {"env_vars"}
     assert all(isinstance(value, str) for value in settings["env_vars"].values())
-    assert settings["env_vars"].items() >= WAIT_BRIEFLY.items()
+    assert settings["env_vars"].items() >= OPENMP_WAIT_ENV.items()
 
 
 def test_what_a_job_uploads_is_the_code_and_nothing_heavy(root: Path, tmp_path: Path):
@@ -191,7 +191,7 @@ def test_what_a_job_uploads_is_the_code_and_nothing_heavy(root: Path, tmp_path: 
         "experiments/tune_atrw.py",
         "cluster/env.yaml",
         "data/mpii/part-0.parquet",
-        "runs/demo/log.txt",
+        "runs/demo/run.log",
         "tests/test_it.py",
         "docs/picture.png",
         ".git/config",

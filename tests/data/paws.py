@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from hrnet_ray.data.annotations import Instance, Labels, Skipped
-from hrnet_ray.data.dataset_preparation import prepare
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.splits import Source
-from hrnet_ray.data.storage import Place
+from hrnet_ray.data.annotations import AnnotationSet, PoseInstance, SkippedItem
+from hrnet_ray.data.dataset_preparation import prepare_dataset
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.data.splits import SplitSource
+from hrnet_ray.data.storage import PathOrUri
 from hrnet_ray.skeletons import Skeleton
 
 PAW = Skeleton(name="paw", keypoints=("left_toe", "right_toe"), bones=(("left_toe", "right_toe"),))
 
 
-def instance(id: int, image: str | None = None, *, x: float = 5.0) -> Instance:
-    return Instance(
+def instance(id: int, image: str | None = None, *, x: float = 5.0) -> PoseInstance:
+    return PoseInstance(
         id=id,
         image_id=id,
         image=image or f"{id}.png",
@@ -29,8 +29,8 @@ def instance(id: int, image: str | None = None, *, x: float = 5.0) -> Instance:
     )
 
 
-def labels(*instances: Instance, skipped: tuple[Skipped, ...] = ()) -> Labels:
-    return Labels(
+def labels(*instances: PoseInstance, skipped: tuple[SkippedItem, ...] = ()) -> AnnotationSet:
+    return AnnotationSet(
         source=Path("/data/paws.json"),
         skeleton=PAW,
         instances=list(instances),
@@ -38,15 +38,15 @@ def labels(*instances: Instance, skipped: tuple[Skipped, ...] = ()) -> Labels:
     )
 
 
-def some(count: int) -> Labels:
+def some(count: int) -> AnnotationSet:
     return labels(*(instance(id) for id in range(count)))
 
 
-def written(images: Place, found: Labels, **changes) -> Manifest:
+def written(images: PathOrUri, found: AnnotationSet, **changes) -> DatasetManifest:
     """Prepare a data set of training rows only; by default beside the pictures."""
     out = changes.pop("out", None) or Path(images).parent / "out"
     usual = {"name": "paws", "canvas_px": 16}
-    return prepare({"train": Source(found, images)}, out=out, **{**usual, **changes})
+    return prepare_dataset({"train": SplitSource(found, images)}, out=out, **{**usual, **changes})
 
 
 def ids(table) -> list[int]:

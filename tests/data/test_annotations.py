@@ -3,7 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.data.annotations import Labels, Reason, Skipped, picture_path, shown
+from hrnet_ray.data.annotations import (
+    AnnotationSet,
+    SkippedItem,
+    SkipReason,
+    format_value,
+    resolve_image_path,
+)
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import ATRW
 
@@ -48,7 +54,7 @@ ADDRESS = "an annotation that names an address where a file is wanted"
 )
 def test_a_name_that_leads_out_of_the_folder_is_refused(images: Path, name: str, what: str):
     with pytest.raises(DataError) as error:
-        picture_path(images, name)
+        resolve_image_path(images, name)
 
     assert error.value.what == what
     assert len(error.value.where) < 200 + len(str(images))
@@ -57,7 +63,7 @@ def test_a_name_that_leads_out_of_the_folder_is_refused(images: Path, name: str,
 
 @pytest.mark.parametrize("name", ["day/a.jpg", "in.jpg", "day/../day/a.jpg", "./day//a.jpg"])
 def test_only_the_real_path_below_the_folder_is_given_to_open(images: Path, name: str):
-    path = picture_path(images, name)
+    path = resolve_image_path(images, name)
 
     assert path == Path(os.path.realpath(images / "day" / "a.jpg"))
     assert path.read_bytes() == b"picture"
@@ -66,28 +72,33 @@ def test_only_the_real_path_below_the_folder_is_given_to_open(images: Path, name
 def test_a_folder_of_pictures_may_itself_be_a_link(images: Path, tmp_path: Path):
     (tmp_path / "linked").symlink_to(images)
 
-    assert picture_path(tmp_path / "linked", "day/a.jpg") == images.resolve() / "day" / "a.jpg"
+    assert (
+        resolve_image_path(tmp_path / "linked", "day/a.jpg") == images.resolve() / "day" / "a.jpg"
+    )
 
 
 @pytest.mark.parametrize("name", ["missing.jpg", "ünï ☃.jpg", "a" * 300 + ".jpg", "c:/a.jpg"])
 def test_a_file_that_is_not_there_is_no_danger(images: Path, name: str):
-    assert not os.path.isfile(picture_path(images, name))
+    assert not os.path.isfile(resolve_image_path(images, name))
 
 
 def test_a_reason_is_written_as_its_words():
-    skipped = Skipped("annotation 3", Reason.NO_KEYPOINTS)
+    skipped = SkippedItem("annotation 3", SkipReason.NO_KEYPOINTS)
 
     assert skipped.reason == "no keypoints"
     assert f"{skipped.reason}" == str(skipped.reason) == "no keypoints"
-    assert all(len(reason) <= 24 and "," not in reason for reason in Reason)
+    assert all(len(reason) <= 24 and "," not in reason for reason in SkipReason)
 
 
 def test_what_was_read_is_what_is_used_and_what_is_skipped():
-    labels = Labels(
-        source=Path("a.json"), skeleton=ATRW, instances=[], skipped=[Skipped("a", Reason.CROWD)] * 3
+    labels = AnnotationSet(
+        source=Path("a.json"),
+        skeleton=ATRW,
+        instances=[],
+        skipped=[SkippedItem("a", SkipReason.CROWD)] * 3,
     )
 
-    assert labels.read == 3
+    assert labels.num_read == 3
 
 
 def test_a_value_is_quoted_shortly_however_long_or_deep_it_is():
@@ -95,8 +106,8 @@ def test_a_value_is_quoted_shortly_however_long_or_deep_it_is():
     for _ in range(100_000):
         deep = [deep]
 
-    assert shown(deep) == "[[[...]]]"
-    assert len(shown("x" * 10**6)) == 60
-    assert len(shown(10**4000)) == 60
-    assert len(shown([1.0] * 10**6)) < 60
-    assert shown([1, 2, 3]) == "[1, 2, 3]"
+    assert format_value(deep) == "[[[...]]]"
+    assert len(format_value("x" * 10**6)) == 60
+    assert len(format_value(10**4000)) == 60
+    assert len(format_value([1.0] * 10**6)) < 60
+    assert format_value([1, 2, 3]) == "[1, 2, 3]"

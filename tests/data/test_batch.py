@@ -8,18 +8,18 @@ import torch
 from torch import Tensor
 
 from hrnet_ray.data import records
-from hrnet_ray.data.annotations import Instance
+from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.data.batch import (
-    CanvasBatch,
-    Recipe,
-    augmented,
-    model_input,
-    to_canvases,
-    to_crops,
-    warped_only,
+    AugmentationPipelineConfig,
+    RawTrainBatch,
+    augment_batch,
+    normalize_crops,
+    to_eval_batch,
+    to_raw_train_batch,
+    warp_batch,
 )
-from hrnet_ray.pose.augmentation import IMAGENET_MEAN, IMAGENET_STD, Augmentation
-from hrnet_ray.pose.geometry import move
+from hrnet_ray.pose.augmentation import IMAGENET_MEAN, IMAGENET_STD, AugmentationParams
+from hrnet_ray.pose.geometry import transform_points
 from hrnet_ray.skeletons import Skeleton
 
 PAWS = Skeleton(name="paws", keypoints=("left_paw", "right_paw", "nose"), upper_body=(2,))
@@ -27,25 +27,25 @@ COLOURS = torch.eye(3)  # the left paw is a red dot, the right one a green, the 
 INPUT_HW = (64, 48)
 CANVAS_PX = 112
 CPU = torch.device("cpu")
-STILL = Augmentation(scale_factor=0.0, rotation_deg=0.0, rotation_share=0.0, flip_share=0.0)
-LIVELY = Augmentation(rotation_share=1.0, brightness=0.3, contrast=0.3, saturation=0.3)
+STILL = AugmentationParams(scale_factor=0.0, rotation_deg=0.0, rotation_prob=0.0, flip_prob=0.0)
+LIVELY = AugmentationParams(rotation_prob=1.0, brightness=0.3, contrast=0.3, saturation=0.3)
 
 
-def recipe(augmentation: Augmentation, *, seed: int = 7) -> Recipe:
-    return Recipe(
+def recipe(augmentation: AugmentationParams, *, seed: int = 7) -> AugmentationPipelineConfig:
+    return AugmentationPipelineConfig(
         skeleton=PAWS, input_hw=INPUT_HW, padding=1.25, augmentation=augmentation, seed=seed
     )
 
 
-def dots(count: int) -> CanvasBatch:
+def dots(count: int) -> RawTrainBatch:
     """`count` rows, each with three dots near the middle of its box."""
     chance = torch.Generator().manual_seed(1)
     image_xy = torch.rand(count, 3, 2, generator=chance) * 20 + torch.tensor([60.0, 80.0])
     canvas_from_image = torch.tensor([[0.8, 0.0, -8.0], [0.0, 0.8, -20.0], [0.0, 0.0, 1.0]])
     matrices = canvas_from_image.expand(count, 3, 3)
-    return CanvasBatch(
+    return RawTrainBatch(
         ids=torch.arange(count) * 11 + 3,
-        canvases=_drawn(move(matrices, image_xy)),
+        canvases=_drawn(transform_points(matrices, image_xy)),
         canvas_from_image=matrices,
         box_xywh=torch.tensor([[50.0, 65.0, 40.0, 50.0]]).expand(count, 4),
         image_xy=image_xy,
@@ -60,10 +60,10 @@ def _drawn(canvas_xy: Tensor) -> Tensor:
     return torch.einsum("bkhw,kc->bhwc", 255 * bells, COLOURS).round().byte()
 
 
-def chosen(batch: CanvasBatch, places: list[int]) -> CanvasBatch:
+def chosen(batch: RawTrainBatch, places: list[int]) -> RawTrainBatch:
     told = vars(batch).items()
     columns = {name: column[places] for name, column in told if isinstance(column, torch.Tensor)}
-    return CanvasBatch(**columns)
+    return RawTrainBatch(**columns)
 
 
 def middles(crops: Tensor) -> Tensor:
@@ -79,10 +79,10 @@ def middles(crops: Tensor) -> Tensor:
 )
 def test_a_row_becomes_the_same_crop_in_any_order_and_any_company(parts: list[list[int]]):
     batch = dots(9)
-    whole = augmented(batch, recipe(LIVELY), epoch=4)
+    whole = augment_batch(batch, recipe(LIVELY), epoch=4)
 
     for places in parts:
-        part = augmented(chosen(batch, places), recipe(LIVELY), epoch=4)
+        part = augment_batch(chosen(batch, places), recipe(LIVELY), epoch=4)
 
         assert torch.equal(part.crops, whole.crops[places])
         assert torch.equal(part.crop_xy, whole.crop_xy[places])
@@ -92,9 +92,9 @@ def test_a_row_becomes_the_same_crop_in_any_order_and_any_company(parts: list[li
 @pytest.mark.parametrize(("seed", "epoch"), [(7, 5), (8, 4)])
 def test_another_epoch_or_seed_warps_and_colours_every_row_anew(seed: int, epoch: int):
     batch = dots(9)
-    before = augmented(batch, recipe(LIVELY), epoch=4)
+    before = augment_batch(batch, recipe(LIVELY), epoch=4)
 
-    after = augmented(batch, recipe(LIVELY, seed=seed), epoch=epoch)
+    after = augment_batch(batch, recipe(LIVELY, seed=seed), epoch=epoch)
 
     assert ((after.crop_xy - before.crop_xy).abs().amax((1, 2)) > 0.1).all()
     assert ((after.crops - before.crops).abs().amax((1, 2, 3)) > 0.1).all()
@@ -103,7 +103,7 @@ def test_another_epoch_or_seed_warps_and_colours_every_row_anew(seed: int, epoch
 def test_a_dot_lands_where_its_point_says_and_a_mirrored_one_changes_its_name():
     batch = dots(32)
 
-    crops = warped_only(batch, recipe(Augmentation(rotation_share=1.0)), epoch=0)
+    crops = warp_batch(batch, recipe(AugmentationParams(rotation_prob=1.0)), epoch=0)
 
     seen_xy = middles(crops.crops)
     upright = (crops.crop_xy - seen_xy).abs().amax((1, 2)) < 0.1
@@ -116,7 +116,7 @@ def test_a_hidden_keypoint_stays_hidden_under_its_mirrored_name():
     batch = dots(8)
     batch.visible[:, 0] = False
 
-    crops = warped_only(batch, recipe(Augmentation(flip_share=1.0)), epoch=0)
+    crops = warp_batch(batch, recipe(AugmentationParams(flip_prob=1.0)), epoch=0)
 
     assert crops.visible.tolist() == [[True, False, True]] * 8
 
@@ -125,7 +125,7 @@ def test_without_chance_it_is_the_published_crop_within_a_grey_level():
     noise = np.random.default_rng(5).uniform(0, 255, (150, 200))
     light = np.clip(5 * (cv2.GaussianBlur(noise, (0, 0), 3) - 127) + 127, 0, 255)
     picture = np.multiply.outer(light, (1.0, 0.95, 0.9)).astype(np.uint8)
-    instance = Instance(
+    instance = PoseInstance(
         id=2,
         image_id=2,
         image="2.png",
@@ -137,30 +137,32 @@ def test_without_chance_it_is_the_published_crop_within_a_grey_level():
         visible=np.array([True, True, False]),
     )
     _, png = cv2.imencode(".png", picture[..., ::-1])
-    schema = records.schema(3)
-    stored = records.region_row(instance, png.tobytes(), picture, canvas_px=CANVAS_PX)
-    exact = records.exact_row(instance, png.tobytes())
+    schema = records.build_arrow_schema(3)
+    stored = records.build_cropped_record(instance, png.tobytes(), picture, canvas_px=CANVAS_PX)
+    exact = records.build_full_image_record(instance, png.tobytes())
     table, exact_table = (pa.Table.from_pylist([row], schema=schema) for row in (stored, exact))
 
-    canvases = to_canvases(records.decode_rows(table, canvas_px=CANVAS_PX), CPU)
-    published = to_crops(records.decode_exact(exact_table, input_hw=INPUT_HW, padding=1.25), CPU)
-    made = warped_only(canvases, recipe(STILL), epoch=0)
+    canvases = to_raw_train_batch(records.decode_train_batch(table, canvas_px=CANVAS_PX), CPU)
+    published = to_eval_batch(
+        records.decode_eval_batch(exact_table, input_hw=INPUT_HW, padding=1.25), CPU
+    )
+    made = warp_batch(canvases, recipe(STILL), epoch=0)
 
     difference = 255 * made.crops - published.crops.permute(0, 3, 1, 2)
     assert published.crops.float().std() > 30  # there is something to compare
     assert difference.abs().mean() < 1
-    expected_xy = move(published.crop_from_image, canvases.image_xy.double())
+    expected_xy = transform_points(published.crop_from_image, canvases.image_xy.double())
     assert torch.allclose(made.crop_xy.double(), expected_xy, atol=1e-3)
 
 
 def test_arrays_that_ray_lends_are_copied_and_others_are_not():
     crops = np.zeros((2, *INPUT_HW, 3), np.uint8)
     arrays = {"id": np.arange(2), "crop": crops, "crop_from_image": np.zeros((2, 3, 3))}
-    to_crops(arrays, CPU).crops[:] = 9
+    to_eval_batch(arrays, CPU).crops[:] = 9
     assert crops.max() == 9
 
     crops.flags.writeable = False
-    to_crops(arrays, CPU).crops[:] = 7
+    to_eval_batch(arrays, CPU).crops[:] = 7
 
     assert crops.max() == 9
 
@@ -168,7 +170,7 @@ def test_arrays_that_ray_lends_are_copied_and_others_are_not():
 def test_a_model_sees_each_channel_by_its_own_mean_and_deviation():
     crops = torch.tensor([51, 102, 204], dtype=torch.uint8).expand(1, 8, 6, 3)
 
-    seen = model_input(crops)
+    seen = normalize_crops(crops)
 
     assert seen.shape == (1, 3, 8, 6)
     for channel, value in enumerate((0.2, 0.4, 0.8)):

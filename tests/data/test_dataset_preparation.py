@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from hrnet_ray.data import records
-from hrnet_ray.data.annotations import Labels, Skipped
-from hrnet_ray.data.dataset_preparation import make_here, prepare
+from hrnet_ray.data.annotations import AnnotationSet, SkippedItem
+from hrnet_ray.data.dataset_preparation import prepare_dataset, write_shards_locally
 from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.data.formats.mpii import read_mpii
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.integrity import verify
-from hrnet_ray.data.manifest import read_manifest, read_table
-from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
-from hrnet_ray.data.splits import Source, shared_pictures, split_by_picture
+from hrnet_ray.data.integrity import verify_checksums
+from hrnet_ray.data.manifest import read_manifest, read_split
+from hrnet_ray.data.shards import DoneCallback, ShardResult, ShardTask
+from hrnet_ray.data.splits import SplitSource, find_shared_images, split_by_image
 from hrnet_ray.errors import ClusterError, DataError
 from hrnet_ray.skeletons import ATRW
 
@@ -46,24 +46,28 @@ def folder(tmp_path: Path) -> Path:
     content = {"images": images, "annotations": [*animals, crowd], "categories": [category]}
     (tmp_path / "paws.json").write_text(json.dumps(content))
     for at in range(PICTURES):
-        codec.write(tmp_path / "images" / f"{at}.png", np.full((24, 36, 3), 40 * at, np.uint8))
+        codec.write_image(
+            tmp_path / "images" / f"{at}.png", np.full((24, 36, 3), 40 * at, np.uint8)
+        )
     return tmp_path
 
 
 @pytest.fixture
-def paws(folder: Path) -> Labels:
+def paws(folder: Path) -> AnnotationSet:
     return read_coco(folder / "paws.json")
 
 
-def both(labels: Labels, images: Path) -> dict[str, Source]:
-    return {"train": Source(labels, images), "val": Source(labels, images)}
+def both(labels: AnnotationSet, images: Path) -> dict[str, SplitSource]:
+    return {"train": SplitSource(labels, images), "val": SplitSource(labels, images)}
 
 
-def test_annotations_become_a_data_set_that_vouches_for_itself(folder: Path, paws: Labels):
-    manifest = prepare(both(paws, folder / "images"), out=folder / "new" / "out", name="paws")
+def test_annotations_become_a_data_set_that_vouches_for_itself(folder: Path, paws: AnnotationSet):
+    manifest = prepare_dataset(
+        both(paws, folder / "images"), out=folder / "new" / "out", name="paws"
+    )
 
     assert read_manifest(folder / "new" / "out") == manifest
-    verify(manifest)
+    verify_checksums(manifest)
     assert {name: split.kind for name, split in manifest.splits.items()} == {
         "train": "region",
         "val": "exact",
@@ -77,41 +81,43 @@ def test_annotations_become_a_data_set_that_vouches_for_itself(folder: Path, paw
     ]
 
 
-def test_one_file_can_be_both_splits(folder: Path, paws: Labels):
-    manifest = prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+def test_one_file_can_be_both_splits(folder: Path, paws: AnnotationSet):
+    manifest = prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws")
 
-    train, val = (read_table(manifest, split, columns=["id"]) for split in ("train", "val"))
+    train, val = (read_split(manifest, split, columns=["id"]) for split in ("train", "val"))
     assert train.equals(val)
-    source = Source(paws, folder / "images")
-    assert shared_pictures(source, source) == [f"{at}.png" for at in range(PICTURES)]
+    source = SplitSource(paws, folder / "images")
+    assert find_shared_images(source, source) == [f"{at}.png" for at in range(PICTURES)]
 
 
-def test_progress_is_told_of_each_split(folder: Path, paws: Labels):
+def test_progress_is_told_of_each_split(folder: Path, paws: AnnotationSet):
     told = []
 
     def progress(split: str):
         return lambda done, total: told.append((split, done, total))
 
-    prepare(both(paws, folder / "images"), out=folder / "out", name="paws", progress=progress)
+    prepare_dataset(
+        both(paws, folder / "images"), out=folder / "out", name="paws", make_progress=progress
+    )
 
     assert told == [(split, at + 1, 12) for split in ("train", "val") for at in range(12)]
 
 
-def test_a_failed_second_time_leaves_nothing_that_vouches(folder: Path, paws: Labels):
-    prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+def test_a_failed_second_time_leaves_nothing_that_vouches(folder: Path, paws: AnnotationSet):
+    prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws")
     (folder / "images" / "3.png").write_bytes(b"no picture")
 
     with pytest.raises(DataError, match="1 pictures cannot be read"):
-        prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+        prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws")
 
     with pytest.raises(DataError, match="no prepared data set"):
         read_manifest(folder / "out")
 
 
-def test_missing_pictures_of_both_splits_can_be_skipped(folder: Path, paws: Labels):
+def test_missing_pictures_of_both_splits_can_be_skipped(folder: Path, paws: AnnotationSet):
     (folder / "images" / "3.png").unlink()
 
-    manifest = prepare(
+    manifest = prepare_dataset(
         both(paws, folder / "images"), out=folder / "out", name="paws", skip_missing=True
     )
 
@@ -120,13 +126,13 @@ def test_missing_pictures_of_both_splits_can_be_skipped(folder: Path, paws: Labe
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_pictures_that_ask_to_be_turned_are_named(folder: Path, paws: Labels, again: bool):
+def test_pictures_that_ask_to_be_turned_are_named(folder: Path, paws: AnnotationSet, again: bool):
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter to the right
     for name in ("1.png", "3.png"):  # as JPEG, whatever their name
         Image.new("RGB", (36, 24)).save(folder / "images" / name, "JPEG", exif=exif)
     for _ in range(1 + again):
-        prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+        prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws")
 
     train = read_manifest(folder / "out").splits["train"]
 
@@ -134,13 +140,13 @@ def test_pictures_that_ask_to_be_turned_are_named(folder: Path, paws: Labels, ag
     assert f"{said} 1.png, 3.png" in train.notes
 
 
-def test_a_file_where_the_folder_should_be_is_told(folder: Path, paws: Labels):
+def test_a_file_where_the_folder_should_be_is_told(folder: Path, paws: AnnotationSet):
     sources = both(paws, folder / "images")
 
     with pytest.raises(DataError) as error:
-        prepare(sources, out=folder / "paws.json", name="paws")
+        prepare_dataset(sources, out=folder / "paws.json", name="paws")
     with pytest.raises(DataError) as below:
-        prepare(sources, out=folder / "paws.json" / "out", name="paws")
+        prepare_dataset(sources, out=folder / "paws.json" / "out", name="paws")
 
     assert str(error.value) == (
         f"a file where a folder is wanted\n  --out {folder}/paws.json\n  fix: give a folder"
@@ -148,53 +154,58 @@ def test_a_file_where_the_folder_should_be_is_told(folder: Path, paws: Labels):
     assert below.value.what == "a folder that cannot be made"
 
 
-def test_the_same_name_in_two_folders_is_two_pictures(paws: Labels):
-    assert shared_pictures(Source(paws, Path("train")), Source(paws, Path("val"))) == []
+def test_the_same_name_in_two_folders_is_two_pictures(paws: AnnotationSet):
+    assert (
+        find_shared_images(SplitSource(paws, Path("train")), SplitSource(paws, Path("val"))) == []
+    )
 
 
-def test_a_mistyped_folder_leaves_an_earlier_data_set_as_it_was(folder: Path, paws: Labels):
-    prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+def test_a_mistyped_folder_leaves_an_earlier_data_set_as_it_was(folder: Path, paws: AnnotationSet):
+    prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws")
     before = (folder / "out" / "manifest.json").read_bytes()
 
     with pytest.raises(DataError, match="the folder is not there"):
-        prepare(both(paws, folder / "imgaes"), out=folder / "out", name="paws")
+        prepare_dataset(both(paws, folder / "imgaes"), out=folder / "out", name="paws")
 
     assert (folder / "out" / "manifest.json").read_bytes() == before
 
 
-def test_splits_of_different_keypoints_are_refused(folder: Path, paws: Labels):
+def test_splits_of_different_keypoints_are_refused(folder: Path, paws: AnnotationSet):
     images = folder / "images"
-    sources = {"train": Source(paws, images), "val": Source(replace(paws, skeleton=ATRW), images)}
+    sources = {
+        "train": SplitSource(paws, images),
+        "val": SplitSource(replace(paws, skeleton=ATRW), images),
+    }
 
     with pytest.raises(DataError, match="the splits have different keypoints") as error:
-        prepare(sources, out=folder / "out", name="paws")
+        prepare_dataset(sources, out=folder / "out", name="paws")
 
     assert error.value.where == f"val: {', '.join(ATRW.keypoints)}"
     assert error.value.fix == "they must all be left_toe, right_toe"
     assert not (folder / "out").exists()
 
 
-def test_all_instances_of_a_picture_go_to_one_side(paws: Labels):
-    train, val = split_by_picture(paws, val_share=0.34)
+def test_all_instances_of_a_picture_go_to_one_side(paws: AnnotationSet):
+    train, val = split_by_image(paws, val_fraction=0.34)
 
     here = Path("images")
-    assert shared_pictures(Source(train, here), Source(val, here)) == []
+    assert find_shared_images(SplitSource(train, here), SplitSource(val, here)) == []
     assert len({instance.image for instance in val.instances}) == 2
     assert len(val.instances) == 4
     assert sorted(i.id for i in train.instances + val.instances) == list(range(12))
 
 
-def test_what_was_skipped_is_counted_once(paws: Labels):
-    train, val = split_by_picture(paws, val_share=0.5)
+def test_what_was_skipped_is_counted_once(paws: AnnotationSet):
+    train, val = split_by_image(paws, val_fraction=0.5)
 
-    assert train.skipped == [Skipped("annotation 99 (0.png)", "crowd")]
+    assert train.skipped == [SkippedItem("annotation 99 (0.png)", "crowd")]
     assert val.skipped == []
-    assert train.read + val.read == paws.read
+    assert train.num_read + val.num_read == paws.num_read
 
 
-def test_a_seed_gives_one_parting_whatever_the_order_of_the_file(paws: Labels):
-    def val_pictures(labels: Labels, seed: int) -> set[str]:
-        return {i.image for i in split_by_picture(labels, val_share=0.5, seed=seed)[1].instances}
+def test_a_seed_gives_one_parting_whatever_the_order_of_the_file(paws: AnnotationSet):
+    def val_pictures(labels: AnnotationSet, seed: int) -> set[str]:
+        return {i.image for i in split_by_image(labels, val_fraction=0.5, seed=seed)[1].instances}
 
     backwards = replace(paws, instances=paws.instances[::-1])
 
@@ -203,11 +214,11 @@ def test_a_seed_gives_one_parting_whatever_the_order_of_the_file(paws: Labels):
 
 
 @pytest.mark.parametrize(("count", "val_share"), [(0, 0.5), (1, 0.5), (2, 0.9), (6, 1.0)])
-def test_too_few_pictures_for_two_sides_are_told(paws: Labels, count: int, val_share: float):
+def test_too_few_pictures_for_two_sides_are_told(paws: AnnotationSet, count: int, val_share: float):
     few = replace(paws, instances=[i for i in paws.instances if i.image_id < count])
 
     with pytest.raises(DataError, match=f"{count} pictures cannot be parted into training and val"):
-        split_by_picture(few, val_share=val_share)
+        split_by_image(few, val_fraction=val_share)
 
 
 @pytest.mark.parametrize(
@@ -219,12 +230,12 @@ def test_real_pictures_are_prepared_completely(
 ):
     labels = read(shared_data / name / f"test_{name}.json")
 
-    manifest = prepare(
+    manifest = prepare_dataset(
         both(labels, shared_data / name), out=tmp_path / "out", name=name, canvas_px=96
     )
 
-    train = records.decode_rows(read_table(manifest, "train"), canvas_px=96)
-    val = records.decode_exact(read_table(manifest, "val"), input_hw=(64, 48), padding=1.25)
+    train = records.decode_train_batch(read_split(manifest, "train"), canvas_px=96)
+    val = records.decode_eval_batch(read_split(manifest, "val"), input_hw=(64, 48), padding=1.25)
     assert len(train["id"]) == len(val["id"]) == labels.read
     assert train["readable"].all()
     assert val["readable"].all()
@@ -233,21 +244,26 @@ def test_real_pictures_are_prepared_completely(
     assert (train["canvas"].reshape(labels.read, -1).max(axis=1) > 100).all()
 
 
-def test_a_shard_that_only_another_machine_has_is_told(folder: Path, paws: Labels):
-    def make_elsewhere(tasks: Sequence[ShardTask], tell: Tell) -> Iterator[ShardReport]:
-        for report in make_here(tasks, tell):
+def test_a_shard_that_only_another_machine_has_is_told(folder: Path, paws: AnnotationSet):
+    def make_elsewhere(tasks: Sequence[ShardTask], tell: DoneCallback) -> Iterator[ShardResult]:
+        for report in write_shards_locally(tasks, tell):
             (folder / "out" / report.file).unlink()  # as if `out` were a disk of that machine
             yield report
 
     with pytest.raises(ClusterError) as error:
-        prepare(both(paws, folder / "images"), out=folder / "out", name="paws", make=make_elsewhere)
+        prepare_dataset(
+            both(paws, folder / "images"),
+            out=folder / "out",
+            name="paws",
+            write_shards=make_elsewhere,
+        )
 
     assert error.value.what == "a shard that was written, but is not here"
     assert error.value.where.startswith(f"{folder}/out/train/00000.parquet: ")
     assert "a folder that all machines share" in error.value.fix
 
 
-def test_a_disk_that_takes_no_more_is_told(folder: Path, paws: Labels, tmp_path: Path):
+def test_a_disk_that_takes_no_more_is_told(folder: Path, paws: AnnotationSet, tmp_path: Path):
     command = f"""
 import resource, signal
 from pathlib import Path
@@ -274,10 +290,10 @@ except ClusterError as error:
     assert list((folder / "out" / "train").iterdir()) == []
 
 
-def test_pictures_of_another_size_than_told_are_named(folder: Path, paws: Labels):
-    codec.write(folder / "images" / "1.png", np.zeros((48, 72, 3), np.uint8))
+def test_pictures_of_another_size_than_told_are_named(folder: Path, paws: AnnotationSet):
+    codec.write_image(folder / "images" / "1.png", np.zeros((48, 72, 3), np.uint8))
 
-    manifest = prepare(both(paws, folder / "images"), out=folder / "out", name="paws")
+    manifest = prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws")
 
     (note,) = manifest.splits["train"].notes
     assert note == (

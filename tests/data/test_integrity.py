@@ -15,15 +15,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.integrity import check_shards, verify
-from hrnet_ray.data.manifest import Manifest, read_table
+from hrnet_ray.data.integrity import verify_checksums, verify_footers
+from hrnet_ray.data.manifest import DatasetManifest, read_split
 from hrnet_ray.errors import DataError
 from tests.data.paws import some, written
 
 
 def test_verify_finds_a_flipped_byte_and_a_missing_shard(images: Path):
     manifest = written(images, some(5), shard_rows=2)
-    verify(manifest)
+    verify_checksums(manifest)
     changed = manifest.root / "train" / "00001.parquet"
     data = bytearray(changed.read_bytes())
     data[len(data) // 2] ^= 1
@@ -31,7 +31,7 @@ def test_verify_finds_a_flipped_byte_and_a_missing_shard(images: Path):
     (manifest.root / "train" / "00002.parquet").unlink()
 
     with pytest.raises(DataError) as error:
-        verify(manifest)
+        verify_checksums(manifest)
 
     assert str(error.value) == (
         "2 shards are not as they were written\n"
@@ -43,8 +43,8 @@ def test_verify_finds_a_flipped_byte_and_a_missing_shard(images: Path):
 def test_a_set_as_it_was_written_is_vouched_for(images: Path):
     for shard_rows in (1, 3, 256):
         manifest = written(images, some(7), shard_rows=shard_rows)
-        verify(manifest)
-        check_shards(manifest)
+        verify_checksums(manifest)
+        verify_footers(manifest)
 
 
 def damaged(data: bytes) -> Iterator[bytes]:
@@ -61,13 +61,13 @@ def damaged(data: bytes) -> Iterator[bytes]:
 @pytest.mark.timeout(240)  # 5 s where nobody else works
 def test_550_damaged_shards_are_found_and_none_crashes_its_reader(images: Path):
     manifest = written(images, some(7))
-    path = Path(manifest.files("train")[0])
+    path = Path(manifest.get_shard_uris("train")[0])
     whole = path.read_bytes()
     found = 0
     for at, data in enumerate(damaged(whole)):
         path.write_bytes(data)
         with pytest.raises(DataError, match="1 shards are not as they were written"):
-            verify(manifest)
+            verify_checksums(manifest)
         found += 1
         (images / f"{at}.parquet").write_bytes(data)
     path.write_bytes(whole)
@@ -108,11 +108,11 @@ print(read, refused)
 """
 
 
-def replaced(manifest: Manifest, data: bytes, **claims) -> Manifest:
+def replaced(manifest: DatasetManifest, data: bytes, **claims) -> DatasetManifest:
     """The data set with other bytes for its shard, and a manifest that vouches for them."""
-    Path(manifest.files("train")[0]).write_bytes(data)
+    Path(manifest.get_shard_uris("train")[0]).write_bytes(data)
     (shard,) = manifest.splits["train"].shards
-    claims = {"bytes": len(data), "sha256": codec.sha256(data)} | claims
+    claims = {"bytes": len(data), "sha256": codec.hash_bytes(data)} | claims
     shard = replace(shard, **claims)
     split = replace(manifest.splits["train"], shards=[shard], rows=shard.rows)
     return replace(manifest, splits={"train": split})
@@ -204,11 +204,11 @@ KINDS = [
 @pytest.mark.parametrize(("kind", "why"), KINDS)
 def test_foreign_files_are_refused_before_a_row_is_read(images: Path, kind: str, why: str):
     manifest = written(images, some(7))
-    data, claims = foreign(read_table(manifest, "train"))[kind]
+    data, claims = foreign(read_split(manifest, "train"))[kind]
     claimed = replaced(manifest, data, **claims)
 
     with registered(PICKLED), registered("somebody.else"), pytest.raises(DataError) as error:
-        check_shards(claimed)
+        verify_footers(claimed)
 
     assert error.value.what == "1 shards cannot be used"
     assert why in error.value.where
@@ -216,7 +216,7 @@ def test_foreign_files_are_refused_before_a_row_is_read(images: Path, kind: str,
 
 def test_a_pickle_in_a_column_that_ray_would_load_is_never_loaded(images: Path, tmp_path: Path):
     manifest = written(images, some(7))
-    table = read_table(manifest, "train")
+    table = read_split(manifest, "train")
     marker = tmp_path / "executed"
     payload = pickle.dumps(Payload(str(marker)))
     bad = table.set_column(
@@ -225,7 +225,7 @@ def test_a_pickle_in_a_column_that_ray_would_load_is_never_loaded(images: Path, 
     claimed = replaced(manifest, parquet(with_type(bad, PICKLED)))
 
     with pytest.raises(DataError, match="1 shards cannot be used"):
-        check_shards(claimed)
+        verify_footers(claimed)
 
     assert not marker.exists()
 
@@ -251,7 +251,7 @@ def test_a_million_columns_are_refused_at_once(images: Path, columns: int):
     started = time.monotonic()
 
     with pytest.raises(DataError, match="1 shards cannot be used"):
-        check_shards(claimed)
+        verify_footers(claimed)
 
     assert time.monotonic() - started < 2
 
@@ -262,17 +262,17 @@ def test_a_file_of_many_columns_is_refused_by_their_number(images: Path):
     claimed = replaced(manifest, parquet(wide, use_dictionary=False), rows=1)
 
     with pytest.raises(DataError, match="20,000 columns, not 13"):
-        check_shards(claimed)
+        verify_footers(claimed)
 
 
 def test_missing_and_cut_shards_are_named_without_hashing(images: Path):
     manifest = written(images, some(5), shard_rows=2)
-    first, second, _ = (Path(file) for file in manifest.files("train"))
+    first, second, _ = (Path(file) for file in manifest.get_shard_uris("train"))
     first.write_bytes(first.read_bytes()[:-100])
     second.unlink()
 
     with pytest.raises(DataError) as error:
-        check_shards(manifest)
+        verify_footers(manifest)
 
     assert "train/00000.parquet (" in error.value.where
     assert "train/00001.parquet (missing)" in error.value.where
@@ -282,9 +282,9 @@ def test_missing_and_cut_shards_are_named_without_hashing(images: Path):
 @pytest.mark.parametrize("shift", range(6))
 def test_an_extension_type_is_seen_wherever_it_stands_in_a_footer(images: Path, shift: int):
     manifest = written(images, some(7))
-    table = read_table(manifest, "train")
+    table = read_split(manifest, "train")
     table = table.rename_columns(["i" * (shift + 1), *table.column_names[1:]])
     table = with_type(table, "t" * (shift + 1))
 
     with pytest.raises(DataError, match="columns of a type that is not ours"):
-        check_shards(replaced(manifest, parquet(table)))
+        verify_footers(replaced(manifest, parquet(table)))

@@ -6,24 +6,24 @@ from pathlib import Path
 import pytest
 
 from hrnet_ray.data import shards
-from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.annotations import AnnotationSet
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.manifest import read_head, read_manifest
+from hrnet_ray.data.manifest import read_first_rows, read_manifest
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 from tests.data.paws import ids, instance, labels, some, written
 
 
-def digest(images: Path, found: Labels, **changes) -> str:
+def digest(images: Path, found: AnnotationSet, **changes) -> str:
     return written(images, found, **changes).digest
 
 
 @pytest.mark.parametrize("count", [1, 3, 5, 7, 100])
 def test_the_head_is_the_first_rows_of_all_shards(images: Path, monkeypatch, count: int):
-    monkeypatch.setattr(shards, "ROW_GROUP_ROWS", 2)
+    monkeypatch.setattr(shards, "ROWS_PER_ROW_GROUP", 2)
     manifest = written(images, some(7), shard_rows=3)
 
-    assert ids(read_head(manifest, "train", count)) == list(range(min(count, 7)))
+    assert ids(read_first_rows(manifest, "train", count)) == list(range(min(count, 7)))
 
 
 def test_one_changed_keypoint_changes_the_version(images: Path):
@@ -39,7 +39,7 @@ def test_one_changed_byte_of_a_picture_changes_the_version(images: Path):
 
     (images / "1.png").write_bytes(data + b"\0")
 
-    assert codec.decode(bytes(data) + b"\0") is not None
+    assert codec.decode_image(bytes(data) + b"\0") is not None
     assert digest(images, some(3)) != before
 
 
@@ -71,9 +71,9 @@ def test_a_manifest_is_read_back_as_it_was_written(images: Path):
 def test_a_manifest_names_the_files_of_its_splits_and_no_others(images: Path):
     manifest = written(images, some(3))
 
-    assert manifest.files("train") == [f"{manifest.root}/train/00000.parquet"]
+    assert manifest.get_shard_uris("train") == [f"{manifest.root}/train/00000.parquet"]
     with pytest.raises(DataError, match=f"no split 'val'\n  {manifest.root} has train"):
-        manifest.files("val")
+        manifest.get_shard_uris("val")
 
 
 def test_a_folder_that_was_not_prepared_is_told(tmp_path: Path):

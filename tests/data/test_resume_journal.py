@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrnet_ray.data.dataset_preparation import make_here
+from hrnet_ray.data.dataset_preparation import write_shards_locally
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.integrity import verify
+from hrnet_ray.data.integrity import verify_checksums
 from hrnet_ray.data.manifest import read_manifest
-from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
+from hrnet_ray.data.shards import DoneCallback, ShardResult, ShardTask
 from hrnet_ray.errors import DataError
 from tests.data.paws import instance, labels, some, written
 
@@ -31,12 +31,12 @@ class Counted:
     def __init__(self, most: int = 1_000) -> None:
         self.files, self.most = [], most
 
-    def __call__(self, tasks: Sequence[ShardTask], tell: Tell) -> Iterator[ShardReport]:
+    def __call__(self, tasks: Sequence[ShardTask], tell: DoneCallback) -> Iterator[ShardResult]:
         for task in tasks:
             if len(self.files) == self.most:
                 raise Stopped
             self.files.append(task.file)
-            yield from make_here([task], tell)
+            yield from write_shards_locally([task], tell)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_the_same_command_makes_only_what_is_missing(stopped: Path):
     assert counted.files == ["train/00002.parquet", "train/00003.parquet"]
     assert said == ["train: 2 of 4 shards are there already"]
     assert told == [(1, 3), (2, 3), (3, 3)]
-    verify(manifest)
+    verify_checksums(manifest)
     untouched = written(stopped, some(7), out=stopped.parent / "at once")
     assert manifest.digest == untouched.digest
 
@@ -128,7 +128,7 @@ def test_what_changed_is_made_again_and_nothing_else(stopped: Path, change: Call
     manifest = written(stopped, found, shard_rows=2, make=counted)
 
     assert counted.files == [f"train/0000{at}.parquet" for at in (0, 2, 3)]
-    verify(manifest)
+    verify_checksums(manifest)
     assert manifest.digest == written(stopped, found, out=stopped.parent / "at once").digest
 
 
@@ -142,7 +142,7 @@ def test_another_plan_starts_clean(stopped: Path, changes: dict):
 
     assert len(counted.files) == len(manifest.splits["train"].shards)
     assert said == ["train: the shards that are there are of another plan; all are made anew"]
-    verify(manifest)
+    verify_checksums(manifest)
 
 
 def test_broken_pictures_do_not_undo_what_was_made(images: Path):
@@ -160,7 +160,7 @@ def test_broken_pictures_do_not_undo_what_was_made(images: Path):
 def test_a_killed_command_goes_on(tmp_path: Path):
     for id in range(60):
         noise = np.random.default_rng(id).integers(0, 256, (300, 400, 3), dtype=np.uint8)
-        codec.write(tmp_path / "images" / f"{id}.png", noise)
+        codec.write_image(tmp_path / "images" / f"{id}.png", noise)
     command = textwrap.dedent(f"""
         from pathlib import Path
         from tests.data.paws import some, written
@@ -179,6 +179,6 @@ def test_a_killed_command_goes_on(tmp_path: Path):
     manifest = written(tmp_path / "images", some(60), shard_rows=2, make=counted)
 
     assert len(counted.files) <= 27  # the last reports may not have been whole
-    verify(manifest)
+    verify_checksums(manifest)
     names = [path.name for path in (tmp_path / "out" / "train").iterdir()]
     assert sorted(names) == [f"{at:05d}.parquet" for at in range(30)]

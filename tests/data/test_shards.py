@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from hrnet_ray.data import records
-from hrnet_ray.data.annotations import Skipped
+from hrnet_ray.data.annotations import SkippedItem
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.manifest import read_table
+from hrnet_ray.data.manifest import read_split
 from hrnet_ray.errors import DataError
 from tests.data.paws import ids, instance, labels, some, written
 
@@ -33,13 +33,13 @@ def test_rows_come_in_the_order_of_the_annotations_in_shards(images: Path):
         "train/00002.parquet",
     ]
     assert [shard.rows for shard in split.shards] == [3, 3, 1]
-    assert ids(read_table(manifest, "train")) == [4, 0, 6, 2, 1, 3, 5]
+    assert ids(read_split(manifest, "train")) == [4, 0, 6, 2, 1, 3, 5]
 
 
 def test_every_row_has_the_picture_of_its_instance(images: Path):
     manifest = written(images, some(7))
 
-    canvases = records.decode_rows(read_table(manifest, "train"), canvas_px=16)["canvas"]
+    canvases = records.decode_train_batch(read_split(manifest, "train"), canvas_px=16)["canvas"]
 
     assert np.abs(canvases[:, 2, 2, 0] - 20.0 * np.arange(7)).max() <= 1
 
@@ -47,29 +47,29 @@ def test_every_row_has_the_picture_of_its_instance(images: Path):
 def test_an_exact_row_holds_the_untouched_file(images: Path):
     manifest = written(images, some(2), exact=True)
 
-    table = read_table(manifest, "train", columns=["picture", "sha256"])
+    table = read_split(manifest, "train", columns=["picture", "sha256"])
 
     data = [(images / f"{id}.png").read_bytes() for id in range(2)]
     assert table["picture"].to_pylist() == data
-    assert table["sha256"].to_pylist() == [codec.sha256(each) for each in data]
+    assert table["sha256"].to_pylist() == [codec.hash_bytes(each) for each in data]
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_picture_is_decoded_once_for_its_neighbouring_instances(
     images: Path, exact: bool, monkeypatch: pytest.MonkeyPatch
 ):
-    decoded, decode = [], codec.open_picture
-    monkeypatch.setattr(codec, "open_picture", lambda data: decoded.append(0) or decode(data))
+    decoded, decode = [], codec.decode_or_reject
+    monkeypatch.setattr(codec, "decode_or_reject", lambda data: decoded.append(0) or decode(data))
     same = [instance(at, "0.png") for at in range(4)]
 
     manifest = written(images, labels(*same, instance(4), *same[:2]), exact=exact)
 
     assert len(decoded) == 3
-    assert ids(read_table(manifest, "train")) == [0, 1, 2, 3, 4, 0, 1]
+    assert ids(read_split(manifest, "train")) == [0, 1, 2, 3, 4, 0, 1]
 
 
 def test_missing_pictures_can_be_skipped_and_are_listed(images: Path):
-    earlier = Skipped("annotation 9 (9.png)", "crowd")
+    earlier = SkippedItem("annotation 9 (9.png)", "crowd")
     found = labels(instance(0), instance(7), instance(8, "7.png"), skipped=(earlier,))
 
     manifest = written(images, found, skip_missing=True)
@@ -96,7 +96,7 @@ def test_a_jpeg_that_is_cut_off_is_found_and_named_once(images: Path, cut_off: P
     assert str(error.value) == (
         "1 pictures cannot be read\n"
         f"  below {images}: half.jpg (cut off: a JPEG of 36 x 24 pixels in {size:,} bytes)\n"
-        "  fix: replace them, or add --skip-broken to leave them out (listed in skipped.csv)"
+        "  fix: replace them, or add --skip-corrupt to leave them out (listed in skipped.csv)"
     )
 
 
@@ -108,8 +108,8 @@ def test_broken_pictures_can_be_skipped_and_are_counted(images: Path, cut_off: P
 
     split = manifest.splits["train"]
     assert (split.read, split.rows, split.skipped) == (4, 2, 2)
-    assert ids(read_table(manifest, "train")) == [0, 3]
-    found = [codec.refusal(data) for data in (cut_off.read_bytes(), b"<html>")]
+    assert ids(read_split(manifest, "train")) == [0, 3]
+    found = [codec.explain_rejection(data) for data in (cut_off.read_bytes(), b"<html>")]
     with (manifest.root / "skipped.csv").open(newline="") as file:
         assert [line[1:] for line in csv.reader(file)][1:] == [
             ["half.jpg", "cut off", found[0].detail],

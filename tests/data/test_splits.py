@@ -3,9 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrnet_ray.data.annotations import Labels, Skipped
+from hrnet_ray.data.annotations import AnnotationSet, SkippedItem
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.splits import split_by_folder
+from hrnet_ray.data.splits import split_by_video
 from hrnet_ray.errors import DataError
 from tests.data.paws import instance, labels, written
 
@@ -29,7 +29,7 @@ def test_missing_pictures_are_named_and_each_once(images: Path):
     "name", ["../secret.png", "a/../../secret.png", "/etc/hostname", "out.png", "0.png\0", "a\0b"]
 )
 def test_a_name_that_leaves_the_folder_is_refused(images: Path, name: str):
-    codec.write(images.parent / "secret.png", np.zeros((4, 6, 3), np.uint8))
+    codec.write_image(images.parent / "secret.png", np.zeros((4, 6, 3), np.uint8))
     (images / "out.png").symlink_to(images.parent / "secret.png")
 
     with pytest.raises(DataError) as error:
@@ -40,7 +40,7 @@ def test_a_name_that_leaves_the_folder_is_refused(images: Path, name: str):
 
 
 def test_names_of_subfolders_and_links_within_the_folder_are_followed(images: Path):
-    codec.write(images / "day 1" / "a.png", np.zeros((24, 36, 3), np.uint8))
+    codec.write_image(images / "day 1" / "a.png", np.zeros((24, 36, 3), np.uint8))
     (images / "b.png").symlink_to(images / "0.png")
 
     manifest = written(
@@ -68,7 +68,7 @@ def test_a_link_that_leads_to_itself_is_an_error_or_missing_but_no_crash(images:
 
 
 def test_nothing_left_is_no_data_set(images: Path):
-    found = labels(instance(7), skipped=(Skipped("a", "crowd"), Skipped("b", "crowd")))
+    found = labels(instance(7), skipped=(SkippedItem("a", "crowd"), SkippedItem("b", "crowd")))
 
     with pytest.raises(DataError) as error:
         written(images, found, skip_missing=True)
@@ -80,15 +80,15 @@ def test_nothing_left_is_no_data_set(images: Path):
     )
 
 
-def frames(**videos: int) -> Labels:
+def frames(**videos: int) -> AnnotationSet:
     """So many frames of each video, with two paws in each."""
     names = [f"{video}/{at}.png" for video, count in videos.items() for at in range(count)]
     return labels(*(instance(at, name) for at, name in enumerate([*names, *names])))
 
 
-def kept(found: Labels, **more) -> set[str]:
+def kept(found: AnnotationSet, **more) -> set[str]:
     """The videos of validation; they are in no other split."""
-    train, val = split_by_folder(found, **{"val_share": 0.1} | more)
+    train, val = split_by_video(found, **{"val_share": 0.1} | more)
     sides = [{one.image.split("/")[0] for one in side.instances} for side in (train, val)]
     assert not sides[0] & sides[1]
     assert len(train.instances) + len(val.instances) == len(found.instances)
@@ -133,7 +133,7 @@ def test_videos_can_be_named():
 
 
 def test_one_video_is_parted_by_its_frames_and_that_is_told():
-    train, val = split_by_folder(frames(a=10), val_share=0.2)
+    train, val = split_by_video(frames(a=10), val_fraction=0.2)
 
     assert len({one.image for one in val.instances}) == 2
     assert not {one.image for one in train.instances} & {one.image for one in val.instances}
@@ -142,4 +142,4 @@ def test_one_video_is_parted_by_its_frames_and_that_is_told():
 
 def test_without_instances_there_is_nothing_to_part():
     with pytest.raises(DataError, match="nothing to learn or score"):
-        split_by_folder(labels(skipped=(Skipped("a", "no keypoints"),)), val_share=0.1)
+        split_by_video(labels(skipped=(SkippedItem("a", "no keypoints"),)), val_fraction=0.1)

@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 
 from hrnet_ray.doctor import disk
-from hrnet_ray.doctor.result import Finding
+from hrnet_ray.doctor.result import CheckResult
 
 
 def test_a_storage_below_a_file_cannot_be_written(tmp_path: Path):
     (tmp_path / "a file").write_text("")
 
-    found = disk.storage(tmp_path / "a file" / "runs")
+    found = disk.check_storage(tmp_path / "a file" / "runs")
 
-    assert found == Finding(
+    assert found == CheckResult(
         "wrong",
         f"{tmp_path / 'a file'}: Not a directory",
         f"mv '{tmp_path}/a file' '{tmp_path}/a file.aside'",
@@ -23,9 +23,9 @@ def test_a_storage_below_a_file_cannot_be_written(tmp_path: Path):
 def test_looking_at_a_missing_storage_does_not_make_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(disk, "FULLEST", 1.0)  # however full this machine's disk is
+    monkeypatch.setattr(disk, "MAX_DISK_USED_FRACTION", 1.0)  # however full this machine's disk is
 
-    found = disk.storage(tmp_path / "runs")
+    found = disk.check_storage(tmp_path / "runs")
 
     assert found.state in ("ok", "careful")
     assert found.detail.split(": a run")[0].endswith(f"GB free at {tmp_path}")
@@ -39,10 +39,10 @@ def test_looking_at_a_missing_storage_does_not_make_it(
 def test_a_disk_without_room_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, state: str
 ):
-    monkeypatch.setattr(disk, "FULLEST", 1.0)  # however full this machine's disk is
+    monkeypatch.setattr(disk, "MAX_DISK_USED_FRACTION", 1.0)  # however full this machine's disk is
     monkeypatch.setattr(disk, limit, value)
 
-    found = disk.disk(tmp_path)
+    found = disk.check_disk_space(tmp_path)
 
     assert found.state == state
     assert found.fix.startswith(f"du -xh {tmp_path}") == (state != "ok")
@@ -60,13 +60,13 @@ def test_ended_sessions_are_counted_and_the_largest_named_until_half_the_limit(t
     large = session(tmp_path, "2026-01-02_00-00-00_1_2", kb=4000)
     (tmp_path / "session_latest").symlink_to(large)
 
-    found = disk.old_sessions(tmp_path, most_gb=0.001)
+    found = disk.check_stale_sessions(tmp_path, max_gb=0.001)
 
-    assert found == Finding(
+    assert found == CheckResult(
         "careful", f"2 ended Ray sessions left 0.00 GB in {tmp_path}", f"rm -r {large}"
     )
-    assert disk.old_sessions(tmp_path, most_gb=1.0).state == "ok"
-    assert disk.old_sessions(tmp_path / "none").state == "ok"
+    assert disk.check_stale_sessions(tmp_path, max_gb=1.0).state == "ok"
+    assert disk.check_stale_sessions(tmp_path / "none").state == "ok"
     assert small.exists()  # nothing is deleted
     assert large.exists()
 
@@ -75,8 +75,8 @@ def test_a_session_that_a_process_works_in_is_none_of_them(tmp_path: Path):
     running = session(tmp_path, "2026-01-01_00-00-00_1_1", kb=4000)
     command = [sys.executable, "-c", "input()", f"--session-dir={running}"]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        found = disk.old_sessions(tmp_path, most_gb=0.001)
+        found = disk.check_stale_sessions(tmp_path, max_gb=0.001)
         process.communicate(b"\n")
 
-    assert found == Finding("ok", f"0 ended Ray sessions left 0.00 GB in {tmp_path}")
-    assert disk.old_sessions(tmp_path, most_gb=0.001).state == "careful"
+    assert found == CheckResult("ok", f"0 ended Ray sessions left 0.00 GB in {tmp_path}")
+    assert disk.check_stale_sessions(tmp_path, max_gb=0.001).state == "careful"

@@ -8,7 +8,7 @@ from importlib import metadata
 
 import pytest
 
-from hrnet_ray.doctor.mlflow_server import mlflow
+from hrnet_ray.doctor.mlflow_server import check_mlflow_server
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def at(server: HTTPServer) -> str:
 
 
 def test_a_tracking_server_that_answers_is_well_and_tells_its_version(server: HTTPServer):
-    found = mlflow(at(server) + "/")
+    found = check_mlflow_server(at(server) + "/")
 
     assert found.state == "ok"
     assert found.detail.startswith(f"{at(server)} answers in 0.")
@@ -49,20 +49,20 @@ def test_a_tracking_server_that_answers_is_well_and_tells_its_version(server: HT
 def test_a_password_in_the_address_is_sent_and_not_shown(server: HTTPServer):
     address = at(server).replace("://", "://otter:hidden%21word@")
 
-    found = mlflow(address)
+    found = check_mlflow_server(address)
 
     assert found.state == "ok", found.detail
     assert "hidden" not in str(found)
     assert base64.b64decode(server.sent[0].split()[1]) == b"otter:hidden!word"
     server.shutdown()
     server.server_close()
-    assert "hidden" not in str(mlflow(address))
+    assert "hidden" not in str(check_mlflow_server(address))
 
 
 def test_a_server_of_another_major_version_is_told(server: HTTPServer):
     server.said["/version"] = b"1.30.0"
 
-    found = mlflow(at(server))
+    found = check_mlflow_server(at(server))
 
     assert found.state == "careful"
     assert found.detail.endswith(f"version 1.30.0, but here is {metadata.version('mlflow')}")
@@ -72,7 +72,7 @@ def test_a_server_of_another_major_version_is_told(server: HTTPServer):
 def test_a_web_server_that_is_no_tracking_server_is_told(server: HTTPServer):
     server.said["/health"] = b"<html>"
 
-    found = mlflow(at(server))
+    found = check_mlflow_server(at(server))
 
     assert found.state == "wrong"
     assert found.detail.endswith("/health answers '<html>': no MLflow server")
@@ -82,7 +82,7 @@ def test_a_web_server_that_is_no_tracking_server_is_told(server: HTTPServer):
 def test_a_server_that_never_answers_is_left_after_the_wait():
     began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        found = mlflow(f"http://127.0.0.1:{silent.getsockname()[1]}", wait_s=0.1)
+        found = check_mlflow_server(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout_s=0.1)
 
     assert found.state == "wrong"
     assert found.detail.endswith(": timed out")
@@ -93,7 +93,7 @@ def test_a_closed_port_is_told():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-    found = mlflow(f"http://127.0.0.1:{port}")
+    found = check_mlflow_server(f"http://127.0.0.1:{port}")
 
     assert found.state == "wrong"
     assert "Connection refused" in found.detail
@@ -102,13 +102,13 @@ def test_a_closed_port_is_told():
 def test_a_server_without_that_page_is_told(server: HTTPServer):
     server.said.clear()
 
-    assert mlflow(at(server)).detail == f"{at(server)}: HTTP Error 404: Not Found"
+    assert check_mlflow_server(at(server)).detail == f"{at(server)}: HTTP Error 404: Not Found"
 
 
 def test_an_address_that_is_none_is_told():
-    assert mlflow("http://127.0.0.1:port").state == "wrong"
+    assert check_mlflow_server("http://127.0.0.1:port").state == "wrong"
 
 
 def test_only_a_server_is_asked():
-    assert mlflow("sqlite:///mlflow.db").state == "ok"
-    assert mlflow(None).state == "unasked"
+    assert check_mlflow_server("sqlite:///mlflow.db").state == "ok"
+    assert check_mlflow_server(None).state == "unasked"

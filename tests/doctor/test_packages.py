@@ -6,11 +6,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from hrnet_ray.doctor import packages
-from hrnet_ray.doctor.result import Finding
+from hrnet_ray.doctor.result import CheckResult
 
 
 def test_what_is_installed_here_is_in_the_tested_ranges():
-    found = packages.packages()
+    found = packages.check_packages()
 
     assert found.state == "ok"
     assert f"torch {metadata.version('torch')}" in found.detail
@@ -23,10 +23,10 @@ def test_packages_outside_their_range_or_missing_are_named_with_one_command():
         Requirement("psutil"),
     ]
 
-    found = packages.packages(wanted)
+    found = packages.check_packages(wanted)
 
     version = metadata.version("packaging")
-    assert found == Finding(
+    assert found == CheckResult(
         "wrong",
         f"packaging {version}, tested with >=9999; no-such-package is not installed",
         "pip install 'packaging>=9999' 'no-such-package>=1'",
@@ -34,24 +34,24 @@ def test_packages_outside_their_range_or_missing_are_named_with_one_command():
 
 
 def test_another_python_than_tested_is_wrong():
-    assert packages.python_version().state == "ok"
-    assert packages.python_version(SpecifierSet("<3")).state == "wrong"
+    assert packages.check_python_version().state == "ok"
+    assert packages.check_python_version(SpecifierSet("<3")).state == "wrong"
 
 
 def test_two_opencv_wheels_are_a_conflict():
-    found = packages.opencv_wheels(["opencv-python", "opencv-contrib-python"])
+    found = packages.check_opencv_wheels(["opencv-python", "opencv-contrib-python"])
 
-    assert found == Finding(
+    assert found == CheckResult(
         "wrong",
         "they share one folder: opencv-python, opencv-contrib-python",
         "pip uninstall -y opencv-python opencv-contrib-python && pip install opencv-python",
     )
-    assert packages.opencv_wheels(["opencv-python"]).state == "ok"
-    assert packages.opencv_wheels([]).fix == "pip install opencv-python"
+    assert packages.check_opencv_wheels(["opencv-python"]).state == "ok"
+    assert packages.check_opencv_wheels([]).fix == "pip install opencv-python"
 
 
 def test_opencv_imports_here():
-    assert packages.opencv_imports().state == "ok"
+    assert packages.check_opencv_import().state == "ok"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_library_that_opencv_misses_is_named(
     (tmp_path / "cv2.py").write_text(f"import ctypes\n{load}\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
-    found = packages.opencv_imports()
+    found = packages.check_opencv_import()
 
     assert found.state == "wrong"
     assert said in found.detail

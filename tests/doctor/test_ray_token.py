@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.doctor.ray_token import token
-from hrnet_ray.doctor.result import Finding
+from hrnet_ray.doctor.ray_token import check_ray_token
+from hrnet_ray.doctor.result import CheckResult
 
 
 @pytest.fixture
@@ -27,27 +27,27 @@ def write_token(home: Path, *, mode: int) -> Path:
 def test_a_private_token_with_the_mode_set_is_well(home: Path):
     write_token(home, mode=0o600)
 
-    assert token({"RAY_AUTH_MODE": "token"}, home) == Finding("ok", "set and private")
+    assert check_ray_token({"RAY_AUTH_MODE": "token"}, home) == CheckResult("ok", "set and private")
 
 
 def test_a_token_that_others_can_read_is_named_with_the_command_that_closes_it(home: Path):
     path = write_token(home, mode=0o644)
 
-    found = token({"RAY_AUTH_MODE": "token"}, home)
+    found = check_ray_token({"RAY_AUTH_MODE": "token"}, home)
 
     said = f"{path} has mode 0644: others can read it"
-    assert found == Finding("wrong", said, f"chmod 600 {path}")
+    assert found == CheckResult("wrong", said, f"chmod 600 {path}")
 
 
 def test_a_token_with_an_open_mode_in_a_closed_home_is_private(home: Path):
     write_token(home, mode=0o644)
     home.chmod(0o700)
 
-    assert token({"RAY_AUTH_MODE": "token"}, home).state == "ok"
+    assert check_ray_token({"RAY_AUTH_MODE": "token"}, home).state == "ok"
 
 
 def test_token_mode_without_a_token_is_broken(home: Path):
-    found = token({"RAY_AUTH_MODE": "token"}, home)
+    found = check_ray_token({"RAY_AUTH_MODE": "token"}, home)
 
     assert found.state == "wrong"
     assert found.fix == f"ray get-auth-token --generate && chmod 600 {home}/.ray/auth_token"
@@ -64,7 +64,7 @@ def test_token_mode_without_a_token_is_broken(home: Path):
     ],
 )
 def test_mode_and_token_must_agree(environment: dict[str, str], state: str, home: Path):
-    assert token(environment, home).state == state
+    assert check_ray_token(environment, home).state == state
 
 
 def test_the_token_file_may_be_elsewhere(home: Path):
@@ -73,4 +73,4 @@ def test_the_token_file_may_be_elsewhere(home: Path):
     path.chmod(0o600)
     environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(path)}
 
-    assert token(environment, home).detail == "set and private"
+    assert check_ray_token(environment, home).detail == "set and private"

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from hrnet_ray.cli import doctor as verb
-from hrnet_ray.doctor.result import Finding
+from hrnet_ray.doctor.result import CheckResult
 
 FOUND = [
-    ("CPUs", Finding("ok", "2")),
-    ("open files", Finding("careful", "few", "ulimit -n 65536")),
-    ("libGL", Finding("wrong", "no\nlibGL", "apt-get install -y libgl1")),
-    ("data", Finding("unasked", "none named")),
+    ("CPUs", CheckResult("ok", "2")),
+    ("open files", CheckResult("careful", "few", "ulimit -n 65536")),
+    ("libGL", CheckResult("wrong", "no\nlibGL", "apt-get install -y libgl1")),
+    ("data", CheckResult("unasked", "none named")),
 ]
 
 
 def test_each_finding_is_a_line_with_its_mark():
-    assert [verb.line(name, finding) for name, finding in FOUND] == [
+    assert [verb.format_result(name, finding) for name, finding in FOUND] == [
         "ok       CPUs            2",
         "careful  open files      few",
         r"wrong    libGL           no\nlibGL",
@@ -26,11 +26,13 @@ def test_each_finding_is_a_line_with_its_mark():
 
 
 def test_a_terminal_gets_the_mark_in_colour():
-    assert verb.line(*FOUND[0], colour=True) == "\x1b[32mok       \x1b[0mCPUs            2"
+    assert (
+        verb.format_result(*FOUND[0], use_color=True) == "\x1b[32mok       \x1b[0mCPUs            2"
+    )
 
 
 def test_the_fixes_follow_the_wrong_ones_first_and_the_count_ends_it():
-    assert verb.ending(FOUND) == (
+    assert verb.format_fixes(FOUND) == (
         "\n"
         "To put it right:\n"
         "  libGL (wrong)\n"
@@ -40,11 +42,11 @@ def test_the_fixes_follow_the_wrong_ones_first_and_the_count_ends_it():
         "\n"
         "4 checks: 1 ok, 1 careful, 1 wrong, 1 not asked for"
     )
-    assert verb.ending(FOUND[:1]) == "\n1 checks: 1 ok, 0 careful, 0 wrong"
+    assert verb.format_fixes(FOUND[:1]) == "\n1 checks: 1 ok, 0 careful, 0 wrong"
 
 
 def test_json_has_the_checks_and_the_counts():
-    told = json.loads(verb.as_json(FOUND))
+    told = json.loads(verb.to_json(FOUND))
 
     assert told["checks"][1] == {
         "name": "open files",
@@ -52,7 +54,7 @@ def test_json_has_the_checks_and_the_counts():
         "detail": "few",
         "fix": "ulimit -n 65536",
     }
-    assert [told[state] for state in verb.MARKS] == [1, 1, 1, 1]
+    assert [told[state] for state in verb.STATE_LABELS] == [1, 1, 1, 1]
 
 
 @pytest.mark.timeout(180)  # it imports torch, OpenCV and Ray
@@ -63,10 +65,10 @@ def test_an_examination_asks_no_network_and_loads_neither_ray_nor_mlflow(tmp_pat
         "def refuse(event, args):\n"
         "    if event in ('socket.connect', 'socket.getaddrinfo'): print('asked', event)\n"
         "sys.addaudithook(refuse)\n"
-        "from hrnet_ray.cli.doctor import Args, run\n"
-        "from hrnet_ray.config import Cluster\n"
-        f"cluster = Cluster(storage={str(tmp_path / 'file' / 'runs')!r})\n"
-        "code = run(Args(cluster=cluster, json=True))\n"
+        "from hrnet_ray.cli.doctor import DoctorArgs, run\n"
+        "from hrnet_ray.config import ClusterConfig\n"
+        f"cluster = ClusterConfig(storage_path={str(tmp_path / 'file' / 'runs')!r})\n"
+        "code = run(DoctorArgs(cluster=cluster, json=True))\n"
         "print(sorted({'ray', 'mlflow'} & set(sys.modules)), file=sys.stderr)\n"
         "sys.exit(code)"
     )

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from hrnet_ray.data.dataset_preparation import prepare
+from hrnet_ray.data.dataset_preparation import prepare_dataset
 from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.data.formats.mpii import read_mpii
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.splits import Source
-from hrnet_ray.data.synthetic.datasets import write_people, write_tigers
-from hrnet_ray.evaluation.model_evaluation import Candidate
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.data.splits import SplitSource
+from hrnet_ray.data.synthetic.datasets import write_people_dataset, write_tiger_dataset
+from hrnet_ray.evaluation.model_evaluation import EvalModel
 from hrnet_ray.inference.model_package import ModelSpec, save_model
 from hrnet_ray.models import HRNet
 from hrnet_ray.skeletons import ATRW, Skeleton
@@ -28,31 +28,35 @@ EASY = Skeleton(
 """Sigmas so wide that even random weights find something."""
 
 
-def write_easy_tigers(root: Path, *, val: int = 8) -> Manifest:
+def write_easy_tigers(root: Path, *, val: int = 8) -> DatasetManifest:
     """One to three tigers in each of `val` pictures."""
-    write_tigers(root / "raw", train=1, val=val, size_hw=(90, 120))
+    write_tiger_dataset(root / "raw", num_train=1, num_val=val, size_hw=(90, 120))
     sources = {
-        split: Source(
+        split: SplitSource(
             read_coco(root / "raw" / "annotations" / f"keypoint_{split}.json", skeleton=EASY),
             root / "raw" / "images" / split,
         )
         for split in ("train", "val")
     }
-    return prepare(sources, out=root / "tigers", name="tigers", canvas_px=64, shard_rows=5)
+    return prepare_dataset(
+        sources, out=root / "tigers", name="tigers", canvas_px=64, rows_per_shard=5
+    )
 
 
-def write_some_people(root: Path, *, val: int = 5) -> Manifest:
+def write_some_people(root: Path, *, val: int = 5) -> DatasetManifest:
     """People in the form of MPII, with head boxes; the last two are in one picture."""
-    write_people(root / "raw", train=1, val=val)
+    write_people_dataset(root / "raw", num_train=1, num_val=val)
     annot, images = root / "raw" / "annot", root / "raw" / "images"
     records = json.loads((annot / "valid.json").read_text())
     records[-1]["image"] = records[-2]["image"]
     (annot / "valid.json").write_text(json.dumps(records))
     sources = {
-        "train": Source(read_mpii(annot / "train.json"), images),
-        "val": Source(read_mpii(annot / "valid.json", gt_valid=annot / "gt_valid.mat"), images),
+        "train": SplitSource(read_mpii(annot / "train.json"), images),
+        "val": SplitSource(
+            read_mpii(annot / "valid.json", gt_valid=annot / "gt_valid.mat"), images
+        ),
     }
-    return prepare(sources, out=root / "people", name="people", canvas_px=64)
+    return prepare_dataset(sources, out=root / "people", name="people", canvas_px=64)
 
 
 def spec_of(skeleton: Skeleton, **changed: object) -> ModelSpec:
@@ -75,7 +79,7 @@ def spec_of(skeleton: Skeleton, **changed: object) -> ModelSpec:
 def lively_net(spec: ModelSpec, *, seed: int = 0) -> HRNet:
     """Random weights that see: with the published start, a fresh net is almost blind."""
     torch.manual_seed(seed)
-    net = spec.build()
+    net = spec.build_model()
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
@@ -88,16 +92,16 @@ def write_model(folder: Path, skeleton: Skeleton, *, seed: int = 0, **changed: o
     return folder
 
 
-def candidate(skeleton: Skeleton, *, seed: int = 0, **changed: object) -> Candidate:
+def candidate(skeleton: Skeleton, *, seed: int = 0, **changed: object) -> EvalModel:
     spec = spec_of(skeleton, **changed)
     net = lively_net(spec, seed=seed)
-    return Candidate(name=f"net {seed}", model=net, spec=spec, device=torch.device("cpu"))
+    return EvalModel(name=f"net {seed}", model=net, spec=spec, device=torch.device("cpu"))
 
 
-def rot(manifest: Manifest, *rows: int, split: str = "val") -> list[tuple[int, str]]:
+def rot(manifest: DatasetManifest, *rows: int, split: str = "val") -> list[tuple[int, str]]:
     """Change the pictures of some rows where they lie; returns their ids and images."""
     start, changed = 0, []
-    for shard in manifest.shards(split):
+    for shard in manifest.get_shards(split):
         path = Path(str(manifest.root)) / shard.file
         content = pq.read_table(path).to_pylist()
         for at in set(rows) & set(range(start, start + len(content))):

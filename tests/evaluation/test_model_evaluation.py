@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.manifest import Manifest, read_table
-from hrnet_ray.data.records import labels_of
+from hrnet_ray.data.manifest import DatasetManifest, read_split
+from hrnet_ray.data.records import get_label_columns
 from hrnet_ray.errors import DataError
-from hrnet_ray.evaluation.model_evaluation import Evaluation, Question, evaluate
-from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.metrics.validation import score
-from hrnet_ray.reports.evaluation.evaluation_page import page
-from hrnet_ray.reports.evaluation.figures import draw, pck_curve
-from hrnet_ray.reports.evaluation.formatting import as_document, as_text
+from hrnet_ray.evaluation.model_evaluation import EvaluationResult, EvaluationSpec, evaluate_model
+from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.metrics.validation import compute_validation_metrics
+from hrnet_ray.reports.evaluation.evaluation_page import render_page
+from hrnet_ray.reports.evaluation.figures import plot_metric_curve, write_plots
+from hrnet_ray.reports.evaluation.formatting import format_report, to_json_dict
 from hrnet_ray.skeletons import MPII
 from tests.evaluation.evaluated_models import (
     EASY,
@@ -26,78 +26,80 @@ from tests.evaluation.evaluated_models import (
     write_some_people,
 )
 
-QUICK = Question(resamples=40)
+QUICK = EvaluationSpec(resamples=40)
 BLUE, ORANGE = (0x2D, 0x6E, 0xC8), (0xC8, 0x50, 0x2D)
 
 
 @pytest.fixture(scope="module")
-def tigers(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     return write_easy_tigers(tmp_path_factory.mktemp("tigers"))
 
 
 @pytest.fixture(scope="module")
-def people(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def people(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     return write_some_people(tmp_path_factory.mktemp("people"))
 
 
 @pytest.fixture(scope="module")
-def of_tigers(tigers: Manifest) -> Evaluation:
-    return evaluate(tigers, QUICK, candidate(EASY), candidate(EASY, seed=1))
+def of_tigers(tigers: DatasetManifest) -> EvaluationResult:
+    return evaluate_model(tigers, QUICK, candidate(EASY), candidate(EASY, seed=1))
 
 
 @pytest.fixture(scope="module")
-def of_people(people: Manifest) -> Evaluation:
-    return evaluate(people, QUICK, candidate(MPII))
+def of_people(people: DatasetManifest) -> EvaluationResult:
+    return evaluate_model(people, QUICK, candidate(MPII))
 
 
-def test_the_figures_are_those_of_a_training_on_the_same_rows(tigers: Manifest):
+def test_the_figures_are_those_of_a_training_on_the_same_rows(tigers: DatasetManifest):
     one = candidate(EASY)
 
-    evaluation = evaluate(tigers, replace(QUICK, nms_oks=1.0), one)
+    evaluation = evaluate_model(tigers, replace(QUICK, nms_oks=1.0), one)
 
-    table = read_table(tigers, "val")
-    trained = score(Predictor(one.model, one.spec).predict_table(table), labels_of(table), EASY)
-    summary = evaluation.judged.assessment.summary
-    assert 0 < trained.value < 1
+    table = read_split(tigers, "val")
+    trained = compute_validation_metrics(
+        PosePredictor(one.model, one.spec).predict_table(table), get_label_columns(table), EASY
+    )
+    summary = evaluation.model_evaluation.metrics.summary
+    assert 0 < trained.primary_value < 1
     assert {name: summary[name] for name in trained.summary} == pytest.approx(
         trained.summary, abs=1e-4
     )
 
 
 def test_the_interval_holds_the_figure_and_is_the_same_each_time(
-    tigers: Manifest, of_tigers: Evaluation
+    tigers: DatasetManifest, of_tigers: EvaluationResult
 ):
-    judged = of_tigers.judged
+    judged = of_tigers.model_evaluation
 
-    again = evaluate(tigers, QUICK, candidate(EASY))
+    again = evaluate_model(tigers, QUICK, candidate(EASY))
 
-    assert judged.interval.low <= judged.assessment.value <= judged.interval.high
+    assert judged.interval.low <= judged.metrics.primary_value <= judged.interval.high
     assert judged.interval.low < judged.interval.high
-    assert again.judged.interval == judged.interval
-    assert again.judged.assessment.summary == judged.assessment.summary
+    assert again.model_evaluation.interval == judged.interval
+    assert again.model_evaluation.metrics.summary == judged.metrics.summary
 
 
-def test_a_model_is_no_better_than_itself(tigers: Manifest):
-    evaluation = evaluate(tigers, QUICK, candidate(EASY), candidate(EASY))
+def test_a_model_is_no_better_than_itself(tigers: DatasetManifest):
+    evaluation = evaluate_model(tigers, QUICK, candidate(EASY), candidate(EASY))
 
-    assert evaluation.against is not None
-    assert evaluation.against.difference == 0.0
-    assert (evaluation.against.interval.low, evaluation.against.interval.high) == (0.0, 0.0)
-    assert "within noise: these pictures cannot tell the two apart" in as_text(evaluation)
+    assert evaluation.comparison is not None
+    assert evaluation.comparison.difference == 0.0
+    assert (evaluation.comparison.interval.low, evaluation.comparison.interval.high) == (0.0, 0.0)
+    assert "within noise: these pictures cannot tell the two apart" in format_report(evaluation)
 
 
-def test_a_difference_is_told_with_its_interval_and_a_sentence(of_tigers: Evaluation):
-    against = of_tigers.against
+def test_a_difference_is_told_with_its_interval_and_a_sentence(of_tigers: EvaluationResult):
+    against = of_tigers.comparison
     assert against is not None
 
-    said = as_text(of_tigers)
+    said = format_report(of_tigers)
 
-    values = [one.assessment.value for one in (of_tigers.judged, against.other)]
+    values = [one.metrics.primary_value for one in (of_tigers.model_evaluation, against.baseline)]
     assert against.difference == values[0] - values[1]
     low, high = against.interval.low, against.interval.high
     assert (
         f"against net 1 (decode quarter, flip test on, OKS-NMS 0.9 "
-        f"({against.other.assessment.dropped} of {len(of_tigers.labelled)} poses dropped), "
+        f"({against.baseline.metrics.num_nms_dropped} of {len(of_tigers.ground_truth)} poses dropped), "
         "score = box x mean height of keypoints above 0.2):\n"
         f"OKS_AP {values[1]:.4f}, difference {against.difference:+.4f}, "
         f"95 % interval {low:+.4f} to {high:+.4f}\n"
@@ -105,10 +107,10 @@ def test_a_difference_is_told_with_its_interval_and_a_sentence(of_tigers: Evalua
     assert ("beyond noise: net 0 is" in said) is (low > 0 or high < 0)
 
 
-def test_the_text_states_what_was_done(of_tigers: Evaluation):
-    lines = as_text(of_tigers).splitlines()
+def test_the_text_states_what_was_done(of_tigers: EvaluationResult):
+    lines = format_report(of_tigers).splitlines()
 
-    count = len(of_tigers.labelled)
+    count = len(of_tigers.ground_truth)
     assert lines[0].startswith(
         f"tigers val: {count} read = {count} used + 0 skipped, in 8 pictures; version "
     )
@@ -129,17 +131,17 @@ def test_the_text_states_what_was_done(of_tigers: Evaluation):
         "ARL",
     ]
     assert [line.split()[0] for line in lines[5:7]] == ["own", "easier"]
-    assert "(40 draws of 8 pictures)" in as_text(of_tigers)
+    assert "(40 draws of 8 pictures)" in format_report(of_tigers)
 
 
-def test_people_get_the_published_table(of_people: Evaluation):
-    said = as_text(of_people)
+def test_people_get_the_published_table(of_people: EvaluationResult):
+    said = format_report(of_people)
 
     heads = next(line for line in said.splitlines() if line.startswith("| "))
     assert [word for word in heads.split() if word != "|"] == [
         *("Head", "Shoulder", "Elbow", "Wrist", "Hip", "Knee", "Ankle", "Mean", "Mean@0.1"),
     ]
-    published = of_people.judged.assessment.published
+    published = of_people.model_evaluation.metrics.mpii_pckh_table
     assert published is not None
     assert f"{published['Mean']:.3f}" in said
     assert "OKS" not in said
@@ -147,22 +149,24 @@ def test_people_get_the_published_table(of_people: Evaluation):
     assert "in 4 pictures" in said
 
 
-def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(tigers: Manifest, tmp_path: Path):
+def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(
+    tigers: DatasetManifest, tmp_path: Path
+):
     file = tmp_path / "boxes.json"
     box = {"category_id": 1, "bbox": [5, 5, 70, 60], "score": 0.8}
-    first = int(labels_of(read_table(tigers, "val"))["image_id"].min())
+    first = int(get_label_columns(read_split(tigers, "val"))["image_id"].min())
     strange = [{**box, "image_id": 999}, {**box, "image_id": first, "category_id": 3}]
     file.write_text(json.dumps([{**box, "image_id": first}, *strange]))
 
-    evaluation = evaluate(tigers, replace(QUICK, boxes=file), candidate(EASY))
+    evaluation = evaluate_model(tigers, replace(QUICK, boxes=file), candidate(EASY))
 
-    said = as_text(evaluation)
+    said = format_report(evaluation)
     assert (
         f"boxes: a detector's, {file}: 3 read = 1 used + 1 of other picture + 1 of other category"
     ) in said
     assert "note: 7 pictures have no box: what is in them counts as missed" in said
-    assert f"of {len(evaluation.labelled)} instances that match at OKS 0.5" in said
-    document = as_document(evaluation)
+    assert f"of {len(evaluation.ground_truth)} instances that match at OKS 0.5" in said
+    document = to_json_dict(evaluation)
     assert document["boxes"] == {
         "kind": "detections",
         "file": str(file),
@@ -170,34 +174,37 @@ def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(tigers: Manifes
         "used": 1,
         "left_out": {"other picture": 1, "other category": 1},
     }
-    draw(evaluation, tigers, tmp_path / "plots")  # most have no pose to draw
+    write_plots(evaluation, tigers, tmp_path / "plots")  # most have no pose to draw
 
 
 def test_rotten_rows_are_named_and_add_up(tmp_path: Path):
     tigers = write_easy_tigers(tmp_path)
     ((row, image),) = rot(tigers, 3)
 
-    evaluation = evaluate(tigers, QUICK, candidate(EASY))
+    evaluation = evaluate_model(tigers, QUICK, candidate(EASY))
 
-    used = len(evaluation.labelled)
-    said = as_text(evaluation)
+    used = len(evaluation.ground_truth)
+    said = format_report(evaluation)
     assert f"{used + 1} read = {used} used + 1 skipped" in said
     assert f"skipped: {image} #{row}" in said
-    assert as_document(evaluation)["skipped"] == [{"id": row, "image": image}]
-    assert (evaluation.read, used) == (used + 1, len(evaluation.judged.seen.poses))
+    assert to_json_dict(evaluation)["skipped"] == [{"id": row, "image": image}]
+    assert (evaluation.rows_read, used) == (
+        used + 1,
+        len(evaluation.model_evaluation.split_poses.poses),
+    )
 
 
-def test_a_model_of_other_keypoints_is_refused(tigers: Manifest):
+def test_a_model_of_other_keypoints_is_refused(tigers: DatasetManifest):
     with pytest.raises(DataError, match="a model of other keypoints than the data"):
-        evaluate(tigers, QUICK, candidate(EASY), candidate(MPII))
+        evaluate_model(tigers, QUICK, candidate(EASY), candidate(MPII))
 
 
 def test_the_document_is_strict_json_with_the_keys_that_are_documented(
-    of_tigers: Evaluation, of_people: Evaluation, root: Path
+    of_tigers: EvaluationResult, of_people: EvaluationResult, root: Path
 ):
     documented = (root / "docs" / "evaluate.md").read_text()
     for evaluation in (of_tigers, of_people):
-        document = json.loads(json.dumps(as_document(evaluation), allow_nan=False))
+        document = json.loads(json.dumps(to_json_dict(evaluation), allow_nan=False))
         assert document["format"] == 1
         assert document["value"] == document["summary"][document["main"]]
         assert document["interval"].keys() == {"low", "high", "confidence"}
@@ -209,20 +216,20 @@ def test_the_document_is_strict_json_with_the_keys_that_are_documented(
 
 
 def test_the_curve_falls_for_oks_and_rises_for_pckh(
-    tmp_path: Path, of_tigers: Evaluation, of_people: Evaluation
+    tmp_path: Path, of_tigers: EvaluationResult, of_people: EvaluationResult
 ):
-    falls = [value for _, value in of_tigers.judged.assessment.curve]
-    rises = [value for _, value in of_people.judged.assessment.curve]
+    falls = [value for _, value in of_tigers.model_evaluation.metrics.metric_curve]
+    rises = [value for _, value in of_people.model_evaluation.metrics.metric_curve]
     assert falls == sorted(falls, reverse=True)
     assert rises == sorted(rises)
 
-    pck_curve(
+    plot_metric_curve(
         tmp_path / "curve.png",
         {"one": [(0.5, 0.9), (0.95, 0.1)], "other": [(0.5, 0.8), (0.95, 0.0)]},
-        main="OKS_AP",
+        primary_metric="OKS_AP",
     )
 
-    picture = codec.read(tmp_path / "curve.png")
+    picture = codec.read_image(tmp_path / "curve.png")
     for colour in (BLUE, ORANGE):
         places = np.argwhere((picture == colour).all(-1))  # (row, column)
         left, right = places[places[:, 1].argmin()], places[places[:, 1].argmax()]
@@ -230,28 +237,32 @@ def test_the_curve_falls_for_oks_and_rises_for_pckh(
 
 
 def test_plots_and_page_are_complete(
-    tmp_path: Path, tigers: Manifest, people: Manifest, of_tigers: Evaluation, of_people: Evaluation
+    tmp_path: Path,
+    tigers: DatasetManifest,
+    people: DatasetManifest,
+    of_tigers: EvaluationResult,
+    of_people: EvaluationResult,
 ):
     for manifest, evaluation in ((tigers, of_tigers), (people, of_people)):
-        paths = draw(evaluation, manifest, tmp_path)
+        paths = write_plots(evaluation, manifest, tmp_path)
 
         assert [path.name for path in paths] == [
             *("pck_curve.png", "per_keypoint.png", "worst16.png"),
         ]
-        html = page(evaluation, paths)
+        html = render_page(evaluation, paths)
         assert html.count("data:image/jpeg;base64,") == 3
         assert "<script" not in html
         assert "http" not in html.replace('http-equiv="Content', "")
-    sheet = codec.read(paths[2])
+    sheet = codec.read_image(paths[2])
     assert sheet.shape[1] == 4 * (224 + 6) + 6
 
 
-def test_a_name_cannot_break_out_of_the_page(tmp_path: Path, of_tigers: Evaluation):
+def test_a_name_cannot_break_out_of_the_page(tmp_path: Path, of_tigers: EvaluationResult):
     hostile = replace(of_tigers, data="<script>alert(1)</script>")
     picture = tmp_path / "a.jpg"
-    codec.write(picture, np.zeros((8, 8, 3), np.uint8))
+    codec.write_image(picture, np.zeros((8, 8, 3), np.uint8))
 
-    html = page(hostile, [picture] * 3)
+    html = render_page(hostile, [picture] * 3)
 
     assert "<script" not in html
     assert "&lt;script&gt;" in html

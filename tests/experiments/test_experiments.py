@@ -10,16 +10,22 @@ from types import ModuleType
 import pytest
 import torch
 
-from hrnet_ray.cli.smoke import smoke
-from hrnet_ray.config import Cluster, flatten
-from hrnet_ray.data.batch import augmented, to_canvases, to_crops
-from hrnet_ray.data.manifest import read_head, read_manifest
-from hrnet_ray.data.records import decode_exact, decode_rows
-from hrnet_ray.distributed.tuning.tune import check_space
-from hrnet_ray.inference.predict_loop import predict
-from hrnet_ray.training.builders import build_model, decoding_of, rate_of, recipe_of, target_of
+from hrnet_ray.cli.smoke import prepare_smoke_experiment
+from hrnet_ray.config import ClusterConfig, flatten_config
+from hrnet_ray.data.batch import augment_batch, to_eval_batch, to_raw_train_batch
+from hrnet_ray.data.manifest import read_first_rows, read_manifest
+from hrnet_ray.data.records import decode_eval_batch, decode_train_batch
+from hrnet_ray.distributed.tuning.tune import validate_search_space
+from hrnet_ray.inference.predict_loop import predict_batches
+from hrnet_ray.training.builders import (
+    build_augmentation_config,
+    build_decode_config,
+    build_model,
+    build_target_config,
+    compute_peak_lr,
+)
 from hrnet_ray.training.engine import train_epoch
-from hrnet_ray.training.optim import make_optimizer, make_scheduler
+from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer
 
 SCRIPTS = sorted((Path(__file__).parents[2] / "experiments").glob("*.py"))
 TRAININGS = [script.stem for script in SCRIPTS if script.stem.startswith("train_")]
@@ -47,31 +53,31 @@ def test_an_experiment_can_be_started_as_it_is(script):
 def test_what_is_searched_are_settings_of_the_experiment(name):
     module = load(name)
 
-    check_space(module.BASE, module.SPACE)
+    validate_search_space(module.BASE, module.SPACE)
     assert set(module.SPACE) == {"optim.lr", "heatmap.sigma"}
 
 
 @pytest.mark.parametrize(("name", "width"), [("train_mpii", 32), ("train_mpii_w48", 48)])
 def test_the_mpii_recipe_is_the_published_one(name: str, width: int):
-    settings = flatten(load(name).BASE)
+    settings = flatten_config(load(name).BASE)
 
     published = {
         "data.input_hw": (256, 256),
         "model.width": width,
         "heatmap.sigma": 2.0,
-        "heatmap.rounded": True,
+        "heatmap.quantize-center": True,
         "augment.scale_factor": 0.25,
         "augment.rotation_deg": 30.0,
-        "augment.rotation_share": 0.6,
-        "augment.half_body_share": 0.0,
-        "optim.algorithm": "adam",
+        "augment.rotation_prob": 0.6,
+        "augment.half_body_prob": 0.0,
+        "optim.optimizer": "adam",
         "optim.lr": 1e-3,
-        "optim.lr_per": "none",
+        "optim.lr_scaling": "none",
         "optim.weight_decay": 0.0,
         "optim.schedule": "steps",
         "optim.warmup_steps": 0,
-        "optim.ema": 0.0,
-        "optim.clip_norm": 0.0,
+        "optim.ema_decay": 0.0,
+        "optim.max_grad_norm": 0.0,
         "optim.loss": "mse",
         "optim.milestones": (170, 200),
         "optim.epochs": 210,
@@ -84,7 +90,7 @@ def test_the_mpii_recipe_is_the_published_one(name: str, width: int):
 
 
 def test_the_atrw_recipe_is_the_tutorials():
-    settings = flatten(load("train_atrw").BASE)
+    settings = flatten_config(load("train_atrw").BASE)
 
     published = {
         "data.input_hw": (192, 256),
@@ -92,8 +98,8 @@ def test_the_atrw_recipe_is_the_tutorials():
         "heatmap.sigma": 3.0,
         "augment.scale_factor": 0.35,
         "augment.rotation_deg": 45.0,
-        "augment.half_body_share": 0.5,
-        "augment.half_body_above": 7,
+        "augment.half_body_prob": 0.5,
+        "augment.half_body_min_visible": 7,
         "optim.lr": 5e-4,
         "optim.milestones": (90, 110),
         "optim.epochs": 120,
@@ -103,13 +109,13 @@ def test_the_atrw_recipe_is_the_tutorials():
 
 
 def test_the_challenges_atrw_recipe_has_its_crops_its_epochs_and_its_batch():
-    settings = flatten(load("train_atrw_cvwc").BASE)
+    settings = flatten_config(load("train_atrw_cvwc").BASE)
 
     published = {
         "data.input_hw": (288, 384),
         "model.width": 48,
         "heatmap.sigma": 3.0,
-        "optim.algorithm": "adam",
+        "optim.optimizer": "adam",
         "optim.epochs": 210,
         "optim.batch_size": 64,
     }
@@ -118,14 +124,14 @@ def test_the_challenges_atrw_recipe_has_its_crops_its_epochs_and_its_batch():
 
 @pytest.mark.parametrize("name", ["train_atrw_modern", "train_mpii_modern"])
 def test_the_modern_recipe_averages_warms_up_and_decodes_what_it_draws(name: str):
-    settings = flatten(load(name).BASE)
+    settings = flatten_config(load(name).BASE)
 
-    assert settings["optim.algorithm"] == "adamw"
+    assert settings["optim.optimizer"] == "adamw"
     assert settings["optim.schedule"] == "cosine"
     assert settings["optim.warmup_steps"] > 0
-    assert settings["optim.ema"] > 0.9
+    assert settings["optim.ema_decay"] > 0.9
     assert settings["augment.brightness"] > 0
-    assert (settings["heatmap.rounded"], settings["evaluation.decode"]) == (False, "dark")
+    assert (settings["heatmap.quantize-center"], settings["evaluation.decode"]) == (False, "dark")
 
 
 @pytest.fixture(scope="module")
@@ -138,17 +144,19 @@ def smokes(tmp_path_factory) -> Path:
 def test_the_smoke_of_a_training_learns_and_predicts(name: str, smokes: Path):
     """What a worker does with the drawn pictures, without Ray: one step, one validation batch."""
     kind = "people" if "mpii" in name else "tigers"
-    small = smoke(load(name).BASE, Cluster(storage=str(smokes)), kind=kind)
+    small = prepare_smoke_experiment(
+        load(name).BASE, ClusterConfig(storage_path=str(smokes)), kind=kind
+    )
     manifest = read_manifest(small.data.root)
     torch.manual_seed(0)
     model = build_model(small, manifest)
-    optimizer = make_optimizer(
+    optimizer = build_optimizer(
         model,
-        algorithm=small.optim.algorithm,
-        lr=rate_of(small),
+        optimizer_name=small.optim.optimizer,
+        lr=compute_peak_lr(small),
         weight_decay=small.optim.weight_decay,
     )
-    scheduler = make_scheduler(
+    scheduler = build_lr_scheduler(
         optimizer,
         schedule=small.optim.schedule,
         milestones=small.optim.milestones,
@@ -156,17 +164,23 @@ def test_the_smoke_of_a_training_learns_and_predicts(name: str, smokes: Path):
         warmup_steps=small.optim.warmup_steps,
         steps_per_epoch=6,
     )
-    canvases = decode_rows(read_head(manifest, "train", 4), canvas_px=manifest.canvas_px)
-    batch = augmented(to_canvases(canvases, CPU), recipe_of(small, manifest), epoch=0)
+    canvases = decode_train_batch(
+        read_first_rows(manifest, "train", 4), canvas_px=manifest.canvas_px
+    )
+    batch = augment_batch(
+        to_raw_train_batch(canvases, CPU), build_augmentation_config(small, manifest), epoch=0
+    )
     before = model.final_layer.weight.detach().clone()
 
-    loss = train_epoch(model, [batch], optimizer, scheduler, target=target_of(small))
+    loss = train_epoch(model, [batch], optimizer, scheduler, target=build_target_config(small))
 
     data = small.data
-    crops = decode_exact(
-        read_head(manifest, "val", 3), input_hw=data.input_hw, padding=data.padding
+    crops = decode_eval_batch(
+        read_first_rows(manifest, "val", 3), input_hw=data.input_hw, padding=data.padding
     )
-    found = predict(model, [to_crops(crops, CPU)], decoding=decoding_of(small, manifest))
+    found = predict_batches(
+        model, [to_eval_batch(crops, CPU)], decoding=build_decode_config(small, manifest)
+    )
     assert 0 < loss < 0.1
     assert not torch.equal(model.final_layer.weight, before)
     assert found.image_xy.shape == (3, len(manifest.skeleton), 2)
@@ -190,7 +204,7 @@ def test_real_pictures_are_learnt_by_heart(shared_data, tmp_path):
     """Real tigers and people, two workers, exact evaluation: AP >= 0.90 and PCKh >= 0.95."""
     command = [sys.executable, "experiments/learn_by_heart.py", "--folder", str(shared_data)]
     ended = subprocess.run(
-        [*command, "--cluster.storage", str(tmp_path)],
+        [*command, "--cluster.storage-path", str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=SCRIPTS[0].parents[1],

@@ -29,7 +29,7 @@ BOXES = np.array([[20.0, 10.0, 50.0, 40.0], [70.5, 30.0, 60.0, 80.0], [-15.0, 60
 def lively_model() -> HRNet:
     """Random weights that see: with the published start, a fresh net is almost blind."""
     torch.manual_seed(6)
-    model = SPEC.build()
+    model = SPEC.build_model()
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from hrnet_ray.cli.export import Args, run
+from hrnet_ray.cli.export import ExportArgs, run
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.inference.model_export import FORMS, Agreement, export_model
-from hrnet_ray.inference.model_package import load_model, save_model, sha256_of
-from hrnet_ray.inference.predictor import Predictor
+from hrnet_ray.inference.model_export import EXPORT_FORMATS, ExportParity, export_model
+from hrnet_ray.inference.model_package import compute_file_sha256, load_model, save_model
+from hrnet_ray.inference.predictor import PosePredictor
 from hrnet_ray.skeletons import from_dict
 from tests.inference.paws import SPEC, blotched_picture, lively_model
 
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_the_lines_of_the_docs_find_what_predict_finds(folder: Path, tmp_path: Path, capsys):
-    assert run(Args(model=str(folder))) == 0
+    assert run(ExportArgs(model=str(folder))) == 0
 
     model = folder / "model" / "model.onnx"
     said = capsys.readouterr().out
@@ -57,7 +57,7 @@ def test_the_lines_of_the_docs_find_what_predict_finds(folder: Path, tmp_path: P
     )
 
     assert found.returncode == 0, found.stderr
-    ours = Predictor(*load_model(folder / "model"))(
+    ours = PosePredictor(*load_model(folder / "model"))(
         blotched_picture(), np.array([[20.0, 10, 90, 70]])
     )
     rows = [line.split() for line in found.stdout.splitlines()]
@@ -67,14 +67,14 @@ def test_the_lines_of_the_docs_find_what_predict_finds(folder: Path, tmp_path: P
     np.testing.assert_allclose(theirs[:, 2], ours.scores[0].numpy(), atol=0.006)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", EXPORT_FORMATS)
 @pytest.mark.parametrize(("decode", "flip_test"), [("dark", True), ("argmax", False)])
 def test_a_file_answers_as_the_model_does(form: str, decode: str, flip_test: bool):
     exported = export_model(lively_model(), replace(SPEC, decode=decode, flip_test=flip_test), form)
 
-    assert exported.agreement.close
-    assert exported.agreement.sure > 0
-    assert exported.agreement.height > 0.5
+    assert exported.parity.is_within_tolerance
+    assert exported.parity.num_confident_keypoints > 0
+    assert exported.parity.max_heatmap_value > 0.5
     for part in parts_of(exported.content):
         assert b"exported.py" not in part  # torch notes where each line of the model stands
 
@@ -88,14 +88,14 @@ def parts_of(content: bytes) -> list[bytes]:
 
 
 def test_a_pt2_file_tells_how_it_is_used(folder: Path, tmp_path: Path):
-    assert run(Args(model=str(folder), to="pt2", out=tmp_path, decode="argmax")) == 0
+    assert run(ExportArgs(model=str(folder), format="pt2", out=tmp_path, decode="argmax")) == 0
 
     config = {"config.json": ""}
     module = torch.export.load(tmp_path / "model.pt2", extra_files=config).module()
     entries = json.loads(config["config.json"])
     assert entries["decode"] == "argmax"
     assert entries["scores"] == {}  # those of the model are of its own way to read maps
-    assert entries["sha256"] == sha256_of(folder / "model" / "model.safetensors")
+    assert entries["sha256"] == compute_file_sha256(folder / "model" / "model.safetensors")
     assert from_dict(entries["skeleton"], where="") == SPEC.skeleton
     keypoints, heatmaps = module(torch.zeros(4, 96, 64, 3, dtype=torch.uint8))
     assert keypoints.shape == (4, 3, 3)
@@ -104,12 +104,12 @@ def test_a_pt2_file_tells_how_it_is_used(folder: Path, tmp_path: Path):
 
 def test_a_file_of_another_model_is_told_from_ours(monkeypatch: pytest.MonkeyPatch, folder: Path):
     torch.manual_seed(1)
-    _, load = FORMS["pt2"]
-    other = export_model(SPEC.build(), SPEC, "pt2").content
-    monkeypatch.setitem(FORMS, "pt2", (lambda *_: other, load))
+    _, load = EXPORT_FORMATS["pt2"]
+    other = export_model(SPEC.build_model(), SPEC, "pt2").content
+    monkeypatch.setitem(EXPORT_FORMATS, "pt2", (lambda *_: other, load))
 
     with pytest.raises(DataError, match="answers otherwise than the model"):
-        run(Args(model=str(folder), to="pt2"))
+        run(ExportArgs(model=str(folder), format="pt2"))
 
     assert sorted(path.name for path in (folder / "model").iterdir()) == [
         "README.md",
@@ -121,24 +121,80 @@ def test_a_file_of_another_model_is_told_from_ours(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("agreement", "close"),
     [
-        (Agreement(heatmaps=1e-6, height=1.0, points_px=1e-5, sure=9), True),
-        (Agreement(heatmaps=1e-3, height=200.0, points_px=0.0, sure=9), True),
-        (Agreement(heatmaps=2e-4, height=1.0, points_px=0.0, sure=9), False),
-        (Agreement(heatmaps=1e-6, height=1e-3, points_px=0.0, sure=0), False),  # a flat map
-        (Agreement(heatmaps=0.0, height=1.0, points_px=0.02, sure=9), False),
-        (Agreement(heatmaps=float("inf"), height=1.0, points_px=0.0, sure=9), False),
-        (Agreement(heatmaps=float("inf"), height=float("inf"), points_px=0.0, sure=0), False),
+        (
+            ExportParity(
+                max_heatmap_error=1e-6,
+                max_heatmap_value=1.0,
+                max_keypoint_error_px=1e-5,
+                num_confident_keypoints=9,
+            ),
+            True,
+        ),
+        (
+            ExportParity(
+                max_heatmap_error=1e-3,
+                max_heatmap_value=200.0,
+                max_keypoint_error_px=0.0,
+                num_confident_keypoints=9,
+            ),
+            True,
+        ),
+        (
+            ExportParity(
+                max_heatmap_error=2e-4,
+                max_heatmap_value=1.0,
+                max_keypoint_error_px=0.0,
+                num_confident_keypoints=9,
+            ),
+            False,
+        ),
+        (
+            ExportParity(
+                max_heatmap_error=1e-6,
+                max_heatmap_value=1e-3,
+                max_keypoint_error_px=0.0,
+                num_confident_keypoints=0,
+            ),
+            False,
+        ),  # a flat map
+        (
+            ExportParity(
+                max_heatmap_error=0.0,
+                max_heatmap_value=1.0,
+                max_keypoint_error_px=0.02,
+                num_confident_keypoints=9,
+            ),
+            False,
+        ),
+        (
+            ExportParity(
+                max_heatmap_error=float("inf"),
+                max_heatmap_value=1.0,
+                max_keypoint_error_px=0.0,
+                num_confident_keypoints=9,
+            ),
+            False,
+        ),
+        (
+            ExportParity(
+                max_heatmap_error=float("inf"),
+                max_heatmap_value=float("inf"),
+                max_keypoint_error_px=0.0,
+                num_confident_keypoints=0,
+            ),
+            False,
+        ),
     ],
 )
-def test_rounding_is_no_difference_and_more_is(agreement: Agreement, close: bool):
-    assert agreement.close == close
+def test_rounding_is_no_difference_and_more_is(agreement: ExportParity, close: bool):
+    assert agreement.is_within_tolerance == close
 
 
 def test_a_package_that_is_missing_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
 
     with pytest.raises(UsageError) as refused:
-        run(Args(model=str(folder)))
+        run(ExportArgs(model=str(folder)))
 
     assert "onnxscript" in refused.value.where
     assert "hrnet-ray[export]" in refused.value.fix
@@ -148,7 +204,7 @@ def test_where_no_file_can_be_is_said_before_the_work(folder: Path, tmp_path: Pa
     (tmp_path / "out" / "model.onnx").mkdir(parents=True)
 
     with pytest.raises(DataError) as refused:
-        run(Args(model=str(folder), out=tmp_path / "out"))
+        run(ExportArgs(model=str(folder), out=tmp_path / "out"))
 
     assert refused.value.where == f"--out {tmp_path / 'out' / 'model.onnx'}: is a folder"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
@@ -157,7 +213,7 @@ def test_where_no_file_can_be_is_said_before_the_work(folder: Path, tmp_path: Pa
 def test_a_link_leads_to_the_file_that_is_written(folder: Path, tmp_path: Path):
     (tmp_path / "link.pt2").symlink_to(tmp_path / "real.pt2")
 
-    assert run(Args(model=str(folder), to="pt2", out=tmp_path / "link.pt2")) == 0
+    assert run(ExportArgs(model=str(folder), format="pt2", out=tmp_path / "link.pt2")) == 0
 
     assert (tmp_path / "link.pt2").is_symlink()
     assert (tmp_path / "real.pt2").stat().st_size > 1000
@@ -167,4 +223,4 @@ def test_other_files_are_not_written_over(folder: Path):
     weights = folder / "model" / "model.safetensors"
 
     with pytest.raises(UsageError, match=r"ends in \.onnx"):
-        run(Args(model=str(folder), out=weights))
+        run(ExportArgs(model=str(folder), out=weights))

@@ -9,9 +9,9 @@ import torch
 
 from hrnet_ray.errors import DataError
 from hrnet_ray.inference.model_package import (
-    CARD,
-    CONFIG,
-    WEIGHTS,
+    CONFIG_FILE,
+    MODEL_CARD_FILE,
+    WEIGHTS_FILE,
     ModelSpec,
     load_model,
     save_model,
@@ -47,7 +47,7 @@ SPEC = ModelSpec(
 def folder(tmp_path: Path) -> Path:
     """A folder with a model of random weights."""
     torch.manual_seed(4)
-    save_model(tmp_path / "model", SPEC.build(), SPEC)
+    save_model(tmp_path / "model", SPEC.build_model(), SPEC)
     return tmp_path / "model"
 
 
@@ -59,7 +59,7 @@ def refusal(folder: Path) -> DataError:
 
 def test_what_is_saved_comes_back_the_same(folder: Path):
     torch.manual_seed(4)
-    saved = SPEC.build().state_dict()
+    saved = SPEC.build_model().state_dict()
 
     model, spec = load_model(folder)
 
@@ -76,7 +76,7 @@ def test_a_model_in_channels_last_order_is_saved_as_the_same_weights(folder: Pat
 
     save_model(tmp_path / "again", model, spec)
 
-    for name in (WEIGHTS, CONFIG, CARD):
+    for name in (WEIGHTS_FILE, CONFIG_FILE, MODEL_CARD_FILE):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
@@ -84,14 +84,18 @@ def test_a_folder_holds_three_files_and_a_second_model_takes_their_place(folder:
     torch.manual_seed(5)
     better = replace(SPEC, scores={"OKS_AP": 0.9})
 
-    save_model(folder, better.build(), better)
+    save_model(folder, better.build_model(), better)
 
-    assert sorted(path.name for path in folder.iterdir()) == [CARD, CONFIG, WEIGHTS]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        MODEL_CARD_FILE,
+        CONFIG_FILE,
+        WEIGHTS_FILE,
+    ]
     assert load_model(folder)[1] == better
 
 
 def test_the_card_holds_scores_keypoints_size_and_data(folder: Path):
-    card = (folder / CARD).read_text()
+    card = (folder / MODEL_CARD_FILE).read_text()
 
     assert card.startswith("# HRNet-W8 for otter\n\n3 keypoints from crops of 64 x 96 pixels.\n")
     assert "| OKS_AP | 0.8765 |\n| EPE_px | 3.0000 |\n" in card
@@ -100,9 +104,9 @@ def test_the_card_holds_scores_keypoints_size_and_data(folder: Path):
 
 
 def test_weights_that_the_config_was_not_written_for_are_refused(folder: Path):
-    data = bytearray((folder / WEIGHTS).read_bytes())
+    data = bytearray((folder / WEIGHTS_FILE).read_bytes())
     data[-1] ^= 1
-    (folder / WEIGHTS).write_bytes(data)
+    (folder / WEIGHTS_FILE).write_bytes(data)
 
     assert str(refusal(folder)) == (
         "a model that cannot be loaded\n"
@@ -112,7 +116,7 @@ def test_weights_that_the_config_was_not_written_for_are_refused(folder: Path):
     )
 
 
-@pytest.mark.parametrize("gone", [WEIGHTS, CONFIG])
+@pytest.mark.parametrize("gone", [WEIGHTS_FILE, CONFIG_FILE])
 def test_a_half_written_folder_is_refused_by_the_name_of_what_it_lacks(folder: Path, gone: str):
     (folder / gone).unlink()
 
@@ -123,23 +127,23 @@ def test_a_half_written_folder_is_refused_by_the_name_of_what_it_lacks(folder: P
 
 @pytest.mark.parametrize("config", ["", "[]", "null", '{"sha256": 3}', "{"])
 def test_a_config_that_is_no_config_is_refused(folder: Path, config: str):
-    (folder / CONFIG).write_text(config)
+    (folder / CONFIG_FILE).write_text(config)
 
     assert refusal(folder).what == "a model that cannot be loaded"
 
 
 @pytest.mark.parametrize("changed", [{"width": 16}, {"skeleton": "otter"}, {"blocks": "many"}])
 def test_a_config_that_does_not_fit_its_weights_is_refused(folder: Path, changed: dict):
-    config = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps(config | changed))
+    config = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(config | changed))
 
     assert refusal(folder).exit_code == 3
 
 
 def test_a_config_that_lacks_an_entry_is_refused_by_its_name(folder: Path):
-    config = json.loads((folder / CONFIG).read_text())
+    config = json.loads((folder / CONFIG_FILE).read_text())
     del config["sha256"]
-    (folder / CONFIG).write_text(json.dumps(config))
+    (folder / CONFIG_FILE).write_text(json.dumps(config))
 
     assert refusal(folder).where == f"{folder}: no entry 'sha256'"
 
@@ -149,7 +153,7 @@ def test_a_full_disk_leaves_the_model_that_was_there(folder: Path, monkeypatch: 
     write = Path.write_bytes
 
     def full(path: Path, data: bytes) -> int:
-        if path.name.startswith(CONFIG):
+        if path.name.startswith(CONFIG_FILE):
             raise OSError(28, "No space left on device")
         return write(path, data)
 
@@ -157,6 +161,6 @@ def test_a_full_disk_leaves_the_model_that_was_there(folder: Path, monkeypatch: 
     better = replace(SPEC, scores={"OKS_AP": 0.9})
 
     with pytest.raises(OSError, match="No space left"):
-        save_model(folder, better.build(), better)
+        save_model(folder, better.build_model(), better)
 
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from hrnet_ray.data import records
-from hrnet_ray.data.annotations import Instance
+from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.inference.model_package import save_model
-from hrnet_ray.inference.predictor import Predictor, decoding_of
+from hrnet_ray.inference.predictor import PosePredictor, build_decode_config
 from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
 
 
 @pytest.fixture(scope="module")
-def predictor() -> Predictor:
-    return Predictor(lively_model(), SPEC)
+def predictor() -> PosePredictor:
+    return PosePredictor(lively_model(), SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def picture() -> np.ndarray:
 def table_of(picture: np.ndarray, boxes: np.ndarray) -> pa.Table:
     _, png = cv2.imencode(".png", picture[..., ::-1])
     instances = [
-        Instance(
+        PoseInstance(
             id=at,
             image_id=0,
             image="0.png",
@@ -43,12 +43,12 @@ def table_of(picture: np.ndarray, boxes: np.ndarray) -> pa.Table:
         )
         for at, (x, y, w, h) in enumerate(boxes.tolist())
     ]
-    made = [records.exact_row(instance, png.tobytes()) for instance in instances]
-    return pa.Table.from_pylist(made, schema=records.schema(3))
+    made = [records.build_full_image_record(instance, png.tobytes()) for instance in instances]
+    return pa.Table.from_pylist(made, schema=records.build_arrow_schema(3))
 
 
 def test_a_picture_with_boxes_gives_what_its_exact_rows_give(
-    predictor: Predictor, picture: np.ndarray
+    predictor: PosePredictor, picture: np.ndarray
 ):
     found = predictor(picture, BOXES)
     scored = predictor.predict_table(table_of(picture, BOXES))
@@ -59,7 +59,7 @@ def test_a_picture_with_boxes_gives_what_its_exact_rows_give(
     assert len(found.image_xy.flatten(0, 1).unique(dim=0)) == 9  # nine different places
 
 
-def test_the_size_of_batches_changes_nothing(predictor: Predictor, picture: np.ndarray):
+def test_the_size_of_batches_changes_nothing(predictor: PosePredictor, picture: np.ndarray):
     whole = predictor(picture, BOXES)
 
     for found in (
@@ -71,7 +71,7 @@ def test_the_size_of_batches_changes_nothing(predictor: Predictor, picture: np.n
         assert torch.allclose(found.scores, whole.scores, rtol=1e-4)
 
 
-def test_points_move_with_the_box(predictor: Predictor, picture: np.ndarray):
+def test_points_move_with_the_box(predictor: PosePredictor, picture: np.ndarray):
     moved = np.zeros((160, 200, 3), np.uint8)
     moved[40:, 50:] = picture
 
@@ -81,7 +81,7 @@ def test_points_move_with_the_box(predictor: Predictor, picture: np.ndarray):
     assert torch.allclose(found.image_xy, expected_xy, atol=1e-3)
 
 
-def test_a_picture_without_boxes_has_no_poses(predictor: Predictor, picture: np.ndarray):
+def test_a_picture_without_boxes_has_no_poses(predictor: PosePredictor, picture: np.ndarray):
     found = predictor(picture, np.zeros((0, 4)))
 
     assert found.ids.shape == (0,)
@@ -90,12 +90,12 @@ def test_a_picture_without_boxes_has_no_poses(predictor: Predictor, picture: np.
 
 
 def test_several_pictures_at_once_give_what_one_by_one_gives(
-    predictor: Predictor, picture: np.ndarray
+    predictor: PosePredictor, picture: np.ndarray
 ):
     pictures = [picture, np.ascontiguousarray(picture[:, ::-1]), picture[:90], picture]
     boxes = [BOXES, BOXES[1:], BOXES[:0], BOXES[:1] + 5]
 
-    together = predictor.on_pictures(pictures, boxes, batch_size=4)
+    together = predictor.predict_images(pictures, boxes, batch_size=4)
 
     for found, one, its in zip(together, pictures, boxes, strict=True):
         alone = predictor(one, its)
@@ -103,15 +103,15 @@ def test_several_pictures_at_once_give_what_one_by_one_gives(
         # Another size of batch, other last bits: `test_the_size_of_batches`.
         assert torch.allclose(found.image_xy, alone.image_xy, atol=1e-3)
         assert torch.allclose(found.scores, alone.scores, rtol=1e-4)
-    assert predictor.on_pictures([], []) == []
+    assert predictor.predict_images([], []) == []
 
 
 def test_a_loaded_folder_predicts_as_the_model_that_was_saved(
-    predictor: Predictor, picture: np.ndarray, tmp_path: Path
+    predictor: PosePredictor, picture: np.ndarray, tmp_path: Path
 ):
     save_model(tmp_path, predictor.model, SPEC)
 
-    found = Predictor.from_folder(tmp_path)(picture, BOXES)
+    found = PosePredictor.from_model_dir(tmp_path)(picture, BOXES)
 
     expected = predictor(picture, BOXES)
     assert torch.allclose(found.image_xy, expected.image_xy, atol=1e-3)
@@ -119,10 +119,10 @@ def test_a_loaded_folder_predicts_as_the_model_that_was_saved(
 
 
 def test_the_spec_says_how_heatmaps_are_read():
-    assert decoding_of(SPEC).flip_order == (1, 0, 2)
-    assert decoding_of(replace(SPEC, flip_test=False)).flip_order is None
-    read = decoding_of(replace(SPEC, decode="dark", shift_heatmap=False, sigma=3.0))
-    assert (read.method, read.shift, read.sigma, read.stride) == ("dark", False, 3.0, 4)
+    assert build_decode_config(SPEC).flip_order == (1, 0, 2)
+    assert build_decode_config(replace(SPEC, flip_test=False)).flip_order is None
+    read = build_decode_config(replace(SPEC, decode="dark", shift_heatmap=False, sigma=3.0))
+    assert (read.method, read.shift_heatmap, read.sigma, read.stride) == ("dark", False, 3.0, 4)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_the_spec_says_how_heatmaps_are_read():
     ],
 )
 def test_what_is_no_picture_or_no_box_is_refused(
-    predictor: Predictor, picture: np.ndarray, change: Any, boxes: np.ndarray, what: str
+    predictor: PosePredictor, picture: np.ndarray, change: Any, boxes: np.ndarray, what: str
 ):
     with pytest.raises(ValueError, match=what):
         predictor(change(picture), boxes)

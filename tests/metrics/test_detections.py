@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hrnet_ray.errors import DataError
-from hrnet_ray.metrics.detections import read_detections
+from hrnet_ray.metrics.detections import load_coco_detections
 
 PICTURES: dict[int | str, int] = {70: 0, 71: 1, "a.jpg": 0, "b.jpg": 1}
 
@@ -25,7 +25,7 @@ def detection(image: int | str = 70, **changed: Any) -> dict[str, Any]:
 def read(path: Path, content: Any):
     file = path / "boxes.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
-    return read_detections(file, pictures=PICTURES, categories={1, 4})
+    return load_coco_detections(file, image_indices=PICTURES, category_ids={1, 4})
 
 
 def test_boxes_come_ordered_by_their_pictures(tmp_path: Path):
@@ -34,11 +34,11 @@ def test_boxes_come_ordered_by_their_pictures(tmp_path: Path):
         [detection(71, score=0.5), detection(70, category_id=4), detection("b.jpg", score=1)],
     )
 
-    assert boxes.picture.tolist() == [0, 1, 1]
+    assert boxes.image_index.tolist() == [0, 1, 1]
     assert boxes.category_id.tolist() == [4, 1, 1]
     assert boxes.score.tolist() == [0.9, 0.5, 1.0]
     assert boxes.box_xywh.tolist() == [[1, 2, 30, 40.5]] * 3
-    assert boxes.left_out == {}
+    assert boxes.skipped_counts == {}
 
 
 def test_what_cannot_be_used_is_counted(tmp_path: Path):
@@ -52,8 +52,8 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path):
 
     boxes = read(tmp_path, content)
 
-    assert boxes.left_out == {"other picture": 2, "other category": 1, "empty box": 1}
-    assert boxes.read == len(content)
+    assert boxes.skipped_counts == {"other picture": 2, "other category": 1, "empty box": 1}
+    assert boxes.num_read == len(content)
     assert len(boxes.score) == 1
 
 
@@ -101,4 +101,4 @@ def test_no_detections_and_no_file_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="no detections"):
         read(tmp_path, [])
     with pytest.raises(DataError, match="the file is not there"):
-        read_detections(tmp_path / "none.json", pictures=PICTURES, categories={1})
+        load_coco_detections(tmp_path / "none.json", image_indices=PICTURES, category_ids={1})

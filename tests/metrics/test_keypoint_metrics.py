@@ -18,13 +18,13 @@ from torch import Tensor
 
 from hrnet_ray.metrics.keypoint_metrics import (
     PCKh,
-    auc,
-    epe,
-    oks_curve,
-    oks_per_keypoint,
-    oks_summary,
+    coco_oks_metrics,
+    compute_ap_per_oks_threshold,
+    compute_endpoint_error,
+    compute_oks_per_keypoint,
+    compute_pckh_auc,
+    compute_pckh_curve,
     pckh,
-    pckh_curve,
 )
 from hrnet_ray.skeletons import ATRW
 
@@ -48,7 +48,7 @@ def test_a_hidden_keypoint_is_not_counted_and_an_unseen_one_is_nan():
 
     score = pckh(predicted_xy, true_xy, visible, torch.tensor([10.0, 20.0]))
 
-    assert score.seen.tolist() == [2.0, 1.0, 0.0]
+    assert score.visible_count.tolist() == [2.0, 1.0, 0.0]
     assert score.per_keypoint()[:2].tolist() == [1.0, 0.0]
     assert math.isnan(score.per_keypoint()[2])
     assert score.mean() == 2 / 3
@@ -70,7 +70,7 @@ def test_pelvis_and_thorax_of_sixteen_keypoints_are_left_out_of_the_mean_only():
     visible, head_size = torch.ones(1, 16) > 0, torch.tensor([10.0])
 
     published = pckh(predicted_xy, true_xy, visible, head_size)
-    everything = pckh(predicted_xy, true_xy, visible, head_size, left_out=())
+    everything = pckh(predicted_xy, true_xy, visible, head_size, excluded_keypoints=())
 
     assert published.mean() == 1.0
     assert published.per_keypoint()[6:8].tolist() == [0.0, 0.0]
@@ -78,7 +78,7 @@ def test_pelvis_and_thorax_of_sixteen_keypoints_are_left_out_of_the_mean_only():
 
 
 def test_no_keypoint_is_left_out_of_any_other_pose():
-    assert pckh(*_poses(keypoints=15)).left_out == ()
+    assert pckh(*_poses(keypoints=15)).excluded_keypoints == ()
 
 
 def test_parts_add_up_to_the_whole():
@@ -113,23 +113,23 @@ def test_scaling_a_pose_and_its_head_together_changes_nothing():
 
 
 def test_the_curve_rises_and_its_area_lies_between_its_ends():
-    curve = pckh_curve(*_poses())
+    curve = compute_pckh_curve(*_poses())
 
     means = [score.mean() for score in curve]
     assert means == sorted(means)
     assert len(curve) == 51
-    assert means[0] < auc(curve) < means[-1]
+    assert means[0] < compute_pckh_auc(curve) < means[-1]
 
 
 def test_a_straight_curve_has_half_of_its_area():
     distance = torch.arange(100).add(0.5).div(100).mul(0.5)  # evenly over 0..0.5 head sizes
     predicted_xy = torch.stack([distance, torch.zeros(100)], -1)[:, None]
 
-    curve = pckh_curve(
+    curve = compute_pckh_curve(
         predicted_xy, torch.zeros(100, 1, 2), torch.ones(100, 1) > 0, torch.ones(100)
     )
 
-    assert auc(curve) == pytest.approx(0.5)
+    assert compute_pckh_auc(curve) == pytest.approx(0.5)
 
 
 def test_the_end_point_error_is_a_mean_of_distances_that_adds():
@@ -137,11 +137,13 @@ def test_the_end_point_error_is_a_mean_of_distances_that_adds():
     true_xy = torch.zeros(2, 2, 2)
     visible = torch.tensor([[True, True], [True, False]])
 
-    error = epe(predicted_xy, true_xy, visible)
+    error = compute_endpoint_error(predicted_xy, true_xy, visible)
 
     assert error.per_keypoint().tolist() == [3.0, 0.0]
     assert error.mean() == 2.0
-    first, second = (epe(predicted_xy[i], true_xy[i], visible[i]) for i in ([0], [1]))
+    first, second = (
+        compute_endpoint_error(predicted_xy[i], true_xy[i], visible[i]) for i in ([0], [1])
+    )
     assert _same(first + second, error)
 
 
@@ -149,7 +151,7 @@ def test_a_keypoints_similarity_is_the_formula_of_coco():
     area, sigma, distance = 5000.0, 0.1, 12.0
     predicted_xy = torch.tensor([[[distance, 0.0], [0.0, 0.0]]])
 
-    similarity = oks_per_keypoint(
+    similarity = compute_oks_per_keypoint(
         predicted_xy,
         torch.zeros(1, 2, 2),
         torch.ones(1, 2) > 0,
@@ -165,7 +167,7 @@ def test_a_keypoints_similarity_is_the_formula_of_coco():
 def test_the_ten_figures_equal_those_of_pycocotools(noise: float):
     truth, results = _coco(noise=noise)
 
-    figures = oks_summary(truth, results, sigmas=SIGMAS)
+    figures = coco_oks_metrics(truth, results, sigmas=SIGMAS)
 
     np.testing.assert_allclose(
         list(figures.values()), _pycocotools(truth, results), rtol=0, atol=1e-12
@@ -177,7 +179,7 @@ def test_perfect_predictions_score_one_even_with_annotation_id_zero():
     for annotation in truth["annotations"]:
         annotation["id"] -= 1
 
-    figures = oks_summary(truth, results, sigmas=SIGMAS)
+    figures = coco_oks_metrics(truth, results, sigmas=SIGMAS)
 
     assert (figures["AP"], figures["AR"]) == (1.0, 1.0)
 
@@ -190,8 +192,8 @@ def test_the_atrw_challenge_scores_as_if_its_ids_began_at_one(noise: float):
         annotation["id"] += 1
     seen = {one["image_id"] for one in truth["annotations"] if one["num_keypoints"]}
 
-    figures = oks_summary(truth, results, sigmas=ATRW.scoring_sigmas)
-    of_labelled = oks_summary(  # as `prepare` leaves it: no rows of animals without keypoints
+    figures = coco_oks_metrics(truth, results, sigmas=ATRW.scoring_sigmas)
+    of_labelled = coco_oks_metrics(  # as `prepare` leaves it: no rows of animals without keypoints
         {**truth, "annotations": [one for one in truth["annotations"] if one["num_keypoints"]]},
         [one for one in results if one["image_id"] in seen],
         sigmas=ATRW.scoring_sigmas,
@@ -200,7 +202,7 @@ def test_the_atrw_challenge_scores_as_if_its_ids_began_at_one(noise: float):
 
     assert (truth["annotations"][0]["id"], len(seen)) == (0, 641)
     np.testing.assert_allclose(list(figures.values()), published, rtol=0, atol=1e-12)
-    assert figures == of_labelled == oks_summary(from_one, results, sigmas=ATRW.scoring_sigmas)
+    assert figures == of_labelled == coco_oks_metrics(from_one, results, sigmas=ATRW.scoring_sigmas)
     assert figures["APM"] == -1.0
     if noise == 0:
         assert (figures["AP"], figures["AR"]) == (1.0, 1.0)
@@ -213,13 +215,13 @@ def test_the_callers_annotations_and_results_stay_as_they_were():
     truth, results = _coco(noise=6.0)
     before = copy.deepcopy((truth, results))
 
-    oks_summary(truth, results, sigmas=SIGMAS)
+    coco_oks_metrics(truth, results, sigmas=SIGMAS)
 
     assert (truth, results) == before
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]):
-    oks_summary(*_coco(noise=6.0), sigmas=SIGMAS)
+    coco_oks_metrics(*_coco(noise=6.0), sigmas=SIGMAS)
 
     assert capfd.readouterr() == ("", "")
 
@@ -229,37 +231,37 @@ def test_paths_and_objects_give_the_same_figures(tmp_path: Path):
     (tmp_path / "gt.json").write_text(json.dumps(truth))
     (tmp_path / "dt.json").write_text(json.dumps(results))
 
-    from_paths = oks_summary(tmp_path / "gt.json", str(tmp_path / "dt.json"), sigmas=SIGMAS)
+    from_paths = coco_oks_metrics(tmp_path / "gt.json", str(tmp_path / "dt.json"), sigmas=SIGMAS)
 
-    assert from_paths == oks_summary(truth, results, sigmas=SIGMAS)
+    assert from_paths == coco_oks_metrics(truth, results, sigmas=SIGMAS)
 
 
 def test_no_results_score_zero():
     truth, _ = _coco(noise=0.0)
 
-    figures = oks_summary(truth, [], sigmas=SIGMAS)
+    figures = coco_oks_metrics(truth, [], sigmas=SIGMAS)
 
     assert (figures["AP"], figures["AR"]) == (0.0, 0.0)
 
 
 def test_missing_counts_and_areas_are_filled_in():
     truth, results = _coco(noise=6.0)
-    expected = oks_summary(truth, results, sigmas=SIGMAS)
+    expected = coco_oks_metrics(truth, results, sigmas=SIGMAS)
     for annotation in truth["annotations"]:
         for key in ("num_keypoints", "area", "iscrowd"):
             del annotation[key]
 
-    assert oks_summary(truth, results, sigmas=SIGMAS) == expected
+    assert coco_oks_metrics(truth, results, sigmas=SIGMAS) == expected
 
 
 def test_null_is_as_good_as_absent_and_categories_are_found():
     truth, results = _coco(noise=6.0)
-    expected = oks_summary(truth, results, sigmas=SIGMAS)
+    expected = coco_oks_metrics(truth, results, sigmas=SIGMAS)
     del truth["categories"]
     for annotation in truth["annotations"]:
         annotation["num_keypoints"] = annotation["iscrowd"] = None
 
-    assert oks_summary(truth, results, sigmas=SIGMAS) == expected
+    assert coco_oks_metrics(truth, results, sigmas=SIGMAS) == expected
 
 
 def test_an_annotation_without_keypoints_is_named():
@@ -267,16 +269,16 @@ def test_an_annotation_without_keypoints_is_named():
     del truth["annotations"][1]["keypoints"]
 
     with pytest.raises(ValueError, match=r"annotation \d+ has no keypoints"):
-        oks_summary(truth, results, sigmas=SIGMAS)
+        coco_oks_metrics(truth, results, sigmas=SIGMAS)
 
 
 @pytest.mark.parametrize("noise", [0.0, 6.0])
 def test_the_curves_mean_is_the_ap(noise: float):
     truth, results = _coco(noise=noise)
 
-    curve = oks_curve(truth, results, sigmas=SIGMAS)
+    curve = compute_ap_per_oks_threshold(truth, results, sigmas=SIGMAS)
 
-    figures = oks_summary(truth, results, sigmas=SIGMAS)
+    figures = coco_oks_metrics(truth, results, sigmas=SIGMAS)
     values = [value for _, value in curve]
     assert [threshold for threshold, _ in curve] == pytest.approx(np.arange(0.5, 1, 0.05))
     assert sum(values) / 10 == pytest.approx(figures["AP"])
@@ -288,14 +290,14 @@ def test_an_area_range_without_instances_says_minus_one():
     for annotation in truth["annotations"]:
         annotation["area"] = 200.0 * 100.0
 
-    assert oks_summary(truth, results, sigmas=SIGMAS)["APM"] == -1.0
+    assert coco_oks_metrics(truth, results, sigmas=SIGMAS)["APM"] == -1.0
 
 
 def test_sigmas_that_are_not_one_per_keypoint_are_refused():
     truth, results = _coco(noise=6.0)
 
     with pytest.raises(ValueError, match="17 OKS sigmas for poses of 3 keypoints"):
-        oks_summary(truth, results, sigmas=(0.1,) * 17)
+        coco_oks_metrics(truth, results, sigmas=(0.1,) * 17)
 
 
 def test_results_for_unknown_images_are_named():
@@ -303,7 +305,7 @@ def test_results_for_unknown_images_are_named():
     results[0]["image_id"] = 404
 
     with pytest.raises(ValueError, match=r"1 images of the results .*\[404\]"):
-        oks_summary(truth, results, sigmas=SIGMAS)
+        coco_oks_metrics(truth, results, sigmas=SIGMAS)
 
 
 def _poses(keypoints: int = 5) -> tuple[Tensor, Tensor, Tensor, Tensor]:

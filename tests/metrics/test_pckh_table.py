@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hrnet_ray.metrics.keypoint_metrics import PCKh, pckh
-from hrnet_ray.metrics.pckh_table import COLUMNS, published_table
+from hrnet_ray.metrics.pckh_table import PCKH_TABLE_COLUMNS, compute_mpii_pckh_table
 from hrnet_ray.skeletons import ATRW, COCO, MPII
 
 GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "golden"
@@ -29,10 +29,10 @@ def golden_score(threshold: float) -> PCKh:
 def test_the_columns_are_the_published_ones_in_the_published_order():
     published = json.loads((GOLDEN / "pckh_mpii.json").read_text())
 
-    table = published_table(golden_score(0.5), golden_score(0.11), MPII)
+    table = compute_mpii_pckh_table(golden_score(0.5), golden_score(0.11), MPII)
 
     assert table is not None
-    assert list(table) == [*COLUMNS, "Mean", "Mean@0.1"]
+    assert list(table) == [*PCKH_TABLE_COLUMNS, "Mean", "Mean@0.1"]
     assert table == pytest.approx({name: published[name] for name in table}, abs=1e-6)
     assert published.keys() == table.keys()
 
@@ -41,4 +41,4 @@ def test_the_columns_are_the_published_ones_in_the_published_order():
 def test_a_skeleton_without_a_top_of_the_head_has_no_such_table(skeleton):
     score = PCKh(torch.ones(len(skeleton)), torch.ones(len(skeleton)))
 
-    assert published_table(score, score, skeleton) is None
+    assert compute_mpii_pckh_table(score, score, skeleton) is None

@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from hrnet_ray.metrics.bootstrap import bootstrap
-from hrnet_ray.metrics.oks import Poses
-from hrnet_ray.metrics.predictions import Predictions, instance_scores
-from hrnet_ray.metrics.report_metrics import Assessment, assess, names_of_sigmas, results_of
-from hrnet_ray.metrics.validation import score
+from hrnet_ray.metrics.bootstrap import compute_bootstrap_samples
+from hrnet_ray.metrics.oks import DetectedPoses
+from hrnet_ray.metrics.predictions import KeypointPredictions, compute_pose_scores
+from hrnet_ray.metrics.report_metrics import (
+    EvaluationMetrics,
+    compute_evaluation_metrics,
+    convert_poses_to_coco_results,
+    get_sigma_sets,
+)
+from hrnet_ray.metrics.validation import compute_validation_metrics
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
 
 Truth = dict[str, np.ndarray]
@@ -36,33 +41,35 @@ def truth_of(skeleton: Skeleton, count: int, *, head: float = np.nan) -> Truth:
     }
 
 
-def found_near(truth: Truth, *, noise: float, seed: int = 0) -> Predictions:
+def found_near(truth: Truth, *, noise: float, seed: int = 0) -> KeypointPredictions:
     rng = np.random.default_rng(seed)
     shape = truth["visible"].shape
     spread = noise * rng.uniform(0.2, 2, (shape[0], 1, 1))
-    return Predictions(
+    return KeypointPredictions(
         torch.tensor(truth["id"]),
         torch.tensor(truth["image_xy"] + rng.normal(0, 1, (*shape, 2)) * spread).float(),
         torch.tensor(rng.uniform(0.1, 1, shape)).float(),
     )
 
 
-def poses_of(found: Predictions, truth: Truth) -> Poses:
-    return Poses(
-        picture=truth["picture"],
+def poses_of(found: KeypointPredictions, truth: Truth) -> DetectedPoses:
+    return DetectedPoses(
+        image_index=truth["picture"],
         image_id=truth["image_id"],
         category_id=truth["category_id"],
         image_xy=found.image_xy.double().numpy(),
-        heights=found.scores.double().numpy(),
-        score=instance_scores(found).double().numpy(),
+        keypoint_scores=found.scores.double().numpy(),
+        score=compute_pose_scores(found).double().numpy(),
         area=truth["area"] * 1.5,
     )
 
 
-def judged(truth: Truth, found: Predictions, skeleton: Skeleton, **how: Any) -> Assessment:
+def judged(
+    truth: Truth, found: KeypointPredictions, skeleton: Skeleton, **how: Any
+) -> EvaluationMetrics:
     pictures = int(truth["picture"].max()) + 1
-    return assess(
-        poses_of(found, truth), truth, skeleton, pictures=pictures, true_boxes=True, **how
+    return compute_evaluation_metrics(
+        poses_of(found, truth), truth, skeleton, num_images=pictures, with_gt_boxes=True, **how
     )
 
 
@@ -74,10 +81,10 @@ def test_the_figures_of_a_training_are_the_same_to_the_last_bit(skeleton: Skelet
 
     assessment = judged(truth, found, skeleton, nms_oks=1.0)
 
-    trained = score(found, truth, skeleton)
-    assert assessment.main == trained.main
+    trained = compute_validation_metrics(found, truth, skeleton)
+    assert assessment.primary_metric == trained.primary_metric
     assert {name: assessment.summary[name] for name in trained.summary} == trained.summary
-    values = {name: one.value for name, one in assessment.per_keypoint.items()}
+    values = {name: one.score for name, one in assessment.per_keypoint.items()}
     assert values == trained.per_keypoint
 
 
@@ -90,17 +97,22 @@ def test_one_two_and_three_workers_give_identical_figures(
     found = found_near(truth, noise=6.0)
     shares = [np.arange(31)[rank::parts] for rank in range(parts)]
 
-    joined = Predictions.joined(
-        Predictions(found.ids[rows], found.image_xy[rows], found.scores[rows])
+    joined = KeypointPredictions.concat_parts(
+        KeypointPredictions(found.ids[rows], found.image_xy[rows], found.scores[rows])
         for rows in reversed(shares)
     )
 
-    assert score(joined, truth, skeleton) == score(found, truth, skeleton)
+    assert compute_validation_metrics(joined, truth, skeleton) == compute_validation_metrics(
+        found, truth, skeleton
+    )
     whole, again = judged(truth, found, skeleton), judged(truth, joined, skeleton)
     assert again.summary == whole.summary
     assert again.per_keypoint == whole.per_keypoint
-    assert again.curve == whole.curve
-    draws = [bootstrap([one.statistic], pictures=16, resamples=20) for one in (whole, again)]
+    assert again.metric_curve == whole.metric_curve
+    draws = [
+        compute_bootstrap_samples([one.bootstrap_statistic], num_images=16, resamples=20)
+        for one in (whole, again)
+    ]
     np.testing.assert_array_equal(*draws)
 
 
@@ -110,8 +122,10 @@ def test_what_is_drawn_again_is_the_main_figure(skeleton: Skeleton, head: float)
     truth["head_size"][5] = np.nan
     assessment = judged(truth, found_near(truth, noise=7.0), skeleton)
 
-    assert assessment.statistic(np.ones(15)) == pytest.approx(assessment.value, abs=1e-12)
-    assert 0.05 < assessment.value < 0.95
+    assert assessment.bootstrap_statistic(np.ones(15)) == pytest.approx(
+        assessment.primary_value, abs=1e-12
+    )
+    assert 0.05 < assessment.primary_value < 0.95
 
 
 def test_every_set_of_sigmas_has_ten_figures_and_the_first_decides():
@@ -119,13 +133,13 @@ def test_every_set_of_sigmas_has_ten_figures_and_the_first_decides():
 
     assessment = judged(truth, found_near(truth, noise=6.0), ATRW)
 
-    assert list(assessment.oks) == ["own", "mmpose"]
-    assert all(len(figures) == 10 for figures in assessment.oks.values())
-    assert assessment.summary["OKS_AP"] == assessment.oks["own"]["AP"]
-    assert assessment.summary["OKS_AR_mmpose"] == assessment.oks["mmpose"]["AR"]
-    assert assessment.oks["mmpose"]["AP"] > assessment.oks["own"]["AP"]
+    assert list(assessment.oks_by_sigma_set) == ["own", "mmpose"]
+    assert all(len(figures) == 10 for figures in assessment.oks_by_sigma_set.values())
+    assert assessment.summary["OKS_AP"] == assessment.oks_by_sigma_set["own"]["AP"]
+    assert assessment.summary["OKS_AR_mmpose"] == assessment.oks_by_sigma_set["mmpose"]["AR"]
+    assert assessment.oks_by_sigma_set["mmpose"]["AP"] > assessment.oks_by_sigma_set["own"]["AP"]
     bare = replace(ATRW, oks_sigmas=None, other_oks_sigmas={})
-    assert names_of_sigmas(bare) == {"all_0.05": (0.05,) * 15}
+    assert get_sigma_sets(bare) == {"all_0.05": (0.05,) * 15}
 
 
 def test_the_published_table_stands_beside_pckh():
@@ -133,14 +147,14 @@ def test_the_published_table_stands_beside_pckh():
 
     assessment = judged(truth, found_near(truth, noise=9.0), MPII)
 
-    assert assessment.published is not None
-    assert assessment.published["Mean"] == pytest.approx(100 * assessment.value)
+    assert assessment.mpii_pckh_table is not None
+    assert assessment.mpii_pckh_table["Mean"] == pytest.approx(100 * assessment.primary_value)
     legacy = assessment.summary["PCKh_0.11_legacy"]
-    assert assessment.published["Mean@0.1"] == pytest.approx(100 * legacy)
-    assert assessment.curve[0][0] == 0.0
-    assert assessment.curve[-1] == (0.5, assessment.value)
-    assert assessment.curve[0][1] < assessment.summary["PCKh_AUC"] < assessment.value
-    assert assessment.oks == {}  # MPII brings no sigmas
+    assert assessment.mpii_pckh_table["Mean@0.1"] == pytest.approx(100 * legacy)
+    assert assessment.metric_curve[0][0] == 0.0
+    assert assessment.metric_curve[-1] == (0.5, assessment.primary_value)
+    assert assessment.metric_curve[0][1] < assessment.summary["PCKh_AUC"] < assessment.primary_value
+    assert assessment.oks_by_sigma_set == {}  # MPII brings no sigmas
 
 
 def test_pck_counts_by_the_longer_side_of_the_box():
@@ -168,10 +182,10 @@ def test_the_worst_come_first_and_what_cannot_be_measured_not_at_all():
 
     assessment = judged(truth, found, MPII)
 
-    assert assessment.rank[:3].tolist() == [5, 2, 0]
-    assert assessment.per_instance[[5, 2, 0, 1]].tolist() == [0.0, 0.0, 8 / 14, 1.0]
-    assert np.isnan(assessment.per_instance[4])
-    assert 4 not in assessment.rank
+    assert assessment.indices_worst_first[:3].tolist() == [5, 2, 0]
+    assert assessment.per_instance_score[[5, 2, 0, 1]].tolist() == [0.0, 0.0, 8 / 14, 1.0]
+    assert np.isnan(assessment.per_instance_score[4])
+    assert 4 not in assessment.indices_worst_first
 
 
 def test_nms_drops_a_pose_that_jumped_to_its_neighbour_and_says_what_it_was_worth():
@@ -182,7 +196,7 @@ def test_nms_drops_a_pose_that_jumped_to_its_neighbour_and_says_what_it_was_wort
 
     with_nms, without = (judged(truth, found, ATRW, nms_oks=most) for most in (0.9, 1.0))
 
-    assert (with_nms.dropped, without.dropped) == (1, 0)
+    assert (with_nms.num_nms_dropped, without.num_nms_dropped) == (1, 0)
     assert len(with_nms.poses) == 7
     assert with_nms.summary["OKS_AP_without_nms"] == without.summary["OKS_AP"]
     assert with_nms.summary["OKS_AP"] > without.summary["OKS_AP"]
@@ -193,58 +207,62 @@ def test_with_a_detectors_boxes_matched_pairs_are_compared():
     truth = truth_of(ATRW, 6)
     truth["visible"][:] = True
     found = found_near(truth, noise=0.5)
-    poses = poses_of(found, truth).take(np.array([5, 3, 2, 1, 0]))  # none for row 4
+    poses = poses_of(found, truth).select_poses(np.array([5, 3, 2, 1, 0]))  # none for row 4
 
-    assessment = assess(poses, truth, ATRW, pictures=3, true_boxes=False)
+    assessment = compute_evaluation_metrics(poses, truth, ATRW, num_images=3, with_gt_boxes=False)
 
-    assert assessment.main == "OKS_AP"
+    assert assessment.primary_metric == "OKS_AP"
     assert assessment.summary["instances_matched"] == 5.0
-    assert {one.count for one in assessment.per_keypoint.values()} == {5}
+    assert {one.visible_count for one in assessment.per_keypoint.values()} == {5}
     assert assessment.summary["EPE_px"] < 2
-    assert assessment.rank[0] == 4
-    np.testing.assert_array_equal(assessment.nearest_xy[3], poses.image_xy[1])
+    assert assessment.indices_worst_first[0] == 4
+    np.testing.assert_array_equal(assessment.nearest_image_xy[3], poses.image_xy[1])
 
 
 def test_a_missed_instance_alone_in_its_picture_has_no_pose():
     truth = truth_of(ATRW, 4)
-    poses = poses_of(found_near(truth, noise=0.5), truth).take(np.array([0, 1]))
+    poses = poses_of(found_near(truth, noise=0.5), truth).select_poses(np.array([0, 1]))
 
-    assessment = assess(poses, truth, ATRW, pictures=2, true_boxes=False)
+    assessment = compute_evaluation_metrics(poses, truth, ATRW, num_images=2, with_gt_boxes=False)
 
-    assert np.isnan(assessment.nearest_xy[2:]).all()
-    assert assessment.per_instance[2:].tolist() == [0.0, 0.0]
+    assert np.isnan(assessment.nearest_image_xy[2:]).all()
+    assert assessment.per_instance_score[2:].tolist() == [0.0, 0.0]
 
 
 def test_heads_that_were_measured_do_not_make_a_detectors_poses_a_pckh():
     truth = truth_of(MPII, 4, head=30.0)
 
-    assessment = assess(
-        poses_of(found_near(truth, noise=1.0), truth), truth, MPII, pictures=2, true_boxes=False
+    assessment = compute_evaluation_metrics(
+        poses_of(found_near(truth, noise=1.0), truth),
+        truth,
+        MPII,
+        num_images=2,
+        with_gt_boxes=False,
     )
 
-    assert assessment.main == "OKS_AP"
-    assert assessment.published is None
-    assert list(assessment.oks) == ["all_0.05"]
+    assert assessment.primary_metric == "OKS_AP"
+    assert assessment.mpii_pckh_table is None
+    assert list(assessment.oks_by_sigma_set) == ["all_0.05"]
 
 
 def test_no_pose_at_all_scores_zero():
     truth = truth_of(ATRW, 4)
-    nothing = poses_of(found_near(truth, noise=1.0), truth).take(np.zeros(0, int))
+    nothing = poses_of(found_near(truth, noise=1.0), truth).select_poses(np.zeros(0, int))
 
-    assessment = assess(nothing, truth, ATRW, pictures=2, true_boxes=False)
+    assessment = compute_evaluation_metrics(nothing, truth, ATRW, num_images=2, with_gt_boxes=False)
 
-    assert assessment.value == 0.0
+    assert assessment.primary_value == 0.0
     assert np.isnan(assessment.summary["EPE_px"])
-    assert assessment.per_keypoint["nose"].count == 0
+    assert assessment.per_keypoint["nose"].visible_count == 0
 
 
 def test_results_name_the_pictures_as_the_annotations_do():
     truth = truth_of(ATRW, 2)
     poses = poses_of(found_near(truth, noise=1.0), truth)
 
-    results = results_of(poses)
+    results = convert_poses_to_coco_results(poses)
 
     assert [one["image_id"] for one in results] == [50, 50]
     assert len(results[0]["keypoints"]) == 45
-    assert results[0]["keypoints"][2] == poses.heights[0, 0]
+    assert results[0]["keypoints"][2] == poses.keypoint_scores[0, 0]
     assert results[0]["score"] == poses.score[0]

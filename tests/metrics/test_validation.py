@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from hrnet_ray.errors import DataError
-from hrnet_ray.metrics.predictions import Predictions, instance_scores
-from hrnet_ray.metrics.validation import coco_results, coco_truth, curve, main_metric, score
+from hrnet_ray.metrics.predictions import KeypointPredictions, compute_pose_scores
+from hrnet_ray.metrics.validation import (
+    compute_metric_curve,
+    compute_validation_metrics,
+    select_primary_metric,
+    to_coco_ground_truth,
+    to_coco_results,
+)
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
 
 Truth = dict[str, np.ndarray]
@@ -31,8 +37,8 @@ def truth_of(skeleton: Skeleton, *ids: int, head_size: float = float("nan")) -> 
     }
 
 
-def perfect(truth: Truth) -> Predictions:
-    return Predictions(
+def perfect(truth: Truth) -> KeypointPredictions:
+    return KeypointPredictions(
         torch.tensor(truth["id"]),
         torch.tensor(truth["image_xy"], dtype=torch.float32),
         torch.full(truth["visible"].shape, 0.75),
@@ -42,10 +48,10 @@ def perfect(truth: Truth) -> Predictions:
 def test_perfect_predictions_score_one_also_for_the_id_zero():
     truth = truth_of(ATRW, 0, 1, 2, 3, 4)
 
-    scores = score(perfect(truth), truth, ATRW)
+    scores = compute_validation_metrics(perfect(truth), truth, ATRW)
 
-    assert scores.main == "OKS_AP"
-    assert scores.value == pytest.approx(1.0, abs=1e-9)
+    assert scores.primary_metric == "OKS_AP"
+    assert scores.primary_value == pytest.approx(1.0, abs=1e-9)
     assert scores.summary["OKS_AP_mmpose"] == pytest.approx(1.0, abs=1e-9)
     assert scores.summary["EPE_px"] < 1e-4
     assert scores.per_keypoint == pytest.approx(dict.fromkeys(ATRW.keypoints, 1.0), abs=1e-6)
@@ -58,8 +64,8 @@ def test_the_curve_is_what_the_main_figure_is_a_part_of(skeleton: Skeleton, head
     off = torch.linspace(0, 30, 8)[:, None, None]
     found = replace(found, image_xy=found.image_xy + off)
 
-    line = curve(found, truth, skeleton)
-    main = score(found, truth, skeleton).value
+    line = compute_metric_curve(found, truth, skeleton)
+    main = compute_validation_metrics(found, truth, skeleton).primary_value
 
     values = [value for _, value in line]
     assert 0.1 < main < 0.9
@@ -71,11 +77,15 @@ def test_the_order_of_rows_does_not_matter():
     truth = truth_of(ATRW, 3, 0, 2)
     found = perfect(truth)
     found.image_xy[0] += 12.0  # row 3
-    turned = Predictions(found.ids.flip(0), found.image_xy.flip(0), found.scores.flip(0))
+    turned = KeypointPredictions(found.ids.flip(0), found.image_xy.flip(0), found.scores.flip(0))
     ordered = {name: column[[1, 2, 0]] for name, column in truth.items()}
 
-    assert score(turned, truth, ATRW) == score(found, ordered, ATRW)
-    assert score(found, truth, ATRW).summary["EPE_px"] == pytest.approx(288**0.5 / 3, abs=1e-4)
+    assert compute_validation_metrics(turned, truth, ATRW) == compute_validation_metrics(
+        found, ordered, ATRW
+    )
+    assert compute_validation_metrics(found, truth, ATRW).summary["EPE_px"] == pytest.approx(
+        288**0.5 / 3, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -92,10 +102,12 @@ def test_the_order_of_rows_does_not_matter():
 )
 def test_rows_that_are_missing_strange_or_doubled_are_refused(ids: list[int], said: str):
     truth = truth_of(PAW, 4, 7, 9)
-    found = Predictions(torch.tensor(ids), torch.zeros(len(ids), 2, 2), torch.ones(len(ids), 2))
+    found = KeypointPredictions(
+        torch.tensor(ids), torch.zeros(len(ids), 2, 2), torch.ones(len(ids), 2)
+    )
 
     with pytest.raises(DataError) as refused:
-        score(found, truth, PAW)
+        compute_validation_metrics(found, truth, PAW)
 
     assert str(refused.value) == (
         f"{said}\n"
@@ -107,7 +119,7 @@ def test_a_truth_with_one_id_twice_is_refused():
     truth = truth_of(PAW, 4, 4)
 
     with pytest.raises(DataError, match="more than once: 4"):
-        score(perfect(truth), truth, PAW)
+        compute_validation_metrics(perfect(truth), truth, PAW)
 
 
 def test_pckh_leaves_rows_without_a_head_out_and_counts_them():
@@ -117,10 +129,10 @@ def test_pckh_leaves_rows_without_a_head_out_and_counts_them():
     found.image_xy[1] += 400.0  # nothing to measure this by
     found.image_xy[0, 0, 0] += 0.105 * 50  # the right ankle, of 2 x 14 keypoints in the mean
 
-    scores = score(found, truth, MPII)
+    scores = compute_validation_metrics(found, truth, MPII)
 
-    assert scores.main == "PCKh_0.5"
-    assert scores.value == 1.0
+    assert scores.primary_metric == "PCKh_0.5"
+    assert scores.primary_value == 1.0
     assert scores.summary["PCKh_0.11_legacy"] == 1.0
     assert scores.summary["PCKh_0.1"] == pytest.approx(27 / 28)
     assert scores.summary["rows_without_head"] == 1.0
@@ -133,7 +145,7 @@ def test_a_hidden_keypoint_costs_nothing():
     found = perfect(truth)
     found.image_xy[0, 5] += 999.0
 
-    scores = score(found, truth, MPII)
+    scores = compute_validation_metrics(found, truth, MPII)
 
     assert scores.summary["PCKh_0.1"] == 1.0
     assert scores.summary["EPE_px"] < 1e-4
@@ -141,33 +153,33 @@ def test_a_hidden_keypoint_costs_nothing():
 
 def test_pckh_decides_where_any_head_was_measured_and_oks_elsewhere():
     truth = truth_of(MPII, 0, 1)
-    assert main_metric(truth) == "OKS_AP"
+    assert select_primary_metric(truth) == "OKS_AP"
 
     truth["head_size"][1] = 40.0
 
-    assert main_metric(truth) == "PCKh_0.5"
+    assert select_primary_metric(truth) == "PCKh_0.5"
 
 
 def test_a_pose_scores_the_mean_of_its_confident_keypoints():
-    found = Predictions(
+    found = KeypointPredictions(
         torch.arange(3),
         torch.zeros(3, 3, 2),
         torch.tensor([[0.5, 0.25, 0.125], [0.125, 0.0, 0.125], [1.0, 0.5, 0.75]]),
     )
 
-    assert instance_scores(found).tolist() == [0.375, 0.0, 0.75]
+    assert compute_pose_scores(found).tolist() == [0.375, 0.0, 0.75]
 
 
 def test_results_are_in_the_form_that_coco_reads():
     truth = truth_of(PAW, 8, 5)
     truth["category_id"] = np.array([1, 3])
-    found = Predictions(
+    found = KeypointPredictions(
         torch.tensor([5, 8]),
         torch.tensor([[[1.5, 2.0], [3.0, 4.5]], [[5.0, 6.0], [7.0, 8.0]]]),
         torch.tensor([[0.5, 0.25], [0.125, 0.75]]),
     )
 
-    assert coco_results(found, truth) == [
+    assert to_coco_results(found, truth) == [
         {
             "image_id": 105,
             "category_id": 3,
@@ -189,7 +201,7 @@ def test_the_truth_is_a_coco_document_that_hides_what_is_hidden():
     truth["visible"][1, 0] = False
     truth["image_xy"][1] = [[0.0, 0.0], [60.0, 70.5]]
 
-    document = coco_truth(truth)
+    document = to_coco_ground_truth(truth)
 
     assert document["images"] == [{"id": 7}]
     assert document["categories"] == [{"id": 1}]
@@ -211,7 +223,7 @@ def test_every_other_set_of_sigmas_is_reported_beside_and_never_instead():
     found = perfect(truth)
     found.image_xy[..., 0] += 5.0
 
-    scores = score(found, truth, strict)
+    scores = compute_validation_metrics(found, truth, strict)
 
-    assert scores.value == pytest.approx(1.0, abs=1e-9)
+    assert scores.primary_value == pytest.approx(1.0, abs=1e-9)
     assert scores.summary["OKS_AP_strict"] == 0.0

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.bn_folding import folded
+from hrnet_ray.models.bn_folding import fold_batchnorm
 
 
 def a_net() -> HRNet:
@@ -25,7 +25,7 @@ def test_every_batchnorm_is_gone_and_the_heatmaps_are_the_same():
     net = a_net().eval()
     crops = torch.randn(2, 3, 64, 96)
 
-    quick = folded(net)
+    quick = fold_batchnorm(net)
 
     assert not any(isinstance(part, nn.BatchNorm2d) for part in quick.modules())
     with torch.no_grad():
@@ -38,7 +38,7 @@ def test_the_net_itself_stays_whole_and_in_its_mode():
     net = a_net().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
-    quick = folded(net)
+    quick = fold_batchnorm(net)
 
     assert net.training
     assert not quick.training
@@ -49,7 +49,7 @@ def test_the_net_itself_stays_whole_and_in_its_mode():
 def test_memory_order_is_kept():
     net = a_net().to(memory_format=torch.channels_last)
 
-    quick = folded(net)
+    quick = fold_batchnorm(net)
 
     assert quick.conv2.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -58,7 +58,7 @@ def test_weights_rounded_once_give_what_autocast_gives():
     net, crops = a_net().eval(), torch.randn(2, 3, 64, 96)
 
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        plain, found = folded(net)(crops), folded(net, bf16=True)(crops)
+        plain, found = fold_batchnorm(net)(crops), fold_batchnorm(net, bf16=True)(crops)
 
     assert plain.std() > 0.1
     assert torch.equal(found, plain)

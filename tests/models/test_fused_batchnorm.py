@@ -11,12 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from hrnet_ray.models import HRNet, fused_batchnorm, native_extension
-from hrnet_ray.models.bn_folding import folded
-from hrnet_ray.models.fused_batchnorm import FusedNorm, activated, fuse_norms
+from hrnet_ray.models.bn_folding import fold_batchnorm
+from hrnet_ray.models.fused_batchnorm import (
+    FusedBatchNorm2d,
+    apply_norm_add_relu,
+    convert_to_fused_batchnorm,
+)
 
 try:
-    native_extension.compiled(fused_batchnorm.SOURCE)
-except native_extension.NoRoutine as reason:
+    native_extension.build_extension(fused_batchnorm.C_SOURCE_PATH)
+except native_extension.ExtensionUnavailable as reason:
     pytest.skip(f"no routine here: {reason}", allow_module_level=True)
 
 LAST = torch.channels_last
@@ -46,7 +50,7 @@ def one_by_one(
 def by_the_routine(
     norm: nn.BatchNorm2d, features: Tensor, shortcut: Tensor | None, *, relu: bool
 ) -> Tensor:
-    return FusedNorm.of(norm).run(features, shortcut, relu=relu)
+    return FusedBatchNorm2d.from_batchnorm(norm).apply_norm(features, shortcut, relu=relu)
 
 
 def step(run, norm: nn.BatchNorm2d, *tensors: Tensor, relu: bool, dtype=torch.bfloat16):
@@ -106,11 +110,11 @@ def test_what_is_no_number_stays_none(wrong: float):
 
 def test_a_gradient_that_is_no_number_reaches_weights_and_features():
     features = activations((2, 16, 4, 4)).requires_grad_()
-    norm = FusedNorm.of(norm_of(16))
+    norm = FusedBatchNorm2d.from_batchnorm(norm_of(16))
     gradient = activations((2, 16, 4, 4))
     gradient[0, 5] = float("nan")
 
-    norm.run(features, None, relu=False).backward(gradient)
+    norm.apply_norm(features, None, relu=False).backward(gradient)
 
     assert norm.weight.grad is not None
     assert features.grad is not None
@@ -135,15 +139,17 @@ def test_what_the_routine_does_not_know_is_left_to_torch_bit_for_bit(make):
     features, shortcut = make(activations((2, 16, 5, 4))), make(activations((2, 16, 5, 4)))
     norm = norm_of(features.shape[1])
 
-    ours = activated(FusedNorm.of(copy.deepcopy(norm)), features.clone(), shortcut)
+    ours = apply_norm_add_relu(
+        FusedBatchNorm2d.from_batchnorm(copy.deepcopy(norm)), features.clone(), shortcut
+    )
 
-    assert torch.equal(ours, activated(norm, features.clone(), shortcut))
+    assert torch.equal(ours, apply_norm_add_relu(norm, features.clone(), shortcut))
 
 
 def test_a_norm_that_judges_is_torchs_own():
     norm, features = norm_of(16).eval(), activations((2, 16, 5, 4))
 
-    assert torch.equal(FusedNorm.of(norm)(features), norm(features))
+    assert torch.equal(FusedBatchNorm2d.from_batchnorm(norm)(features), norm(features))
 
 
 def small_net() -> HRNet:
@@ -166,7 +172,7 @@ def gradients(net: nn.Module, crops: Tensor, *, bf16: bool) -> dict[str, Tensor]
 def test_a_step_of_the_net_goes_where_float64_goes_at_least_as_well_as_by_operators():
     net, crops = small_net(), torch.randn(4, 3, 64, 32).contiguous(memory_format=LAST)
     fused = copy.deepcopy(net)
-    assert fuse_norms(fused)
+    assert convert_to_fused_batchnorm(fused)
     truth = gradients(copy.deepcopy(net).double(), crops.double(), bf16=False)
 
     ours, theirs = (gradients(one, crops, bf16=True) for one in (fused, net))
@@ -188,11 +194,13 @@ def test_no_relu_is_lost_and_none_done_twice():
     net = small_net()
     fused = copy.deepcopy(net)
 
-    fuse_norms(fused)
+    convert_to_fused_batchnorm(fused)
 
     relus = sum(isinstance(module, nn.ReLU) for module in net.modules())
     left = sum(isinstance(module, nn.ReLU) for module in fused.modules())
-    done = sum(isinstance(module, FusedNorm) and module.relu for module in fused.modules())
+    done = sum(
+        isinstance(module, FusedBatchNorm2d) and module.fuses_relu for module in fused.modules()
+    )
     assert (left, done) == (
         relus - done,
         5,
@@ -201,22 +209,22 @@ def test_no_relu_is_lost_and_none_done_twice():
 
 def test_names_weights_and_judgements_stay():
     net, crops = small_net(), torch.randn(2, 3, 32, 64)
-    before, heatmaps = copy.deepcopy(net.state_dict()), folded(net)(crops)
+    before, heatmaps = copy.deepcopy(net.state_dict()), fold_batchnorm(net)(crops)
 
-    assert fuse_norms(net)
+    assert convert_to_fused_batchnorm(net)
 
     after = net.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert torch.equal(folded(net)(crops), heatmaps)
-    assert torch.equal(folded(copy.deepcopy(net))(crops), heatmaps)
+    assert torch.equal(fold_batchnorm(net)(crops), heatmaps)
+    assert torch.equal(fold_batchnorm(copy.deepcopy(net))(crops), heatmaps)
 
 
 @pytest.fixture
 def uncompiled():
     def forget() -> None:
-        native_extension.compiled.cache_clear()
-        fused_batchnorm._routine.cache_clear()
+        native_extension.build_extension.cache_clear()
+        fused_batchnorm._load_native_library.cache_clear()
 
     forget()
     yield
@@ -232,19 +240,19 @@ def test_without_a_compiler_the_model_stays_and_one_line_says_so(
     monkeypatch.setenv("CC", compiler)
     net, heard = small_net(), []
 
-    assert not fuse_norms(net, say=heard.append)
+    assert not convert_to_fused_batchnorm(net, log_message=heard.append)
 
     assert len(heard) == 1
     assert heard[0].startswith("BatchNorm and ReLU one by one, which takes longer: ")
     assert heard[0].endswith(reason)
-    assert not any(isinstance(module, FusedNorm) for module in net.modules())
+    assert not any(isinstance(module, FusedBatchNorm2d) for module in net.modules())
 
 
 def test_a_source_that_is_no_c_is_told_by_its_first_complaint(tmp_path: Path):
     (tmp_path / "wrong.c").write_text("int f(void) { return g; }\n")
 
-    with pytest.raises(native_extension.NoRoutine, match=r"wrong\.c"):
-        native_extension.compiled(tmp_path / "wrong.c")
+    with pytest.raises(native_extension.ExtensionUnavailable, match=r"wrong\.c"):
+        native_extension.build_extension(tmp_path / "wrong.c")
 
 
 def test_the_routines_threads_are_torchs_own():

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.hrnet import branch_channels
+from hrnet_ray.models.hrnet import compute_branch_channels
 from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps
-from hrnet_ray.pose.losses import joints_mse
+from hrnet_ray.pose.losses import keypoint_mse_loss
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_the_published_nets_have_the_published_number_of_parameters(
 
 
 def test_each_branch_doubles_the_channels():
-    assert branch_channels(32, 4) == [32, 64, 128, 256]
+    assert compute_branch_channels(32, 4) == [32, 64, 128, 256]
 
 
 def test_heatmaps_have_a_quarter_of_the_crops_rows_and_columns():
@@ -116,7 +116,7 @@ def test_it_learns_one_batch_by_heart():
 
     losses = []
     for _ in range(100):
-        loss = joints_mse(net(crops), target, weights)
+        loss = keypoint_mse_loss(net(crops), target, weights)
         adam.zero_grad()
         loss.backward()
         adam.step()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hrnet_ray.errors import DataError
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.pretrained import WeightsReport, load_weights
+from hrnet_ray.models.pretrained import LoadReport, load_pretrained
 
 HEAD = ["final_layer.weight", "final_layer.bias"]
 
@@ -65,7 +65,7 @@ def test_every_writers_file_loads_whole(writer: str, tmp_path: Path):
     source, model = _net(seed=1), _net(seed=2)
     torch.save(WRITERS[writer](source.state_dict()), tmp_path / "weights.pth")
 
-    report = load_weights(model, tmp_path / "weights.pth")
+    report = load_pretrained(model, tmp_path / "weights.pth")
 
     assert report.matched == list(model.state_dict())
     assert report.missing == report.unexpected == report.mismatched == []
@@ -76,7 +76,7 @@ def test_safetensors_load_whole(tmp_path: Path):
     source, model = _net(seed=1), _net(seed=2)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
 
-    report = load_weights(model, str(tmp_path / "model.safetensors"))
+    report = load_pretrained(model, str(tmp_path / "model.safetensors"))
 
     assert len(report.matched) == len(model.state_dict())
     assert _equal(model, source)
@@ -87,7 +87,7 @@ def test_a_file_in_the_old_format_before_zip_loads(tmp_path: Path):
     content = {"state_dict": source.state_dict(), "perf": np.float64(0.9)}
     torch.save(content, tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)
 
-    load_weights(model, tmp_path / "old.pth.tar")
+    load_pretrained(model, tmp_path / "old.pth.tar")
 
     assert _equal(model, source)
 
@@ -100,7 +100,7 @@ def test_a_number_pickled_by_numpy_1_is_read(tmp_path: Path):
     renamed = renamed.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
     (tmp_path / "old.pth").write_bytes(renamed)
 
-    load_weights(model, tmp_path / "old.pth")
+    load_pretrained(model, tmp_path / "old.pth")
 
     assert b"numpy.core.multiarray" in renamed
     assert _equal(model, source)
@@ -138,7 +138,7 @@ def test_an_imagenet_classifier_gives_its_body_and_leaves_the_head(
         save_file(content.get("state_dict", content), path)
     head_before = model.final_layer.weight.clone()
 
-    report = load_weights(model, path)
+    report = load_pretrained(model, path)
 
     assert report.matched == list(body)
     assert report.missing == HEAD
@@ -156,25 +156,25 @@ def test_nine_of_ten_tensors_of_the_body_must_fit(share: float, fits: bool, tmp_
     torch.save({name: state[name] for name in kept}, tmp_path / "part.pth")
 
     if fits:
-        assert load_weights(model, tmp_path / "part.pth").matched == kept
+        assert load_pretrained(model, tmp_path / "part.pth").matched == kept
     else:
         with pytest.raises(DataError, match=f"fit only {len(kept):,} of the {len(body):,} tensors"):
-            load_weights(model, tmp_path / "part.pth")
-        assert load_weights(model, tmp_path / "part.pth", partial=True).matched == kept
+            load_pretrained(model, tmp_path / "part.pth")
+        assert load_pretrained(model, tmp_path / "part.pth", allow_partial=True).matched == kept
 
 
 def test_names_that_are_no_names_are_no_weights(tmp_path: Path):
     torch.save({0: torch.zeros(2), (1, 2): torch.zeros(2)}, tmp_path / "numbered.pth")
 
     with pytest.raises(DataError, match="this file holds no weights"):
-        load_weights(_net(seed=1), tmp_path / "numbered.pth")
+        load_pretrained(_net(seed=1), tmp_path / "numbered.pth")
 
 
 def test_another_number_of_keypoints_starts_the_head_afresh_and_says_so(tmp_path: Path):
     source, model = _net(seed=1, keypoints=17), _net(seed=2, keypoints=5)
     torch.save(source.state_dict(), tmp_path / "coco.pth")
 
-    report = load_weights(model, tmp_path / "coco.pth")
+    report = load_pretrained(model, tmp_path / "coco.pth")
 
     assert report.mismatched == HEAD
     assert model.final_layer.bias is not None
@@ -192,7 +192,7 @@ def test_another_width_is_refused_by_name_and_the_model_stays_as_it_was(tmp_path
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     with pytest.raises(DataError) as refused:
-        load_weights(model, tmp_path / "w16.pth")
+        load_pretrained(model, tmp_path / "w16.pth")
 
     assert "fit only" in refused.value.what
     assert refused.value.where.startswith(f"{tmp_path}/w16.pth: transition1.0.0.weight is ")
@@ -206,7 +206,7 @@ def test_partial_loads_what_fits_of_another_width(tmp_path: Path):
     wider, model = _net(seed=1, width=16), _net(seed=2)
     torch.save(wider.state_dict(), tmp_path / "w16.pth")
 
-    report = load_weights(model, tmp_path / "w16.pth", partial=True)
+    report = load_pretrained(model, tmp_path / "w16.pth", allow_partial=True)
 
     assert "layer1.0.conv1.weight" in report.matched
     assert "stage4.0.branches.0.0.conv1.weight" in report.mismatched
@@ -217,7 +217,7 @@ def test_the_wrong_net_is_refused_even_though_no_shape_differs(tmp_path: Path):
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pth")
 
     with pytest.raises(DataError, match=r"fit only 0 of the \d+ tensors") as refused:
-        load_weights(_net(seed=1), tmp_path / "other.pth")
+        load_pretrained(_net(seed=1), tmp_path / "other.pth")
 
     assert "conv1.weight is missing" in refused.value.where
 
@@ -227,7 +227,7 @@ def test_files_without_batch_counters_load_without_a_complaint(tmp_path: Path):
     old = {k: w for k, w in source.state_dict().items() if not k.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth")
 
-    report = load_weights(model, tmp_path / "old.pth")
+    report = load_pretrained(model, tmp_path / "old.pth")
 
     assert report.matched == list(old)
     assert all(name.endswith("num_batches_tracked") for name in report.missing)
@@ -235,7 +235,7 @@ def test_files_without_batch_counters_load_without_a_complaint(tmp_path: Path):
 
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(DataError, match="there is no such weight file") as refused:
-        load_weights(_net(seed=1), tmp_path / "gone.pth")
+        load_pretrained(_net(seed=1), tmp_path / "gone.pth")
 
     assert refused.value.where == str(tmp_path / "gone.pth")
 
@@ -246,7 +246,7 @@ def test_garbage_is_refused_in_three_parts(name: str, content: bytes, tmp_path: 
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(DataError) as refused:
-        load_weights(_net(seed=1), tmp_path / name)
+        load_pretrained(_net(seed=1), tmp_path / name)
 
     assert refused.value.where.startswith(str(tmp_path / name))
     assert ".safetensors" in refused.value.fix
@@ -260,7 +260,7 @@ def test_a_file_that_was_cut_off_is_refused(ending: str, tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-5000])
 
     with pytest.raises(DataError, match="can be read safely"):
-        load_weights(_net(seed=1), path)
+        load_pretrained(_net(seed=1), path)
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"lr": 0.1}}])
@@ -268,7 +268,7 @@ def test_a_file_without_weights_is_refused(content: Any, tmp_path: Path):
     torch.save(content, tmp_path / "empty.pth")
 
     with pytest.raises(DataError, match="holds no weights"):
-        load_weights(_net(seed=1), tmp_path / "empty.pth")
+        load_pretrained(_net(seed=1), tmp_path / "empty.pth")
 
 
 class _Trap:
@@ -288,7 +288,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path):
 
     for name in ("trap.pth", "raw.pth"):
         with pytest.raises(DataError, match="can be read safely"):
-            load_weights(_net(seed=1), tmp_path / name)
+            load_pretrained(_net(seed=1), tmp_path / name)
 
     assert not (tmp_path / "sprung").exists()
 
@@ -297,7 +297,7 @@ def test_an_object_that_is_not_allowed_is_refused(tmp_path: Path):
     torch.save({"state_dict": {}, "saved": datetime.date(2020, 1, 1)}, tmp_path / "dated.pth")
 
     with pytest.raises(DataError, match="can be read safely") as refused:
-        load_weights(_net(seed=1), tmp_path / "dated.pth")
+        load_pretrained(_net(seed=1), tmp_path / "dated.pth")
 
     assert "datetime.date" in refused.value.where
     assert "weights_only" not in str(refused.value)  # torch's advice to switch the safety off
@@ -307,14 +307,14 @@ def test_half_precision_files_load_into_a_single_precision_net(tmp_path: Path):
     source, model = _net(seed=1), _net(seed=2)
     save_file(source.half().state_dict(), tmp_path / "half.safetensors")
 
-    load_weights(model, tmp_path / "half.safetensors")
+    load_pretrained(model, tmp_path / "half.safetensors")
 
     assert model.conv1.weight.dtype == torch.float32
     assert torch.equal(model.conv1.weight, source.conv1.weight.float())
 
 
 def test_the_summary_counts_what_is_left_on_either_side():
-    report = WeightsReport("w.pth", ["a", "b"], ["c"], ["d", "e", "f"], [])
+    report = LoadReport("w.pth", ["a", "b"], ["c"], ["d", "e", "f"], [])
 
     assert str(report) == (
         "w.pth: 2 of 3 tensors loaded; 1 (c) not in the file; 3 (d, e and 1 more) not in the model"
@@ -346,7 +346,7 @@ def test_a_file_of_two_nets_is_refused(same: bool, tmp_path: Path):
     torch.save(both, tmp_path / "two.pth")
 
     if same:
-        assert len(load_weights(model, tmp_path / "two.pth").matched) == len(weights)
+        assert len(load_pretrained(model, tmp_path / "two.pth").matched) == len(weights)
         return
     with pytest.raises(DataError, match="a file of two nets"):
-        load_weights(model, tmp_path / "two.pth")
+        load_pretrained(model, tmp_path / "two.pth")

@@ -18,12 +18,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hrnet_ray.metrics.keypoint_metrics import PCKh, oks_summary, pckh
+from hrnet_ray.metrics.keypoint_metrics import PCKh, coco_oks_metrics, pckh
 from hrnet_ray.models import HRNet
-from hrnet_ray.pose.augmentation import warp_canvases
-from hrnet_ray.pose.geometry import box_to_center_scale, crop_from_image, move
-from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flipped
-from hrnet_ray.pose.losses import joints_mse, joints_ohkm
+from hrnet_ray.pose.augmentation import warp_images
+from hrnet_ray.pose.geometry import box_to_center_scale, crop_from_image, transform_points
+from hrnet_ray.pose.heatmaps import average_flipped_heatmaps, decode_heatmaps, encode_heatmaps
+from hrnet_ray.pose.losses import keypoint_mse_loss, keypoint_ohkm_loss
 
 HERE = Path(__file__).parent / "golden"
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,7 +161,7 @@ def test_the_device_warps_to_within_a_grey_level_of_the_published_crops():
     golden, picture = _crops_and_picture()
     canvases = torch.from_numpy(picture).expand(len(golden["crop"]), -1, -1, -1)
 
-    crops = warp_canvases(canvases, _crop_from_image(golden), crop_hw=_hw(golden["input_size"]))
+    crops = warp_images(canvases, _crop_from_image(golden), crop_hw=_hw(golden["input_size"]))
 
     grey_levels = crops.permute(0, 2, 3, 1).numpy() * 255
     assert np.abs(grey_levels - golden["crop"]).mean(axis=(1, 2, 3)).max() < 1.0
@@ -182,7 +182,7 @@ def test_maps_decode_to_the_published_image_points(method: str, expected: str):
 
     heatmap_xy, scores = decode_heatmaps(heatmaps, method=method)
 
-    image_xy = move(image_from_heatmap, heatmap_xy.double())
+    image_xy = transform_points(image_from_heatmap, heatmap_xy.double())
     np.testing.assert_allclose(image_xy.numpy(), golden[expected], rtol=0, atol=1e-3)
     np.testing.assert_array_equal(scores.numpy(), golden["maxvals"][..., 0])
 
@@ -192,8 +192,10 @@ def test_the_flip_test_merges_as_published():
     output, mirrored = (torch.from_numpy(golden[k]) for k in ("output", "output_of_flipped"))
     order = _flip_order(golden["pairs"], keypoints=16)
 
-    shifted = merge_flipped(output, mirrored, flip_order=order)
-    plain = merge_flipped(torch.zeros_like(output), mirrored, flip_order=order, shift=False)
+    shifted = average_flipped_heatmaps(output, mirrored, flip_order=order)
+    plain = average_flipped_heatmaps(
+        torch.zeros_like(output), mirrored, flip_order=order, shift=False
+    )
 
     np.testing.assert_allclose(shifted.numpy(), golden["averaged_shifted"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(2 * plain.numpy(), golden["flip_back"], rtol=0, atol=1e-6)
@@ -205,9 +207,9 @@ def test_the_losses_are_the_published_ones():
     weights = weight[..., 0]
 
     losses = {
-        "mse": joints_mse(output, target, weights),
-        "mse_unweighted": joints_mse(output, target, torch.ones_like(weights)),
-        "ohkm8": joints_ohkm(output, target, weights, topk=8),
+        "mse": keypoint_mse_loss(output, target, weights),
+        "mse_unweighted": keypoint_mse_loss(output, target, torch.ones_like(weights)),
+        "ohkm8": keypoint_ohkm_loss(output, target, weights, topk=8),
     }
 
     for name, loss in losses.items():
@@ -231,7 +233,7 @@ def test_pckh_fills_the_published_mpii_table():
 def test_oks_gives_the_ten_figures_of_pycocotools(sigmas: str):
     expected = json.loads((HERE / "oks_atrw_expected.json").read_text())[sigmas]
 
-    figures = oks_summary(
+    figures = coco_oks_metrics(
         HERE / "oks_atrw_gt.json", HERE / "oks_atrw_dt.json", sigmas=expected["sigmas"]
     )
 
@@ -272,7 +274,7 @@ def _take_six_steps() -> dict[str, Any]:
 
     losses = []
     for _ in golden["losses"]:
-        loss = joints_mse(net(crops), target, weights)
+        loss = keypoint_mse_loss(net(crops), target, weights)
         adam.zero_grad()
         loss.backward()
         adam.step()

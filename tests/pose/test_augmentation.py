@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from hrnet_ray.pose.augmentation import (
-    Augmentation,
-    Warps,
-    draw_warps,
-    half_body,
-    jitter_colour,
-    mirror_points,
-    normalise,
-    random_normal,
-    random_uniform,
-    warp_canvases,
+    AffineParams,
+    AugmentationParams,
+    apply_color_jitter,
+    apply_half_body_transform,
+    flip_keypoints,
+    normalize_imagenet,
+    sample_affine_params,
+    sample_normal,
+    sample_uniform,
+    warp_images,
 )
-from hrnet_ray.pose.geometry import crop_from_image, move
+from hrnet_ray.pose.geometry import crop_from_image, transform_points
 
 UPPER_BODY = (3, 4, 5, 6)
 INPUT_HW = (64, 48)
@@ -31,7 +31,7 @@ MANY = torch.arange(200_000)
 
 def test_the_numbers_are_those_of_splitmix64():
     # Worked out with unbounded integers modulo 2**64, from the algorithm's paper.
-    drawn = random_uniform(torch.tensor([0, 7, -5, 2**40]), seed=3, epoch=9, purpose="x", count=2)
+    drawn = sample_uniform(torch.tensor([0, 7, -5, 2**40]), seed=3, epoch=9, purpose="x", count=2)
 
     assert (drawn.double() * 2**24).long().tolist() == [
         _splitmix_by_hand(number, b"3/9/x", count=2) for number in (0, 7, -5, 2**40)
@@ -41,12 +41,12 @@ def test_the_numbers_are_those_of_splitmix64():
 def test_a_row_draws_the_same_whatever_stands_beside_it():
     ids = torch.tensor([5, 17, 3, 900])
 
-    together = random_uniform(ids, seed=1, epoch=2, purpose="x", count=4)
+    together = sample_uniform(ids, seed=1, epoch=2, purpose="x", count=4)
 
     for place, alone in enumerate(ids):
-        single = random_uniform(alone[None], seed=1, epoch=2, purpose="x", count=4)
+        single = sample_uniform(alone[None], seed=1, epoch=2, purpose="x", count=4)
         assert torch.equal(together[place], single[0])
-    fewer = random_uniform(ids.flip(0), seed=1, epoch=2, purpose="x", count=2)
+    fewer = sample_uniform(ids.flip(0), seed=1, epoch=2, purpose="x", count=2)
     assert torch.equal(fewer.flip(0), together[:, :2])
 
 
@@ -54,13 +54,13 @@ def test_a_row_draws_the_same_whatever_stands_beside_it():
 def test_another_seed_epoch_or_purpose_draws_unrelated_numbers(other: dict[str, int | str]):
     usual = {"seed": 1, "epoch": 0, "purpose": "x", "count": 1}
 
-    pair = [random_uniform(MANY, **how)[:, 0] for how in (usual, usual | other)]
+    pair = [sample_uniform(MANY, **how)[:, 0] for how in (usual, usual | other)]
 
     assert abs(torch.corrcoef(torch.stack(pair))[0, 1]) < 0.01
 
 
 def test_neighbouring_ids_and_columns_are_unrelated_and_even():
-    drawn = random_uniform(MANY, seed=1, epoch=0, purpose="x", count=2)
+    drawn = sample_uniform(MANY, seed=1, epoch=0, purpose="x", count=2)
 
     assert drawn.min() >= 0
     assert drawn.max() < 1
@@ -72,7 +72,7 @@ def test_neighbouring_ids_and_columns_are_unrelated_and_even():
 
 
 def test_normal_numbers_have_the_moments_of_the_bell():
-    drawn = random_normal(MANY, seed=1, epoch=0, purpose="x", count=2).double()
+    drawn = sample_normal(MANY, seed=1, epoch=0, purpose="x", count=2).double()
 
     for power, moment in ((1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)):
         assert abs((drawn**power).mean() - moment) < 0.05
@@ -80,7 +80,7 @@ def test_normal_numbers_have_the_moments_of_the_bell():
 
 
 def test_without_chance_a_warp_is_the_instance_itself():
-    warps = _draw(100, Augmentation(0.0, 0.0, 0.0, 0.0))
+    warps = _draw(100, AugmentationParams(0.0, 0.0, 0.0, 0.0))
 
     assert torch.equal(warps.center_xy, torch.full((100, 2), 50.0))
     assert torch.equal(warps.scale_wh, torch.tensor([[0.6, 0.8]] * 100))
@@ -89,7 +89,7 @@ def test_without_chance_a_warp_is_the_instance_itself():
 
 
 def test_the_warps_follow_the_published_distributions():
-    warps = _draw(20_000, Augmentation())
+    warps = _draw(20_000, AugmentationParams())
 
     zoom = warps.scale_wh[:, 0] / 0.6
     assert 0.75 <= zoom.min() < 0.7501
@@ -104,14 +104,14 @@ def test_the_warps_follow_the_published_distributions():
 
 
 def test_scale_rotation_and_mirror_are_drawn_apart():
-    warps = _draw(20_000, Augmentation(rotation_share=1.0))
+    warps = _draw(20_000, AugmentationParams(rotation_prob=1.0))
 
     drawn = torch.stack([warps.scale_wh[:, 0], warps.rotation_deg, warps.mirrored.float()])
     assert (torch.corrcoef(drawn) - torch.eye(3)).abs().max() < 0.03
 
 
 def test_an_epoch_replays_exactly_and_the_next_one_differs():
-    first, again, later = (_draw(50, Augmentation(), epoch=epoch) for epoch in (4, 4, 5))
+    first, again, later = (_draw(50, AugmentationParams(), epoch=epoch) for epoch in (4, 4, 5))
 
     assert torch.equal(first.scale_wh, again.scale_wh)
     assert torch.equal(first.rotation_deg, again.rotation_deg)
@@ -119,7 +119,9 @@ def test_an_epoch_replays_exactly_and_the_next_one_differs():
 
 
 def test_sixty_nine_in_a_hundred_half_bodies_are_upper_as_published():
-    warps = _draw(20_000, Augmentation(scale_factor=0.0, half_body_share=1.0, half_body_above=6))
+    warps = _draw(
+        20_000, AugmentationParams(scale_factor=0.0, half_body_prob=1.0, half_body_min_visible=6)
+    )
 
     upper = warps.center_xy[:, 1] < 50
     assert abs(upper.float().mean() - 0.6915) < 0.01
@@ -187,7 +189,7 @@ def test_a_hidden_point_has_no_part_in_a_half_even_if_it_is_nan():
 def test_a_warp_moves_what_is_at_a_point_to_where_the_matrix_moves_the_point():
     canvases = torch.zeros(2, 50, 40, 3, dtype=torch.uint8)
     canvases[:, 30, 10, 0] = 255
-    warps = Warps(
+    warps = AffineParams(
         center_xy=torch.tensor([[20.0, 25.0]] * 2),
         scale_wh=torch.tensor([[0.24, 0.32]] * 2),
         rotation_deg=torch.tensor([0.0, 0.0]),
@@ -195,9 +197,9 @@ def test_a_warp_moves_what_is_at_a_point_to_where_the_matrix_moves_the_point():
     )
     matrix = warps.crop_from_image(crop_hw=INPUT_HW)  # a scale of 1
 
-    crops = warp_canvases(canvases, matrix, crop_hw=INPUT_HW)
+    crops = warp_images(canvases, matrix, crop_hw=INPUT_HW)
 
-    crop_xy = move(matrix, torch.tensor([[[10.0, 30.0]]] * 2))[:, 0].tolist()
+    crop_xy = transform_points(matrix, torch.tensor([[[10.0, 30.0]]] * 2))[:, 0].tolist()
     assert crop_xy == [[14.0, 37.0], [34.0, 37.0]]
     for crop, (x, y) in zip(crops, crop_xy, strict=True):
         assert crop[0, int(y), int(x)].item() == pytest.approx(1.0, abs=1e-4)
@@ -207,7 +209,7 @@ def test_a_warp_moves_what_is_at_a_point_to_where_the_matrix_moves_the_point():
 def test_the_identity_leaves_every_pixel_as_it_was_and_is_black_outside():
     canvases = _noise(1, 37, 29)
 
-    crops = warp_canvases(canvases, torch.eye(3)[None], crop_hw=(40, 50))
+    crops = warp_images(canvases, torch.eye(3)[None], crop_hw=(40, 50))
 
     grey_levels = crops[0].permute(1, 2, 0) * 255
     torch.testing.assert_close(grey_levels[:37, :29], canvases[0].float(), atol=0.01, rtol=0)
@@ -218,7 +220,7 @@ def test_the_identity_leaves_every_pixel_as_it_was_and_is_black_outside():
 def test_a_warp_agrees_with_opencv_to_a_grey_level():
     canvases, matrix = _smooth(5), _matrices(5)
 
-    crops = warp_canvases(canvases, matrix, crop_hw=INPUT_HW).permute(0, 2, 3, 1) * 255
+    crops = warp_images(canvases, matrix, crop_hw=INPUT_HW).permute(0, 2, 3, 1) * 255
 
     for crop, canvas, one in zip(crops.numpy(), canvases.numpy(), matrix.double(), strict=True):
         expected = cv2.warpAffine(canvas, one[:2].numpy(), INPUT_HW[::-1]).astype(np.float32)
@@ -230,7 +232,7 @@ def test_a_warp_agrees_with_kornia():
     canvases, matrix = _smooth(5), _matrices(5)
     planes = canvases.permute(0, 3, 1, 2).float() / 255
 
-    crops = warp_canvases(canvases, matrix, crop_hw=INPUT_HW)
+    crops = warp_images(canvases, matrix, crop_hw=INPUT_HW)
 
     expected = kornia.geometry.warp_affine(planes, matrix[:, :2], INPUT_HW, align_corners=True)
     torch.testing.assert_close(crops, expected, atol=2e-4, rtol=0)
@@ -239,10 +241,10 @@ def test_a_warp_agrees_with_kornia():
 def test_every_canvas_of_a_batch_is_warped_by_itself():
     canvases, matrix = _noise(11, 50, 40), _matrices(11)  # 11 is no multiple of the CPU's part
 
-    together = warp_canvases(canvases, matrix, crop_hw=INPUT_HW)
+    together = warp_images(canvases, matrix, crop_hw=INPUT_HW)
 
     alone = [
-        warp_canvases(canvases[i : i + 1], matrix[i : i + 1], crop_hw=INPUT_HW) for i in range(11)
+        warp_images(canvases[i : i + 1], matrix[i : i + 1], crop_hw=INPUT_HW) for i in range(11)
     ]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=0)
 
@@ -252,8 +254,8 @@ def test_mirroring_twice_is_the_identity_bit_for_bit():
     visible = torch.tensor([[True, False, True]] * 4)
     how = {"mirrored": torch.tensor([True, False, True, True]), "flip_order": (1, 0, 2)}
 
-    once = mirror_points(crop_xy, visible, **how)
-    twice = mirror_points(*once, **how)
+    once = flip_keypoints(crop_xy, visible, **how)
+    twice = flip_keypoints(*once, **how)
 
     assert once[0][0].tolist() == crop_xy[0, [1, 0, 2]].tolist()
     assert once[1].tolist() == [[i == 1, i != 1, True] for i in range(4)]
@@ -272,8 +274,8 @@ def test_a_mirrored_picture_keeps_each_name_on_its_own_side():
         mirrored=torch.tensor([True]),
     )
 
-    crop_xy, _ = mirror_points(
-        move(matrix, image_xy),
+    crop_xy, _ = flip_keypoints(
+        transform_points(matrix, image_xy),
         torch.ones(1, 2) > 0,
         mirrored=torch.tensor([True]),
         flip_order=(1, 0),
@@ -285,13 +287,13 @@ def test_a_mirrored_picture_keeps_each_name_on_its_own_side():
 def test_no_colour_jitter_returns_the_very_same_crops():
     crops = _colours()
 
-    assert _jitter(crops, Augmentation()) is crops
+    assert _jitter(crops, AugmentationParams()) is crops
 
 
 def test_brightness_multiplies_each_picture_by_its_own_factor():
     crops = _colours() * 0.5
 
-    factor = _jitter(crops, Augmentation(brightness=0.4)) / crops
+    factor = _jitter(crops, AugmentationParams(brightness=0.4)) / crops
 
     per_picture = factor.flatten(1)
     torch.testing.assert_close(per_picture.amin(1), per_picture.amax(1))
@@ -302,8 +304,8 @@ def test_brightness_multiplies_each_picture_by_its_own_factor():
 def test_contrast_keeps_the_mean_grey_and_saturation_keeps_every_grey():
     crops = 0.4 + 0.2 * _colours()  # far from black and white, where clamping would show
 
-    contrast = _jitter(crops, Augmentation(contrast=0.4))
-    saturation = _jitter(crops, Augmentation(saturation=0.4))
+    contrast = _jitter(crops, AugmentationParams(contrast=0.4))
+    saturation = _jitter(crops, AugmentationParams(saturation=0.4))
 
     grey = kornia.color.rgb_to_grayscale
     torch.testing.assert_close(grey(contrast).mean((1, 2, 3)), grey(crops).mean((1, 2, 3)))
@@ -313,7 +315,7 @@ def test_contrast_keeps_the_mean_grey_and_saturation_keeps_every_grey():
 
 
 def test_colours_stay_between_black_and_white():
-    crops = _jitter(_colours(), Augmentation(brightness=0.9, contrast=0.9, saturation=0.9))
+    crops = _jitter(_colours(), AugmentationParams(brightness=0.9, contrast=0.9, saturation=0.9))
 
     assert (crops.min(), crops.max()) == (0.0, 1.0)
 
@@ -321,8 +323,8 @@ def test_colours_stay_between_black_and_white():
 def test_normalising_takes_imagenets_mean_to_zero_and_white_to_the_known_values():
     mean = torch.tensor([0.485, 0.456, 0.406])[None, :, None, None]
 
-    assert normalise(mean).flatten().tolist() == [0.0, 0.0, 0.0]
-    assert normalise(torch.ones(1, 3, 1, 1)).flatten().tolist() == pytest.approx(
+    assert normalize_imagenet(mean).flatten().tolist() == [0.0, 0.0, 0.0]
+    assert normalize_imagenet(torch.ones(1, 3, 1, 1)).flatten().tolist() == pytest.approx(
         [2.248908, 2.428571, 2.640000], abs=1e-5
     )
 
@@ -347,21 +349,21 @@ def _pose() -> Tensor:
 def _half(
     image_xy: Tensor, visible: Tensor | None = None, *, prefers_upper: bool, above: int = 6
 ) -> tuple[Tensor, Tensor]:
-    return half_body(
+    return apply_half_body_transform(
         image_xy,
         torch.ones(1, 7) > 0 if visible is None else visible,
         torch.tensor([[1.0, 2.0]]),
         torch.tensor([[3.0, 4.0]]),
-        upper_body=UPPER_BODY,
-        aspect=3 / 4,
-        above=above,
-        chosen=torch.tensor([True]),
+        upper_body_keypoints=UPPER_BODY,
+        aspect_ratio=3 / 4,
+        min_visible=above,
+        selected=torch.tensor([True]),
         prefers_upper=torch.tensor([prefers_upper]),
     )
 
 
-def _draw(count: int, augmentation: Augmentation, *, epoch: int = 0) -> Warps:
-    return draw_warps(
+def _draw(count: int, augmentation: AugmentationParams, *, epoch: int = 0) -> AffineParams:
+    return sample_affine_params(
         torch.arange(count),
         seed=1,
         epoch=epoch,
@@ -369,7 +371,7 @@ def _draw(count: int, augmentation: Augmentation, *, epoch: int = 0) -> Warps:
         visible=torch.ones(count, 7) > 0,
         center_xy=torch.full((count, 2), 50.0),
         scale_wh=torch.tensor([[0.6, 0.8]]).repeat(count, 1),
-        upper_body=UPPER_BODY,
+        upper_body_keypoints=UPPER_BODY,
         augmentation=augmentation,
         input_hw=INPUT_HW,
     )
@@ -401,7 +403,7 @@ def _colours() -> Tensor:
     return torch.rand(40, 3, 6, 5, generator=torch.Generator().manual_seed(3))
 
 
-def _jitter(crops: Tensor, augmentation: Augmentation) -> Tensor:
-    return jitter_colour(
+def _jitter(crops: Tensor, augmentation: AugmentationParams) -> Tensor:
+    return apply_color_jitter(
         crops, torch.arange(len(crops)), seed=1, epoch=0, augmentation=augmentation
     )

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from hrnet_ray.pose.geometry import (
     box_to_center_scale,
+    compute_heatmap_from_crop,
     crop_from_image,
-    heatmap_from_crop,
-    invert,
-    move,
+    invert_affine,
+    transform_points,
 )
 
 CROP_HW = (256, 192)
@@ -44,7 +44,9 @@ def test_the_centre_lands_on_half_the_crop_and_the_scale_spans_its_width():
     center_xy, scale_wh = torch.tensor([[300.0, 200.0]]), torch.tensor([[0.96, 1.28]])
     matrix = crop_from_image(center_xy, scale_wh, torch.zeros(1), crop_hw=CROP_HW)
 
-    corners_xy = move(matrix, torch.tensor([[[300.0, 200.0], [204.0, 72.0], [396.0, 328.0]]]))
+    corners_xy = transform_points(
+        matrix, torch.tensor([[[300.0, 200.0], [204.0, 72.0], [396.0, 328.0]]])
+    )
 
     torch.testing.assert_close(
         corners_xy, torch.tensor([[[96.0, 128.0], [0.0, 0.0], [192.0, 256.0]]]), atol=1e-4, rtol=0
@@ -55,7 +57,7 @@ def test_a_positive_rotation_turns_the_picture_anticlockwise():
     center_xy, scale_wh = torch.tensor([[300.0, 200.0]]), torch.tensor([[0.96, 1.28]])
     matrix = crop_from_image(center_xy, scale_wh, torch.tensor([90.0]), crop_hw=CROP_HW)
 
-    right_of_center = move(matrix, torch.tensor([[[310.0, 200.0]]]))
+    right_of_center = transform_points(matrix, torch.tensor([[[310.0, 200.0]]]))
 
     torch.testing.assert_close(right_of_center, torch.tensor([[[96.0, 118.0]]]), atol=1e-4, rtol=0)
 
@@ -84,7 +86,7 @@ def test_mirrored_equals_flipping_the_picture_and_its_centre_first(
     matrix = _matrix(x, y, size, turn, mirrored=True)
 
     corners_xy = torch.tensor([[[0, 0], [192, 0], [0, 256], [192, 256]]], dtype=torch.float64)
-    landed_xy = move(flipped_first, move(invert(matrix), corners_xy))
+    landed_xy = transform_points(flipped_first, transform_points(invert_affine(matrix), corners_xy))
     # Not to the last bit: the published code rounds either centre to float32 (here 6e-5 pixels of
     # 1,024 to 2,047), then magnifies it, from `size` units of 200 pixels to the crop's 192.
     assert (landed_xy - corners_xy).abs().max() < 5e-3 + 2e-4 * CROP_HW[1] / (200 * size)
@@ -104,7 +106,7 @@ def test_only_the_mirrored_pictures_of_a_batch_are_mirrored():
     assert torch.equal(matrix[0], plain[0])
     image_xy = torch.tensor([[[310.0, 205.0]], [[310.0, 205.0]]])
     torch.testing.assert_close(
-        move(matrix, image_xy)[1], torch.tensor([[86.0, 133.0]]), atol=1e-4, rtol=0
+        transform_points(matrix, image_xy)[1], torch.tensor([[86.0, 133.0]]), atol=1e-4, rtol=0
     )
 
 
@@ -117,7 +119,7 @@ def test_a_matrix_for_the_heatmap_is_the_crops_matrix_divided_by_four():
         crop_hw=(64, 48),
     )
 
-    product = heatmap_from_crop(crop_hw=CROP_HW, heatmap_hw=(64, 48), like=crop) @ crop
+    product = compute_heatmap_from_crop(crop_hw=CROP_HW, heatmap_hw=(64, 48), like=crop) @ crop
 
     torch.testing.assert_close(product, heatmap)
 
@@ -132,7 +134,7 @@ def test_there_and_back_is_where_a_point_was_in_its_own_precision(
     image_xy = torch.rand(2, 5, 2, dtype=dtype, generator=torch.Generator().manual_seed(0)) * 1000
 
     matrix = crop_from_image(center_xy, scale_wh, rotation_deg, crop_hw=CROP_HW)
-    back = move(invert(matrix), move(matrix, image_xy))
+    back = transform_points(invert_affine(matrix), transform_points(matrix, image_xy))
 
     assert matrix.dtype == dtype
     assert (back - image_xy).abs().max() < tolerance
@@ -141,7 +143,7 @@ def test_there_and_back_is_where_a_point_was_in_its_own_precision(
 def test_invert_is_the_inverse():
     matrix = torch.cat([_matrix(311.0, 207.0, 1.7, 25.0), _matrix(5.0, 1207.0, 0.2, -95.0)])
 
-    torch.testing.assert_close(invert(matrix), matrix.inverse())
+    torch.testing.assert_close(invert_affine(matrix), matrix.inverse())
 
 
 def test_single_precision_loses_less_than_a_thousandth_of_a_pixel():

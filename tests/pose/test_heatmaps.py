@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flipped
+from hrnet_ray.pose.heatmaps import average_flipped_heatmaps, decode_heatmaps, encode_heatmaps
 
 INPUT_HW, HEATMAP_HW = (64, 48), (16, 12)  # 16 rows, 12 columns
 
@@ -208,7 +208,7 @@ def test_dark_steps_as_darkposes_own_arithmetic_on_opencvs_blur(kernel: int):
     maps = maps.transpose(2, 0, 1) - 0.05
 
     heatmap_xy, _ = decode_heatmaps(
-        torch.from_numpy(maps.copy())[None], method="dark", kernel=kernel
+        torch.from_numpy(maps.copy())[None], method="dark", kernel_size=kernel
     )
 
     expected = [_darkpose(heatmap, kernel) for heatmap in maps]
@@ -219,7 +219,7 @@ def test_flipping_twice_is_the_same_as_not_at_all():
     heatmaps = torch.rand(2, 3, 8, 6, generator=torch.Generator().manual_seed(0))
     order = (1, 0, 2)
 
-    merged = merge_flipped(
+    merged = average_flipped_heatmaps(
         heatmaps, heatmaps.flip(-1)[:, list(order)], flip_order=order, shift=False
     )
 
@@ -230,7 +230,7 @@ def test_the_shift_moves_the_mirrored_maps_right_and_repeats_column_zero():
     mirrored = torch.zeros(1, 2, 2, 4)
     mirrored[0, 1] = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
 
-    merged = merge_flipped(torch.zeros(1, 2, 2, 4), mirrored, flip_order=[1, 0])
+    merged = average_flipped_heatmaps(torch.zeros(1, 2, 2, 4), mirrored, flip_order=[1, 0])
 
     assert (2 * merged[0, 0]).tolist() == [[4.0, 4.0, 3.0, 2.0], [8.0, 8.0, 7.0, 6.0]]
     assert merged[0, 1].eq(0).all()

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hrnet_ray.pose.losses import joints_mse, joints_ohkm
+from hrnet_ray.pose.losses import keypoint_mse_loss, keypoint_ohkm_loss
 
 
 def test_one_wrong_cell_costs_half_its_square_over_all_cells():
     predicted, target = torch.zeros(1, 2, 4, 3), torch.zeros(1, 2, 4, 3)
     predicted[0, 1, 2, 1] = 6.0
 
-    loss = joints_mse(predicted, target, torch.ones(1, 2))
+    loss = keypoint_mse_loss(predicted, target, torch.ones(1, 2))
 
     assert loss.item() == pytest.approx(0.5 * 36 / (2 * 4 * 3))
 
@@ -20,8 +20,8 @@ def test_a_weight_counts_squared():
     predicted, target, _ = _maps()
     ones = torch.ones(3, 5)
 
-    assert joints_mse(predicted, target, 0.5 * ones).item() == pytest.approx(
-        0.25 * joints_mse(predicted, target, ones).item()
+    assert keypoint_mse_loss(predicted, target, 0.5 * ones).item() == pytest.approx(
+        0.25 * keypoint_mse_loss(predicted, target, ones).item()
     )
 
 
@@ -30,7 +30,7 @@ def test_a_hidden_keypoint_neither_costs_nor_teaches():
     predicted.requires_grad_()
     weights[:, 2] = 0.0
 
-    joints_mse(predicted, target, weights).backward()
+    keypoint_mse_loss(predicted, target, weights).backward()
 
     assert predicted.grad is not None
     assert predicted.grad[:, 2].eq(0).all()
@@ -46,25 +46,26 @@ def test_the_loss_is_the_mean_over_keypoints_of_half_their_mean_square():
         for k in range(5)
     ]
 
-    torch.testing.assert_close(joints_mse(predicted, target, weights), sum(each) / 5)
+    torch.testing.assert_close(keypoint_mse_loss(predicted, target, weights), sum(each) / 5)
 
 
 def test_halves_of_a_batch_average_to_the_whole():
     predicted, target, weights = (torch.cat([part, part * 0.3]) for part in _maps())
 
     first, second = (
-        joints_mse(predicted[half], target[half], weights[half])
+        keypoint_mse_loss(predicted[half], target[half], weights[half])
         for half in (slice(0, 3), slice(3, 6))
     )
 
-    torch.testing.assert_close((first + second) / 2, joints_mse(predicted, target, weights))
+    torch.testing.assert_close((first + second) / 2, keypoint_mse_loss(predicted, target, weights))
 
 
 def test_hard_mining_over_all_keypoints_is_the_plain_loss():
     predicted, target, weights = _maps()
 
     torch.testing.assert_close(
-        joints_ohkm(predicted, target, weights, topk=5), joints_mse(predicted, target, weights)
+        keypoint_ohkm_loss(predicted, target, weights, topk=5),
+        keypoint_mse_loss(predicted, target, weights),
     )
 
 
@@ -73,7 +74,7 @@ def test_hard_mining_keeps_each_pictures_own_worst_keypoints():
     predicted[0] = torch.tensor([1.0, 2.0, 3.0])[:, None, None]
     predicted[1] = torch.tensor([6.0, 5.0, 4.0])[:, None, None]
 
-    loss = joints_ohkm(predicted, target, torch.ones(2, 3), topk=2)
+    loss = keypoint_ohkm_loss(predicted, target, torch.ones(2, 3), topk=2)
 
     assert loss.item() == pytest.approx(0.5 * (9 + 4 + 36 + 25) / 4)
 
@@ -83,7 +84,7 @@ def test_more_hard_keypoints_than_there_are_is_refused(topk: int):
     predicted, target, weights = _maps()
 
     with pytest.raises(ValueError, match=f"between 1 and the 5 keypoints, got {topk}"):
-        joints_ohkm(predicted, target, weights, topk=topk)
+        keypoint_ohkm_loss(predicted, target, weights, topk=topk)
 
 
 def _maps() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from ray import tune
 
-from hrnet_ray.distributed.training.train import fit
-from hrnet_ray.distributed.tuning.tune import Search, sweep
+from hrnet_ray.distributed.training.train import train_experiment
+from hrnet_ray.distributed.tuning.tune import SearchConfig, run_study
 from hrnet_ray.errors import ClusterError
 from hrnet_ray.runs import lock
-from hrnet_ray.runs.lock import LEASE, Lease
-from hrnet_ray.runs.run_dir import open_run_folder
+from hrnet_ray.runs.lock import LOCK_FILE, RunLock
+from hrnet_ray.runs.run_dir import open_run_dir
 
 HOLDER = """
 import sys, time
@@ -43,7 +43,7 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
 
 def left_behind(folder: Path, *, age_s: float = 0, **about: object) -> Path:
     """The lease of somebody on another machine, last touched so long ago."""
-    path = folder / LEASE
+    path = folder / LOCK_FILE
     told = {"pid": 7, "host": "far", "processes": "", "born": 1.0, "since": "then", "token": "x"}
     path.write_text(json.dumps(told | about))
     moment = time.time() - age_s
@@ -52,9 +52,9 @@ def left_behind(folder: Path, *, age_s: float = 0, **about: object) -> Path:
 
 
 def test_it_is_there_while_it_is_held_and_says_who_holds_it(tmp_path: Path):
-    with Lease(tmp_path):
-        told = json.loads((tmp_path / LEASE).read_text())
-        assert [path.name for path in tmp_path.iterdir()] == [LEASE]
+    with RunLock(tmp_path):
+        told = json.loads((tmp_path / LOCK_FILE).read_text())
+        assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
 
     assert (told["pid"], told["host"]) == (os.getpid(), lock.platform.node())
     assert list(tmp_path.iterdir()) == []
@@ -63,12 +63,12 @@ def test_it_is_there_while_it_is_held_and_says_who_holds_it(tmp_path: Path):
 def test_a_second_command_is_refused_at_once_and_told_who_is_there(
     holder: subprocess.Popen, tmp_path: Path
 ):
-    since = json.loads((tmp_path / LEASE).read_text())["since"]
+    since = json.loads((tmp_path / LOCK_FILE).read_text())["since"]
     started = time.monotonic()
 
     with (
         pytest.raises(ClusterError, match="this run is going on already") as refused,
-        Lease(tmp_path),
+        RunLock(tmp_path),
     ):
         pass
 
@@ -76,7 +76,7 @@ def test_a_second_command_is_refused_at_once_and_told_who_is_there(
     told = f"{tmp_path}: process {holder.pid} on {lock.platform.node()} since {since}"
     assert refused.value.where == told
     assert refused.value.exit_code == 4
-    assert (tmp_path / LEASE).exists()
+    assert (tmp_path / LOCK_FILE).exists()
 
 
 def test_what_a_killed_command_left_is_taken_over_in_a_line(
@@ -85,8 +85,8 @@ def test_what_a_killed_command_left_is_taken_over_in_a_line(
     holder.kill()
     holder.wait()
 
-    with Lease(tmp_path):
-        assert json.loads((tmp_path / LEASE).read_text())["pid"] == os.getpid()
+    with RunLock(tmp_path):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
 
     assert capsys.readouterr().out.startswith(
         f"taking over {tmp_path} from process {holder.pid} on "
@@ -94,16 +94,18 @@ def test_what_a_killed_command_left_is_taken_over_in_a_line(
 
 
 def test_a_number_that_is_another_process_by_now_holds_nothing(tmp_path: Path):
-    left_behind(tmp_path, pid=os.getpid(), host=lock.platform.node(), processes=lock._processes())
+    left_behind(
+        tmp_path, pid=os.getpid(), host=lock.platform.node(), processes=lock._read_pid_namespace()
+    )
 
-    with Lease(tmp_path):
+    with RunLock(tmp_path):
         pass
 
 
 def test_a_fresh_lease_of_another_machine_is_left_alone(tmp_path: Path):
     left_behind(tmp_path, age_s=50)
 
-    with pytest.raises(ClusterError, match="process 7 on far since then"), Lease(tmp_path):
+    with pytest.raises(ClusterError, match="process 7 on far since then"), RunLock(tmp_path):
         pass
 
 
@@ -111,11 +113,11 @@ def test_a_fresh_lease_of_another_machine_is_left_alone(tmp_path: Path):
 def test_a_lease_that_nobody_touches_is_taken_over(
     age_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(lock, "WATCH_S", 0.5)
+    monkeypatch.setattr(lock, "STALE_WATCH_S", 0.5)
     left_behind(tmp_path, age_s=age_s)
 
-    with Lease(tmp_path):
-        assert json.loads((tmp_path / LEASE).read_text())["pid"] == os.getpid()
+    with RunLock(tmp_path):
+        assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
 
 
 def test_a_lease_that_only_a_clock_calls_old_is_left_alone(
@@ -124,7 +126,7 @@ def test_a_lease_that_only_a_clock_calls_old_is_left_alone(
     monkeypatch.setattr(lock.time, "time", lambda: 3600 + time.time_ns() / 1e9)
     started = time.monotonic()
 
-    with pytest.raises(ClusterError, match="going on already"), Lease(tmp_path):
+    with pytest.raises(ClusterError, match="going on already"), RunLock(tmp_path):
         pass
 
     assert time.monotonic() - started < 5
@@ -134,33 +136,33 @@ def test_a_lease_that_only_a_clock_calls_old_is_left_alone(
 def test_a_lease_that_says_nothing_counts_by_its_age(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(lock, "WATCH_S", 0.1)
+    monkeypatch.setattr(lock, "STALE_WATCH_S", 0.1)
     path = left_behind(tmp_path)
     path.write_bytes(content)
 
-    with pytest.raises(ClusterError), Lease(tmp_path):
+    with pytest.raises(ClusterError), RunLock(tmp_path):
         pass
     os.utime(path, (1, 1))
-    with Lease(tmp_path):
+    with RunLock(tmp_path):
         pass
 
 
 def test_a_living_lease_that_was_moved_by_mistake_is_put_back(tmp_path: Path):
     path = left_behind(tmp_path)
 
-    assert not Lease(tmp_path)._moved_aside({"token": "of somebody before"})
+    assert not RunLock(tmp_path)._try_move_aside({"token": "of somebody before"})
 
     assert json.loads(path.read_text())["token"] == "x"
-    assert [entry.name for entry in tmp_path.iterdir()] == [LEASE]
+    assert [entry.name for entry in tmp_path.iterdir()] == [LOCK_FILE]
 
 
 def test_whoever_loses_it_while_asleep_stops_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
 
     def sleep_and_lose_it() -> None:
-        with Lease(tmp_path):
+        with RunLock(tmp_path):
             left_behind(tmp_path)
             time.sleep(5)
 
@@ -168,22 +170,22 @@ def test_whoever_loses_it_while_asleep_stops_and_says_why(
         sleep_and_lose_it()
 
     assert "process 7 on far since then" in stopped.value.where
-    assert (tmp_path / LEASE).exists()  # the other's
+    assert (tmp_path / LOCK_FILE).exists()  # the other's
 
 
 def test_it_is_touched_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(lock, "BEAT_S", 0.05)
+    monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
 
-    with Lease(tmp_path):
-        os.utime(tmp_path / LEASE, (1, 1))
+    with RunLock(tmp_path):
+        os.utime(tmp_path / LOCK_FILE, (1, 1))
         time.sleep(0.3)
-        assert abs((tmp_path / LEASE).stat().st_mtime - time.time()) < 5
+        assert abs((tmp_path / LOCK_FILE).stat().st_mtime - time.time()) < 5
 
 
 def test_ctrl_c_lets_go_of_it(tmp_path: Path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
     try:
-        with pytest.raises(KeyboardInterrupt), Lease(tmp_path):
+        with pytest.raises(KeyboardInterrupt), RunLock(tmp_path):
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -200,9 +202,9 @@ def test_a_file_system_without_links_has_leases_too(
     monkeypatch.setattr(lock.os, "link", refuse)
 
     with (
-        Lease(tmp_path),
+        RunLock(tmp_path),
         pytest.raises(ClusterError, match=f"process {os.getpid()} on "),
-        Lease(tmp_path),
+        RunLock(tmp_path),
     ):
         pass
 
@@ -210,16 +212,16 @@ def test_a_file_system_without_links_has_leases_too(
 
 
 def test_a_run_or_a_search_that_goes_on_already_is_refused_before_ray_starts(tiny, here, tigers):
-    folder = open_run_folder(tiny, here, tigers)
+    folder = open_run_dir(tiny, here, tigers)
     started = time.monotonic()
 
-    with Lease(folder), pytest.raises(ClusterError, match="going on already"):
-        fit(tiny, here)
+    with RunLock(folder), pytest.raises(ClusterError, match="going on already"):
+        train_experiment(tiny, here)
     space = {"optim.lr": tune.loguniform(1e-4, 1e-2)}
     study = replace(tiny, name="study")
     folder = folder.with_name("study")
     folder.mkdir()
-    with Lease(folder), pytest.raises(ClusterError, match="going on already"):
-        sweep(study, space, here, Search(trials=1))
+    with RunLock(folder), pytest.raises(ClusterError, match="going on already"):
+        run_study(study, space, here, SearchConfig(num_trials=1))
 
     assert time.monotonic() - started < 5

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from hrnet_ray.errors import UsageError
-from hrnet_ray.runs.log_capture import LOG, logged, storied
+from hrnet_ray.runs.log_capture import RUN_LOG, log_tracebacks, tee_output
 
 
 def test_what_is_said_stands_in_the_log_and_on_the_terminal(
@@ -12,14 +12,14 @@ def test_what_is_said_stands_in_the_log_and_on_the_terminal(
 ):
     monkeypatch.setattr(sys, "argv", ["hrnet-ray", "tune", "--space", "optim.lr=log(1e-4,3e-3)"])
     for said in ("first", "second"):
-        with logged(tmp_path):
+        with tee_output(tmp_path):
             print("\r\033[Kepoch 1  3/9", end="")
             print("\r\033[Kepoch 1  9/9", end="")
             print(f"\r\033[K{said}")
             print("a warning", file=sys.stderr)
     print("afterwards")
 
-    lines = (tmp_path / LOG).read_text().splitlines()
+    lines = (tmp_path / RUN_LOG).read_text().splitlines()
     assert [line[-48:] for line in lines[::3]] == [
         "hrnet-ray tune --space 'optim.lr=log(1e-4,3e-3)'"
     ] * 2
@@ -32,12 +32,12 @@ def test_what_is_said_stands_in_the_log_and_on_the_terminal(
 def test_an_error_leaves_its_whole_story(tmp_path: Path):
     with (
         pytest.raises(UsageError),
-        logged(tmp_path),
-        storied(tmp_path),
+        tee_output(tmp_path),
+        log_tracebacks(tmp_path),
     ):
         raise UsageError("what", "where", "way out") from ValueError("the cause")
 
-    story = (tmp_path / LOG).read_text()
+    story = (tmp_path / RUN_LOG).read_text()
     assert "ValueError: the cause" in story
     assert "Traceback" in story
     assert story.endswith("UsageError: what\n  where\n  fix: way out\n")
@@ -46,9 +46,9 @@ def test_an_error_leaves_its_whole_story(tmp_path: Path):
 def test_a_log_that_cannot_be_written_stops_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    (tmp_path / LOG).mkdir()
+    (tmp_path / RUN_LOG).mkdir()
 
-    with logged(tmp_path):
+    with tee_output(tmp_path):
         print("goes on")
 
     assert capsys.readouterr().out == "goes on\n"
@@ -57,7 +57,7 @@ def test_a_log_that_cannot_be_written_stops_nothing(
 def test_passwords_stay_out_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "swordfish")
 
-    with logged(tmp_path):
+    with tee_output(tmp_path):
         print("http://ann:swordfish@server and swordfish")
 
-    assert "swordfish" not in (tmp_path / LOG).read_text()
+    assert "swordfish" not in (tmp_path / RUN_LOG).read_text()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from hrnet_ray.runs import progress
-from hrnet_ray.runs.progress import counter, say
+from hrnet_ray.runs.progress import make_progress_line, print_line
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_work_that_somebody_else_sums_up_leaves_no_line(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ):
-    count = counter("clip", ends=False)
+    count = make_progress_line("clip", print_end=False)
     for done, clock[0] in ((10, 5.0), (30, 15.0), (40, 20.0)):
         count(done, 40)
 
@@ -30,7 +30,7 @@ def test_work_that_somebody_else_sums_up_leaves_no_line(
 def test_where_nobody_knows_how_much_there_is_no_end_is_told(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ):
-    count = counter("clip", ends=False)
+    count = make_progress_line("clip", print_end=False)
     clock[0] = 15.0
     count(30, 0)
     clock[0] = 30.0
@@ -45,11 +45,11 @@ def test_a_line_on_a_terminal_takes_the_place_of_a_passing_one(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    count = counter("clip", ends=False)
+    count = make_progress_line("clip", print_end=False)
     clock[0] = 1.0
 
     count(2, 4)
-    say("skipped a.jpg")
+    print_line("skipped a.jpg")
     count(4, 4)
 
     assert capsys.readouterr().out == (

@@ -5,25 +5,25 @@ from pathlib import Path
 import pytest
 
 from hrnet_ray.runs import signals, stop_request
-from hrnet_ray.runs.signals import saving
-from hrnet_ray.runs.stop_request import EVERY_S, StopSign
+from hrnet_ray.runs.signals import save_on_interrupt
+from hrnet_ray.runs.stop_request import CHECK_INTERVAL_S, StopFlag
 from tests.utils.two_workers import together
 
 STEPS = 400
 
 
 def test_nobody_is_asked_where_nobody_trains(tmp_path: Path):
-    assert not stop_request.ask(tmp_path)
-    assert not stop_request.ask(tmp_path / "nowhere")
+    assert not stop_request.request_stop(tmp_path)
+    assert not stop_request.request_stop(tmp_path / "nowhere")
     assert not (tmp_path / "stop").exists()
 
 
 def test_what_an_earlier_command_was_asked_is_old(tmp_path: Path):
-    stop_request.write(tmp_path, "stop")
+    stop_request.write_state(tmp_path, "stop")
 
-    sign = StopSign(tmp_path, first=True)
+    sign = StopFlag(tmp_path, is_rank0=True)
 
-    assert not sign.seen()
+    assert not sign.should_stop()
 
 
 def test_it_is_seen_within_a_second_or_two_and_looked_for_seldom(
@@ -37,38 +37,38 @@ def test_it_is_seen_within_a_second_or_two_and_looked_for_seldom(
         return (folder / "stop").read_text()
 
     monkeypatch.setattr(stop_request.time, "monotonic", lambda: now)
-    monkeypatch.setattr(stop_request, "read", look)
-    sign = StopSign(tmp_path, first=True)
+    monkeypatch.setattr(stop_request, "read_state", look)
+    sign = StopFlag(tmp_path, is_rank0=True)
     for step in range(STEPS):
         now += 0.01 if step < STEPS / 2 else 0.1  # steps may become slower
-        assert not sign.seen()
-    assert looks < 2 + now / EVERY_S
+        assert not sign.should_stop()
+    assert looks < 2 + now / CHECK_INTERVAL_S
     asked = now
     (tmp_path / "stop").write_text("stop")
 
-    while not sign.seen():
+    while not sign.should_stop():
         now += 0.1
 
-    assert now - asked <= 2 * EVERY_S
+    assert now - asked <= 2 * CHECK_INTERVAL_S
 
 
 def test_a_disk_that_cannot_be_written_stops_nothing(tmp_path: Path):
-    sign = StopSign(tmp_path / "gone", first=True)
+    sign = StopFlag(tmp_path / "gone", is_rank0=True)
 
-    assert not sign.seen()
-    sign.saved()
-    sign.close()
+    assert not sign.should_stop()
+    sign.mark_saved()
+    sign.clear_flag()
 
 
 def _count(rank: int, folder: Path) -> None:
-    sign = StopSign(folder, first=rank == 0)
+    sign = StopFlag(folder, is_rank0=rank == 0)
     for step in range(10**6):
         if rank == 0 and step == 50:
-            assert stop_request.ask(folder)
-        if sign.seen():
+            assert stop_request.request_stop(folder)
+        if sign.should_stop():
             (folder / f"stopped_{rank}").write_text(str(step))
             break
-    sign.saved()
+    sign.mark_saved()
 
 
 def test_two_workers_stop_after_the_same_step(tmp_path: Path):
@@ -76,26 +76,26 @@ def test_two_workers_stop_after_the_same_step(tmp_path: Path):
 
     steps = [(tmp_path / f"stopped_{rank}").read_text() for rank in range(2)]
     assert steps[0] == steps[1]
-    assert stop_request.read(tmp_path) == "saved"
+    assert stop_request.read_state(tmp_path) == "saved"
 
 
 def test_whoever_is_interrupted_waits_for_those_who_save(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    monkeypatch.setattr(signals, "SAVE_S", 0.3)
+    monkeypatch.setattr(signals, "SAVE_TIMEOUT_S", 0.3)
     folders = [tmp_path / name for name in ("quick", "slow", "over")]
     for folder in folders:
         folder.mkdir()
     for folder in folders[:2]:
-        StopSign(folder, first=True)
+        StopFlag(folder, is_rank0=True)
 
     def sleep(_: float) -> None:
-        stop_request.write(folders[0], "saved")
+        stop_request.write_state(folders[0], "saved")
 
     monkeypatch.setattr(signals.time, "sleep", sleep)
     with (
         pytest.raises(KeyboardInterrupt),
-        saving(lambda: folders, unless=lambda: False),
+        save_on_interrupt(lambda: folders, skip_if=lambda: False),
     ):
         raise KeyboardInterrupt
 
@@ -103,13 +103,16 @@ def test_whoever_is_interrupted_waits_for_those_who_save(
         "stopping: saving first (once more to stop at once)",
         f"{folders[1]}: not saved within 0 s, goes on from its last epoch",
     ]
-    assert [stop_request.read(folder) for folder in folders] == ["saved", "stop", ""]
+    assert [stop_request.read_state(folder) for folder in folders] == ["saved", "stop", ""]
 
 
 def test_of_a_lost_cluster_nobody_is_asked(tmp_path: Path):
-    StopSign(tmp_path, first=True)
+    StopFlag(tmp_path, is_rank0=True)
 
-    with pytest.raises(KeyboardInterrupt), saving(lambda: [tmp_path], unless=lambda: True):
+    with (
+        pytest.raises(KeyboardInterrupt),
+        save_on_interrupt(lambda: [tmp_path], skip_if=lambda: True),
+    ):
         raise KeyboardInterrupt
 
-    assert stop_request.read(tmp_path) == "training"
+    assert stop_request.read_state(tmp_path) == "training"

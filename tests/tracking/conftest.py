@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.tracking.mlflow_store import Server
+from hrnet_ray.tracking.mlflow_store import MlflowStore
 from tests.tracking.proxy import Proxy
 from tests.tracking.serving import serving
 
@@ -45,7 +45,7 @@ def dead_uri() -> Iterator[str]:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database file with all tables; making them takes seconds."""
     path = tmp_path_factory.mktemp("database") / "mlflow.db"
-    Server(f"sqlite:///{path}")
+    MlflowStore(f"sqlite:///{path}")
     return path
 
 

@@ -9,23 +9,23 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as Noted
 
 from hrnet_ray.data.images import codec
-from hrnet_ray.runs.event_log import append_epoch
-from hrnet_ray.tracking import Board, DataVersion, Run
-from hrnet_ray.tracking.run_history import read_epochs
+from hrnet_ray.runs.event_log import append_metrics
+from hrnet_ray.tracking import DatasetVersion, MlflowExperiment, RunLogger
+from hrnet_ray.tracking.run_history import read_metrics
 
 DIGEST = "0123456789abcdef" * 4
 
 
-def begun(board: Board, folder: Path, **more: Any) -> Run:
+def begun(board: MlflowExperiment, folder: Path, **more: Any) -> RunLogger:
     """A run, opened as the driver opens it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "resolved.json").write_text('{"optim.lr": 0.001}')
+    (folder / "resolved_config.json").write_text('{"optim.lr": 0.001}')
     data = [
-        DataVersion(name=f"otters-{split}", digest=DIGEST, root="/data/otters", context=split)
+        DatasetVersion(name=f"otters-{split}", digest=DIGEST, root="/data/otters", context=split)
         for split in ("train", "val")
     ]
     told: dict[str, Any] = {"name": "first", "params": {"optim.lr": 1e-3}, "data": data}
-    return Run.open(board, folder, **{**told, "tags": {"kind": "train"}, **more})
+    return RunLogger.open_or_resume(board, folder, **{**told, "tags": {"kind": "train"}, **more})
 
 
 def train(folder: Path, epoch: int, *, score: float | None = None) -> None:
@@ -33,10 +33,10 @@ def train(folder: Path, epoch: int, *, score: float | None = None) -> None:
     picture = np.full((24, 36, 3), (200, 40, 10 * (epoch % 25)), np.uint8)
     path = folder / "plots" / "fixed16" / f"epoch_{epoch:04d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    codec.write(path, picture)
+    codec.write_image(path, picture)
     score = 0.1 * epoch if score is None else score
     entry = {"epoch": epoch, "train/loss": 1 / (epoch + 1), "val/OKS_AP": score, "objective": 1.0}
-    append_epoch(folder, entry)
+    append_metrics(folder, entry)
 
 
 def found(uri: str, experiment: str) -> list[Noted]:
@@ -59,7 +59,7 @@ def recorded(folder: Path) -> list[tuple[str, int, int, str]]:
     """The same of metrics.jsonl; infinite numbers are NaN in MLflow."""
     return sorted(
         (name, entry["epoch"], entry["at_ms"], repr(math.nan if math.isinf(value) else value))
-        for entry in read_epochs(folder)
+        for entry in read_metrics(folder)
         for name, value in entry.items()
         if "/" in name
     )

@@ -19,16 +19,16 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from PIL import Image
 
-from hrnet_ray.cli.promote import NOT_BETTER
+from hrnet_ray.cli.promote import EXIT_CODE_NOT_PROMOTED
 from tests.browser import Page, browsing
 from tests.tracking.serving import serving
 
-PREPARE = "prepare synthetic --kind tigers --train 200 --val 48 --out data/tigers --canvas 128"
+PREPARE = "prepare synthetic --kind tigers --num-train 200 --num-val 48 --out data/tigers --max-image-size 128"
 NET = (
     "--data.input-hw 64 96 --model.width 16 --model.modules 1 1 1 --model.blocks 1 --model.stem 32"
 )
 OPTIM = "--optim.epochs 10 --optim.milestones 7 9 --optim.batch-size 16"
-SEARCH = "--search.trials 8 --search.grace-epochs 2 --search.reduction 2"
+SEARCH = "--search.num-trials 8 --search.grace-period 2 --search.reduction_factor 2"
 SPACE = "--space optim.lr=log(3e-4,1e-2) heatmap.sigma=uniform(0.7,3)"
 TUNE = f"tune --name lr-sigma --data.root data/tigers {NET} {OPTIM} {SEARCH} {SPACE}"
 STUDY = "runs/tigers/lr-sigma"
@@ -73,7 +73,7 @@ def trained(home: Path, uri: str) -> None:
         words = [sys.executable, "-m", "hrnet_ray.cli", *line.split(), *more]
         here = os.environ | {"PYTHONPATH": os.getcwd()}
         ended = subprocess.run(words, cwd=home, env=here)
-        if ended.returncode not in (0, NOT_BETTER):
+        if ended.returncode not in (0, EXIT_CODE_NOT_PROMOTED):
             sys.exit(f"{line}: exit code {ended.returncode}")
 
     ours(PREPARE)
@@ -163,7 +163,7 @@ def image(page: Page, uri: str) -> None:
     page.open(f"{place(uri)}/runs/{best_first(uri)[0].info.run_id}/model-metrics")
     page.click("Search metric charts")
     page.type("fixed16")
-    page.until_shown("val/fixed16")
+    page.until_shown("val/sample_predictions")
     time.sleep(SETTLED_S)
     page.press(535, 275)  # the button for full screen
     time.sleep(SETTLED_S)

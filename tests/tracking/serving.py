@@ -28,7 +28,7 @@ def serving(
         *("--artifacts-destination", str(folder / "artifacts"), *more),
     ]
     settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **(environment or {})}
-    with (folder / "log.txt").open("wb") as log:
+    with (folder / "run.log").open("wb") as log:
         process = subprocess.Popen(
             command,
             stdout=log,
@@ -38,7 +38,7 @@ def serving(
             cwd=folder,
         )
     try:
-        _wait_for(port, process, folder / "log.txt")
+        _wait_for(port, process, folder / "run.log")
         yield port
     finally:
         os.killpg(process.pid, signal.SIGTERM)  # the server and its worker, started just above

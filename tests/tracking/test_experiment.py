@@ -11,18 +11,18 @@ from mlflow import MlflowClient
 
 from hrnet_ray.data.images import codec
 from hrnet_ray.errors import UsageError
-from hrnet_ray.tracking import Board, database_uri, experiment as board_module
-from hrnet_ray.tracking.mlflow_store import allowed
-from hrnet_ray.tracking.run_history import read_epochs
-from hrnet_ray.tracking.sync_command import sync
-from hrnet_ray.tracking.sync_run import missing
+from hrnet_ray.tracking import MlflowExperiment, default_tracking_uri, experiment as board_module
+from hrnet_ray.tracking.mlflow_store import sanitize_metric_name
+from hrnet_ray.tracking.run_history import read_metrics
+from hrnet_ray.tracking.sync_command import sync_runs
+from hrnet_ray.tracking.sync_run import count_unsynced
 from tests.tracking.runs import DIGEST, begun, found, history, images, recorded, train
 
 
 @pytest.fixture
-def board(storage: Path) -> Board:
+def board(storage: Path) -> MlflowExperiment:
     """An experiment in a file."""
-    return Board.open("otters", storage=storage, tracking_uri=None)
+    return MlflowExperiment.open_for_dataset("otters", storage_dir=storage, tracking_uri=None)
 
 
 @pytest.fixture
@@ -32,15 +32,17 @@ def folder(storage: Path) -> Path:
 
 
 def test_the_store_is_a_file_in_the_storage_folder(storage: Path):
-    assert database_uri(storage) == f"sqlite:///{storage}/mlflow.db"
+    assert default_tracking_uri(storage) == f"sqlite:///{storage}/mlflow.db"
 
 
-def test_a_run_has_its_name_settings_tags_and_data(board: Board, folder: Path, storage: Path):
+def test_a_run_has_its_name_settings_tags_and_data(
+    board: MlflowExperiment, folder: Path, storage: Path
+):
     run = begun(board, folder, params={"optim.lr": 1e-3, "data.input_hw": (96, 128)})
     run.log_summary({"best.OKS_AP": 0.75}, tags={"best": "yes"})
-    run.finish("FINISHED")
+    run.finish_run("FINISHED")
 
-    (noted,) = found(database_uri(storage), "otters")
+    (noted,) = found(default_tracking_uri(storage), "otters")
     assert noted.info.run_name == "first"
     assert noted.info.status == "FINISHED"
     assert noted.data.params == {"optim.lr": "0.001", "data.input_hw": "(96, 128)"}
@@ -53,41 +55,47 @@ def test_a_run_has_its_name_settings_tags_and_data(board: Board, folder: Path, s
     } == {("otters-train", DIGEST[:36], "train"), ("otters-val", DIGEST[:36], "val")}
 
 
-def test_the_machine_is_watched_while_a_run_goes_on(board: Board, folder: Path, storage: Path):
+def test_the_machine_is_watched_while_a_run_goes_on(
+    board: MlflowExperiment, folder: Path, storage: Path
+):
     run = begun(board, folder)
-    run.finish("FINISHED")
+    run.finish_run("FINISHED")
 
-    (noted,) = found(database_uri(storage), "otters")
+    (noted,) = found(default_tracking_uri(storage), "otters")
     assert 0 < noted.data.metrics["system/system_memory_usage_percentage"] <= 100
     assert 0 <= noted.data.metrics["system/cpu_utilization_percentage"] <= 100
 
 
-def test_a_run_is_found_again_by_its_folder_and_goes_on(board: Board, folder: Path, storage: Path):
+def test_a_run_is_found_again_by_its_folder_and_goes_on(
+    board: MlflowExperiment, folder: Path, storage: Path
+):
     run = begun(board, folder)
     train(folder, 0)
-    run.finish("FAILED")
+    run.finish_run("FAILED")
     train(folder, 1)
 
-    again = Board.open("otters", storage=storage, tracking_uri=None)
+    again = MlflowExperiment.open_for_dataset("otters", storage_dir=storage, tracking_uri=None)
     run = begun(again, folder, name="another", params={"optim.lr": 9.9}, tags={"kind": "again"})
-    run.finish("FINISHED")
+    run.finish_run("FINISHED")
 
-    (noted,) = found(database_uri(storage), "otters")
-    assert history(database_uri(storage), noted.info.run_id) == recorded(folder)
+    (noted,) = found(default_tracking_uri(storage), "otters")
+    assert history(default_tracking_uri(storage), noted.info.run_id) == recorded(folder)
     assert noted.info.run_name == "first"
     assert noted.info.status == "FINISHED"
     assert noted.data.params == {"optim.lr": "0.001"}  # MLflow changes no params
     assert noted.data.tags["kind"] == "again"
 
 
-def test_a_trial_knows_its_study(board: Board, folder: Path, storage: Path):
+def test_a_trial_knows_its_study(board: MlflowExperiment, folder: Path, storage: Path):
     study = begun(board, folder)
     trial = begun(board, folder / "trials" / "01", parent=study, name="#01")
-    trial.finish("FINISHED")
-    study.finish("FINISHED")
+    trial.finish_run("FINISHED")
+    study.finish_run("FINISHED")
 
     parent, child = sorted(
-        found(database_uri(storage), "otters"), key=lambda run: run.info.run_name, reverse=True
+        found(default_tracking_uri(storage), "otters"),
+        key=lambda run: run.info.run_name,
+        reverse=True,
     )
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert "mlflow.parentRunId" not in parent.data.tags
@@ -98,35 +106,37 @@ def test_a_trial_knows_its_study(board: Board, folder: Path, storage: Path):
     [("eye (left)", "eye _left_"), ("../../x", ".._.._x"), ("a@b;c", "a_b_c"), ("œil", "œil")],
 )
 def test_keypoints_of_any_name_have_their_metric(keypoint: str, kept: str):
-    assert allowed(f"val/OKS.{keypoint}") == f"val/OKS.{kept}"
+    assert sanitize_metric_name(f"val/OKS.{keypoint}") == f"val/OKS.{kept}"
 
 
 def test_a_picture_is_kept_at_its_epoch_under_one_name(
-    board: Board, folder: Path, storage: Path, tmp_path: Path
+    board: MlflowExperiment, folder: Path, storage: Path, tmp_path: Path
 ):
     run = begun(board, folder)
     train(folder, 7)
-    run.finish("FINISHED")
-    (folder / "told.json").unlink()
-    list(sync(folder))  # told twice
+    run.finish_run("FINISHED")
+    (folder / ".mlflow/sync_state.json").unlink()
+    list(sync_runs(folder))  # told twice
 
-    uri = database_uri(storage)
+    uri = default_tracking_uri(storage)
     (noted,) = found(uri, "otters")
     (name,) = images(uri, noted.info.run_id)
     assert name.startswith("images/val~fixed16+step+7+")  # as the UI's slider wants it
     kept = MlflowClient(uri).download_artifacts(noted.info.run_id, name, str(tmp_path))
-    drawn = codec.read(folder / "plots" / "fixed16" / "epoch_0007.png")
-    assert np.array_equal(codec.read(Path(kept)), drawn)
+    drawn = codec.read_image(folder / "plots" / "fixed16" / "epoch_0007.png")
+    assert np.array_equal(codec.read_image(Path(kept)), drawn)
 
 
-def test_a_large_picture_is_made_small(board: Board, folder: Path, storage: Path, tmp_path: Path):
+def test_a_large_picture_is_made_small(
+    board: MlflowExperiment, folder: Path, storage: Path, tmp_path: Path
+):
     run = begun(board, folder)
     train(folder, 0)
     noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), np.uint8)
-    codec.write(folder / "plots" / "fixed16" / "epoch_0000.png", noise)
-    run.finish("FINISHED")
+    codec.write_image(folder / "plots" / "fixed16" / "epoch_0000.png", noise)
+    run.finish_run("FINISHED")
 
-    uri = database_uri(storage)
+    uri = default_tracking_uri(storage)
     (noted,) = found(uri, "otters")
     (name,) = images(uri, noted.info.run_id)
     kept = Path(MlflowClient(uri).download_artifacts(noted.info.run_id, name, str(tmp_path)))
@@ -134,7 +144,7 @@ def test_a_large_picture_is_made_small(board: Board, folder: Path, storage: Path
 
 
 def test_a_picture_that_is_not_whole_is_only_a_warning(
-    board: Board, folder: Path, storage: Path, caplog: pytest.LogCaptureFixture
+    board: MlflowExperiment, folder: Path, storage: Path, caplog: pytest.LogCaptureFixture
 ):
     run = begun(board, folder)
     train(folder, 0)
@@ -142,15 +152,15 @@ def test_a_picture_that_is_not_whole_is_only_a_warning(
     half.write_bytes(b"\x89PNG\r\n\x1a\n")
 
     with caplog.at_level(logging.WARNING, "hrnet_ray.tracking"):
-        run.finish("FINISHED")
+        run.finish_run("FINISHED")
 
     assert caplog.messages[0].startswith(f"MLflow missed a picture ({half}")
-    (noted,) = found(database_uri(storage), "otters")
+    (noted,) = found(default_tracking_uri(storage), "otters")
     assert noted.info.status == "FINISHED"
 
 
 def test_the_runs_own_tree_is_copied_under_the_same_names(
-    board: Board, folder: Path, storage: Path
+    board: MlflowExperiment, folder: Path, storage: Path
 ):
     run = begun(board, folder)
     (folder / "plots" / "deep").mkdir(parents=True)
@@ -158,37 +168,43 @@ def test_the_runs_own_tree_is_copied_under_the_same_names(
     (folder / "summary.json").write_text("{}")
     (folder / "ray").mkdir()
     (folder / "ray" / "state.pt").write_text("not for MLflow")
-    run.log_folder(folder, only=("summary.json", "plots", "model"))
-    run.finish("FINISHED")
+    run.log_artifacts(folder, relative_paths=("summary.json", "plots", "model"))
+    run.finish_run("FINISHED")
 
-    client = MlflowClient(database_uri(storage))
-    (noted,) = found(database_uri(storage), "otters")
+    client = MlflowClient(default_tracking_uri(storage))
+    (noted,) = found(default_tracking_uri(storage), "otters")
     names = [entry.path for entry in client.list_artifacts(noted.info.run_id)]
-    assert names == ["plots", "resolved.json", "summary.json"]
+    assert names == ["plots", "resolved_config.json", "summary.json"]
     (deep,) = client.list_artifacts(noted.info.run_id, "plots/deep")
     assert deep.path == "plots/deep/a.txt"
 
 
-def test_an_experiment_deleted_in_the_ui_comes_back(board: Board, folder: Path, storage: Path):
-    client = MlflowClient(database_uri(storage))
+def test_an_experiment_deleted_in_the_ui_comes_back(
+    board: MlflowExperiment, folder: Path, storage: Path
+):
+    client = MlflowClient(default_tracking_uri(storage))
     place = (storage / "mlartifacts").as_uri()
     client.delete_experiment(client.create_experiment("hrnet/otters", artifact_location=place))
 
-    begun(board, folder).finish("FINISHED")
+    begun(board, folder).finish_run("FINISHED")
 
-    (noted,) = found(database_uri(storage), "otters")
+    (noted,) = found(default_tracking_uri(storage), "otters")
     assert noted.info.lifecycle_stage == "active"
 
 
-def test_a_finished_run_that_is_run_again_keeps_its_end(board: Board, folder: Path, storage: Path):
+def test_a_finished_run_that_is_run_again_keeps_its_end(
+    board: MlflowExperiment, folder: Path, storage: Path
+):
     run = begun(board, folder)
     train(folder, 0)
-    run.finish("FINISHED")
-    (before,) = found(database_uri(storage), "otters")
+    run.finish_run("FINISHED")
+    (before,) = found(default_tracking_uri(storage), "otters")
 
-    begun(Board.open("otters", storage=storage, tracking_uri=None), folder).finish("FINISHED")
+    begun(
+        MlflowExperiment.open_for_dataset("otters", storage_dir=storage, tracking_uri=None), folder
+    ).finish_run("FINISHED")
 
-    (after,) = found(database_uri(storage), "otters")
+    (after,) = found(default_tracking_uri(storage), "otters")
     assert after.info.end_time == before.info.end_time
 
 
@@ -197,7 +213,7 @@ def test_a_finished_run_that_is_run_again_keeps_its_end(board: Board, folder: Pa
 )
 def test_what_can_be_no_address_is_refused_before_anything_starts(uri: str, tmp_path: Path):
     with pytest.raises(UsageError) as refused:
-        Board.open("otters", storage=tmp_path, tracking_uri=uri)
+        MlflowExperiment.open_for_dataset("otters", storage_dir=tmp_path, tracking_uri=uri)
 
     what, where, fix = str(refused.value).splitlines()
     assert what == "no address of an MLflow server or database"
@@ -208,31 +224,34 @@ def test_what_can_be_no_address_is_refused_before_anything_starts(uri: str, tmp_
 def test_a_file_that_is_no_store_costs_a_warning_and_no_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(board_module, "DATABASE_S", 2.0)
+    monkeypatch.setattr(board_module, "DATABASE_FLUSH_TIMEOUT_S", 2.0)
     (tmp_path / "mlflow.db").write_bytes(b"not a database, and far too short to be one" * 30)
 
     with caplog.at_level(logging.WARNING, "hrnet_ray.tracking"):
-        run = begun(Board.open("otters", storage=tmp_path, tracking_uri=None), tmp_path / "first")
+        run = begun(
+            MlflowExperiment.open_for_dataset("otters", storage_dir=tmp_path, tracking_uri=None),
+            tmp_path / "first",
+        )
         started = time.monotonic()
-        run.finish("FINISHED")
+        run.finish_run("FINISHED")
 
     assert time.monotonic() - started < 20
     (warning,) = [text for text in caplog.messages if text.startswith("MLflow cannot be told (")]
     assert "file is not a database" in warning
 
 
-def test_two_runs_of_one_key_become_one_again(board: Board, folder: Path, storage: Path):
+def test_two_runs_of_one_key_become_one_again(board: MlflowExperiment, folder: Path, storage: Path):
     """A request that seemed to be lost was carried out after all, and then sent once more."""
-    begun(board, folder).finish("FINISHED")
-    (first,) = found(database_uri(storage), "otters")
-    client = MlflowClient(database_uri(storage))
+    begun(board, folder).finish_run("FINISHED")
+    (first,) = found(default_tracking_uri(storage), "otters")
+    client = MlflowClient(default_tracking_uri(storage))
     key = {"hrnet.key": first.data.tags["hrnet.key"]}
     client.create_run(first.info.experiment_id, tags=key, start_time=first.info.start_time + 1)
-    assert len(found(database_uri(storage), "otters")) == 2
+    assert len(found(default_tracking_uri(storage), "otters")) == 2
 
-    list(sync(folder))
+    list(sync_runs(folder))
 
-    (left,) = found(database_uri(storage), "otters")
+    (left,) = found(default_tracking_uri(storage), "otters")
     assert left.info.run_id == first.info.run_id
 
 
@@ -241,48 +260,48 @@ def test_a_database_is_made_under_another_name_of_which_nothing_stays(empty_data
 
 
 def test_a_trial_ended_with_its_last_epoch_though_its_study_says_so_later(storage: Path):
-    board = Board.open("ends", storage=storage, tracking_uri=None)
+    board = MlflowExperiment.open_for_dataset("ends", storage_dir=storage, tracking_uri=None)
     parent = begun(board, storage / "ends", name="ends", tags={"kind": "study"})
     folder = storage / "ends" / "trials" / "01"
     trial = begun(board, folder, name="#01", parent=parent, tags={"kind": "trial"})
     train(folder, 0)
     time.sleep(0.02)
-    trial.finish("FINISHED")
-    parent.finish("FINISHED")
+    trial.finish_run("FINISHED")
+    parent.finish_run("FINISHED")
 
-    runs = {run.data.tags["kind"]: run for run in found(database_uri(storage), "ends")}
-    (epoch,) = read_epochs(folder)
+    runs = {run.data.tags["kind"]: run for run in found(default_tracking_uri(storage), "ends")}
+    (epoch,) = read_metrics(folder)
     assert runs["trial"].info.end_time == epoch["at_ms"] < runs["study"].info.end_time
 
 
-def test_the_log_is_told_once_for_each_end(board: Board, folder: Path, storage: Path):
+def test_the_log_is_told_once_for_each_end(board: MlflowExperiment, folder: Path, storage: Path):
     run = begun(board, folder)
-    run.log_folder(folder, only=("log.txt",))
-    (folder / "log.txt").write_text("it ends")
-    run.finish("FINISHED")
-    with (folder / "log.txt").open("a") as file:
+    run.log_artifacts(folder, relative_paths=("run.log",))
+    (folder / "run.log").write_text("it ends")
+    run.finish_run("FINISHED")
+    with (folder / "run.log").open("a") as file:
         file.write(", and MLflow was told")  # by who told it
 
-    (noted,) = found(database_uri(storage), "otters")
-    kept = MlflowClient(database_uri(storage)).list_artifacts(noted.info.run_id)
-    assert "log.txt" in [entry.path for entry in kept]
-    assert not missing(folder, database_uri(storage))
+    (noted,) = found(default_tracking_uri(storage), "otters")
+    kept = MlflowClient(default_tracking_uri(storage)).list_artifacts(noted.info.run_id)
+    assert "run.log" in [entry.path for entry in kept]
+    assert not count_unsynced(folder, default_tracking_uri(storage))
 
 
 def test_a_folder_made_anew_is_another_run_and_a_moved_one_the_same(
-    board: Board, folder: Path, storage: Path
+    board: MlflowExperiment, folder: Path, storage: Path
 ):
     for rate in (1e-3, 1e-4):
         shutil.rmtree(folder, ignore_errors=True)
-        begun(board, folder, params={"optim.lr": rate}).finish("FINISHED")
+        begun(board, folder, params={"optim.lr": rate}).finish_run("FINISHED")
     moved = folder.with_name("moved")
     folder.rename(moved)
-    board = Board.open("otters", storage=storage, tracking_uri=None)
-    begun(board, moved).finish("FINISHED")
-    (moved / "tracked.json").write_text("{")  # cannot be read: begun anew, with the same key
-    board = Board.open("otters", storage=storage, tracking_uri=None)
-    begun(board, moved).finish("FINISHED")
+    board = MlflowExperiment.open_for_dataset("otters", storage_dir=storage, tracking_uri=None)
+    begun(board, moved).finish_run("FINISHED")
+    (moved / ".mlflow/run.json").write_text("{")  # cannot be read: begun anew, with the same key
+    board = MlflowExperiment.open_for_dataset("otters", storage_dir=storage, tracking_uri=None)
+    begun(board, moved).finish_run("FINISHED")
 
-    runs = found(database_uri(storage), "otters")
+    runs = found(default_tracking_uri(storage), "otters")
 
     assert [run.data.params["optim.lr"] for run in runs] == ["0.001", "0.0001"]

@@ -10,14 +10,19 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from hrnet_ray.cli.prepare import Synthetic, run as prepare
-from hrnet_ray.cli.train import mlflow_command
-from hrnet_ray.config import Cluster, Experiment, flatten
-from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.distributed.training.mlflow_run import MOST_PARAMS, NOT_COMPARED, compared, open_run
-from hrnet_ray.runs.run_dir import git_commit, open_run_folder
-from hrnet_ray.text import without_secrets
-from hrnet_ray.tracking import Board, database_uri
+from hrnet_ray.cli.prepare import SyntheticArgs, run as prepare
+from hrnet_ray.cli.train import format_mlflow_ui_command
+from hrnet_ray.config import ClusterConfig, ExperimentConfig, flatten_config
+from hrnet_ray.data.manifest import DatasetManifest, read_manifest
+from hrnet_ray.distributed.training.mlflow_run import (
+    EXCLUDED_PARAMS,
+    MAX_PARAMS,
+    open_mlflow_run,
+    select_params,
+)
+from hrnet_ray.runs.run_dir import get_git_commit, open_run_dir
+from hrnet_ray.text import redact_secrets
+from hrnet_ray.tracking import MlflowExperiment, default_tracking_uri
 from tests.tracking.proxy import Proxy
 from tests.tracking.runs import found, train
 
@@ -25,60 +30,69 @@ pytestmark = pytest.mark.timeout(240)
 
 
 @pytest.fixture(scope="module")
-def tigers(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     """A prepared data set, as small as they come."""
     out = tmp_path_factory.mktemp("data") / "tigers"
-    prepare(Synthetic(kind="tigers", train=2, val=2, out=out, canvas=96))
+    prepare(SyntheticArgs(kind="tigers", num_train=2, num_val=2, out=out, max_image_size=96))
     return read_manifest(out)
 
 
 @pytest.fixture
-def experiment(tigers: Manifest) -> Experiment:
+def experiment(tigers: DatasetManifest) -> ExperimentConfig:
     """Anything, on these tigers."""
-    base = Experiment()
+    base = ExperimentConfig()
     return replace(base, name="first", data=replace(base.data, root=str(tigers.root)))
 
 
 def test_a_run_says_with_what_it_was_made_and_by_whom(
-    experiment: Experiment, tigers: Manifest, storage: Path
+    experiment: ExperimentConfig, tigers: DatasetManifest, storage: Path
 ):
-    cluster = Cluster(storage=str(storage))
-    board = Board.open("tigers", storage=storage, tracking_uri=None)
-    study = open_run_folder(experiment, cluster, tigers, searched={"optim.lr": "log(1, 2)"})
-    parent = open_run(board, study, experiment, tigers, kind="study", workers=2)
+    cluster = ClusterConfig(storage_path=str(storage))
+    board = MlflowExperiment.open_for_dataset("tigers", storage_dir=storage, tracking_uri=None)
+    study = open_run_dir(experiment, cluster, tigers, search_settings={"optim.lr": "log(1, 2)"})
+    parent = open_mlflow_run(board, study, experiment, tigers, kind="study", num_workers=2)
     trial = study / "trials" / "01"
     trial.mkdir(parents=True)
-    settings = flatten(experiment)
-    open_run(
-        board, trial, experiment, tigers, kind="trial", workers=2, parent=parent, params=settings
-    ).finish("FINISHED")
-    parent.finish("FINISHED")
+    settings = flatten_config(experiment)
+    open_mlflow_run(
+        board,
+        trial,
+        experiment,
+        tigers,
+        kind="trial",
+        num_workers=2,
+        parent=parent,
+        params=settings,
+    ).finish_run("FINISHED")
+    parent.finish_run("FINISHED")
 
-    runs = {run.data.tags["kind"]: run for run in found(database_uri(storage), "tigers")}
+    runs = {run.data.tags["kind"]: run for run in found(default_tracking_uri(storage), "tigers")}
     for run in runs.values():
         tags = run.data.tags
         assert tags["study"] == "first"
-        assert tags["git.sha"] == git_commit().rstrip("+")
-        assert tags["git.dirty"] == str(git_commit().endswith("+")).lower()
+        assert tags["git.sha"] == get_git_commit().rstrip("+")
+        assert tags["git.dirty"] == str(get_git_commit().endswith("+")).lower()
         assert tags["data.digest"] == tigers.digest
         assert tags["hrnet_ray.version"]
         assert tags["ray.version"]
         assert tags["user"] == tags["mlflow.user"] != ""
-        assert len(run.data.params) <= MOST_PARAMS
+        assert len(run.data.params) <= MAX_PARAMS
         assert run.data.params["data.name"] == "tigers"
-        assert run.data.params["cluster.workers"] == "2"
+        assert run.data.params["cluster.num_workers"] == "2"
     assert runs["study"].data.params["optim.lr"] == "log(1, 2)"  # what was searched, not a value
     assert runs["trial"].data.params["optim.lr"] == "0.001"
     assert {i.dataset.digest for i in runs["study"].inputs.dataset_inputs} == {tigers.digest[:36]}
 
 
 def test_every_setting_that_is_left_out_is_one_and_stays_in_when_it_is_searched(tmp_path: Path):
-    settings = flatten(Experiment())
-    assert settings.keys() >= NOT_COMPARED
+    settings = flatten_config(ExperimentConfig())
+    assert settings.keys() >= EXCLUDED_PARAMS
 
-    (tmp_path / "resolved.json").write_text(json.dumps({"drawn": {"model.stem": 8}}))
+    (tmp_path / "resolved_config.json").write_text(json.dumps({"drawn": {"model.stem": 8}}))
 
-    assert compared(settings, tmp_path).keys() == settings.keys() - NOT_COMPARED | {"model.stem"}
+    assert select_params(settings, tmp_path).keys() == settings.keys() - EXCLUDED_PARAMS | {
+        "model.stem"
+    }
 
 
 SECRETS = {
@@ -90,7 +104,7 @@ SECRETS = {
 
 
 def test_secrets_reach_neither_the_runs_nor_their_output_nor_mlflow(
-    experiment: Experiment, tigers: Manifest, proxy: Proxy, tmp_path: Path,
+    experiment: ExperimentConfig, tigers: DatasetManifest, proxy: Proxy, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture, server_folder: Path,
 ):  # fmt: skip
@@ -99,21 +113,21 @@ def test_secrets_reach_neither_the_runs_nor_their_output_nor_mlflow(
     uri = proxy.url.replace("://", "://otter:battery-staple@")
     monkeypatch.setattr(sys, "argv", ["hrnet-ray", "train", "--cluster.tracking-uri", uri])
     leaky = " ".join(SECRETS.values()) + f" {uri}"
-    cluster = Cluster(storage=str(tmp_path), tracking_uri=uri)
-    print(mlflow_command(cluster))
+    cluster = ClusterConfig(storage_path=str(tmp_path), tracking_uri=uri)
+    print(format_mlflow_ui_command(cluster))
 
     proxy.mode = "fails"
-    folder = open_run_folder(experiment, cluster, tigers)
-    board = Board.open("secret", storage=tmp_path, tracking_uri=uri)
-    run = open_run(
-        board, folder, experiment, tigers, kind="train", workers=1, params={"leak": leaky},
+    folder = open_run_dir(experiment, cluster, tigers)
+    board = MlflowExperiment.open_for_dataset("secret", storage_dir=tmp_path, tracking_uri=uri)
+    run = open_mlflow_run(
+        board, folder, experiment, tigers, kind="train", num_workers=1, params={"leak": leaky},
         tags={"leak": leaky},
     )  # fmt: skip
     train(folder, 0)
     _wait_for_the_warning(caplog)
     proxy.mode = "good"
     run.log_summary({}, tags={"error": leaky})
-    run.finish("FAILED")
+    run.finish_run("FAILED")
 
     (noted,) = found(proxy.url, "secret")
     assert noted.data.params == {"leak": "*** *** *** *** " + proxy.url, **_always(noted)}
@@ -127,7 +141,7 @@ def test_secrets_reach_neither_the_runs_nor_their_output_nor_mlflow(
 
 
 def _always(noted) -> dict[str, str]:
-    return {name: noted.data.params[name] for name in ("data.name", "cluster.workers")}
+    return {name: noted.data.params[name] for name in ("data.name", "cluster.num_workers")}
 
 
 def _wait_for_the_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -157,7 +171,7 @@ def _contents(folder: Path) -> list[bytes]:
 def test_what_is_nobodys_business_is_taken_out_of_texts(text: str, left: str):
     environment = {"MY_API_KEY": "swordfish", "AWS_REGION": "eu-west-1", "A_TOKEN": "abc"}
 
-    assert without_secrets(text, environment) == left
+    assert redact_secrets(text, environment) == left
 
 
 def test_workers_that_record_epochs_load_no_mlflow():
@@ -171,16 +185,16 @@ def test_workers_that_record_epochs_load_no_mlflow():
 
 
 def test_pictures_of_the_worst_crops_have_their_own_slider(
-    experiment: Experiment, tigers: Manifest, storage: Path
+    experiment: ExperimentConfig, tigers: DatasetManifest, storage: Path
 ):
-    board = Board.open("worst", storage=storage, tracking_uri=None)
-    folder = open_run_folder(experiment, Cluster(storage=str(storage)), tigers)
-    run = open_run(board, folder, experiment, tigers, kind="train", workers=1)
+    board = MlflowExperiment.open_for_dataset("worst", storage_dir=storage, tracking_uri=None)
+    folder = open_run_dir(experiment, ClusterConfig(storage_path=str(storage)), tigers)
+    run = open_mlflow_run(board, folder, experiment, tigers, kind="train", num_workers=1)
     train(folder, 0)
     (folder / "plots" / "fixed16").rename(folder / "plots" / "worst16")
-    run.finish("FINISHED")
+    run.finish_run("FINISHED")
 
-    uri = database_uri(storage)
+    uri = default_tracking_uri(storage)
     (noted,) = found(uri, "worst")
     names = [entry.path for entry in MlflowClient(uri).list_artifacts(noted.info.run_id, "images")]
     assert all(name.startswith("images/val~worst16+step+0+") for name in names)

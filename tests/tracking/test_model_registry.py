@@ -11,30 +11,36 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
-from hrnet_ray.data.batch import CropBatch
+from hrnet_ray.data.batch import EvalBatch
 from hrnet_ray.errors import ClusterError, DataError
-from hrnet_ray.inference.export_modules import CropsToKeypoints
-from hrnet_ray.inference.model_package import fingerprints, load_model
-from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.tracking.logged_model import Logged, log_model
-from hrnet_ray.tracking.model_download import fetch_model
-from hrnet_ray.tracking.model_registry import CHAMPION, Registry, Run, Version, registered_name
+from hrnet_ray.inference.export_modules import KeypointExportModule
+from hrnet_ray.inference.model_package import compute_file_hashes, load_model
+from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.tracking.logged_model import LoggedModelRef, log_model
+from hrnet_ray.tracking.model_download import download_model
+from hrnet_ray.tracking.model_registry import (
+    CHAMPION,
+    ModelRegistry,
+    RegisteredVersion,
+    Run,
+    get_registered_model_name,
+)
 from tests.evaluation.evaluated_models import EASY, lively_net, spec_of, write_model
 
 pytestmark = pytest.mark.timeout(300)  # the server, and a model that is exported
 
-NAME = registered_name("otters")
+NAME = get_registered_model_name("otters")
 
 
 @dataclass(frozen=True)
 class Registered:
     """A model of random weights in a run, in a logged model, and in the registry."""
 
-    registry: Registry
+    registry: ModelRegistry
     run: Run
     folder: Path
-    logged: Logged
-    version: Version
+    logged: LoggedModelRef
+    version: RegisteredVersion
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +50,20 @@ def uri(server_port: int) -> str:
 
 @pytest.fixture(scope="module")
 def registered(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Registered:
-    registry = Registry(uri)
+    registry = ModelRegistry(uri)
     folder = write_model(tmp_path_factory.mktemp("run") / "model", EASY, decode="dark")
     experiment = registry.client.create_experiment("hrnet/registry")
-    run = registry.client.create_run(experiment, tags=fingerprints(folder))
+    run = registry.client.create_run(experiment, tags=compute_file_hashes(folder))
     registry.client.log_artifacts(run.info.run_id, str(folder), "model")
     logged = log_model(registry, run, folder, *load_model(folder))
-    version = registry.register(
+    version = registry.register_version(
         NAME,
         run_id=run.info.run_id,
         model_id=logged.model_id,
-        place=logged.place,
-        tags=fingerprints(folder) | logged.tags,
+        artifact_uri=logged.artifact_uri,
+        tags=compute_file_hashes(folder) | logged.tags,
     )
-    registry.move(CHAMPION, version)
+    registry.set_alias(CHAMPION, version)
     return Registered(registry, run, folder, logged, version)
 
 
@@ -73,7 +79,7 @@ def loaded(uri: str, registered: Registered, monkeypatch: pytest.MonkeyPatch):
 
 def test_anybody_loads_it_without_pickle_and_finds_the_same(loaded, registered: Registered):
     model, spec = load_model(registered.folder)
-    ours = CropsToKeypoints(model, spec).eval()
+    ours = KeypointExportModule(model, spec).eval()
     for count in (1, 5):  # the example had 2
         crops = np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3)).astype(np.uint8)
 
@@ -92,9 +98,9 @@ def test_its_files_are_ours_and_no_pickle(registered: Registered, tmp_path: Path
     files = registry.client.get_logged_model(registered.logged.model_id)
     assert files.status == "READY"
     assert files.params["decode"] == "dark"
-    fetched = fetch_model(registry, version.uri, "--model", tmp_path)
-    assert (fetched.run_id, fetched.checked) == (registered.run.info.run_id, True)
-    assert fetched.version == version == registry.at(NAME, CHAMPION)
+    fetched = download_model(registry, version.uri, "--model", tmp_path)
+    assert (fetched.run_id, fetched.hash_verified) == (registered.run.info.run_id, True)
+    assert fetched.version == version == registry.get_by_alias(NAME, CHAMPION)
     for name in ("config.json", "model.safetensors", "README.md"):
         assert (tmp_path / name).read_bytes() == (registered.folder / name).read_bytes()
     linked = registry.client.get_run(registered.run.info.run_id).outputs
@@ -104,9 +110,12 @@ def test_its_files_are_ours_and_no_pickle(registered: Registered, tmp_path: Path
 def test_a_version_is_found_by_what_it_is_made_of(registered: Registered, tmp_path: Path):
     registry = registered.registry
 
-    assert registry.alike(NAME, fingerprints(registered.folder)) == registered.version
-    assert registry.alike(NAME, fingerprints(write_model(tmp_path, EASY, seed=1))) is None
-    assert registry.alike("hrnet-none", fingerprints(registered.folder)) is None
+    assert registry.find_by_tags(NAME, compute_file_hashes(registered.folder)) == registered.version
+    assert (
+        registry.find_by_tags(NAME, compute_file_hashes(write_model(tmp_path, EASY, seed=1)))
+        is None
+    )
+    assert registry.find_by_tags("hrnet-none", compute_file_hashes(registered.folder)) is None
 
 
 @pytest.mark.parametrize(
@@ -118,24 +127,24 @@ def test_a_version_is_found_by_what_it_is_made_of(registered: Registered, tmp_pa
 )
 def test_what_is_not_there_is_named(registered: Registered, text: str, tmp_path: Path, uri: str):
     with pytest.raises(DataError) as refused:
-        fetch_model(registered.registry, text, "--model", tmp_path)
+        download_model(registered.registry, text, "--model", tmp_path)
 
     assert str(refused.value).startswith(f"no model there\n  --model {text} in {uri}\n")
 
 
 def test_a_run_is_checked_by_its_own_tags(registered: Registered, tmp_path: Path):
     registry, run_id = registered.registry, registered.run.info.run_id
-    assert fetch_model(registry, run_id, "--model", tmp_path / "a").checked
+    assert download_model(registry, run_id, "--model", tmp_path / "a").hash_verified
 
     bare = registry.client.create_run(registered.run.info.experiment_id)
     with pytest.raises(DataError, match="no model there"):  # it trains its first epoch
-        fetch_model(registry, bare.info.run_id, "--model", tmp_path / "none")
+        download_model(registry, bare.info.run_id, "--model", tmp_path / "none")
     registry.client.log_artifacts(bare.info.run_id, str(registered.folder), "model")
-    assert not fetch_model(registry, bare.info.run_id, "--model", tmp_path / "b").checked
+    assert not download_model(registry, bare.info.run_id, "--model", tmp_path / "b").hash_verified
 
     registry.client.set_tag(bare.info.run_id, "model.sha256", "0" * 64)
     with pytest.raises(DataError, match="changed after it was registered"):
-        fetch_model(registry, bare.info.run_id, "--model", tmp_path / "c")
+        download_model(registry, bare.info.run_id, "--model", tmp_path / "c")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
@@ -147,7 +156,9 @@ def test_an_artifact_that_somebody_replaced_is_refused(
     client.log_model_artifact(model_id, str(other / name), "hrnet")  # as anybody may who knows it
     try:
         with pytest.raises(DataError) as refused:
-            fetch_model(registered.registry, f"models:/{NAME}@champion", "--model", tmp_path / "x")
+            download_model(
+                registered.registry, f"models:/{NAME}@champion", "--model", tmp_path / "x"
+            )
     finally:
         client.log_model_artifact(model_id, str(registered.folder / name), "hrnet")
 
@@ -157,21 +168,21 @@ def test_an_artifact_that_somebody_replaced_is_refused(
 
 
 def test_a_version_that_nobody_vouches_for_is_refused(registered: Registered, tmp_path: Path):
-    made = registered.registry.register(
+    made = registered.registry.register_version(
         "hrnet-foreign",
         run_id=registered.run.info.run_id,
         model_id=registered.logged.model_id,
-        place=registered.logged.place,
+        artifact_uri=registered.logged.artifact_uri,
         tags={},
     )
 
     with pytest.raises(DataError, match="a model that nobody vouches for"):
-        fetch_model(registered.registry, made.uri, "--model", tmp_path)
+        download_model(registered.registry, made.uri, "--model", tmp_path)
 
 
 def test_a_server_that_is_not_there_is_named(dead_uri: str):
     with pytest.raises(ClusterError, match="the MLflow store does not answer"):
-        Registry(dead_uri).at(NAME, CHAMPION)
+        ModelRegistry(dead_uri).get_by_alias(NAME, CHAMPION)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +195,11 @@ def test_what_is_exported_finds_what_the_predictor_finds(changed: dict):
     uncut = torch.eye(3, dtype=torch.float64).expand(3, 3, 3)
 
     with torch.inference_mode():
-        found = CropsToKeypoints(model, spec).eval()(crops)
+        found = KeypointExportModule(model, spec).eval()(crops)
 
-    wanted = Predictor(model, spec).predict([CropBatch(torch.arange(3), crops, uncut)])
+    wanted = PosePredictor(model, spec).predict_crop_batches(
+        [EvalBatch(torch.arange(3), crops, uncut)]
+    )
     torch.testing.assert_close(found[..., :2], wanted.image_xy.float(), atol=1e-3, rtol=0)
     torch.testing.assert_close(found[..., 2], wanted.scores, rtol=1e-4, atol=1e-4)
 

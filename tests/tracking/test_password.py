@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.tracking import Board
+from hrnet_ray.tracking import MlflowExperiment
 from tests.tracking.runs import begun, found, history, recorded, train
 from tests.tracking.serving import serving
 
@@ -37,10 +37,13 @@ def test_a_stranger_is_refused_and_a_password_in_the_address_is_used_and_kept(tm
         assert refused.value.code == 401
 
         uri, folder = f"http://otter:{PASSWORD}@127.0.0.1:{port}", storage / "otters" / "first"
-        run = begun(Board.open("guarded", storage=storage, tracking_uri=uri), folder)
+        run = begun(
+            MlflowExperiment.open_for_dataset("guarded", storage_dir=storage, tracking_uri=uri),
+            folder,
+        )
         for epoch in range(3):
             train(folder, epoch)
-        run.finish("FINISHED")
+        run.finish_run("FINISHED")
 
         (told,) = found(uri, "guarded")
         assert told.info.status == "FINISHED"

@@ -22,12 +22,12 @@ from mlflow import MlflowClient
 
 from hrnet_ray.cli import main
 from hrnet_ray.errors import ClusterError, DataError, UsageError
-from hrnet_ray.tracking import Board, database_uri, experiment as board_module
-from hrnet_ray.tracking.mlflow_store import Server
-from hrnet_ray.tracking.run_record import read_story
-from hrnet_ray.tracking.sync_command import sync
-from hrnet_ray.tracking.sync_run import Teller
-from hrnet_ray.tracking.sync_state import read_told
+from hrnet_ray.tracking import MlflowExperiment, default_tracking_uri, experiment as board_module
+from hrnet_ray.tracking.mlflow_store import MlflowStore
+from hrnet_ray.tracking.run_record import read_run_record
+from hrnet_ray.tracking.sync_command import sync_runs
+from hrnet_ray.tracking.sync_run import RunSyncer
+from hrnet_ray.tracking.sync_state import read_sync_state
 from tests.tracking.proxy import Proxy
 from tests.tracking.runs import begun, found, history, images, recorded, train
 
@@ -68,7 +68,7 @@ def assert_told_exactly(proxy: Proxy, name: str, folder: Path, *, status: str = 
     assert run.data.params == {"optim.lr": "0.001"}
     assert len(images(proxy.url, run.info.run_id)) == EPOCHS
     assert {entry.path for entry in MlflowClient(proxy.url).list_artifacts(run.info.run_id)} >= {
-        "resolved.json",
+        "resolved_config.json",
         "metrics.jsonl",
     }
 
@@ -77,9 +77,9 @@ def assert_told_exactly(proxy: Proxy, name: str, folder: Path, *, status: str = 
 def test_a_fault_of_the_server_in_mid_run_costs_nothing(
     fault: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(board_module, "DRAIN_S", 120.0)  # the machine may be busy
+    monkeypatch.setattr(board_module, "FLUSH_TIMEOUT_S", 120.0)  # the machine may be busy
     name, folder = f"mid-{fault}", tmp_path / "otters" / "first"
-    board = Board.open(name, storage=tmp_path, tracking_uri=proxy.url)
+    board = MlflowExperiment.open_for_dataset(name, storage_dir=tmp_path, tracking_uri=proxy.url)
     run = begun(board, folder)
     loop(folder, range(3))
     wait_until_told(proxy.url, name, folder)
@@ -89,8 +89,8 @@ def test_a_fault_of_the_server_in_mid_run_costs_nothing(
     longest = loop(folder, range(3, EPOCHS))
     _wait_for_requests(proxy, beyond=told_before)
     proxy.mode = "good"  # it is there again
-    run.log_folder(folder, only=("metrics.jsonl",))
-    run.finish("FINISHED")
+    run.log_artifacts(folder, relative_paths=("metrics.jsonl",))
+    run.finish_run("FINISHED")
 
     assert longest < WAIT_S, "an epoch waited for the server"
     assert_told_exactly(proxy, name, folder)
@@ -114,16 +114,19 @@ def test_a_server_that_never_comes_back_is_told_later_by_a_command(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ):
-    monkeypatch.setattr(board_module, "DRAIN_S", 1.0)
+    monkeypatch.setattr(board_module, "FLUSH_TIMEOUT_S", 1.0)
     name, folder = f"never-{fault}", tmp_path / "otters" / "first"
     proxy.mode = fault  # from the first moment: the run begins all the same
 
     with caplog.at_level(logging.WARNING, "hrnet_ray.tracking"):
-        run = begun(Board.open(name, storage=tmp_path, tracking_uri=proxy.url), folder)
+        run = begun(
+            MlflowExperiment.open_for_dataset(name, storage_dir=tmp_path, tracking_uri=proxy.url),
+            folder,
+        )
         longest = loop(folder, range(EPOCHS))
-        run.log_folder(folder, only=("metrics.jsonl",))
+        run.log_artifacts(folder, relative_paths=("metrics.jsonl",))
         started = time.monotonic()
-        run.finish("FINISHED")
+        run.finish_run("FINISHED")
 
     assert time.monotonic() - started < 1.0 + WAIT_S
     assert longest < WAIT_S
@@ -146,17 +149,20 @@ def test_a_server_that_never_comes_back_is_told_later_by_a_command(
 
 def test_whoever_gave_up_leaves_the_rest_to_others(proxy: Proxy, tmp_path: Path, dead_uri: str):
     folder = tmp_path / "otters" / "first"
-    begun(Board.open("silent", storage=tmp_path, tracking_uri=dead_uri), folder)
-    teller = Teller(Server(proxy.url))
-    teller.tell(folder)
+    begun(
+        MlflowExperiment.open_for_dataset("silent", storage_dir=tmp_path, tracking_uri=dead_uri),
+        folder,
+    )
+    teller = RunSyncer(MlflowStore(proxy.url))
+    teller.sync_run(folder)
     train(folder, 0)
-    noted, asked = read_told(folder, teller.server.name), len(proxy.requests)
+    noted, asked = read_sync_state(folder, teller.store.redacted_uri), len(proxy.requests)
 
-    teller.fall_silent()
-    teller.tell(folder)
+    teller.stop_syncing()
+    teller.sync_run(folder)
 
     assert noted.run_id
-    assert read_told(folder, teller.server.name) == noted
+    assert read_sync_state(folder, teller.store.redacted_uri) == noted
     assert len(proxy.requests) == asked
 
 
@@ -164,16 +170,19 @@ def test_of_two_runs_made_at_once_the_one_that_is_kept_is_told(
     proxy: Proxy, tmp_path: Path, dead_uri: str
 ):
     folder, client = tmp_path / "otters" / "first", MlflowClient(proxy.url)
-    begun(Board.open("twins", storage=tmp_path, tracking_uri=dead_uri), folder)
-    teller = Teller(Server(proxy.url))
-    teller.tell(folder)
+    begun(
+        MlflowExperiment.open_for_dataset("twins", storage_dir=tmp_path, tracking_uri=dead_uri),
+        folder,
+    )
+    teller = RunSyncer(MlflowStore(proxy.url))
+    teller.sync_run(folder)
     (mine,) = found(proxy.url, "twins")
     tags = {name: mine.data.tags[name] for name in mine.data.tags if name.startswith("hrnet")}
     twin = client.create_run(mine.info.experiment_id, mine.info.start_time, tags).info.run_id
     client.delete_run(mine.info.run_id)  # as the other one does, having seen two
     train(folder, 0)
 
-    teller.tell(folder)
+    teller.sync_run(folder)
 
     (kept,) = found(proxy.url, "twins")
     assert kept.info.run_id == twin
@@ -184,37 +193,45 @@ def test_a_server_that_lost_everything_is_told_everything_again(
     proxy: Proxy, tmp_path: Path, dead_uri: str
 ):
     folder = tmp_path / "otters" / "first"
-    run = begun(Board.open("lost", storage=tmp_path, tracking_uri=proxy.url), folder)
+    run = begun(
+        MlflowExperiment.open_for_dataset("lost", storage_dir=tmp_path, tracking_uri=proxy.url),
+        folder,
+    )
     loop(folder, range(EPOCHS))
-    run.log_folder(folder, only=("metrics.jsonl",))
-    run.finish("FINISHED")
+    run.log_artifacts(folder, relative_paths=("metrics.jsonl",))
+    run.finish_run("FINISHED")
     client = MlflowClient(proxy.url)
     client.delete_run(found(proxy.url, "lost")[0].info.run_id)
 
-    list(sync(folder))
+    list(sync_runs(folder))
 
     assert_told_exactly(proxy, "lost", folder)
 
 
 def test_it_can_be_told_to_another_store_too(proxy: Proxy, storage: Path):
     folder = storage / "otters" / "first"
-    run = begun(Board.open("both", storage=storage, tracking_uri=None), folder)
+    run = begun(
+        MlflowExperiment.open_for_dataset("both", storage_dir=storage, tracking_uri=None), folder
+    )
     loop(folder, range(EPOCHS))
-    run.log_folder(folder, only=("metrics.jsonl",))
-    run.finish("FINISHED")
+    run.log_artifacts(folder, relative_paths=("metrics.jsonl",))
+    run.finish_run("FINISHED")
 
-    list(sync(folder, tracking_uri=proxy.url))
-    list(sync(folder))
+    list(sync_runs(folder, tracking_uri=proxy.url))
+    list(sync_runs(folder))
 
     assert_told_exactly(proxy, "both", folder)
 
 
 def test_numbers_that_are_none_are_told_as_such(proxy: Proxy, tmp_path: Path):
     folder = tmp_path / "otters" / "first"
-    run = begun(Board.open("endless", storage=tmp_path, tracking_uri=proxy.url), folder)
+    run = begun(
+        MlflowExperiment.open_for_dataset("endless", storage_dir=tmp_path, tracking_uri=proxy.url),
+        folder,
+    )
     for epoch, score in enumerate([0.5, math.nan, math.inf, -math.inf]):
         train(folder, epoch, score=score)
-    run.finish("FAILED")
+    run.finish_run("FAILED")
 
     (noted,) = found(proxy.url, "endless")
     points = history(proxy.url, noted.info.run_id)
@@ -239,7 +256,7 @@ begun(board, trial, name="#01", tags={"kind": "trial"}, parent=parent)
 for epoch in range(3):
     train(trial, epoch)
 deadline = time.monotonic() + 60
-while not (trial / "told.json").exists() and time.monotonic() < deadline:
+while not (trial / ".mlflow/sync_state.json").exists() and time.monotonic() < deadline:
     time.sleep(0.05)
 train(trial, 3)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -257,7 +274,7 @@ def test_after_a_killed_driver_the_history_is_completed_and_nothing_stays_runnin
     assert killed.returncode == -signal.SIGKILL
     assert {run.info.status for run in found(proxy.url, name)} == {"RUNNING"}
 
-    told = dict(sync(study))
+    told = dict(sync_runs(study))
 
     assert list(told) == [study, trial]
     runs = {run.data.tags["kind"]: run for run in found(proxy.url, name)}
@@ -277,10 +294,10 @@ def test_after_a_killed_driver_the_history_is_completed_and_nothing_stays_runnin
 def _the_same_command_goes_on(
     proxy: Proxy, storage: Path, name: str, study: Path, trial: Path
 ) -> None:
-    board = Board.open(name, storage=storage, tracking_uri=proxy.url)
+    board = MlflowExperiment.open_for_dataset(name, storage_dir=storage, tracking_uri=proxy.url)
     parent = begun(board, study, name="search", tags={"kind": "study"})
-    begun(board, trial, name="#01", tags={"kind": "trial"}, parent=parent).finish("FINISHED")
-    parent.finish("FINISHED")
+    begun(board, trial, name="#01", tags={"kind": "trial"}, parent=parent).finish_run("FINISHED")
+    parent.finish_run("FINISHED")
 
     runs = found(proxy.url, name)
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
@@ -288,14 +305,14 @@ def _the_same_command_goes_on(
 
 
 def test_trials_that_the_end_of_a_study_left_open_are_lost(storage: Path):
-    board = Board.open("left", storage=storage, tracking_uri=None)
+    board = MlflowExperiment.open_for_dataset("left", storage_dir=storage, tracking_uri=None)
     study, trial = storage / "otters" / "search", storage / "otters" / "search" / "trials" / "01"
     parent = begun(board, study)
     begun(board, trial, parent=parent)
 
-    parent.finish("FINISHED")
+    parent.finish_run("FINISHED")
 
-    story = read_story(trial)
+    story = read_run_record(trial)
     assert story is not None
     assert (story.status, story.tags["lost"]) == ("KILLED", "true")
 
@@ -314,7 +331,7 @@ def test_writers_at_once_lose_nothing_in_one_database_that_they_make(
     ]
     assert [process.wait(200) for process in processes] == [0] * writers
 
-    uri = database_uri(tmp_path)
+    uri = default_tracking_uri(tmp_path)
     runs = found(uri, "writers")
     counts = Counter(key for run in runs for key, *_ in history(uri, run.info.run_id))
     assert counts == {"val/OKS_AP": writers * points}
@@ -340,39 +357,41 @@ run.finish("FINISHED")
 
 def test_sync_says_what_is_wrong_in_three_lines(tmp_path: Path, dead_uri: str):
     with pytest.raises(DataError, match="no run that MLflow could be told of"):
-        list(sync(tmp_path))
+        list(sync_runs(tmp_path))
 
-    board = Board.open("wrong", storage=tmp_path, tracking_uri=dead_uri)
+    board = MlflowExperiment.open_for_dataset("wrong", storage_dir=tmp_path, tracking_uri=dead_uri)
     begun(board, tmp_path / "first")
     with pytest.raises(ClusterError, match="the MLflow store does not answer"):
-        list(sync(tmp_path / "first"))
+        list(sync_runs(tmp_path / "first"))
     with pytest.raises(UsageError, match="no address of an MLflow server"):
-        list(sync(tmp_path / "first", tracking_uri="localhost:5000"))
+        list(sync_runs(tmp_path / "first", tracking_uri="localhost:5000"))
 
 
 def test_a_story_that_a_crash_spoilt_is_written_anew_for_the_same_run(storage: Path):
     folder = storage / "otters" / "first"
-    board = Board.open("spoilt", storage=storage, tracking_uri=None)
+    board = MlflowExperiment.open_for_dataset("spoilt", storage_dir=storage, tracking_uri=None)
     run = begun(board, folder)
     train(folder, 0)
-    run.finish("FAILED")
-    (folder / "tracked.json").write_text('{"experiment": "hr')
-    (folder / "told.json").write_text("[]")
+    run.finish_run("FAILED")
+    (folder / ".mlflow/run.json").write_text('{"experiment": "hr')
+    (folder / ".mlflow/sync_state.json").write_text("[]")
 
-    again = begun(Board.open("spoilt", storage=storage, tracking_uri=None), folder)
+    again = begun(
+        MlflowExperiment.open_for_dataset("spoilt", storage_dir=storage, tracking_uri=None), folder
+    )
     train(folder, 1)
-    again.finish("FINISHED")
+    again.finish_run("FINISHED")
 
-    uri = database_uri(storage)
+    uri = default_tracking_uri(storage)
     (noted,) = found(uri, "spoilt")
     assert history(uri, noted.info.run_id) == recorded(folder)
     assert noted.info.status == "FINISHED"
-    assert json.loads((folder / "told.json").read_text()).keys() == {uri}
+    assert json.loads((folder / ".mlflow/sync_state.json").read_text()).keys() == {uri}
 
 
 def test_two_that_tell_the_same_in_the_same_moment_both_succeed(proxy: Proxy):
     """A request that was given up may still be carried out beside the one that follows it."""
-    servers = [Server(proxy.url) for _ in range(2)]
+    servers = [MlflowStore(proxy.url) for _ in range(2)]
     client, together = servers[0].client, threading.Barrier(2)
     experiment = client.create_experiment("hrnet/at-once")
 
@@ -380,9 +399,9 @@ def test_two_that_tell_the_same_in_the_same_moment_both_succeed(proxy: Proxy):
         run_id = client.create_run(experiment).info.run_id
         tags = {f"tag{number}": str(attempt) for number in range(20)}
 
-        def tell(server: Server, run_id: str = run_id, tags: dict[str, str] = tags) -> None:
+        def tell(server: MlflowStore, run_id: str = run_id, tags: dict[str, str] = tags) -> None:
             together.wait(30)
-            server.marks(run_id, params={"optim.lr": "0.1"}, tags=tags)
+            server.log_params_and_tags(run_id, params={"optim.lr": "0.1"}, tags=tags)
 
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(tell, servers))

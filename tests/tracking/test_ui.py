@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from hrnet_ray.cli.champion_comparison import as_markdown
+from hrnet_ray.cli.champion_comparison import format_markdown
 from hrnet_ray.data.images import codec
-from hrnet_ray.tracking import Board
-from hrnet_ray.tracking.model_registry import CHAMPION, Registry, Version, registered_name
+from hrnet_ray.tracking import MlflowExperiment
+from hrnet_ray.tracking.model_registry import (
+    CHAMPION,
+    ModelRegistry,
+    RegisteredVersion,
+    get_registered_model_name,
+)
 from tests.browser import Page, browsing
 from tests.tracking.runs import begun, found, train
 
@@ -33,7 +38,7 @@ GRID = "[...document.querySelectorAll('img')].filter((e) => e.src.includes('fixe
 def study(server_port: int, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A study of two trials that the server was told of; returns the server's address."""
     uri, storage = f"http://127.0.0.1:{server_port}", tmp_path_factory.mktemp("runs")
-    board = Board.open("pond", storage=storage, tracking_uri=uri)
+    board = MlflowExperiment.open_for_dataset("pond", storage_dir=storage, tracking_uri=uri)
     parent = begun(board, storage / "pond", name="pond", tags={"kind": "study", "study": "pond"})
     trials = []
     for (name, scores), params in zip(SCORES.items(), PARAMS, strict=True):
@@ -44,7 +49,7 @@ def study(server_port: int, tmp_path_factory: pytest.TempPathFactory) -> str:
             train(folder, epoch, score=score)
     trials[0].log_summary({}, tags={"asha.stopped_at": STOPPED_AT})
     for run in (*trials, parent):
-        run.finish("FINISHED")
+        run.finish_run("FINISHED")
     return uri
 
 
@@ -120,7 +125,7 @@ def test_a_runs_page_shows_its_last_figures_and_a_picture_for_each_epoch(
     page.run(f"{GRID}.scrollIntoView({{block: 'center'}})")
     page.keep(tmp_path / "image.png")
 
-    shown = codec.read(tmp_path / "image.png").astype(int)
+    shown = codec.read_image(tmp_path / "image.png").astype(int)
     otter = np.array((200, 40, 10))  # what was drawn after epoch 1
     assert (abs(shown - otter).max(-1) < 12).sum() > 400  # of its 36 x 24 pixels
 
@@ -162,35 +167,37 @@ def test_a_chart_has_a_line_for_each_trial_and_a_point_for_each_epoch(
 
 
 @pytest.fixture(scope="module")
-def champion(study: str) -> Version:
+def champion(study: str) -> RegisteredVersion:
     """The better trial's model, promoted, with the verdict on its page."""
-    registry = Registry(study)
+    registry = ModelRegistry(study)
     run_id = trials(study)["#02 lr=0.00075 sigma=1.5"]
     number = registry.client.get_run(run_id).info.experiment_id
     made = registry.client.create_logged_model(number, name="hrnet", source_run_id=run_id)
     registry.client.finalize_logged_model(made.model_id, "READY")
-    version = registry.register(
-        registered_name("pond"),
+    version = registry.register_version(
+        get_registered_model_name("pond"),
         run_id=run_id,
         model_id=made.model_id,
-        place=made.artifact_location,
+        artifact_uri=made.artifact_location,
         tags={"OKS_AP": "0.6250"},
     )
     lines = [("OKS_AP", "0.6250", "0.2500"), ("difference", "+0.3750 (+0.2500 to +0.5000)", "")]
     verdict = ("verdict", "promoted: better, the 95 % interval lies above 0", "")
-    registry.note(version, {"promoted": "yes"}, as_markdown([*lines, verdict], "# The card"))
-    registry.move(CHAMPION, version)
+    registry.annotate_version(
+        version, {"promoted": "yes"}, format_markdown([*lines, verdict], "# The card")
+    )
+    registry.set_alias(CHAMPION, version)
     return version
 
 
 def test_the_registry_shows_who_is_the_champion_and_why(
-    page: Page, study: str, champion: Version, tmp_path: Path
+    page: Page, study: str, champion: RegisteredVersion, tmp_path: Path
 ):
     page.open(f"{study}/#/models/{champion.name}")
     page.until_shown(champion.name, "Version 1", "champion")
     page.keep(tmp_path / "model.png")
 
-    page.open(f"{study}/#/models/{champion.name}/versions/{champion.number}")
+    page.open(f"{study}/#/models/{champion.name}/versions/{champion.version_number}")
     page.until_shown("promoted: better", "+0.3750 (+0.2500 to +0.5000)", "The card", "champion")
     page.until_shown("#02 lr=0.00075 sigma=1.5")  # the run that it came from
     page.keep(tmp_path / "version.png")

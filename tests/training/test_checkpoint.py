@@ -9,8 +9,13 @@ from torch import nn
 from hrnet_ray.errors import DataError
 from hrnet_ray.models import HRNet
 from hrnet_ray.training import checkpoint
-from hrnet_ray.training.checkpoint import Begun, Progress
-from hrnet_ray.training.checkpoint_store import STATE, CheckpointStore, put_json, seal
+from hrnet_ray.training.checkpoint import PartialEpochState, TrainState
+from hrnet_ray.training.checkpoint_store import (
+    STATE_FILE,
+    CheckpointStore,
+    write_json_synced,
+    write_manifest,
+)
 from tests.training.trainings import Training
 
 
@@ -19,14 +24,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = Training(seed=0)
     training.learn(0, 1)
     store = CheckpointStore(tmp_path_factory.mktemp("run"))
-    return training.save(store, Progress(epoch=1, best=0.25, best_epoch=0))
+    return training.save(store, TrainState(epoch=1, best_score=0.25, best_epoch=0))
 
 
 def resealed(folder: Path, state: dict) -> Path:
     """A checkpoint whose manifest vouches for `state`, whatever that is."""
-    torch.save(state, folder / STATE)
-    size, digest = (folder / STATE).stat().st_size, _sha256(folder / STATE)
-    seal(folder, {STATE: {"bytes": size, "sha256": digest}}, epoch=0, about={})
+    torch.save(state, folder / STATE_FILE)
+    size, digest = (folder / STATE_FILE).stat().st_size, _sha256(folder / STATE_FILE)
+    write_manifest(folder, {STATE_FILE: {"bytes": size, "sha256": digest}}, epoch=0, metadata={})
     return folder
 
 
@@ -44,7 +49,7 @@ def test_two_steps_and_two_more_are_four_bit_for_bit(saved: Path):
     progress = resumed.load(saved)
     resumed.learn(2, 3)
 
-    assert progress == Progress(epoch=1, best=0.25, best_epoch=0)
+    assert progress == TrainState(epoch=1, best_score=0.25, best_epoch=0)
     assert resumed.scheduler.last_epoch == 4
     weights = straight.model.state_dict()
     assert all(torch.equal(w, weights[name]) for name, w in resumed.model.state_dict().items())
@@ -55,26 +60,32 @@ def test_two_steps_and_two_more_are_four_bit_for_bit(saved: Path):
 
 def test_what_has_come_of_an_interrupted_epoch_is_kept(tmp_path: Path):
     losses = [torch.tensor([0.25, 0.125]), torch.tensor([0.5, torch.nan])]
-    begun = Begun(
-        losses=losses,
-        bad=torch.tensor([0.0, 1.0]),
+    begun = PartialEpochState(
+        losses_by_rank=losses,
+        skipped=torch.tensor([0.0, 1.0]),
         lr=1e-3,
-        met=[[4, 0, 3], [1, 2]],
-        rotten=[("train", 3), ("val", 1)],
+        seen_ids=[[4, 0, 3], [1, 2]],
+        corrupt_rows=[("train", 3), ("val", 1)],
     )
-    folder = Training(seed=0).pause(CheckpointStore(tmp_path), Progress(epoch=1, begun=begun))
+    folder = Training(seed=0).pause(
+        CheckpointStore(tmp_path), TrainState(epoch=1, partial_epoch=begun)
+    )
 
-    found = Training(seed=99).load(folder).begun
+    found = Training(seed=99).load(folder).partial_epoch
 
     assert found is not None
-    assert found.steps == 2
-    assert [part.tolist()[0] for part in found.losses] == [0.25, 0.5]
-    assert (found.lr, found.met, found.rotten) == (begun.lr, begun.met, begun.rotten)
-    assert torch.load(folder / STATE, weights_only=True)["progress"]["begun"]["lr"] == 1e-3
+    assert found.num_steps == 2
+    assert [part.tolist()[0] for part in found.losses_by_rank] == [0.25, 0.5]
+    assert (found.lr, found.seen_ids, found.corrupt_rows) == (
+        begun.lr,
+        begun.seen_ids,
+        begun.corrupt_rows,
+    )
+    assert torch.load(folder / STATE_FILE, weights_only=True)["progress"]["begun"]["lr"] == 1e-3
 
 
 def test_it_holds_nothing_that_only_pickle_could_load(saved: Path):
-    state = torch.load(saved / STATE, weights_only=True)
+    state = torch.load(saved / STATE_FILE, weights_only=True)
 
     assert set(state) == {"model", "optimizer", "scheduler", "progress", "also"}
     assert state["progress"] == {"epoch": 1, "best": 0.25, "best_epoch": 0, "rate": 1.0}
@@ -82,9 +93,9 @@ def test_it_holds_nothing_that_only_pickle_could_load(saved: Path):
 
 def test_a_run_without_a_score_yet_keeps_its_progress(tmp_path: Path):
     training = Training(seed=0)
-    folder = training.save(CheckpointStore(tmp_path), Progress(epoch=0))
+    folder = training.save(CheckpointStore(tmp_path), TrainState(epoch=0))
 
-    assert training.load(folder) == Progress(epoch=0, best=float("-inf"), best_epoch=-1)
+    assert training.load(folder) == TrainState(epoch=0, best_score=float("-inf"), best_epoch=-1)
 
 
 def test_a_wrapped_model_is_saved_under_its_bare_names(saved: Path, tmp_path: Path):
@@ -92,41 +103,41 @@ def test_a_wrapped_model_is_saved_under_its_bare_names(saved: Path, tmp_path: Pa
     bare = training.model
     training.model = nn.DataParallel(bare)
 
-    folder = training.save(CheckpointStore(tmp_path), Progress(epoch=0))
+    folder = training.save(CheckpointStore(tmp_path), TrainState(epoch=0))
 
-    names = torch.load(folder / STATE, weights_only=True)["model"].keys()
-    assert names == torch.load(saved / STATE, weights_only=True)["model"].keys()
-    assert checkpoint.bare(training.model) is bare
+    names = torch.load(folder / STATE_FILE, weights_only=True)["model"].keys()
+    assert names == torch.load(saved / STATE_FILE, weights_only=True)["model"].keys()
+    assert checkpoint.unwrap_model(training.model) is bare
 
 
 def test_whatever_else_moves_along_comes_back(tmp_path: Path):
     training, averaged = Training(seed=0), nn.Linear(2, 3)
 
     def write(folder: Path) -> dict:
-        return checkpoint.save(
+        return checkpoint.save_train_state(
             folder,
             training.model,
             training.optimizer,
             training.scheduler,
-            Progress(epoch=0),
-            also={"averaged": averaged},
+            TrainState(epoch=0),
+            extra_components={"averaged": averaged},
         )
 
-    folder = CheckpointStore(tmp_path).save(0, write, metrics={})
+    folder = CheckpointStore(tmp_path).save_checkpoint(0, write, metrics={})
     fresh = nn.Linear(2, 3)
     parts = (training.model, training.optimizer, training.scheduler)
 
-    checkpoint.load(folder, *parts, also={"averaged": fresh})
+    checkpoint.load_train_state(folder, *parts, extra_components={"averaged": fresh})
 
     assert torch.equal(fresh.weight, averaged.weight)
     with pytest.raises(DataError, match="KeyError: 'ema'"):
-        checkpoint.load(folder, *parts, also={"ema": fresh})
+        checkpoint.load_train_state(folder, *parts, extra_components={"ema": fresh})
 
 
 def test_the_state_of_another_net_is_refused_and_changes_nothing(saved: Path, tmp_path: Path):
     training = Training(seed=7)
     before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
-    state = torch.load(saved / STATE, weights_only=True)
+    state = torch.load(saved / STATE_FILE, weights_only=True)
     state["model"] = HRNet(4, 2, modules=(1, 1, 1), blocks=1, stem=8).state_dict()
 
     with pytest.raises(DataError, match="it is of another net: ") as refused:
@@ -138,7 +149,7 @@ def test_the_state_of_another_net_is_refused_and_changes_nothing(saved: Path, tm
 
 @pytest.mark.parametrize("lost", ["model", "optimizer", "scheduler", "progress"])
 def test_a_state_that_lacks_a_part_is_refused(saved: Path, tmp_path: Path, lost: str):
-    state = torch.load(saved / STATE, weights_only=True)
+    state = torch.load(saved / STATE_FILE, weights_only=True)
     del state[lost]
 
     with pytest.raises(DataError, match=f"KeyError: '{lost}'"):
@@ -150,14 +161,17 @@ def test_a_disk_with_room_for_less_than_three_is_refused_before_a_byte(tmp_path:
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage)
 
     with pytest.raises(OSError, match="1 MiB are free, 3 checkpoints of 1 MiB must fit"):
-        Training(seed=0).save(CheckpointStore(tmp_path), Progress(epoch=0))
+        Training(seed=0).save(CheckpointStore(tmp_path), TrainState(epoch=0))
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_manifest_is_not_asked_for_anything_but_a_checkpoint(tmp_path: Path):
-    entries = {STATE: put_json(tmp_path / STATE, {}), "../a": {"bytes": 1, "sha256": ""}}
-    seal(tmp_path, entries, epoch=0, about={})
+    entries = {
+        STATE_FILE: write_json_synced(tmp_path / STATE_FILE, {}),
+        "../a": {"bytes": 1, "sha256": ""},
+    }
+    write_manifest(tmp_path, entries, epoch=0, metadata={})
 
     with pytest.raises(DataError, match="vouches for other files than a checkpoint has"):
         Training(seed=0).load(tmp_path)

@@ -15,16 +15,16 @@ import torch
 
 from hrnet_ray.errors import DataError
 from hrnet_ray.training import checkpoint_store
-from hrnet_ray.training.checkpoint import Progress
+from hrnet_ray.training.checkpoint import TrainState
 from hrnet_ray.training.checkpoint_store import (
-    MANIFEST,
-    META,
-    STATE,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    STATE_FILE,
     CheckpointStore,
-    Sink,
-    epoch_of,
-    metrics_of,
-    verify,
+    HashingWriter,
+    parse_epoch,
+    read_checkpoint_metrics,
+    verify_checkpoint,
 )
 from tests.training.trainings import Training
 
@@ -40,9 +40,9 @@ def training() -> Training:
 @pytest.fixture
 def store(training: Training, tmp_path: Path) -> CheckpointStore:
     """Three checkpoints, of the epochs 3, 4 and 5."""
-    store = CheckpointStore(tmp_path / "ray", about={"seed": 7, "workers": 2})
+    store = CheckpointStore(tmp_path / "ray", metadata={"seed": 7, "workers": 2})
     for epoch in (3, 4, 5):
-        training.save(store, Progress(epoch=epoch))
+        training.save(store, TrainState(epoch=epoch))
     return store
 
 
@@ -53,9 +53,9 @@ def names(store: CheckpointStore) -> list[str]:
 def newest_whole(store: CheckpointStore) -> tuple[Path, list[str]]:
     """The checkpoint to go on from, and why each newer one is passed over."""
     reasons = []
-    for folder in store.newest_first():
+    for folder in store.list_newest_first():
         try:
-            verify(folder)
+            verify_checkpoint(folder)
         except DataError as error:
             reasons.append(error.where)
         else:
@@ -64,25 +64,25 @@ def newest_whole(store: CheckpointStore) -> tuple[Path, list[str]]:
 
 
 def test_the_manifest_says_what_is_there_and_with_what_it_was_made(store: CheckpointStore):
-    folder = store.newest_first()[0]
+    folder = store.list_newest_first()[0]
 
-    manifest = verify(folder)
+    manifest = verify_checkpoint(folder)
 
     assert manifest["epoch"] == 5
     assert manifest["about"] == {"seed": 7, "workers": 2}
-    assert manifest["files"].keys() == {STATE, META}
-    assert manifest["files"][STATE]["bytes"] == (folder / STATE).stat().st_size
-    assert metrics_of(folder) == {"epoch": 5, "train/loss": 0.5}
+    assert manifest["files"].keys() == {STATE_FILE, METRICS_FILE}
+    assert manifest["files"][STATE_FILE]["bytes"] == (folder / STATE_FILE).stat().st_size
+    assert read_checkpoint_metrics(folder) == {"epoch": 5, "train/loss": 0.5}
 
 
 def test_the_newest_three_stay_by_their_epoch_whatever_the_clock_says(
     training: Training, store: CheckpointStore
 ):
-    for hours, folder in enumerate(store.newest_first()):  # the newest seems the oldest
+    for hours, folder in enumerate(store.list_newest_first()):  # the newest seems the oldest
         os.utime(folder, (3600 * (hours - 1), 3600 * (hours - 1)))
-        os.utime(folder / MANIFEST, (4e9 - hours, 4e9 - hours))
+        os.utime(folder / MANIFEST_FILE, (4e9 - hours, 4e9 - hours))
 
-    training.save(store, Progress(epoch=6))
+    training.save(store, TrainState(epoch=6))
 
     assert names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
     assert newest_whole(store)[0].name == "epoch_0006"
@@ -91,42 +91,42 @@ def test_the_newest_three_stay_by_their_epoch_whatever_the_clock_says(
 def test_epochs_of_more_digits_are_newer(training: Training, tmp_path: Path):
     store = CheckpointStore(tmp_path)
     for epoch in (9999, 10000):
-        training.save(store, Progress(epoch=epoch))
+        training.save(store, TrainState(epoch=epoch))
 
-    assert [epoch_of(folder) for folder in store.newest_first()] == [10000, 9999]
+    assert [parse_epoch(folder) for folder in store.list_newest_first()] == [10000, 9999]
 
 
 def test_an_epoch_that_is_done_again_costs_no_older_one(training: Training, store: CheckpointStore):
-    (store.folder / "epoch_0005" / STATE).write_bytes(b"rotten")
+    (store.folder / "epoch_0005" / STATE_FILE).write_bytes(b"rotten")
     shutil.rmtree(store.folder / "epoch_0003")
 
-    training.save(store, Progress(epoch=4))  # it went on from 3, and 5 is damaged
+    training.save(store, TrainState(epoch=4))  # it went on from 3, and 5 is damaged
 
     assert names(store) == ["epoch_0004", "epoch_0005"]
     assert newest_whole(store)[0].name == "epoch_0004"
-    training.save(store, Progress(epoch=5))
+    training.save(store, TrainState(epoch=5))
     assert newest_whole(store) == (store.folder / "epoch_0005", [])
 
 
 def _truncated(folder: Path) -> None:
-    os.truncate(folder / STATE, (folder / STATE).stat().st_size // 2)
+    os.truncate(folder / STATE_FILE, (folder / STATE_FILE).stat().st_size // 2)
 
 
 def _one_bit_flipped(folder: Path) -> None:
-    data = bytearray((folder / STATE).read_bytes())
+    data = bytearray((folder / STATE_FILE).read_bytes())
     data[len(data) // 2] ^= 1
-    (folder / STATE).write_bytes(data)
+    (folder / STATE_FILE).write_bytes(data)
 
 
 def _without_manifest(folder: Path) -> None:
-    (folder / MANIFEST).unlink()
+    (folder / MANIFEST_FILE).unlink()
 
 
 def _two_files_swapped(folder: Path) -> None:
     """With the epoch before: same sizes, other weights."""
-    older = folder.with_name("epoch_0004") / META
-    (folder / META).rename(folder / "x")
-    older.rename(folder / META)
+    older = folder.with_name("epoch_0004") / METRICS_FILE
+    (folder / METRICS_FILE).rename(folder / "x")
+    older.rename(folder / METRICS_FILE)
     (folder / "x").rename(older)
 
 
@@ -136,12 +136,12 @@ def _under_another_name(folder: Path) -> None:
 
 
 def _without_state(folder: Path) -> None:
-    (folder / STATE).unlink()
+    (folder / STATE_FILE).unlink()
 
 
 def _of_the_future(folder: Path) -> None:
-    manifest = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 3}))
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest | {"format": 3}))
 
 
 DAMAGES: dict[Callable[[Path], None], tuple[str, str]] = {
@@ -167,7 +167,7 @@ def test_behind_a_damaged_one_the_one_before_is_found_and_the_reason_named(
     assert folder.name == expected
     assert reasons[0].startswith(f"{store.folder / 'epoch_0005'}: ")
     assert reason in reasons[0]
-    assert Training(seed=9, tiny=True).load(folder) == Progress(epoch=int(expected[-1]))
+    assert Training(seed=9, tiny=True).load(folder) == TrainState(epoch=int(expected[-1]))
 
 
 @pytest.mark.parametrize(
@@ -176,21 +176,21 @@ def test_behind_a_damaged_one_the_one_before_is_found_and_the_reason_named(
 )
 def test_a_manifest_that_vouches_for_nothing_is_refused(manifest: bytes, store: CheckpointStore):
     folder = store.folder / "epoch_0005"
-    (folder / MANIFEST).write_bytes(manifest)
+    (folder / MANIFEST_FILE).write_bytes(manifest)
 
     with pytest.raises(DataError, match=r"MANIFEST\.json cannot be read"):
-        verify(folder)
+        verify_checkpoint(folder)
 
 
 def test_a_checkpoint_from_before_there_were_metrics_is_read(store: CheckpointStore):
     folder = store.folder / "epoch_0005"
-    manifest = json.loads((folder / MANIFEST).read_text())
-    del manifest["files"][META]
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"format": 1}))
-    (folder / META).unlink()
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    del manifest["files"][METRICS_FILE]
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest | {"format": 1}))
+    (folder / METRICS_FILE).unlink()
 
-    assert Training(seed=1, tiny=True).load(folder) == Progress(epoch=5)
-    assert metrics_of(folder) is None
+    assert Training(seed=1, tiny=True).load(folder) == TrainState(epoch=5)
+    assert read_checkpoint_metrics(folder) is None
 
 
 def _fork(work: Callable[[], object]) -> int:
@@ -212,7 +212,7 @@ def _killed_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
         left -= cost
         return left
 
-    def write(sink: Sink, data: bytes | memoryview) -> int:
+    def write(sink: HashingWriter, data: bytes | memoryview) -> int:
         if spend(len(data)) < 0:
             sink._file.write(data[: len(data) + left])
             sink._file.flush()
@@ -227,15 +227,17 @@ def _killed_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return mortal
 
-    straight = Sink.write
-    monkeypatch.setattr(Sink, "write", write)
+    straight = HashingWriter.write
+    monkeypatch.setattr(HashingWriter, "write", write)
     for owner, name in ((Path, "rename"), (os, "fsync"), (os, "unlink"), (os, "rmdir")):
         monkeypatch.setattr(owner, name, before(getattr(owner, name)))
 
 
 def _moments(training: Training, store: CheckpointStore) -> list[int]:
     """Random bytes of the three files, and every step around and after them."""
-    files = (store.folder / "epoch_0005" / name for name in (STATE, META, MANIFEST))
+    files = (
+        store.folder / "epoch_0005" / name for name in (STATE_FILE, METRICS_FILE, MANIFEST_FILE)
+    )
     state, meta, manifest = (path.stat().st_size for path in files)
     chance = random.Random(15)
     all_bytes = state + meta + manifest
@@ -260,16 +262,16 @@ def test_killed_at_any_byte_of_a_save_an_honest_checkpoint_is_left(
         shutil.copytree(before, store.folder)
         with pytest.MonkeyPatch.context() as patch:
             _killed_at(moment, patch)
-            ended.append(_fork(lambda: training.save(store, Progress(epoch=epoch))))
+            ended.append(_fork(lambda: training.save(store, TrainState(epoch=epoch))))
 
         folder, reasons = newest_whole(store)
 
-        assert epoch_of(folder) in (epoch - 1, epoch)
+        assert parse_epoch(folder) in (epoch - 1, epoch)
         assert reasons == []  # what was not finished has no such name
-        assert fresh.load(folder) == Progress(epoch=epoch_of(folder))
+        assert fresh.load(folder) == TrainState(epoch=parse_epoch(folder))
         found = fresh.model.state_dict()
         assert all(torch.equal(found[name], weight) for name, weight in weights.items())
-        store.tidy()
+        store.remove_unfinished()
         assert all(path.name.startswith("epoch_") for path in store.folder.iterdir())
     assert ended.count(signal.SIGKILL) > KILLS // 2  # the last moments may come after the end
 
@@ -277,25 +279,29 @@ def test_killed_at_any_byte_of_a_save_an_honest_checkpoint_is_left(
 def test_what_does_not_fit_on_the_disk_leaves_nothing_and_the_next_save_works(
     training: Training, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ):
-    straight, before = Sink.write, names(store)
+    straight, before = HashingWriter.write, names(store)
     for failing in (1, 2, 9, 25):
         writes = iter(range(1, 10**6))
 
         def write(
-            sink: Sink, data: bytes | memoryview, *, at: int = failing, writes: Any = writes
+            sink: HashingWriter,
+            data: bytes | memoryview,
+            *,
+            at: int = failing,
+            writes: Any = writes,
         ) -> int:
             if next(writes) >= at:
-                sink.error = OSError(errno.ENOSPC, "No space left on device")
-                raise sink.error
+                sink.write_error = OSError(errno.ENOSPC, "No space left on device")
+                raise sink.write_error
             return straight(sink, data)
 
-        monkeypatch.setattr(Sink, "write", write)
+        monkeypatch.setattr(HashingWriter, "write", write)
         with pytest.raises(OSError, match="No space left on device"):
-            training.save(store, Progress(epoch=6))
+            training.save(store, TrainState(epoch=6))
         assert names(store) == before
 
     monkeypatch.undo()
-    training.save(store, Progress(epoch=6))
+    training.save(store, TrainState(epoch=6))
     assert newest_whole(store)[0].name == "epoch_0006"
 
 
@@ -309,7 +315,7 @@ def test_a_checkpoint_reaches_the_disk_before_it_gets_its_name(
     )
     monkeypatch.setattr(Path, "rename", lambda path, to: told.append("rename") or rename(path, to))
 
-    training.save(CheckpointStore(tmp_path), Progress(epoch=0))
+    training.save(CheckpointStore(tmp_path), TrainState(epoch=0))
 
     # Three files and their folder; then the name, and the folder that it stands in.
     assert told == ["sync"] * 4 + ["rename", "sync"]
@@ -318,19 +324,19 @@ def test_a_checkpoint_reaches_the_disk_before_it_gets_its_name(
 def test_a_paused_epoch_is_newer_than_the_last_and_gone_when_it_is_finished(
     training: Training, store: CheckpointStore
 ):
-    training.pause(store, Progress(epoch=5))
+    training.pause(store, TrainState(epoch=5))
 
     assert names(store) == ["epoch_0003", "epoch_0004", "epoch_0005", "paused_0006"]
     assert newest_whole(store) == (store.folder / "paused_0006", [])
 
-    training.save(store, Progress(epoch=6))
+    training.save(store, TrainState(epoch=6))
 
     assert names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
 
 
 def test_a_damaged_pause_costs_no_more_than_its_epoch(training: Training, store: CheckpointStore):
-    training.pause(store, Progress(epoch=5))
-    (store.folder / "paused_0006" / STATE).write_bytes(b"rotten")
+    training.pause(store, TrainState(epoch=5))
+    (store.folder / "paused_0006" / STATE_FILE).write_bytes(b"rotten")
 
     folder, reasons = newest_whole(store)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hrnet_ray.training.compile import compile_or_go_on
+from hrnet_ray.training.compile import try_compile_model
 
 CROPS = (2, 3, 64, 32)
 
@@ -22,7 +22,7 @@ def test_compiled_or_not_the_net_is_what_it_was(backend: str, said: list[str]):
     heatmaps = net.eval()(torch.ones(CROPS))
     heard: list[str] = []
 
-    compiled = compile_or_go_on(net, crops_shape=CROPS, backend=backend, say=heard.append)
+    compiled = try_compile_model(net, crops_shape=CROPS, backend=backend, log_line=heard.append)
 
     assert compiled == (backend == "eager")
     assert [line.splitlines()[0][:72] for line in heard] == said

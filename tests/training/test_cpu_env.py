@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.training.cpu_env import HUGE_PAGES, KEEP_MEMORY, WAIT_BRIEFLY
+from hrnet_ray.training.cpu_env import HUGE_PAGES_ENV, MALLOC_RETAIN_ENV, OPENMP_WAIT_ENV
 
 STEPS = """
 import resource, threading
@@ -33,14 +33,14 @@ thread.join()
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="settings of glibc's allocator")
 def test_what_a_step_frees_serves_the_next_step():
-    by_default, kept = _page_faults({}), _page_faults(KEEP_MEMORY)
+    by_default, kept = _page_faults({}), _page_faults(MALLOC_RETAIN_ENV)
 
     assert by_default > 10_000
     assert kept < by_default / 20
 
 
 def _page_faults(settings: dict[str, str]) -> int:
-    environment = {key: value for key, value in os.environ.items() if key not in KEEP_MEMORY}
+    environment = {key: value for key, value in os.environ.items() if key not in MALLOC_RETAIN_ENV}
     found = subprocess.run(
         [sys.executable, "-c", STEPS],
         env=environment | settings,
@@ -68,7 +68,7 @@ print(told.split("AnonHugePages:")[1].split()[0])
     tuple(map(int, (platform.libc_ver()[1] or "0").split("."))) < (2, 35), reason="an older glibc"
 )
 def test_memory_comes_in_huge_pages_where_they_are_asked_for():
-    settings = KEEP_MEMORY | HUGE_PAGES
+    settings = MALLOC_RETAIN_ENV | HUGE_PAGES_ENV
     found = subprocess.run(
         [sys.executable, "-c", HELD],
         env={**os.environ, **settings},
@@ -84,7 +84,7 @@ def test_memory_comes_in_huge_pages_where_they_are_asked_for():
 def test_torchs_threads_heed_how_long_to_spin():
     found = subprocess.run(
         [sys.executable, "-c", "import torch; torch.ones(9)"],
-        env=os.environ | WAIT_BRIEFLY | {"OMP_DISPLAY_ENV": "VERBOSE"},
+        env=os.environ | OPENMP_WAIT_ENV | {"OMP_DISPLAY_ENV": "VERBOSE"},
         capture_output=True,
         text=True,
         check=True,

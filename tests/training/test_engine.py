@@ -7,19 +7,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hrnet_ray.data.batch import CropBatch, PoseBatch, model_input
-from hrnet_ray.inference.predict_loop import Decoding, dark_kernel, predict
-from hrnet_ray.metrics.predictions import Predictions
+from hrnet_ray.data.batch import EvalBatch, TrainBatch, normalize_crops
+from hrnet_ray.inference.predict_loop import DecodeConfig, compute_dark_kernel_size, predict_batches
+from hrnet_ray.metrics.predictions import KeypointPredictions
 from hrnet_ray.models import HRNet
-from hrnet_ray.pose.geometry import move
+from hrnet_ray.pose.geometry import transform_points
 from hrnet_ray.pose.heatmaps import encode_heatmaps
-from hrnet_ray.pose.losses import joints_mse, joints_ohkm
-from hrnet_ray.pose.targets import LOSSES, Target
-from hrnet_ray.training.ema import Average
+from hrnet_ray.pose.losses import keypoint_mse_loss, keypoint_ohkm_loss
+from hrnet_ray.pose.targets import LOSS_FUNCTIONS, HeatmapTargetConfig
+from hrnet_ray.training.ema import ModelEma
 from hrnet_ray.training.engine import train_epoch
 
 INPUT_HW, HEATMAP_HW = (96, 64), (24, 16)
-TARGET = Target(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5)
+TARGET = HeatmapTargetConfig(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5)
 DOTS_HW = (128, 96)
 DOTS_XY = torch.tensor(  # left toe, right toe: 6 cells from the rim, never half-way between cells
     [[[33.0, 44.5], [61.0, 79.0]], [[28.5, 97.0], [56.5, 53.0]], [[40.5, 49.0], [65.0, 41.0]]]
@@ -31,7 +31,7 @@ class TwoDots(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         height, width = crops.shape[-2:]
-        black = model_input(torch.zeros(1, 1, 1, 3, dtype=torch.uint8))
+        black = normalize_crops(torch.zeros(1, 1, 1, 3, dtype=torch.uint8))
         light = (crops - black).sum(1)
         x, y = torch.arange(width), torch.arange(height)
         found = []
@@ -61,19 +61,21 @@ def dots(crop_xy: Tensor) -> Tensor:
     return (255 * light).round().byte()[..., None].expand(-1, -1, -1, 3)
 
 
-def crop_batches() -> tuple[list[CropBatch], Tensor]:
+def crop_batches() -> tuple[list[EvalBatch], Tensor]:
     """Three crops in two batches, and how each leads back to its picture."""
     matrices = torch.zeros(3, 3, 3, dtype=torch.float64)
     for row, zoom in enumerate((0.5, 1.0, 2.0)):
         matrices[row] = torch.tensor([[zoom, 0, 7.0], [0, zoom, -31.0], [0, 0, 1]])
     ids, crops = torch.tensor([40, 5, 17]), dots(DOTS_XY)
-    parts = [CropBatch(ids[part], crops[part], matrices[part]) for part in ([0, 1], [2])]
+    parts = [EvalBatch(ids[part], crops[part], matrices[part]) for part in ([0, 1], [2])]
     return parts, torch.linalg.inv(matrices)
 
 
-def decoding(method: str, *, flip: bool = False, shift: bool = True) -> Decoding:
+def decoding(method: str, *, flip: bool = False, shift: bool = True) -> DecodeConfig:
     flip_order = (1, 0) if flip else None
-    return Decoding(method=method, flip_order=flip_order, shift=shift, stride=4, sigma=2.0)
+    return DecodeConfig(
+        method=method, flip_order=flip_order, shift_heatmap=shift, stride=4, sigma=2.0
+    )
 
 
 @pytest.mark.parametrize("method", ["argmax", "quarter", "dark"])
@@ -87,9 +89,9 @@ def test_points_come_back_in_image_pixels_in_the_order_of_their_ids(method: str)
     }
     batches, image_from_crop = crop_batches()
 
-    found = predict(TwoDots(), batches, decoding=decoding(method))
+    found = predict_batches(TwoDots(), batches, decoding=decoding(method))
 
-    expected_xy = move(image_from_crop, expected[method].double())
+    expected_xy = transform_points(image_from_crop, expected[method].double())
     assert found.ids.tolist() == [5, 17, 40]
     off = (found.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
     assert (off * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()  # in crop pixels
@@ -102,27 +104,31 @@ def test_the_flip_test_finds_the_same_sides_and_moves_x_as_published(shift: bool
     # shifted by a cell at x + 1. The mean with x is half of that away.
     batches, image_from_crop = crop_batches()
 
-    found = predict(TwoDots(), batches, decoding=decoding("dark", flip=True, shift=shift))
+    found = predict_batches(TwoDots(), batches, decoding=decoding("dark", flip=True, shift=shift))
 
-    expected_xy = move(image_from_crop, (DOTS_XY + torch.tensor([moved_px, 0.0])).double())
+    expected_xy = transform_points(
+        image_from_crop, (DOTS_XY + torch.tensor([moved_px, 0.0])).double()
+    )
     off = (found.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
     assert (off * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()
 
 
 @pytest.mark.parametrize("loss", ["mse", "ohkm"])
 def test_each_row_has_the_loss_that_training_makes_small(loss: str, monkeypatch):
-    monkeypatch.setitem(LOSSES, "ohkm", partial(joints_ohkm, topk=1))
+    monkeypatch.setitem(LOSS_FUNCTIONS, "ohkm", partial(keypoint_ohkm_loss, topk=1))
     batches, image_from_crop = crop_batches()
-    truth_xy = move(image_from_crop, (DOTS_XY + 3).double())
+    truth_xy = transform_points(image_from_crop, (DOTS_XY + 3).double())
     visible = torch.tensor([[True, True], [True, False], [False, True]])
     known = [
         replace(batch, image_xy=truth_xy[at], visible=visible[at])
         for batch, at in zip(batches, ([0, 1], [2]), strict=True)
     ]
-    target = Target(input_hw=DOTS_HW, heatmap_hw=(DOTS_HW[0] // 4, DOTS_HW[1] // 4), sigma=2.0)
+    target = HeatmapTargetConfig(
+        input_hw=DOTS_HW, heatmap_hw=(DOTS_HW[0] // 4, DOTS_HW[1] // 4), sigma=2.0
+    )
     target = replace(target, loss=loss)
 
-    found = predict(TwoDots(), known, decoding=decoding("dark"), target=target)
+    found = predict_batches(TwoDots(), known, decoding=decoding("dark"), target=target)
 
     wanted, weights = encode_heatmaps(
         DOTS_XY + 3,
@@ -132,26 +138,30 @@ def test_each_row_has_the_loss_that_training_makes_small(loss: str, monkeypatch)
         sigma=target.sigma,
         rounded=True,
     )
-    maps = TwoDots()(model_input(dots(DOTS_XY)))
-    mean = LOSSES[loss](maps, wanted, weights)
+    maps = TwoDots()(normalize_crops(dots(DOTS_XY)))
+    mean = LOSS_FUNCTIONS[loss](maps, wanted, weights)
     torch.testing.assert_close(found.losses.mean(), mean)
-    alone = LOSSES[loss](maps[1:2], wanted[1:2], weights[1:2])
+    alone = LOSS_FUNCTIONS[loss](maps[1:2], wanted[1:2], weights[1:2])
     torch.testing.assert_close(found.losses[0], alone)  # id 5 comes first
-    assert predict(TwoDots(), known, decoding=decoding("dark")).losses is None
+    assert predict_batches(TwoDots(), known, decoding=decoding("dark")).losses is None
 
 
 def test_no_batches_predict_no_rows():
-    found = predict(TwoDots(), [], decoding=decoding("dark"))
+    found = predict_batches(TwoDots(), [], decoding=decoding("dark"))
 
     assert (found.ids.shape, found.image_xy.shape, found.scores.shape) == ((0,), (0, 0, 2), (0, 0))
 
 
 def test_joined_predictions_stand_in_the_order_of_their_ids():
-    def part(*ids: int) -> Predictions:
+    def part(*ids: int) -> KeypointPredictions:
         rows = torch.tensor(ids)
-        return Predictions(rows, rows.float()[:, None, None].expand(-1, 1, 2), rows[:, None] / 10)
+        return KeypointPredictions(
+            rows, rows.float()[:, None, None].expand(-1, 1, 2), rows[:, None] / 10
+        )
 
-    whole = Predictions.joined([part(9, 2), Predictions.none(), part(4)])
+    whole = KeypointPredictions.concat_parts(
+        [part(9, 2), KeypointPredictions.make_empty(), part(4)]
+    )
 
     assert whole.ids.tolist() == [2, 4, 9]
     assert whole.image_xy.tolist() == [[[2.0, 2.0]], [[4.0, 4.0]], [[9.0, 9.0]]]
@@ -160,14 +170,14 @@ def test_joined_predictions_stand_in_the_order_of_their_ids():
 
 @pytest.mark.parametrize(("sigma", "cells"), [(2.0, 11), (3.0, 17), (1.5, 9), (0.1, 3)])
 def test_darks_kernel_is_darkposes_for_its_two_sigmas_and_odd_for_others(sigma: float, cells: int):
-    assert dark_kernel(sigma) == cells
+    assert compute_dark_kernel_size(sigma) == cells
 
 
-def batch_to_learn() -> PoseBatch:
+def batch_to_learn() -> TrainBatch:
     chance = torch.Generator().manual_seed(3)
     crops = torch.randn(4, 3, *INPUT_HW, generator=chance)
     crop_xy = torch.rand(4, 2, 2, generator=chance) * torch.tensor([48.0, 80.0]) + 8
-    return PoseBatch(crops, crop_xy, torch.ones(4, 2, dtype=torch.bool))
+    return TrainBatch(crops, crop_xy, torch.ones(4, 2, dtype=torch.bool))
 
 
 def tiny_net(
@@ -194,19 +204,19 @@ def test_an_epoch_reports_the_mean_of_its_batches_and_counts_their_crops():
     model, optimizer, scheduler = tiny_net(lr=0.0)
     whole = batch_to_learn()
     parts = [
-        PoseBatch(whole.crops[rows], whole.crop_xy[rows], whole.visible[rows])
+        TrainBatch(whole.crops[rows], whole.crop_xy[rows], whole.visible[rows])
         for rows in ([0, 1, 2], [3])
     ]
     counted: list[int] = []
 
-    loss = train_epoch(model, parts, optimizer, scheduler, target=TARGET, each_step=counted.append)
+    loss = train_epoch(model, parts, optimizer, scheduler, target=TARGET, on_step=counted.append)
 
     by_hand = []
     for part in parts:
         maps, weights = encode_heatmaps(
             part.crop_xy, part.visible, input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5
         )
-        by_hand.append(joints_mse(model(part.crops), maps, weights))
+        by_hand.append(keypoint_mse_loss(model(part.crops), maps, weights))
     assert torch.allclose(loss, (by_hand[0] + by_hand[1]) / 2, rtol=1e-5)
     assert counted == [3, 1]
     assert scheduler.last_epoch == 2
@@ -215,7 +225,7 @@ def test_an_epoch_reports_the_mean_of_its_batches_and_counts_their_crops():
 
 def test_a_hidden_keypoint_teaches_nothing():
     batch = batch_to_learn()
-    hidden = PoseBatch(batch.crops, batch.crop_xy, torch.zeros(4, 2, dtype=torch.bool))
+    hidden = TrainBatch(batch.crops, batch.crop_xy, torch.zeros(4, 2, dtype=torch.bool))
     model, optimizer, scheduler = tiny_net(lr=1e-2)
     before = model.final_layer.weight.clone()
 
@@ -230,7 +240,7 @@ def test_predicting_leaves_the_model_as_it_was():
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
-    predict(model, crop_batches()[0], decoding=decoding("dark", flip=True))
+    predict_batches(model, crop_batches()[0], decoding=decoding("dark", flip=True))
 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
@@ -248,7 +258,9 @@ def fixed_norms(model: HRNet) -> HRNet:
 @pytest.mark.parametrize("parts", [2, 3, 9])
 def test_a_batch_in_parts_takes_the_step_of_the_whole_but_for_batchnorm(parts: int):
     batch = batch_to_learn()
-    whole = PoseBatch(*(torch.cat([x, x.flip(0)[:2]]) for x in list(vars(batch).values())[:3]), 0.5)
+    whole = TrainBatch(
+        *(torch.cat([x, x.flip(0)[:2]]) for x in list(vars(batch).values())[:3]), 0.5
+    )
     ends = {}
     for accumulate in (1, parts):
         model, _, _ = tiny_net(lr=1.0)
@@ -257,8 +269,10 @@ def test_a_batch_in_parts_takes_the_step_of_the_whole_but_for_batchnorm(parts: i
         model.double()
         sgd = torch.optim.SGD(model.parameters(), lr=0.1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
-        doubled = PoseBatch(whole.crops.double(), whole.crop_xy, whole.visible, whole.weight)
-        loss = train_epoch(model, [doubled], sgd, scheduler, target=TARGET, accumulate=accumulate)
+        doubled = TrainBatch(whole.crops.double(), whole.crop_xy, whole.visible, whole.loss_weight)
+        loss = train_epoch(
+            model, [doubled], sgd, scheduler, target=TARGET, gradient_accumulation_steps=accumulate
+        )
         ends[accumulate] = loss, nn.utils.parameters_to_vector(model.parameters())
         assert scheduler.last_epoch == 1
 
@@ -274,7 +288,9 @@ def test_a_long_gradient_is_cut_and_a_short_one_is_not():
         before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
         sgd = torch.optim.SGD(model.parameters(), lr=1.0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
-        train_epoch(model, [batch_to_learn()], sgd, scheduler, target=TARGET, clip_norm=clip_norm)
+        train_epoch(
+            model, [batch_to_learn()], sgd, scheduler, target=TARGET, max_grad_norm=clip_norm
+        )
         after = nn.utils.parameters_to_vector(model.parameters()).detach()
         moved[clip_norm] = (after - before).norm().item()
 
@@ -284,12 +300,12 @@ def test_a_long_gradient_is_cut_and_a_short_one_is_not():
 
 def test_the_average_looks_on_after_each_step():
     model, optimizer, scheduler = tiny_net(lr=1e-2)
-    average = Average(model, decay=0.9)
+    average = ModelEma(model, decay=0.9)
 
-    train_epoch(model, [batch_to_learn()] * 3, optimizer, scheduler, target=TARGET, average=average)
+    train_epoch(model, [batch_to_learn()] * 3, optimizer, scheduler, target=TARGET, ema=average)
 
     assert average.steps == 3
-    assert not torch.equal(average.held["conv1.weight"], model.conv1.weight)
+    assert not torch.equal(average.averaged_weights["conv1.weight"], model.conv1.weight)
 
 
 def test_heatmaps_come_in_full_precision_under_autocast():

@@ -11,42 +11,44 @@ import psutil
 import pytest
 import torch
 
-from hrnet_ray.data.batch import PoseBatch
+from hrnet_ray.data.batch import TrainBatch
 from hrnet_ray.errors import UsageError
 from hrnet_ray.training.fault_injection import (
-    ALLOW,
-    BEGAN,
-    FAULTS,
-    Fault,
-    Faults,
-    environment,
-    parse,
+    ALLOW_FAULTS_ENV_VAR,
+    FAULTS_ENV_VAR,
+    FIRST_STEPS_FILE,
+    FaultInjector,
+    InjectedFault,
+    get_fault_env_vars,
+    parse_faults,
 )
 
 
-def batches(count: int) -> list[PoseBatch]:
+def batches(count: int) -> list[TrainBatch]:
     points = torch.zeros(2, 3, 2)
-    return [PoseBatch(torch.ones(2, 3, 4, 6), points, points[..., 0] > 0) for _ in range(count)]
+    return [TrainBatch(torch.ones(2, 3, 4, 6), points, points[..., 0] > 0) for _ in range(count)]
 
 
 @pytest.fixture
 def allowed(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setenv(ALLOW, "1")
+    monkeypatch.setenv(ALLOW_FAULTS_ENV_VAR, "1")
     return monkeypatch
 
 
-def spoilt(faults: Faults, *, epoch: int, steps: int = 4) -> list[int]:
+def spoilt(faults: FaultInjector, *, epoch: int, steps: int = 4) -> list[int]:
     """The steps of an epoch whose batch is NaN."""
-    met = list(faults.training(iter(batches(steps)), epoch=epoch))
+    met = list(faults.wrap_train_batches(iter(batches(steps)), epoch=epoch))
     return [step for step, batch in enumerate(met) if batch.crops.isnan().all()]
 
 
 def test_the_notation_is_read():
-    assert parse("kill:rank=1,epoch=3,step=10; nan:step=40;hang:at=validation;kill:at=end;") == [
-        Fault(kind="kill", rank=1, epoch=3, step=10),
-        Fault(kind="nan", step=40),
-        Fault(kind="hang", at="validation"),
-        Fault(kind="kill", at="end"),
+    assert parse_faults(
+        "kill:rank=1,epoch=3,step=10; nan:step=40;hang:at=validation;kill:at=end;"
+    ) == [
+        InjectedFault(kind="kill", rank=1, epoch=3, step=10),
+        InjectedFault(kind="nan", step=40),
+        InjectedFault(kind="hang", point="validation"),
+        InjectedFault(kind="kill", point="end"),
     ]
 
 
@@ -62,40 +64,47 @@ def test_the_notation_is_read():
     ],
 )
 def test_what_is_no_fault_is_refused(text: str, allowed):
-    allowed.setenv(FAULTS, text)
+    allowed.setenv(FAULTS_ENV_VAR, text)
 
     with pytest.raises(UsageError, match="no fault is called"):
-        environment()
+        get_fault_env_vars()
 
 
 def test_without_permission_nothing_strikes_and_one_line_says_so(monkeypatch, tmp_path, capsys):
-    monkeypatch.setenv(FAULTS, "nan:step=0")
+    monkeypatch.setenv(FAULTS_ENV_VAR, "nan:step=0")
 
-    assert environment() == {}
-    assert capsys.readouterr().out.count(FAULTS) == 1
-    assert spoilt(Faults(tmp_path, rank=0), epoch=0) == []
+    assert get_fault_env_vars() == {}
+    assert capsys.readouterr().out.count(FAULTS_ENV_VAR) == 1
+    assert spoilt(FaultInjector(tmp_path, rank=0), epoch=0) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_where_there_are_none_the_batches_are_left_alone(tmp_path: Path):
-    faults, given = Faults(tmp_path, rank=0), iter(batches(1))
+    faults, given = FaultInjector(tmp_path, rank=0), iter(batches(1))
 
-    assert faults.training(given, epoch=0) is given
-    assert faults.validation(given, epoch=0) is given
-    assert environment() == {}
+    assert faults.wrap_train_batches(given, epoch=0) is given
+    assert faults.wrap_val_batches(given, epoch=0) is given
+    assert get_fault_env_vars() == {}
 
 
 def test_a_fault_strikes_its_worker_at_its_moment_once_in_a_run(allowed, tmp_path):
-    allowed.setenv(FAULTS, "nan:rank=1,epoch=2,step=3;nan:rank=1,epoch=2,step=3;nan:rank=1,step=0")
+    allowed.setenv(
+        FAULTS_ENV_VAR, "nan:rank=1,epoch=2,step=3;nan:rank=1,epoch=2,step=3;nan:rank=1,step=0"
+    )
 
-    assert spoilt(Faults(tmp_path, rank=0), epoch=2) == []
-    worker = Faults(tmp_path, rank=1)
+    assert spoilt(FaultInjector(tmp_path, rank=0), epoch=2) == []
+    worker = FaultInjector(tmp_path, rank=1)
     assert [spoilt(worker, epoch=epoch) for epoch in (1, 2, 3)] == [[0], [3], []]
-    restarted = Faults(tmp_path, rank=1)
+    restarted = FaultInjector(tmp_path, rank=1)
     assert [spoilt(restarted, epoch=epoch) for epoch in (1, 2, 2)] == [[], [3], []]
 
     marks = sorted((tmp_path / "debug" / "faults").iterdir())
-    assert [path.name for path in marks] == ["00-nan.json", "01-nan.json", "02-nan.json", BEGAN]
+    assert [path.name for path in marks] == [
+        "00-nan.json",
+        "01-nan.json",
+        "02-nan.json",
+        FIRST_STEPS_FILE,
+    ]
     first = json.loads(marks[0].read_text())
     assert (first["rank"], first["epoch"], first["step"]) == (1, 2, 3)
     began = [json.loads(line) for line in marks[3].read_text().splitlines()]
@@ -116,7 +125,7 @@ for epoch in range(3):
 
 
 def test_a_killed_process_is_gone_and_each_next_one_comes_further(allowed, tmp_path):
-    allowed.setenv(FAULTS, "kill:at=end,epoch=1;kill:at=validation,epoch=1,step=1")
+    allowed.setenv(FAULTS_ENV_VAR, "kill:at=end,epoch=1;kill:at=validation,epoch=1,step=1")
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
 
     ends = [subprocess.run(command, capture_output=True, text=True) for _ in range(3)]
@@ -126,7 +135,7 @@ def test_a_killed_process_is_gone_and_each_next_one_comes_further(allowed, tmp_p
 
 
 def test_a_hanging_process_is_there_and_does_nothing(allowed, tmp_path):
-    allowed.setenv(FAULTS, "hang:at=validation,epoch=0,step=1")
+    allowed.setenv(FAULTS_ENV_VAR, "hang:at=validation,epoch=0,step=1")
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -13,30 +13,37 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from hrnet_ray.data.batch import CanvasBatch, PoseBatch, Recipe, augmented
+from hrnet_ray.data.batch import (
+    AugmentationPipelineConfig,
+    RawTrainBatch,
+    TrainBatch,
+    augment_batch,
+)
 from hrnet_ray.models import HRNet
-from hrnet_ray.pose.augmentation import Augmentation
-from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps, merge_flipped
-from hrnet_ray.pose.losses import joints_mse, joints_ohkm
-from hrnet_ray.pose.targets import Target
+from hrnet_ray.pose.augmentation import AugmentationParams
+from hrnet_ray.pose.heatmaps import average_flipped_heatmaps, decode_heatmaps, encode_heatmaps
+from hrnet_ray.pose.losses import keypoint_mse_loss, keypoint_ohkm_loss
+from hrnet_ray.pose.targets import HeatmapTargetConfig
 from hrnet_ray.skeletons import Skeleton
-from hrnet_ray.training.ema import Average
+from hrnet_ray.training.ema import ModelEma
 from hrnet_ray.training.engine import train_epoch
-from hrnet_ray.training.optim import make_optimizer, make_scheduler
+from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer
 
 OTTER = Skeleton(
     name="otter",
     keypoints=("left_paw", "right_paw", "left_ear", "right_ear", "nose", "tail"),
     upper_body=(2, 3, 4),
 )
-EVERYTHING = Recipe(
+EVERYTHING = AugmentationPipelineConfig(
     skeleton=OTTER,
     input_hw=(64, 64),
     padding=1.25,
-    augmentation=Augmentation(half_body_share=0.5, brightness=0.1, contrast=0.1, saturation=0.1),
+    augmentation=AugmentationParams(
+        half_body_prob=0.5, brightness=0.1, contrast=0.1, saturation=0.1
+    ),
     seed=0,
 )
-TARGET = Target(input_hw=(64, 64), heatmap_hw=(16, 16), sigma=2.0)
+TARGET = HeatmapTargetConfig(input_hw=(64, 64), heatmap_hw=(16, 16), sigma=2.0)
 META = torch.device("meta")
 LOOKS = {"item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero"}
 CARRIES = {"tensor", "as_tensor", "new_tensor", "asarray"}
@@ -75,12 +82,12 @@ def looked_up_on_cpu(index: object) -> bool:
     )
 
 
-def canvases(device: torch.device) -> CanvasBatch:
+def canvases(device: torch.device) -> RawTrainBatch:
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
 
     turn = torch.eye(3).expand(4, 3, 3).to(device)
-    return CanvasBatch(
+    return RawTrainBatch(
         ids=torch.arange(4, device=device),
         canvases=zeros(4, 80, 80, 3, dtype=torch.uint8),
         canvas_from_image=turn,
@@ -90,8 +97,8 @@ def canvases(device: torch.device) -> CanvasBatch:
     )
 
 
-def everything_but_the_net(batch: CanvasBatch) -> None:
-    learnt = augmented(batch, EVERYTHING, epoch=0)
+def everything_but_the_net(batch: RawTrainBatch) -> None:
+    learnt = augment_batch(batch, EVERYTHING, epoch=0)
     for rounded in (True, False):
         maps, weights = encode_heatmaps(
             learnt.crop_xy,
@@ -101,9 +108,9 @@ def everything_but_the_net(batch: CanvasBatch) -> None:
             sigma=2.0,
             rounded=rounded,
         )
-    joints_mse(maps, maps, weights)
-    joints_ohkm(maps, maps, weights, topk=3)
-    merged = merge_flipped(maps, maps, flip_order=OTTER.flip_order)
+    keypoint_mse_loss(maps, maps, weights)
+    keypoint_ohkm_loss(maps, maps, weights, topk=3)
+    merged = average_flipped_heatmaps(maps, maps, flip_order=OTTER.flip_order)
     for method in ("argmax", "quarter", "dark"):
         decode_heatmaps(merged, method=method)
 
@@ -141,18 +148,18 @@ def test_what_would_make_it_wait_is_found(wait):
 def test_a_step_on_a_gpu_waits_for_nothing(bf16: bool):
     device = torch.device("cuda", 0)
     model = HRNet(width=8, keypoints=6).to(device, memory_format=torch.channels_last)  # pyright: ignore
-    optimizer = make_optimizer(model, algorithm="adamw", lr=1e-3, weight_decay=0.01)
-    scheduler = make_scheduler(
+    optimizer = build_optimizer(model, optimizer_name="adamw", lr=1e-3, weight_decay=0.01)
+    scheduler = build_lr_scheduler(
         optimizer, schedule="steps", milestones=(), epochs=1, warmup_steps=0, steps_per_epoch=4
     )
-    average = Average(model, decay=0.99)
+    average = ModelEma(model, decay=0.99)
     batch = canvases(device)
 
-    def batches() -> Iterator[PoseBatch]:
-        yield augmented(batch, EVERYTHING, epoch=0)  # the first one may
+    def batches() -> Iterator[TrainBatch]:
+        yield augment_batch(batch, EVERYTHING, epoch=0)  # the first one may
         with waiting_is_an_error():
             for epoch in range(1, 4):
-                yield augmented(batch, EVERYTHING, epoch=epoch)
+                yield augment_batch(batch, EVERYTHING, epoch=epoch)
 
     loss = train_epoch(
         model,
@@ -161,8 +168,8 @@ def test_a_step_on_a_gpu_waits_for_nothing(bf16: bool):
         scheduler,
         target=TARGET,
         bf16=bf16,
-        clip_norm=1.0,
-        average=average,
+        max_grad_norm=1.0,
+        ema=average,
     )
 
     assert loss.isfinite()

@@ -6,19 +6,19 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hrnet_ray.data.batch import PoseBatch
-from hrnet_ray.pose.targets import Target
+from hrnet_ray.data.batch import TrainBatch
+from hrnet_ray.pose.targets import HeatmapTargetConfig
 from hrnet_ray.training.engine import train_epoch
-from hrnet_ray.training.sync_batchnorm import share_norms
+from hrnet_ray.training.sync_batchnorm import convert_sync_batchnorm
 from tests.utils.two_workers import together
 
-TARGET = Target(input_hw=(16, 24), heatmap_hw=(16, 24), sigma=1.0)
+TARGET = HeatmapTargetConfig(input_hw=(16, 24), heatmap_hw=(16, 24), sigma=1.0)
 
 
 def work(rank: int, folder: Path) -> None:
     """What each of two processes does."""
     chance = torch.Generator().manual_seed(rank)
-    batch = PoseBatch(
+    batch = TrainBatch(
         torch.randn(5, 3, 16, 24, generator=chance),
         torch.rand(5, 2, 2, generator=chance) * 14,
         torch.ones(5, 2, dtype=torch.bool),
@@ -29,26 +29,28 @@ def work(rank: int, folder: Path) -> None:
         sgd = torch.optim.SGD(net.parameters(), lr=0.5)
         scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
         wrapped = DistributedDataParallel(net)
-        train_epoch(wrapped, [batch] * 2, sgd, scheduler, target=TARGET, accumulate=parts)
+        train_epoch(
+            wrapped, [batch] * 2, sgd, scheduler, target=TARGET, gradient_accumulation_steps=parts
+        )
         torch.save(net.weight.detach(), folder / f"{rank}-{parts}.pt")
 
 
 def uneven(rank: int, folder: Path) -> None:
     """4 + 3 crops: the one could take them in two parts, the other cannot."""
     count = 4 - rank
-    batch = PoseBatch(
+    batch = TrainBatch(
         torch.randn(count, 3, 16, 24),
         torch.rand(count, 2, 2) * 14,
         torch.ones(count, 2, dtype=torch.bool),
-        weight=count * 2 / 7,
-        fewest=3,
+        loss_weight=count * 2 / 7,
+        min_crops_per_rank=3,
     )
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.BatchNorm2d(2))
-    wrapped = DistributedDataParallel(share_norms(net, torch.device("cpu")))
+    wrapped = DistributedDataParallel(convert_sync_batchnorm(net, torch.device("cpu")))
     sgd = torch.optim.SGD(net.parameters(), lr=0.5)
     scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
-    train_epoch(wrapped, [batch] * 2, sgd, scheduler, target=TARGET, accumulate=2)
+    train_epoch(wrapped, [batch] * 2, sgd, scheduler, target=TARGET, gradient_accumulation_steps=2)
     torch.save(net[0].weight.detach(), folder / f"{rank}.pt")
 
 

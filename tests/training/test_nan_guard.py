@@ -8,15 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hrnet_ray.data.batch import PoseBatch
-from hrnet_ray.pose.targets import Target
-from hrnet_ray.training.ema import Average, _move
+from hrnet_ray.data.batch import TrainBatch
+from hrnet_ray.pose.targets import HeatmapTargetConfig
+from hrnet_ray.training.ema import ModelEma, _apply_tensor_lerp
 from hrnet_ray.training.engine import train_epoch
-from hrnet_ray.training.nan_guard import Diverging, Guard, all_finite, number_or_nan, scale_rate
-from hrnet_ray.training.optim import make_optimizer, make_scheduler
+from hrnet_ray.training.nan_guard import (
+    DivergenceDetected,
+    NonFiniteStepGuard,
+    all_finite,
+    make_nan_propagating_grad,
+    scale_lr_schedule,
+)
+from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer
 from tests.utils.two_workers import together
 
-TARGET = Target(input_hw=(16, 24), heatmap_hw=(16, 24), sigma=1.0)
+TARGET = HeatmapTargetConfig(input_hw=(16, 24), heatmap_hw=(16, 24), sigma=1.0)
 STEPS = 4
 
 
@@ -32,10 +38,10 @@ class Training:
         if algorithm == "sgd":  # a plain one, which knows nothing of `found_inf`
             self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
         else:
-            self.optimizer = make_optimizer(
-                self.net, algorithm=algorithm, lr=1e-2, weight_decay=0.1
+            self.optimizer = build_optimizer(
+                self.net, optimizer_name=algorithm, lr=1e-2, weight_decay=0.1
             )
-        self.scheduler = make_scheduler(
+        self.scheduler = build_lr_scheduler(
             self.optimizer,
             schedule="cosine",
             milestones=(),
@@ -43,17 +49,17 @@ class Training:
             warmup_steps=0,
             steps_per_epoch=1,
         )
-        self.average = Average(self.net, decay=0.9)
+        self.average = ModelEma(self.net, decay=0.9)
 
-    def learn(self, batches: list[PoseBatch], *, clip_norm: float = 0.0) -> Tensor:
+    def learn(self, batches: list[TrainBatch], *, clip_norm: float = 0.0) -> Tensor:
         return train_epoch(
             self.model,
             batches,
             self.optimizer,
             self.scheduler,
             target=TARGET,
-            average=self.average,
-            clip_norm=clip_norm,
+            ema=self.average,
+            max_grad_norm=clip_norm,
         )
 
     def leave_out(self) -> None:
@@ -63,17 +69,17 @@ class Training:
 
     def state(self) -> dict[str, Tensor]:
         moments = self.optimizer.state_dict()["state"].values()
-        parts = [self.net.state_dict(), self.average.held, *moments]
+        parts = [self.net.state_dict(), self.average.averaged_weights, *moments]
         tensors = {f"{n}.{k}": v for n, part in enumerate(parts) for k, v in part.items()}
         rate = torch.tensor(self.optimizer.param_groups[0]["lr"])
         return {name: value.clone() for name, value in tensors.items()} | {"rate": rate}
 
 
-def batch_of(seed: int, *, spoilt: bool = False) -> PoseBatch:
+def batch_of(seed: int, *, spoilt: bool = False) -> TrainBatch:
     chance = torch.Generator().manual_seed(seed)
     crops = torch.randn(3, 3, 16, 24, generator=chance)
     crop_xy = torch.rand(3, 2, 2, generator=chance) * 14
-    batch = PoseBatch(crops, crop_xy, torch.ones(3, 2, dtype=torch.bool))
+    batch = TrainBatch(crops, crop_xy, torch.ones(3, 2, dtype=torch.bool))
     return replace(batch, crops=torch.full_like(crops, torch.nan)) if spoilt else batch
 
 
@@ -129,19 +135,19 @@ def test_a_calm_epoch_is_the_plain_loop_bit_for_bit(algorithm: str):
         _plain_loss(plain.net, batch).backward()
         plain.optimizer.step()
         plain.scheduler.step()
-        plain.average.update()
+        plain.average.update_parameters()
     assert_equal(guarded.state(), plain.state())
 
 
-def _plain_loss(net: nn.Module, batch: PoseBatch) -> Tensor:
-    from hrnet_ray.training.engine import _loss
+def _plain_loss(net: nn.Module, batch: TrainBatch) -> Tensor:
+    from hrnet_ray.training.engine import _compute_loss
 
-    return _loss(net, batch, target=TARGET, bf16=False)
+    return _compute_loss(net, batch, target=TARGET, bf16=False)
 
 
 def test_a_loss_that_overflowed_spoils_its_gradient_and_a_number_does_not():
     for value, wanted in ((3e38, "1.0"), (float("inf"), "nan"), (float("nan"), "nan")):
-        assert str(number_or_nan(torch.tensor(value)).item()) == wanted
+        assert str(make_nan_propagating_grad(torch.tensor(value)).item()) == wanted
 
 
 class Steps:
@@ -151,27 +157,29 @@ class Steps:
         self.weight = nn.Parameter(torch.ones(2))
         self.model = nn.ParameterList([self.weight])
         self.optimizer = torch.optim.SGD([self.weight], lr=0.1)
-        self.guard = Guard(self.model, steps=steps)
+        self.guard = NonFiniteStepGuard(self.model, num_steps=steps)
 
     def take(self, plan: str) -> None:
         """`.` a step; `g` a gradient, `l` a loss too that is no number."""
         for what in plan:
             self.weight.grad = torch.full((2,), 1.0 if what == "." else torch.inf)
-            self.guard.step(self.optimizer, torch.tensor(torch.nan if what == "l" else 2.0))
-            self.guard.look()
+            self.guard.step_if_finite(
+                self.optimizer, torch.tensor(torch.nan if what == "l" else 2.0)
+            )
+            self.guard.poll_skipped_steps()
 
 
 def test_three_in_a_row_are_got_over_and_a_fourth_is_not():
     got_over = Steps(steps=1000)
     got_over.take("lll.ggg..")
-    assert got_over.guard.skipped() == [0, 1, 2, 4, 5, 6]
-    assert got_over.guard.end() == 2.0
+    assert got_over.guard.list_skipped_steps() == [0, 1, 2, 4, 5, 6]
+    assert got_over.guard.finish_epoch() == 2.0
 
-    with pytest.raises(Diverging, match="4 steps in a row") as ended:
+    with pytest.raises(DivergenceDetected, match="4 steps in a row") as ended:
         Steps(steps=1000).take(".g.glgl.")
 
-    assert ended.value.steps == [3, 4, 5, 6]
-    assert ended.value.mine == [4, 6]
+    assert ended.value.skipped_steps == [3, 4, 5, 6]
+    assert ended.value.local_nonfinite_steps == [4, 6]
 
 
 @pytest.mark.parametrize(("steps", "most"), [(0, 3), (399, 3), (400, 4), (1000, 10)])
@@ -179,10 +187,10 @@ def test_one_percent_of_an_epoch_may_be_skipped_and_three_steps_always(steps: in
     scattered = Steps(steps=steps)
     scattered.take("g." * most)
 
-    with pytest.raises(Diverging, match=f"{most + 1} steps of the epoch") as ended:
+    with pytest.raises(DivergenceDetected, match=f"{most + 1} steps of the epoch") as ended:
         scattered.take("g")
 
-    assert ended.value.steps == [2 * most]
+    assert ended.value.skipped_steps == [2 * most]
 
 
 @pytest.mark.parametrize("cut", range(8))
@@ -192,13 +200,13 @@ def test_an_interrupted_epoch_goes_on_as_if_it_had_not_been(cut: int):
     straight.take(plan)
     before.take(plan[:cut])
     if cut:
-        after.guard.recall(*before.guard.so_far())
+        after.guard.load_state(*before.guard.get_state())
     after.take(plan[cut:])
 
-    assert after.guard.skipped() == straight.guard.skipped()
-    assert after.guard.end() == straight.guard.end()
+    assert after.guard.list_skipped_steps() == straight.guard.list_skipped_steps()
+    assert after.guard.finish_epoch() == straight.guard.finish_epoch()
     after.take("g" * 3)
-    with pytest.raises(Diverging, match="4 steps in a row"):
+    with pytest.raises(DivergenceDetected, match="4 steps in a row"):
         after.take("g")
 
 
@@ -206,17 +214,17 @@ def test_an_epoch_without_any_step_taken_is_an_error_however_short():
     nothing = Steps()
     nothing.take("g")
 
-    with pytest.raises(Diverging, match="no step of the epoch"):
-        nothing.guard.end()
+    with pytest.raises(DivergenceDetected, match="no step of the epoch"):
+        nothing.guard.finish_epoch()
 
 
 def test_the_average_moves_by_a_share_that_only_the_device_knows():
     held, seen = [torch.ones(3), torch.zeros(2, 2)], [torch.full((3,), 5.0), torch.ones(2, 2)]
 
-    _move(held, seen, 0.25 * (1 - torch.tensor(1.0)))
+    _apply_tensor_lerp(held, seen, 0.25 * (1 - torch.tensor(1.0)))
     assert [part.unique().tolist() for part in held] == [[1.0], [0.0]]
 
-    _move(held, seen, 0.25 * (1 - torch.tensor(0.0)))
+    _apply_tensor_lerp(held, seen, 0.25 * (1 - torch.tensor(0.0)))
     assert [part.unique().tolist() for part in held] == [[2.0], [0.25]]
 
 
@@ -230,7 +238,7 @@ def test_whatever_a_checkpoint_would_hold_is_looked_at():
         training.net[3].bias.data,
         training.net[1].running_var,
         moments["exp_avg_sq"],
-        training.average.held["0.weight"],
+        training.average.averaged_weights["0.weight"],
     ):
         before = tensor.clone()
         tensor.view(-1)[-1] = torch.inf
@@ -244,7 +252,7 @@ def test_a_halved_rate_is_half_at_once_and_at_every_later_step():
         training.optimizer.step()
         training.scheduler.step()
 
-    scale_rate(half.scheduler, 0.5)
+    scale_lr_schedule(half.scheduler, 0.5)
 
     for _ in range(3):
         rates = [t.optimizer.param_groups[0]["lr"] for t in (whole, half)]

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from hrnet_ray.training import checkpoint
-from hrnet_ray.training.checkpoint_store import seal
-from hrnet_ray.training.optim import make_optimizer, make_scheduler, scaled_rate
+from hrnet_ray.training.checkpoint_store import write_manifest
+from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer, scale_lr
 
 LR, STEPS = 1e-3, 3
 
@@ -17,8 +17,8 @@ def made(
     schedule: str, *, epochs: int = 6, milestones: tuple[int, ...] = (), warmup_steps: int = 0
 ) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     model = nn.Linear(2, 1)
-    optimizer = make_optimizer(model, algorithm="adam", lr=LR, weight_decay=0.0)
-    scheduler = make_scheduler(
+    optimizer = build_optimizer(model, optimizer_name="adam", lr=LR, weight_decay=0.0)
+    scheduler = build_lr_scheduler(
         optimizer,
         schedule=schedule,
         milestones=milestones,
@@ -57,11 +57,11 @@ def test_steps_drops_there_too_when_every_epoch_starts_from_a_checkpoint(tmp_pat
     for epoch in range(6):
         model, optimizer, scheduler = made("steps", milestones=(2, 5))
         if epoch:
-            checkpoint.load(tmp_path, model, optimizer, scheduler)
+            checkpoint.load_train_state(tmp_path, model, optimizer, scheduler)
         seen += rates(optimizer, scheduler, STEPS)
-        progress = checkpoint.Progress(epoch=epoch)
-        entries = checkpoint.save(tmp_path, model, optimizer, scheduler, progress)
-        seal(tmp_path, entries, epoch=epoch, about={})
+        progress = checkpoint.TrainState(epoch=epoch)
+        entries = checkpoint.save_train_state(tmp_path, model, optimizer, scheduler, progress)
+        write_manifest(tmp_path, entries, epoch=epoch, metadata={})
 
     assert seen == pytest.approx(STEPPED, rel=1e-12)
 
@@ -92,7 +92,7 @@ def test_adamw_decays_a_weight_without_gradient_and_adam_does_not_decouple():
     for algorithm in ("adam", "adamw"):
         model = nn.Linear(1, 1, bias=False)
         nn.init.constant_(model.weight, start)
-        optimizer = make_optimizer(model, algorithm=algorithm, lr=lr, weight_decay=decay)
+        optimizer = build_optimizer(model, optimizer_name=algorithm, lr=lr, weight_decay=decay)
         model.weight.grad = torch.zeros(1, 1)
         optimizer.step()
         after[algorithm] = model.weight.item()
@@ -104,7 +104,7 @@ def test_adamw_decays_a_weight_without_gradient_and_adam_does_not_decouple():
 def test_adamw_spares_biases_and_the_scales_of_batchnorm():
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     before = {name: value.clone() for name, value in net.named_parameters()}
-    optimizer = make_optimizer(net, algorithm="adamw", lr=0.1, weight_decay=0.5)
+    optimizer = build_optimizer(net, optimizer_name="adamw", lr=0.1, weight_decay=0.5)
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
 
@@ -116,7 +116,9 @@ def test_adamw_spares_biases_and_the_scales_of_batchnorm():
 
 @pytest.mark.parametrize(("per", "rate"), [("none", 1e-3), ("linear", 2.5e-4), ("sqrt", 5e-4)])
 def test_a_quarter_of_the_batch_has_its_share_of_the_rate(per: str, rate: float):
-    assert scaled_rate(1e-3, per=per, batch_size=32, reference=128) == pytest.approx(rate)
+    assert scale_lr(1e-3, scaling=per, batch_size=32, reference_batch_size=128) == pytest.approx(
+        rate
+    )
 
 
 @pytest.mark.parametrize("algorithm", ["adam", "adamw"])
@@ -124,7 +126,7 @@ def test_the_fused_kernel_steps_where_the_plain_one_does(algorithm: str):
     plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[algorithm]
     nets = []
     for make in (
-        lambda net: make_optimizer(net, algorithm=algorithm, lr=1e-2, weight_decay=0.0),
+        lambda net: build_optimizer(net, optimizer_name=algorithm, lr=1e-2, weight_decay=0.0),
         lambda net: plain(net.parameters(), lr=1e-2, weight_decay=0.0),
     ):
         torch.manual_seed(0)

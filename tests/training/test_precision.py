@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hrnet_ray.training.precision import bf16_pays, multiplies_bf16
+from hrnet_ray.training.precision import has_native_bf16, should_use_bf16
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
 def test_what_is_no_gpu_stays_with_fp32(device):
-    assert not bf16_pays(torch.device(device))
+    assert not should_use_bf16(torch.device(device))
 
 
 def test_a_cpu_multiplies_bf16_where_the_system_lists_the_instructions():
@@ -19,7 +19,7 @@ def test_a_cpu_multiplies_bf16_where_the_system_lists_the_instructions():
         pytest.skip("no /proc/cpuinfo")
     flags = set(listed.read_text().split())
 
-    assert multiplies_bf16(torch.device("cpu")) == bool(flags & {"avx512_bf16", "amx_tile"})
+    assert has_native_bf16(torch.device("cpu")) == bool(flags & {"avx512_bf16", "amx_tile"})
 
 
 @pytest.mark.gpu
@@ -27,4 +27,4 @@ def test_a_gpu_takes_bf16_from_ampere_on():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
 
-    assert bf16_pays(torch.device("cuda")) == (torch.cuda.get_device_capability() >= (8, 0))
+    assert should_use_bf16(torch.device("cuda")) == (torch.cuda.get_device_capability() >= (8, 0))

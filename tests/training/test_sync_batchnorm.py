@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hrnet_ray.training.sync_batchnorm import SharedNorm, share_norms
+from hrnet_ray.training.sync_batchnorm import CpuSyncBatchNorm2d, convert_sync_batchnorm
 from tests.utils.two_workers import together
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def crops() -> Tensor:
 
 def work(rank: int, folder: Path) -> None:
     """What each of two processes does."""
-    net = share_norms(a_net(), CPU)
+    net = convert_sync_batchnorm(a_net(), CPU)
     wrapped = DistributedDataParallel(net)
     mine = crops()[ROWS[rank]]
     loss = wrapped(mine).square().sum() / 5 * 2  # DDP takes the mean over the workers
@@ -50,9 +50,9 @@ def test_two_workers_normalise_and_learn_as_one_with_all_crops(tmp_path: Path):
 
 
 def test_alone_it_is_the_plain_norm_with_the_same_names_and_tensors():
-    plain, net = a_net(), share_norms(a_net(), CPU)
+    plain, net = a_net(), convert_sync_batchnorm(a_net(), CPU)
 
-    assert isinstance(net[1], SharedNorm)
+    assert isinstance(net[1], CpuSyncBatchNorm2d)
     assert torch.equal(net(crops()), plain(crops()))
     assert torch.equal(net.eval()(crops()), plain.eval()(crops()))
     assert list(net.state_dict()) == list(plain.state_dict())

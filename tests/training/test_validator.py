@@ -6,46 +6,48 @@ import torch
 
 from hrnet_ray.data import records
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.manifest import read_table
+from hrnet_ray.data.manifest import read_split
 from hrnet_ray.inference.model_package import load_model
-from hrnet_ray.metrics.predictions import Predictions
-from hrnet_ray.runs.event_log import read_faults
+from hrnet_ray.metrics.predictions import KeypointPredictions
+from hrnet_ray.runs.event_log import read_events
 from hrnet_ray.training import validator as room
 from hrnet_ray.training.builders import build_model
-from hrnet_ray.training.checkpoint import Progress
-from hrnet_ray.training.validator import Crops, Judge, Look
-from hrnet_ray.visualization.crop_grid import PAIRED_PX
+from hrnet_ray.training.checkpoint import TrainState
+from hrnet_ray.training.validator import HeatmapFn, LoadCropsFn, Validator
+from hrnet_ray.visualization.crop_grid import HEATMAP_TILE_HEIGHT_PX
 
 GAP = 6  # of a sheet
 
 
 @pytest.fixture
-def crops(tiny, tigers) -> Crops:
+def crops(tiny, tigers) -> LoadCropsFn:
     """The validation rows, as a worker's feed gives them."""
     data = tiny.data
-    every = records.decode_exact(
-        records.checked(read_table(tigers, "val")), input_hw=data.input_hw, padding=data.padding
+    every = records.decode_eval_batch(
+        records.add_intact_column(read_split(tigers, "val")),
+        input_hw=data.input_hw,
+        padding=data.padding,
     )
     return lambda numbers: {name: column[numbers] for name, column in every.items()}
 
 
 @pytest.fixture
-def judge(tiny, tigers, crops, tmp_path) -> Judge:
-    return Judge(tiny, tigers, tmp_path, crops=crops)
+def judge(tiny, tigers, crops, tmp_path) -> Validator:
+    return Validator(tiny, tigers, tmp_path, load_crops=crops)
 
 
 @pytest.fixture
-def dark(tigers) -> Look:
+def dark(tigers) -> HeatmapFn:
     """A model that sees nothing."""
     return lambda crops: np.zeros((len(crops), len(tigers.skeleton), 8, 8), np.float32)
 
 
 @pytest.fixture
-def found(judge) -> Predictions:
+def found(judge) -> KeypointPredictions:
     """Every keypoint exactly where it is."""
     truth = judge.truth
     xy = torch.tensor(truth["image_xy"]).float()
-    return Predictions(torch.tensor(truth["id"]), xy, torch.ones(xy.shape[:2]))
+    return KeypointPredictions(torch.tensor(truth["id"]), xy, torch.ones(xy.shape[:2]))
 
 
 def test_a_best_model_that_did_not_fit_is_written_at_the_next_validation(
@@ -59,14 +61,14 @@ def test_a_best_model_that_did_not_fit_is_written_at_the_next_validation(
 
     with monkeypatch.context() as patch:
         patch.setattr(room, "save_model", full)
-        done, figures = judge.judge(found, model, look=dark, epoch=0, done=Progress(epoch=-1))
+        done, figures = judge.judge(found, model, look=dark, epoch=0, done=TrainState(epoch=-1))
 
-    assert done == Progress(epoch=-1)  # a run that went on from here would find it again
+    assert done == TrainState(epoch=-1)  # a run that went on from here would find it again
     assert figures["val/best.OKS_AP"] == figures["val/OKS_AP"] > 0.9
-    assert read_faults(tmp_path) == ["not written: the best model (No space left on device)"]
+    assert read_events(tmp_path) == ["not written: the best model (No space left on device)"]
     with torch.no_grad():
         model.conv1.weight.add_(1)
-    worse = Predictions(found.ids, found.image_xy + 500, found.scores)
+    worse = KeypointPredictions(found.ids, found.image_xy + 500, found.scores)
 
     done, figures = judge.judge(worse, model, look=dark, epoch=1, done=done)
 
@@ -86,13 +88,13 @@ def test_the_worst_are_drawn_after_each_best_and_the_same_ones_after_each(
     off[4] += 200
 
     judge.judge(
-        Predictions(found.ids, off, found.scores),
+        KeypointPredictions(found.ids, off, found.scores),
         model,
         look=dark,
         epoch=0,
-        done=Progress(epoch=-1),
+        done=TrainState(epoch=-1),
     )
-    judge.judge(found, model, look=dark, epoch=1, done=Progress(epoch=0, best=1.0))
+    judge.judge(found, model, look=dark, epoch=1, done=TrainState(epoch=0, best_score=1.0))
 
     assert asked[0][:2].tolist() == [2, 4]
     drawn = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("plots/*/*"))
@@ -105,16 +107,16 @@ def test_the_worst_are_drawn_after_each_best_and_the_same_ones_after_each(
 
 def test_a_net_that_came_to_no_number_scores_nothing(tiny, tigers, judge, found, dark):
     model = build_model(tiny, tigers)
-    nowhere = Predictions(found.ids, found.image_xy * torch.nan, found.scores * torch.inf)
+    nowhere = KeypointPredictions(found.ids, found.image_xy * torch.nan, found.scores * torch.inf)
 
-    _, figures = judge.judge(nowhere, model, look=dark, epoch=0, done=Progress(epoch=-1))
+    _, figures = judge.judge(nowhere, model, look=dark, epoch=0, done=TrainState(epoch=-1))
 
     assert figures["val/OKS_AP"] == judge.last == 0.0
 
 
 def test_what_the_model_sees_stands_beside_each_crop(tiny, tigers, tmp_path, judge, found, dark):
     """A light in one corner of one crop's heatmaps is in that crop's other half, in its corner."""
-    model, done = build_model(tiny, tigers), Progress(epoch=0, best=1.0)
+    model, done = build_model(tiny, tigers), TrainState(epoch=0, best_score=1.0)
 
     def lit(crops: np.ndarray) -> np.ndarray:
         heatmaps = dark(crops)
@@ -125,13 +127,15 @@ def test_what_the_model_sees_stands_beside_each_crop(tiny, tigers, tmp_path, jud
         judge.judge(found, model, look=look, epoch=epoch, done=done)
 
     before, after = (
-        codec.read(tmp_path / "plots" / "fixed16" / f"epoch_{epoch:04d}.jpg").astype(int)
+        codec.read_image(tmp_path / "plots" / "fixed16" / f"epoch_{epoch:04d}.jpg").astype(int)
         for epoch in range(2)
     )
     y, x = np.argwhere(np.abs(after - before).sum(-1) > 300).T
-    pair_px = 4 * PAIRED_PX + GAP  # two tiles, each twice as wide as high
-    assert before.shape == (3 * (PAIRED_PX + GAP) + GAP, 3 * pair_px + GAP, 3)
+    pair_px = 4 * HEATMAP_TILE_HEIGHT_PX + GAP  # two tiles, each twice as wide as high
+    assert before.shape == (3 * (HEATMAP_TILE_HEIGHT_PX + GAP) + GAP, 3 * pair_px + GAP, 3)
     corner = (y - GAP, x - GAP - 1.5 * pair_px)  # the right half of the second pair
     assert len(x) > 100
-    assert PAIRED_PX * 0.7 < corner[0].min() <= corner[0].max() < PAIRED_PX
-    assert -GAP <= corner[1].min() <= corner[1].max() < PAIRED_PX * 0.6
+    assert (
+        HEATMAP_TILE_HEIGHT_PX * 0.7 < corner[0].min() <= corner[0].max() < HEATMAP_TILE_HEIGHT_PX
+    )
+    assert -GAP <= corner[1].min() <= corner[1].max() < HEATMAP_TILE_HEIGHT_PX * 0.6

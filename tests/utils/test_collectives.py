@@ -5,16 +5,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from hrnet_ray.metrics.predictions import Predictions, gather_predictions
-from hrnet_ray.utils.collectives import mean_of_all, of_everybody, share_buffers, world_size
+from hrnet_ray.metrics.predictions import KeypointPredictions, all_gather_predictions
+from hrnet_ray.utils.collectives import (
+    all_reduce_mean,
+    gather_objects,
+    get_world_size,
+    sync_buffers_from_rank0,
+)
 from tests.utils.two_workers import together
 
 
-def predictions(*ids: int) -> Predictions:
+def predictions(*ids: int) -> KeypointPredictions:
     rows = torch.tensor(ids, dtype=torch.int64)
     xy = torch.stack([rows * 1.5, rows * -2.0], dim=-1)
     image_xy, scores = xy[:, None].expand(-1, 3, 2).contiguous(), xy[:, :1].expand(-1, 3) / 8
-    return Predictions(rows, image_xy, scores, losses=rows / 4)
+    return KeypointPredictions(rows, image_xy, scores, losses=rows / 4)
 
 
 def work(rank: int, folder: Path) -> None:
@@ -23,14 +28,14 @@ def work(rank: int, folder: Path) -> None:
     norm = nn.BatchNorm2d(2)
     norm.running_mean = torch.full((2,), float(rank + 1))
     norm.num_batches_tracked = torch.tensor(rank + 10)
-    share_buffers(norm)
+    sync_buffers_from_rank0(norm)
     loss = torch.tensor(float(rank))
     known = {
-        "world": world_size(),
-        "gathered": vars(gather_predictions(mine)),
-        "mean": mean_of_all(loss),
+        "world": get_world_size(),
+        "gathered": vars(all_gather_predictions(mine)),
+        "mean": all_reduce_mean(loss),
         "loss": loss,
-        "everybody": of_everybody(2**40 + rank),
+        "everybody": gather_objects(2**40 + rank),
         "running_mean": norm.running_mean,
         "tracked": norm.num_batches_tracked,
     }
@@ -40,7 +45,7 @@ def work(rank: int, folder: Path) -> None:
 def test_two_workers_know_what_one_alone_would(tmp_path: Path):
     together(work, tmp_path)
 
-    alone = vars(Predictions.joined([predictions(0, 3, 5)]))
+    alone = vars(KeypointPredictions.concat_parts([predictions(0, 3, 5)]))
     for rank in range(2):
         known = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert known["world"] == 2
@@ -56,11 +61,11 @@ def test_a_worker_alone_needs_no_process_group():
     norm = nn.BatchNorm2d(2)
     norm.running_mean = torch.tensor([3.0, 4.0])
 
-    share_buffers(norm)
+    sync_buffers_from_rank0(norm)
 
     mine = predictions(2, 7)
-    assert world_size() == 1
-    assert all(torch.equal(v, vars(mine)[k]) for k, v in vars(gather_predictions(mine)).items())
-    assert mean_of_all(torch.tensor(2.5)) == 2.5
-    assert of_everybody(12) == [12]
+    assert get_world_size() == 1
+    assert all(torch.equal(v, vars(mine)[k]) for k, v in vars(all_gather_predictions(mine)).items())
+    assert all_reduce_mean(torch.tensor(2.5)) == 2.5
+    assert gather_objects(12) == [12]
     assert norm.running_mean.tolist() == [3.0, 4.0]

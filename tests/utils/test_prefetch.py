@@ -2,11 +2,11 @@
 
 import pytest
 
-from hrnet_ray.utils.prefetch import DEPTH, ahead
+from hrnet_ray.utils.prefetch import PREFETCH_DEPTH, prefetch_items
 
 
 def test_items_come_in_order():
-    assert list(ahead(iter(range(10)))) == list(range(10))
+    assert list(prefetch_items(iter(range(10)))) == list(range(10))
 
 
 def test_a_fault_in_the_thread_that_makes_batches_is_raised_where_they_are_used():
@@ -14,7 +14,7 @@ def test_a_fault_in_the_thread_that_makes_batches_is_raised_where_they_are_used(
         yield 1
         raise RuntimeError("no more")
 
-    items = ahead(broken())
+    items = prefetch_items(broken())
 
     assert next(items) == 1
     with pytest.raises(RuntimeError, match="no more"):
@@ -29,7 +29,7 @@ def test_a_reader_that_stops_early_stops_the_thread():
             made.append(number)
             yield number
 
-    items = ahead(numbers())
+    items = prefetch_items(numbers())
     next(items)
     items.close()
 
@@ -37,9 +37,9 @@ def test_a_reader_that_stops_early_stops_the_thread():
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("count", range(1, DEPTH + 4))
+@pytest.mark.parametrize("count", range(1, PREFETCH_DEPTH + 4))
 def test_a_reader_may_stop_near_the_end_too(count: int):
-    items = ahead(iter(range(count)))
+    items = prefetch_items(iter(range(count)))
     next(items)
 
     items.close()

@@ -3,17 +3,17 @@ import pytest
 
 from hrnet_ray.skeletons import SKELETONS, Skeleton
 from hrnet_ray.visualization.drawing import (
-    LEFT,
-    MIDDLE,
-    PAPER,
-    RIGHT,
+    BACKGROUND_COLOR,
+    LEFT_COLOR,
+    MIDDLE_COLOR,
+    RIGHT_COLOR,
     draw_pose,
-    fitted,
-    glow,
-    moved,
-    over,
-    sheet,
-    side_colour,
+    infer_keypoint_color,
+    overlay_heatmaps,
+    overlay_heatmaps_by_side,
+    render_image_grid,
+    resize_to_fit,
+    transform_points,
 )
 
 DOG = Skeleton(
@@ -28,9 +28,9 @@ XY = np.array([[10.0, 50.0], [70.0, 50.0], [40.0, 10.0]])
 @pytest.mark.parametrize("name", SKELETONS)
 def test_a_mirror_exchanges_the_colours_of_the_sides(name: str):
     skeleton = SKELETONS[name]
-    mirror = {LEFT: RIGHT, RIGHT: LEFT, MIDDLE: MIDDLE}
+    mirror = {LEFT_COLOR: RIGHT_COLOR, RIGHT_COLOR: LEFT_COLOR, MIDDLE_COLOR: MIDDLE_COLOR}
 
-    colours = [side_colour(keypoint) for keypoint in skeleton.keypoints]
+    colours = [infer_keypoint_color(keypoint) for keypoint in skeleton.keypoints]
 
     assert [colours[at] for at in skeleton.flip_order] == [mirror[colour] for colour in colours]
 
@@ -38,42 +38,42 @@ def test_a_mirror_exchanges_the_colours_of_the_sides(name: str):
 @pytest.mark.parametrize("name", SKELETONS)
 def test_what_is_called_left_is_warm_and_what_is_called_right_is_cool(name: str):
     for keypoint in SKELETONS[name].keypoints:
-        side = {"left": LEFT, "right": RIGHT}.get(keypoint.split("_")[0], MIDDLE)
-        assert side_colour(keypoint) == side
+        side = {"left": LEFT_COLOR, "right": RIGHT_COLOR}.get(keypoint.split("_")[0], MIDDLE_COLOR)
+        assert infer_keypoint_color(keypoint) == side
 
 
 @pytest.mark.parametrize(
     ("name", "colour"),
     [
-        ("right_leg", RIGHT),
-        ("lip_right", RIGHT),
-        ("R_Lip", RIGHT),
-        ("Right Lower Leg", RIGHT),
-        ("knee-left", LEFT),
-        ("L.Ear", LEFT),
-        ("EYE_L", LEFT),
-        ("left", MIDDLE),  # a side of nothing has no mirror image
-        ("lip", MIDDLE),
-        ("tail_", MIDDLE),
+        ("right_leg", RIGHT_COLOR),
+        ("lip_right", RIGHT_COLOR),
+        ("R_Lip", RIGHT_COLOR),
+        ("Right Lower Leg", RIGHT_COLOR),
+        ("knee-left", LEFT_COLOR),
+        ("L.Ear", LEFT_COLOR),
+        ("EYE_L", LEFT_COLOR),
+        ("left", MIDDLE_COLOR),  # a side of nothing has no mirror image
+        ("lip", MIDDLE_COLOR),
+        ("tail_", MIDDLE_COLOR),
     ],
 )
 def test_only_the_word_that_is_a_side_tells_the_colour(name: str, colour: tuple):
-    assert side_colour(name) == colour
+    assert infer_keypoint_color(name) == colour
 
 
 def test_a_keypoint_is_drawn_in_the_colour_of_its_side_where_it_lies():
     drawn = draw_pose(GREY, XY, np.array([True, True, True]), DOG)
 
-    assert drawn[50, 10].tolist() == list(LEFT)
-    assert drawn[50, 70].tolist() == list(RIGHT)
-    assert drawn[10, 40].tolist() == list(MIDDLE)
+    assert drawn[50, 10].tolist() == list(LEFT_COLOR)
+    assert drawn[50, 70].tolist() == list(RIGHT_COLOR)
+    assert drawn[10, 40].tolist() == list(MIDDLE_COLOR)
 
 
 def test_a_bone_has_the_colour_of_its_side():
     drawn = draw_pose(GREY, XY, np.array([True, True, True]), DOG, thickness=3)
 
-    assert drawn[30, 25].tolist() == list(LEFT)
-    assert drawn[30, 55].tolist() == list(RIGHT)
+    assert drawn[30, 25].tolist() == list(LEFT_COLOR)
+    assert drawn[30, 55].tolist() == list(RIGHT_COLOR)
 
 
 def test_nothing_is_drawn_for_a_hidden_keypoint_nor_to_it():
@@ -91,7 +91,7 @@ def test_the_given_picture_stays_as_it_is():
 
 
 def test_a_plain_pose_has_one_colour():
-    drawn = draw_pose(GREY, XY, np.ones(3, bool), DOG, plain=(0, 0, 0))
+    drawn = draw_pose(GREY, XY, np.ones(3, bool), DOG, single_color=(0, 0, 0))
 
     assert (drawn[..., 0] == drawn[..., 1]).all()
     assert (drawn[..., 0] == drawn[..., 2]).all()
@@ -103,14 +103,14 @@ def test_a_point_that_is_no_number_or_far_away_breaks_nothing():
 
     drawn = draw_pose(GREY, away, np.array([True, True, True]), DOG)
 
-    assert drawn[10, 40].tolist() == list(MIDDLE)
+    assert drawn[10, 40].tolist() == list(MIDDLE_COLOR)
 
 
 def test_heat_glows_where_the_map_is_high_and_nowhere_else():
     heat = np.zeros((2, 15, 20), np.float32)
     heat[1, :5, :5] = 1
 
-    glowing = over(GREY, heat)
+    glowing = overlay_heatmaps(GREY, heat)
 
     assert glowing[0, 0].tolist() == [223, 77, 47]  # a quarter of 128, three of (255, 60, 20)
     assert (glowing[40:, 40:] == 128).all()
@@ -119,18 +119,22 @@ def test_heat_glows_where_the_map_is_high_and_nowhere_else():
 def test_a_sheet_has_room_for_its_tiles_gaps_and_captions():
     tiles = [np.full((10, 20, 3), at, np.uint8) for at in range(5)]
 
-    bare = sheet(tiles, columns=2, gap=6)
-    told = sheet(tiles, columns=2, gap=6, captions=["a", "b", "c", "d", "e"])
+    bare = render_image_grid(tiles, columns=2, gap_px=6)
+    told = render_image_grid(tiles, columns=2, gap_px=6, captions=["a", "b", "c", "d", "e"])
 
     assert bare.shape == (3 * (10 + 6) + 6, 2 * (20 + 6) + 6, 3)
     assert told.shape == (3 * (10 + 16 + 6) + 6, 2 * (20 + 6) + 6, 3)
     assert (bare[38:48, 6:26] == 4).all()  # the fifth tile starts the third row
-    assert (bare[38:48, 32:52] == PAPER).all()
+    assert (bare[38:48, 32:52] == BACKGROUND_COLOR).all()
     assert (told[6 + 10 : 6 + 10 + 16, 6:26].min(axis=(0, 1)) < 128).all()  # its caption
 
 
 def test_a_sheet_of_one_tile_is_one_tile_wide():
-    assert sheet([np.zeros((10, 20, 3), np.uint8)], columns=4, gap=1).shape == (12, 22, 3)
+    assert render_image_grid([np.zeros((10, 20, 3), np.uint8)], columns=4, gap_px=1).shape == (
+        12,
+        22,
+        3,
+    )
 
 
 @pytest.mark.parametrize("picture_hw", [(40, 100), (100, 40), (8, 10), (300, 7)])
@@ -138,11 +142,11 @@ def test_a_fitted_picture_keeps_its_shape_and_the_matrix_leads_into_it(picture_h
     height, width = picture_hw
     picture = np.zeros((*picture_hw, 3), np.uint8)
 
-    tile, into = fitted(picture, size_hw=(50, 70))
+    tile, into = resize_to_fit(picture, size_hw=(50, 70))
 
     rows, columns = np.nonzero((tile == 0).all(axis=2))
     corners = np.array([[-0.5, -0.5], [width - 0.5, height - 0.5]])
-    (left, top), (right, bottom) = moved(into, corners)
+    (left, top), (right, bottom) = transform_points(into, corners)
     assert tile.shape == (50, 70, 3)
     assert (rows.min() - 0.5, rows.max() + 0.5) == pytest.approx((top, bottom))
     assert (columns.min() - 0.5, columns.max() + 0.5) == pytest.approx((left, right))
@@ -155,10 +159,10 @@ def test_heatmaps_glow_in_the_colour_of_their_side():
     heatmaps = np.zeros((2, 6, 8), np.float32)
     heatmaps[0, 1, 2] = heatmaps[1, 4, 5] = 1.0
 
-    shown = glow(np.full((24, 32, 3), 100, np.uint8), heatmaps, pair)
+    shown = overlay_heatmaps_by_side(np.full((24, 32, 3), 100, np.uint8), heatmaps, pair)
 
-    assert tuple(shown[4 * 1, 4 * 2]) == LEFT
-    assert tuple(shown[4 * 4, 4 * 5]) == RIGHT
+    assert tuple(shown[4 * 1, 4 * 2]) == LEFT_COLOR
+    assert tuple(shown[4 * 4, 4 * 5]) == RIGHT_COLOR
     assert tuple(shown[0, 31]) == (40, 40, 40)  # the crop, dimmed
 
 
@@ -167,7 +171,7 @@ def test_what_is_no_number_does_not_glow():
     heatmaps = np.full((2, 6, 8), np.nan, np.float32)
     heatmaps[1, 2, 3] = np.inf
 
-    shown = glow(np.full((24, 32, 3), 100, np.uint8), heatmaps, pair)
+    shown = overlay_heatmaps_by_side(np.full((24, 32, 3), 100, np.uint8), heatmaps, pair)
 
-    assert tuple(shown[4 * 2, 4 * 3]) == RIGHT
+    assert tuple(shown[4 * 2, 4 * 3]) == RIGHT_COLOR
     assert tuple(shown[0, 0]) == (40, 40, 40)

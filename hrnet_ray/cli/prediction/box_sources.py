@@ -4,92 +4,96 @@ from pathlib import Path
 
 import numpy as np
 
-from hrnet_ray.cli.prediction.box_file import GivenBoxes
-from hrnet_ray.cli.prediction.inputs import Shot
-from hrnet_ray.inference.box_tracker import Following
-from hrnet_ray.inference.detectors.detector import Detector
-from hrnet_ray.inference.predictor import whole_picture
-from hrnet_ray.metrics.predictions import Predictions
+from hrnet_ray.cli.prediction.box_file import BoxFile
+from hrnet_ray.cli.prediction.inputs import InputFrame
+from hrnet_ray.inference.box_tracker import BoxTracker
+from hrnet_ray.inference.detectors.detector import ObjectDetector
+from hrnet_ray.inference.predictor import make_full_image_box
+from hrnet_ray.metrics.predictions import KeypointPredictions
 
-NONE = np.zeros((0, 5))
+NO_BOXES = np.zeros((0, 5))
 
 
-class Boxes:
+class BoxSource:
     """The box of the whole picture; its children know better ones."""
 
-    moves = False
+    is_sequential = False
     """The next shot's boxes depend on what is found in this one's."""
 
-    def on(self, shot: Shot) -> np.ndarray:
+    def get_boxes(self, input_frame: InputFrame) -> np.ndarray:
         """Where to look: float64 [N, 5] of x, y, w, h and how sure the box is."""
-        return np.append(whole_picture(shot.picture), [[1.0]], axis=1)
+        return np.append(make_full_image_box(input_frame.image), [[1.0]], axis=1)
 
-    def are_its_own(self, shot: Shot) -> bool:
+    def has_frame_boxes(self, input_frame: InputFrame) -> bool:
         """Whether somebody gave boxes for just this frame."""
         return False
 
-    def saw(self, found: Predictions) -> None:
+    def update(self, predictions: KeypointPredictions) -> None:
         """Learn what was found in the boxes of the last shot."""
 
-    def told(self, where: str) -> str:
+    def format_missing_message(self, frame_summary: str) -> str:
         """What to say of shots without a box."""
-        return f"there is no box on {where}"
+        return f"there is no box on {frame_summary}"
 
 
-class Given(Boxes):
+class FileBoxSource(BoxSource):
     """Those of a file."""
 
-    def __init__(self, given: GivenBoxes, root: Path, said: str) -> None:
-        self._given, self._root, self._said = given, root, said
+    def __init__(self, box_file: BoxFile, root: Path, file_name: str) -> None:
+        self._box_file, self._root, self._file_name = box_file, root, file_name
 
-    def on(self, shot: Shot) -> np.ndarray:
-        number = None if shot.frame is None else shot.frame.number
-        found = self._given.on(self._root / shot.file, number)
-        return NONE if found is None else found
+    def get_boxes(self, input_frame: InputFrame) -> np.ndarray:
+        number = None if input_frame.video_frame is None else input_frame.video_frame.index
+        found = self._box_file.get_boxes(self._root / input_frame.relative_path, number)
+        return NO_BOXES if found is None else found
 
-    def are_its_own(self, shot: Shot) -> bool:
-        own = self._given.of_frames.get(self._root / shot.file, {})
-        return shot.frame is not None and shot.frame.number in own
+    def has_frame_boxes(self, input_frame: InputFrame) -> bool:
+        own = self._box_file.frame_boxes_by_path.get(self._root / input_frame.relative_path, {})
+        return input_frame.video_frame is not None and input_frame.video_frame.index in own
 
-    def told(self, where: str) -> str:
-        return f"{where} have no boxes in {self._said}"
+    def format_missing_message(self, frame_summary: str) -> str:
+        return f"{frame_summary} have no boxes in {self._file_name}"
 
 
-class Detected(Boxes):
+class DetectorBoxSource(BoxSource):
     """Those that a detector finds."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: ObjectDetector) -> None:
         self._detector = detector
 
-    def on(self, shot: Shot) -> np.ndarray:
-        return self._detector(shot.picture)
+    def get_boxes(self, input_frame: InputFrame) -> np.ndarray:
+        return self._detector(input_frame.image)
 
-    def told(self, where: str) -> str:
-        return f"the detector found nothing on {where}"
+    def format_missing_message(self, frame_summary: str) -> str:
+        return f"the detector found nothing on {frame_summary}"
 
 
-class Followed(Boxes):
+class TrackedBoxSource(BoxSource):
     """Those of another kind, moving along with their poses from frame to frame of a video.
 
     A frame that was given boxes of its own begins anew with these.
     """
 
-    moves = True
+    is_sequential = True
 
-    def __init__(self, first: Boxes) -> None:
-        self._first = first
+    def __init__(self, initial_source: BoxSource) -> None:
+        self._initial_source = initial_source
         self._video: Path | None = None
-        self._following = Following(NONE)
+        self._tracker = BoxTracker(NO_BOXES)
 
-    def on(self, shot: Shot) -> np.ndarray:
-        video = shot.file if shot.frame else None
-        if video is None or video != self._video or self._first.are_its_own(shot):
-            self._following = Following(self._first.on(shot))
+    def get_boxes(self, input_frame: InputFrame) -> np.ndarray:
+        video = input_frame.relative_path if input_frame.video_frame else None
+        if (
+            video is None
+            or video != self._video
+            or self._initial_source.has_frame_boxes(input_frame)
+        ):
+            self._tracker = BoxTracker(self._initial_source.get_boxes(input_frame))
         self._video = video
-        return self._following.boxes.copy()  # `saw` moves them
+        return self._tracker.boxes.copy()  # `saw` moves them
 
-    def saw(self, found: Predictions) -> None:
-        self._following.saw(found)
+    def update(self, predictions: KeypointPredictions) -> None:
+        self._tracker.update_boxes(predictions)
 
-    def told(self, where: str) -> str:
-        return self._first.told(where)
+    def format_missing_message(self, frame_summary: str) -> str:
+        return self._initial_source.format_missing_message(frame_summary)

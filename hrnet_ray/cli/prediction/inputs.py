@@ -8,144 +8,152 @@ from pathlib import Path
 
 import numpy as np
 
-from hrnet_ray.data.annotations import check_file
+from hrnet_ray.data.annotations import require_file
 from hrnet_ray.data.images import codec
 from hrnet_ray.data.images.headers import MAX_PIXELS
-from hrnet_ray.data.video.reader import VIDEO_ENDINGS, Frame, Video
+from hrnet_ray.data.video.reader import VIDEO_SUFFIXES, VideoFrame, VideoReader
 from hrnet_ray.errors import DataError
-from hrnet_ray.runs.progress import counter, say
-from hrnet_ray.text import printable
+from hrnet_ray.runs.progress import make_progress_line, print_line
+from hrnet_ray.text import escape_control_chars
 
 
 @dataclass(frozen=True)
-class Shot:
+class InputFrame:
     """A picture, or a frame of a video."""
 
-    file: Path
-    """Named from --pictures on: `train/a.jpg`."""
-    picture: np.ndarray
+    relative_path: Path
+    """Named from --input on: `train/a.jpg`."""
+    image: np.ndarray
     """RGB uint8 [H, W, 3]."""
-    frame: Frame | None = None
-    rate: Fraction = Fraction(25)
+    video_frame: VideoFrame | None = None
+    fps: Fraction = Fraction(25)
     """Of its video: frames a second."""
 
     @property
     def name(self) -> str:
         """`train/a.jpg`, or `clip.mp4#12`: frames are counted from 0."""
-        name = self.file.as_posix()
-        return name if self.frame is None else f"{name}#{self.frame.number}"
+        name = self.relative_path.as_posix()
+        return name if self.video_frame is None else f"{name}#{self.video_frame.index}"
 
 
 @dataclass
-class Count:
+class FrameCount:
     """Of pictures and of frames; `4 pictures and 300 frames`."""
 
-    pictures: int = 0
-    frames: int = 0
+    num_images: int = 0
+    num_video_frames: int = 0
 
-    def add(self, shot: Shot) -> None:
-        self.frames += shot.frame is not None
-        self.pictures += shot.frame is None
+    def add_frame(self, input_frame: InputFrame) -> None:
+        self.num_video_frames += input_frame.video_frame is not None
+        self.num_images += input_frame.video_frame is None
 
     def __bool__(self) -> bool:
-        return bool(self.pictures or self.frames)
+        return bool(self.num_images or self.num_video_frames)
 
     def __str__(self) -> str:
-        still, moving = f"{self.pictures:,} pictures", f"{self.frames:,} frames"
-        if not self.frames:
+        still, moving = f"{self.num_images:,} pictures", f"{self.num_video_frames:,} frames"
+        if not self.num_video_frames:
             return still
-        return f"{still} and {moving}" if self.pictures else moving
+        return f"{still} and {moving}" if self.num_images else moving
 
 
 @dataclass
-class Shots:
+class InputReader:
     """All that can be read below a folder, in the order of names; and what could not be."""
 
     root: Path
-    names: Sequence[Path]
-    unread: list[Path] = field(default_factory=list)
-    in_part: list[Path] = field(default_factory=list)
+    relative_paths: Sequence[Path]
+    unreadable_files: list[Path] = field(default_factory=list)
+    partial_videos: list[Path] = field(default_factory=list)
     """Videos of which only a part could be read."""
-    turned: list[str] = field(default_factory=list)
+    exif_rotated_images: list[str] = field(default_factory=list)
     """Pictures that ask to be shown turned."""
 
     @property
-    def videos(self) -> list[Path]:
-        return [name for name in self.names if is_video(name)]
+    def video_paths(self) -> list[Path]:
+        return [name for name in self.relative_paths if is_video(name)]
 
-    def __iter__(self) -> Iterator[Shot]:
-        count, total = counter("pictures", ends=False), len(self.names) - len(self.videos)
+    def __iter__(self) -> Iterator[InputFrame]:
+        count, total = (
+            make_progress_line("pictures", print_end=False),
+            len(self.relative_paths) - len(self.video_paths),
+        )
         done = 0
-        for name in self.names:
+        for name in self.relative_paths:
             if is_video(name):
-                yield from self._video(name)
+                yield from self._read_video_frames(name)
                 continue
-            yield from self._picture(name)
+            yield from self._read_image(name)
             done += 1
             count(done, total)
 
-    def _picture(self, name: Path) -> Iterator[Shot]:
+    def _read_image(self, relative_path: Path) -> Iterator[InputFrame]:
         try:
-            picture, turned = codec.read_and_ask(self.root / name)
+            picture, turned = codec.read_image_with_orientation(self.root / relative_path)
         except DataError as error:
-            self._skip(name, error)
+            self._skip_file(relative_path, error)
             return
         if turned:
-            self.turned.append(name.as_posix())
-        yield Shot(name, picture)
+            self.exif_rotated_images.append(relative_path.as_posix())
+        yield InputFrame(relative_path, picture)
 
-    def _video(self, name: Path) -> Iterator[Shot]:
-        read, count = 0, counter(printable(name.name), ends=False)
+    def _read_video_frames(self, relative_path: Path) -> Iterator[InputFrame]:
+        read, count = (
+            0,
+            make_progress_line(escape_control_chars(relative_path.name), print_end=False),
+        )
         try:
-            with Video(self.root / name) as video:
+            with VideoReader(self.root / relative_path) as video:
                 for frame in video:
-                    yield Shot(name, frame.picture, frame, video.rate)
-                    read = frame.number + 1
-                    count(read, video.frames_said)
+                    yield InputFrame(relative_path, frame.image, frame, video.fps)
+                    read = frame.index + 1
+                    count(read, video.expected_frames)
         except DataError as error:
-            self._skip(name, error)
+            self._skip_file(relative_path, error)
             return
         count(read, read)
-        if video.fault:
-            (self.in_part if read else self.unread).append(name)
-            say(f"{printable(name.as_posix())}: {video.fault}")
+        if video.read_problem:
+            (self.partial_videos if read else self.unreadable_files).append(relative_path)
+            print_line(f"{escape_control_chars(relative_path.as_posix())}: {video.read_problem}")
 
-    def _skip(self, name: Path, error: DataError) -> None:
-        self.unread.append(name)
-        say(f"skipped {printable(name.as_posix())}: {error.what}")
+    def _skip_file(self, relative_path: Path, error: DataError) -> None:
+        self.unreadable_files.append(relative_path)
+        print_line(f"skipped {escape_control_chars(relative_path.as_posix())}: {error.what}")
 
 
-def is_video(name: Path) -> bool:
+def is_video(path: Path) -> bool:
     """By its ending."""
-    return name.suffix.lower() in VIDEO_ENDINGS
+    return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def shots_of(path: Path, *, besides: Path | None = None) -> Shots:
+def open_inputs(path: Path, *, exclude_dir: Path | None = None) -> InputReader:
     """A picture, a video, or those in a folder and below it; what lies in `besides` is left out.
 
     Raises:
         DataError: there are none.
     """
     if not path.is_dir():
-        check_file(path, "--pictures")
-        return Shots(path.parent, [Path(path.name)])
+        require_file(path, "--input")
+        return InputReader(path.parent, [Path(path.name)])
     found: list[Path] = []
     for folder, below, files in os.walk(path):
-        below[:] = [name for name in below if Path(folder, name).resolve() != besides]
+        below[:] = [name for name in below if Path(folder, name).resolve() != exclude_dir]
         found += [Path(folder, name).relative_to(path) for name in files]
-    endings = (*codec.PICTURE_ENDINGS, *VIDEO_ENDINGS)
+    endings = (*codec.IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     names = sorted(name for name in found if name.suffix.lower() in endings)
     if not names:
-        raise DataError("a folder without pictures", f"--pictures {path}", "give another one")
-    return Shots(path, names)
+        raise DataError("a folder without pictures", f"--input {path}", "give another one")
+    return InputReader(path, names)
 
 
-def together(shots: Iterable[Shot], *, most: int) -> Iterator[list[Shot]]:
+def batch_frames(
+    input_frames: Iterable[InputFrame], *, max_batch_size: int
+) -> Iterator[list[InputFrame]]:
     """Up to `most` at once, or fewer large ones."""
-    some: list[Shot] = []
-    for shot in shots:
+    some: list[InputFrame] = []
+    for shot in input_frames:
         some.append(shot)
-        if len(some) == most or sum(one.picture.size for one in some) >= 3 * MAX_PIXELS:
+        if len(some) == max_batch_size or sum(one.image.size for one in some) >= 3 * MAX_PIXELS:
             yield some
             some = []
     if some:

@@ -9,20 +9,24 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.data.annotations import check_file, make_folder
-from hrnet_ray.data.archives.members import Opened, checked, chunks
-from hrnet_ray.data.archives.safety import Limits
+from hrnet_ray.data.annotations import ensure_dir, require_file
+from hrnet_ray.data.archives.members import MemberOpener, iter_safe_members, read_member_chunks
+from hrnet_ray.data.archives.safety import ExtractionLimits
 from hrnet_ray.errors import DataError
 
-__all__ = ["Limits", "extract"]
+__all__ = ["ExtractionLimits", "extract_archive"]
 
-MARKER = ".extracted.json"
+MARKER_NAME = ".extracted.json"
 
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
-def extract(
-    archive: Path, into: Path, *, limits: Limits | None = None, progress: Progress | None = None
+def extract_archive(
+    archive: Path,
+    into: Path,
+    *,
+    limits: ExtractionLimits | None = None,
+    progress: ProgressCallback | None = None,
 ) -> list[Path]:
     """Unpack a whole archive into a folder of its own, and list the files.
 
@@ -40,12 +44,12 @@ def extract(
     Raises:
         DataError: a member is refused, the archive is damaged, or the folder holds other things.
     """
-    check_file(archive, "--archive")
+    require_file(archive, "--archive")
     into = into.resolve()
     try:
-        if not _is_there(archive, into):
-            _extract(archive, into, limits or Limits(), progress)
-        return _files(into)
+        if not _is_already_extracted(archive, into):
+            _extract_to_new_dir(archive, into, limits or ExtractionLimits(), progress)
+        return _list_files(into)
     except OSError as error:
         raise DataError(
             "an archive that cannot be unpacked here",
@@ -54,59 +58,65 @@ def extract(
         ) from error
 
 
-def _extract(archive: Path, into: Path, limits: Limits, progress: Progress | None) -> None:
-    files, total = _look_through(archive, limits)
-    make_folder(into.parent, "the folder of")
-    _check_space(into.parent, total)
+def _extract_to_new_dir(
+    archive: Path, into: Path, limits: ExtractionLimits, progress: ProgressCallback | None
+) -> None:
+    files, total = _scan_members(archive, limits)
+    ensure_dir(into.parent, "the folder of")
+    _check_disk_space(into.parent, total)
     fresh = into.with_name(f".{into.name}.extracting")
     try:
-        _remove(fresh)
+        _remove_dir(fresh)
         fresh.mkdir()
-        _write(archive, fresh, limits, lambda done: progress and progress(done, files))
-        about = {**_identity(archive), "files": len(_files(fresh))}
-        (fresh / MARKER).write_text(json.dumps(about, indent=2))
+        _write_members(archive, fresh, limits, lambda done: progress and progress(done, files))
+        about = {**_get_archive_identity(archive), "files": len(_list_files(fresh))}
+        (fresh / MARKER_NAME).write_text(json.dumps(about, indent=2))
         fresh.rename(into)
     finally:
         with suppress(OSError):
-            _remove(fresh)
+            _remove_dir(fresh)
 
 
-def _look_through(archive: Path, limits: Limits) -> tuple[int, int]:
+def _scan_members(archive: Path, limits: ExtractionLimits) -> tuple[int, int]:
     """Check every member; return the number of files and their bytes."""
     files = total = 0
-    for _, member, _ in checked(archive, limits):
+    for _, member, _ in iter_safe_members(archive, limits):
         files += member.kind == "file"
-        total += member.size
+        total += member.size_bytes
     return files, total
 
 
-def _write(archive: Path, folder: Path, limits: Limits, progress: Callable[[int], Any]) -> None:
+def _write_members(
+    archive: Path, folder: Path, limits: ExtractionLimits, progress: Callable[[int], Any]
+) -> None:
     done = 0
-    for parts, member, opened in checked(archive, limits):  # again: the file may have changed
+    for parts, member, opened in iter_safe_members(
+        archive, limits
+    ):  # again: the file may have changed
         path = folder.joinpath(*parts)
         if member.kind == "folder":
             path.mkdir(parents=True, exist_ok=True)
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        _copy(opened, path, member.size, f"{archive}: {member.name!a}")
+        _copy_member(opened, path, member.size_bytes, f"{archive}: {member.name!a}")
         done += 1
         progress(done)
 
 
-def _copy(opened: Opened, path: Path, size: int, where: str) -> None:
+def _copy_member(open_member: MemberOpener, path: Path, expected_bytes: int, where: str) -> None:
     written = 0
     with path.open("xb") as file:  # x: never through what is there
-        for chunk in chunks(opened, where):
+        for chunk in read_member_chunks(open_member, where):
             written += file.write(chunk)
-    if written != size:
+    if written != expected_bytes:
         raise DataError(
             "an archive of which a member is shorter than promised",
-            f"{where}: {written:,} of {size:,} bytes",
+            f"{where}: {written:,} of {expected_bytes:,} bytes",
             "download it again",
         )
 
 
-def _is_there(archive: Path, into: Path) -> bool:
+def _is_already_extracted(archive: Path, into: Path) -> bool:
     """Whether `into` was unpacked from this very archive.
 
     Raises:
@@ -114,23 +124,23 @@ def _is_there(archive: Path, into: Path) -> bool:
     """
     if not into.exists() or (into.is_dir() and not any(into.iterdir())):
         return False
-    known = _marker(into / MARKER)
-    if not _same(known, archive):
+    known = _read_marker(into / MARKER_NAME)
+    if not _is_same_archive(known, archive):
         raise DataError(
             "a folder that holds something else",
             f"{into} was not unpacked from {archive}",
             "give another folder, or remove this one",
         )
-    if len(_files(into)) < known["files"]:
+    if len(_list_files(into)) < known["files"]:
         raise DataError(
             "an unpacked archive of which files are missing",
-            f"{into}: {len(_files(into)):,} of {known['files']:,} are there",
+            f"{into}: {len(_list_files(into)):,} of {known['files']:,} are there",
             "remove the folder; it is then unpacked again",
         )
     return True
 
 
-def _marker(path: Path) -> dict[str, Any]:
+def _read_marker(path: Path) -> dict[str, Any]:
     try:
         marker = json.loads(path.read_bytes())
         return marker if isinstance(marker["files"], int) else {}
@@ -138,44 +148,44 @@ def _marker(path: Path) -> dict[str, Any]:
         return {}
 
 
-def _same(known: dict[str, Any], archive: Path) -> bool:
+def _is_same_archive(marker: dict[str, Any], archive: Path) -> bool:
     about = archive.stat()
-    if not known or known.get("bytes") != about.st_size:
+    if not marker or marker.get("bytes") != about.st_size:
         return False
     # Reading 13 GB to be sure takes half a minute; an unchanged time of writing will do.
-    return known.get("time_ns") == about.st_mtime_ns or known.get("sha256") == _sha256(archive)
+    return marker.get("time_ns") == about.st_mtime_ns or marker.get("sha256") == _hash_file(archive)
 
 
-def _identity(archive: Path) -> dict[str, Any]:
+def _get_archive_identity(archive: Path) -> dict[str, Any]:
     about = archive.stat()
     return {
         "archive": archive.name,
         "bytes": about.st_size,
         "time_ns": about.st_mtime_ns,
-        "sha256": _sha256(archive),
+        "sha256": _hash_file(archive),
     }
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _files(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     found = [Path(at) / name for at, _, names in os.walk(folder) for name in names]
-    return sorted(path for path in found if path != folder / MARKER)
+    return sorted(path for path in found if path != folder / MARKER_NAME)
 
 
-def _check_space(folder: Path, total: int) -> None:
+def _check_disk_space(folder: Path, needed_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
-    if total > free:
+    if needed_bytes > free:
         raise DataError(
             "an archive that does not fit on the disk",
-            f"{folder}: {total / 1e9:,.1f} GB to write, {free / 1e9:,.1f} GB free",
+            f"{folder}: {needed_bytes / 1e9:,.1f} GB to write, {free / 1e9:,.1f} GB free",
             "make room, or give a folder on another disk",
         )
 
 
-def _remove(folder: Path) -> None:
+def _remove_dir(folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)

@@ -14,111 +14,118 @@ from typing import NamedTuple, NoReturn
 
 from hrnet_ray.errors import DataError
 
-_NAME_BYTES = 255  # the longest name of a file on the usual file systems
-_DRIVE = re.compile(r"[A-Za-z]:")
-_TURNING = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_PACK_AGAIN = "do not use this archive; download it again from its authors, or pack it again"
+_MAX_NAME_BYTES = 255  # the longest name of a file on the usual file systems
+_DRIVE_LETTER = re.compile(r"[A-Za-z]:")
+_BIDI_CONTROL_CHARS = set(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+_REPACK_HINT = "do not use this archive; download it again from its authors, or pack it again"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class ExtractionLimits:
     """What an archive may unpack to."""
 
-    files: int = 2_000_000
-    total_bytes: int = 100 * 10**9
-    ratio: float = 200.0
+    max_files: int = 2_000_000
+    max_total_bytes: int = 100 * 10**9
+    max_compression_ratio: float = 200.0
     """Unpacked bytes for one byte of the archive (of a zip: for one of any member as well) ..."""
-    ratio_from_bytes: int = 100 * 10**6
+    ratio_check_min_bytes: int = 100 * 10**6
     """... where more than this is unpacked: a small JSON file may well shrink 500 times."""
 
 
-class Member(NamedTuple):
+class ArchiveMember(NamedTuple):
     """One entry, whatever the kind of archive."""
 
     name: str
-    size: int
+    size_bytes: int
     kind: str
     """`file`, `folder`, or what it is instead."""
     mode: int
-    packed: int | None
+    compressed_bytes: int | None
     """Its size in a zip; a tar is packed as a whole."""
 
 
 @dataclass
-class Rules:
+class MemberValidator:
     """The rules, and what they remember from one member to the next."""
 
     archive: Path
-    limits: Limits
-    packed: int
+    limits: ExtractionLimits
+    archive_bytes: int
     """Its bytes."""
-    at: str = "its start"
-    count: int = 0
-    total: int = 0
-    seen: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    location: str = "its start"
+    num_members: int = 0
+    total_bytes: int = 0
+    seen_paths: dict[str, tuple[str, bool]] = field(default_factory=dict)
     """How each path was written, and whether it is a file; keys are the same for any case."""
 
-    def path(self, member: Member) -> tuple[str, ...]:
+    def validate_member(self, member: ArchiveMember) -> tuple[str, ...]:
         """The parts of a member's path, none for the folder of all itself."""
-        self.at = ascii(member.name)
-        if why := _bad_name(member.name) or _bad_kind(member):
-            self.refuse(why)
-        self._count(member)
+        self.location = ascii(member.name)
+        if why := _find_name_problem(member.name) or _find_kind_problem(member):
+            self.reject_archive(why)
+        self._count_member(member)
         parts = tuple(part for part in member.name.split("/") if part not in ("", "."))
         if not parts and member.kind == "file":
-            self.refuse("a file without a name")
-        self._remember(parts, is_file=member.kind == "file")
+            self.reject_archive("a file without a name")
+        self._check_path_conflicts(parts, is_file=member.kind == "file")
         return parts
 
-    def refuse(self, why: str) -> NoReturn:
+    def reject_archive(self, reason: str) -> NoReturn:
         raise DataError(
-            f"an archive that is refused: {why}", f"{self.archive}: {self.at}", _PACK_AGAIN
+            f"an archive that is refused: {reason}",
+            f"{self.archive}: {self.location}",
+            _REPACK_HINT,
         )
 
-    def unpacked(self, size: int, packed: int) -> None:
+    def check_unpacked_size(self, unpacked_bytes: int, compressed_bytes: int) -> None:
         """Refuse a size that no honest archive of so many bytes has."""
         limits = self.limits
-        if size > limits.total_bytes:
-            self.refuse(f"it unpacks to more than {limits.total_bytes / 1e9:,.1f} GB")
-        if size > limits.ratio_from_bytes and size > limits.ratio * packed:
-            self.refuse(
-                f"it unpacks to more than {limits.ratio:g} times its size ({packed:,} bytes to "
-                f"{size:,})"
+        if unpacked_bytes > limits.max_total_bytes:
+            self.reject_archive(f"it unpacks to more than {limits.max_total_bytes / 1e9:,.1f} GB")
+        if (
+            unpacked_bytes > limits.ratio_check_min_bytes
+            and unpacked_bytes > limits.max_compression_ratio * compressed_bytes
+        ):
+            self.reject_archive(
+                f"it unpacks to more than {limits.max_compression_ratio:g} times its size ({compressed_bytes:,} bytes to "
+                f"{unpacked_bytes:,})"
             )
 
-    def _count(self, member: Member) -> None:
-        self.count += 1
-        if self.count > self.limits.files:
-            self.refuse(f"it has more than {self.limits.files:,} members")
-        if member.size < 0:
-            self.refuse("a size below zero")
-        if member.packed is not None:
-            self.unpacked(member.size, member.packed)
-        self.total += member.size
-        self.unpacked(self.total, self.packed)
+    def _count_member(self, member: ArchiveMember) -> None:
+        self.num_members += 1
+        if self.num_members > self.limits.max_files:
+            self.reject_archive(f"it has more than {self.limits.max_files:,} members")
+        if member.size_bytes < 0:
+            self.reject_archive("a size below zero")
+        if member.compressed_bytes is not None:
+            self.check_unpacked_size(member.size_bytes, member.compressed_bytes)
+        self.total_bytes += member.size_bytes
+        self.check_unpacked_size(self.total_bytes, self.archive_bytes)
 
-    def _remember(self, parts: tuple[str, ...], *, is_file: bool) -> None:
+    def _check_path_conflicts(self, parts: tuple[str, ...], *, is_file: bool) -> None:
         """Refuse what would be written over on some file system, if not on this one."""
         for end in range(1, len(parts) + 1):
             path, file = "/".join(parts[:end]), is_file and end == len(parts)
             key = unicodedata.normalize("NFC", path).casefold()
-            if key not in self.seen:
-                self.seen[key] = (path, file)
+            if key not in self.seen_paths:
+                self.seen_paths[key] = (path, file)
                 continue
-            known, known_file = self.seen[key]
+            known, known_file = self.seen_paths[key]
             if known != path:
-                self.refuse(f"a name that differs from {known!a} by case only")
+                self.reject_archive(f"a name that differs from {known!a} by case only")
             if file and known_file:
-                self.refuse("the same name twice")
+                self.reject_archive("the same name twice")
             if file or known_file:
-                self.refuse(f"{path!a} is a file and a folder")
+                self.reject_archive(f"{path!a} is a file and a folder")
 
 
-def _bad_name(name: str) -> str:
+def _find_name_problem(name: str) -> str:
     if name.startswith("/"):
         return "a name from the root of the disk"
     parts = name.split("/")
-    if any(_DRIVE.match(part) for part in parts):
+    if any(_DRIVE_LETTER.match(part) for part in parts):
         return "a name with a drive letter"
     if "\\" in name:
         return "a name with a backslash, which is a folder on Windows"
@@ -126,14 +133,14 @@ def _bad_name(name: str) -> str:
         return "a name that leads out of its folder"
     if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name):
         return "a name with characters that cannot be shown"
-    if not _TURNING.isdisjoint(name):
+    if not _BIDI_CONTROL_CHARS.isdisjoint(name):
         return "a name that changes the direction of writing"
-    if any(len(part.encode()) > _NAME_BYTES for part in parts):
-        return f"a name longer than {_NAME_BYTES} bytes"
+    if any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
+        return f"a name longer than {_MAX_NAME_BYTES} bytes"
     return ""
 
 
-def _bad_kind(member: Member) -> str:
+def _find_kind_problem(member: ArchiveMember) -> str:
     if member.kind not in ("file", "folder"):
         return member.kind
     if member.kind == "file" and member.mode & (stat.S_ISUID | stat.S_ISGID):

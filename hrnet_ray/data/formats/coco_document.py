@@ -5,24 +5,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from hrnet_ray.data.annotations import load_json
-from hrnet_ray.errors import DataError, shortened
+from hrnet_ray.data.annotations import load_json_file
+from hrnet_ray.errors import DataError, format_list
 from hrnet_ray.skeletons import (
     SKELETONS,
     Skeleton,
     from_coco_category,
     from_dict,
-    plain_name,
+    normalize_keypoint_name,
     to_dict,
 )
 
 
-def load(path: Path) -> Any:
+def load_document(path: Path) -> Any:
     """The content of the file, whatever it is."""
-    return load_json(path, fix="give the COCO annotation file")
+    return load_json_file(path, fix="give the COCO annotation file")
 
 
-def check(document: Any, path: Path) -> dict[str, Any]:
+def validate_document(document: Any, path: Path) -> dict[str, Any]:
     """Refuse what has not both lists, `images` and `annotations`."""
     lists = ("images", "annotations")
     if isinstance(document, dict) and all(isinstance(document.get(name), list) for name in lists):
@@ -34,12 +34,12 @@ def check(document: Any, path: Path) -> dict[str, Any]:
     )
 
 
-def by_id(records: list[Any], kind: str, path: Path) -> dict[int, dict[str, Any]]:
+def index_by_id(records: list[Any], kind: str, path: Path) -> dict[int, dict[str, Any]]:
     """Records by their id; refuses one without, and two of one id."""
     found: dict[int, dict[str, Any]] = {}
     for at, record in enumerate(records):
         where = f"{path.name}: {kind}s[{at}]"
-        if not isinstance(record, dict) or not is_id(record.get("id")):
+        if not isinstance(record, dict) or not is_valid_id(record.get("id")):
             raise DataError(f"an {kind} without a whole number as id", where, "correct this entry")
         if record["id"] in found:
             raise DataError(f"two {kind}s with id {record['id']}", where, "give each its own id")
@@ -47,17 +47,17 @@ def by_id(records: list[Any], kind: str, path: Path) -> dict[int, dict[str, Any]
     return found
 
 
-def is_id(value: object) -> TypeGuard[int]:
+def is_valid_id(value: object) -> TypeGuard[int]:
     """A whole number that a column of 64 bits can hold."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def skeleton_of(document: Mapping[str, Any], path: Path) -> Skeleton:
+def infer_skeleton(document: Mapping[str, Any], path: Path) -> Skeleton:
     """The skeleton on which all categories that are used agree."""
-    used = _used_categories(document, path)
+    used = _select_used_categories(document, path)
     lists = {tuple(category["keypoints"]) for category in used}
     if len(lists) != 1:
-        raise _unclear(len(lists), document, path)
+        raise _make_ambiguous_skeleton_error(len(lists), document, path)
     where = f"{path.name}: category {used[0]['id']}"
     try:
         found = to_dict(from_coco_category(used[0], name=path.stem if len(used) > 1 else None))
@@ -71,7 +71,7 @@ def skeleton_of(document: Mapping[str, Any], path: Path) -> Skeleton:
     return from_dict(found, where=where)  # as a manifest will bring it back
 
 
-def completed(skeleton: Skeleton) -> Skeleton:
+def fill_known_sigmas(skeleton: Skeleton) -> Skeleton:
     """A category's skeleton with the sigmas that are known of the very same keypoints."""
     known = next((one for one in SKELETONS.values() if one.keypoints == skeleton.keypoints), None)
     if not known or skeleton.oks_sigmas:
@@ -84,25 +84,29 @@ def completed(skeleton: Skeleton) -> Skeleton:
     )
 
 
-def other_categories(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> set[int]:
+def find_mismatched_categories(
+    document: Mapping[str, Any], skeleton: Skeleton, path: Path
+) -> set[int]:
     """Categories with another number of keypoints, where there is one with the right number.
 
     Where there is none, the skeleton is not this file's, and the first annotation says so.
     """
-    numbers = {one["id"]: len(one["keypoints"]) for one in _used_categories(document, path)}
+    numbers = {one["id"]: len(one["keypoints"]) for one in _select_used_categories(document, path)}
     others = {id for id, number in numbers.items() if number != len(skeleton)}
     return others if len(others) < len(numbers) else set()
 
 
-def check_order(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> list[str]:
+def validate_keypoint_order(
+    document: Mapping[str, Any], skeleton: Skeleton, path: Path
+) -> list[str]:
     """Refuse a given skeleton whose names stand elsewhere in the file: points would be misread.
 
     Names that only the file has are told, in notes: a tool may call the same points differently.
     """
-    wanted, notes = [plain_name(name) for name in skeleton.keypoints], []
-    for category in _used_categories(document, path):
+    wanted, notes = [normalize_keypoint_name(name) for name in skeleton.keypoints], []
+    for category in _select_used_categories(document, path):
         names = category["keypoints"]
-        found = [plain_name(name) for name in names]
+        found = [normalize_keypoint_name(name) for name in names]
         if found == wanted or len(found) != len(wanted):  # the number is looked at elsewhere
             continue
         pairs = list(zip(names, skeleton.keypoints, found, wanted, strict=True))
@@ -115,20 +119,20 @@ def check_order(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> 
         other = [f"{a} as {b}" for a, b, plain, want in pairs if plain != want]
         notes.append(
             f"category {category['id']} has other names than the skeleton; by their place, it was "
-            f"taken {shortened(other)}"
+            f"taken {format_list(other)}"
         )
     return notes
 
 
-def _used_categories(document: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+def _select_used_categories(document: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
     """Categories with keypoints that an annotation has; all with keypoints, where none has."""
-    categories = _categories(document, path)
+    categories = _parse_keypoint_categories(document, path)
     ids = [annotation.get("category_id") for annotation in document["annotations"]]
     used_ids = {id for id in ids if isinstance(id, int)}
     return [category for category in categories if category["id"] in used_ids] or categories
 
 
-def _categories(document: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
+def _parse_keypoint_categories(document: Mapping[str, Any], path: Path) -> list[dict[str, Any]]:
     """Those with names of keypoints."""
     categories = document.get("categories") or []
     if not isinstance(categories, list):
@@ -148,12 +152,18 @@ def _categories(document: Mapping[str, Any], path: Path) -> list[dict[str, Any]]
     return [category for category in categories if category.get("keypoints")]
 
 
-def _unclear(lists: int, document: Mapping[str, Any], path: Path) -> DataError:
+def _make_ambiguous_skeleton_error(
+    num_keypoint_lists: int, document: Mapping[str, Any], path: Path
+) -> DataError:
     fix = "name it: --skeleton mpii, atrw, coco, or a YAML file"
-    if not lists and not any(one.get("keypoints") for one in document["annotations"]):
+    if not num_keypoint_lists and not any(one.get("keypoints") for one in document["annotations"]):
         # Boxes only, or one category for each keypoint: nothing here says what is one animal.
         fix = "no annotation has keypoints: export CVAT's `COCO Keypoints 1.0`, Label Studio's JSON"
-    has = f"{lists} different lists of keypoints" if lists else "no keypoints"
+    has = (
+        f"{num_keypoint_lists} different lists of keypoints"
+        if num_keypoint_lists
+        else "no keypoints"
+    )
     return DataError(
         f"categories with {has}: the skeleton is not clear", f"{path}: categories", fix
     )

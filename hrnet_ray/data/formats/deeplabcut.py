@@ -13,73 +13,88 @@ from pathlib import Path
 
 import numpy as np
 
-from hrnet_ray.data.annotations import Instance, Labels, Reason, Skipped, is_file
+from hrnet_ray.data.annotations import (
+    AnnotationSet,
+    PoseInstance,
+    SkippedItem,
+    SkipReason,
+    is_regular_file,
+)
 from hrnet_ray.data.formats import deeplabcut_config, deeplabcut_files
-from hrnet_ray.data.formats.deeplabcut_config import Project
-from hrnet_ray.data.formats.deeplabcut_csv import Frame, Point, Table, read_table
+from hrnet_ray.data.formats.deeplabcut_config import DlcProject
+from hrnet_ray.data.formats.deeplabcut_csv import (
+    ColumnKey,
+    LabeledFrame,
+    LabelTable,
+    read_label_csv,
+)
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.shards import Progress
-from hrnet_ray.errors import DataError, shortened
+from hrnet_ray.data.shards import ProgressCallback
+from hrnet_ray.errors import DataError, format_list
 from hrnet_ray.skeletons import Skeleton
 
-WIDER = 0.1
+BOX_MARGIN_FRAC = 0.1
 """A box reaches this share of its longer side beyond the outermost points: paws have toes."""
-UNIQUE = "single"
+UNIQUE_INDIVIDUAL = "single"
 """The individual that has the bodyparts of no animal."""
 
 
 @dataclass(frozen=True)
-class Dlc:
+class DlcDataset:
     """All labels of a project."""
 
-    labels: Labels
+    labels: AnnotationSet
     """A picture is named `video/img001.png`."""
-    images: Path
+    images_dir: Path
     """The folder of the videos' folders."""
 
 
-def read_dlc(
-    project: Path, *, skeleton: Skeleton | None, progress: Progress, skip_missing: bool = False
-) -> Dlc:
+def read_deeplabcut(
+    project: Path,
+    *,
+    skeleton: Skeleton | None,
+    progress: ProgressCallback,
+    skip_missing: bool = False,
+) -> DlcDataset:
     """Read a project, by its folder or config.yaml; without a `skeleton`, the config gives it.
 
     Raises:
         DataError: the config or a table of labels is not of this form, or pictures are not there.
     """
-    told = deeplabcut_config.load(project)
-    skeleton, places, notes = deeplabcut_config.skeleton_of(told, skeleton)
-    paths, found = deeplabcut_files.find(told)
-    tables = [read_table(path) for path in paths]
-    notes += [*found, *_check_names(tables, told)]
-    reader = _Reader(told, skeleton, places)
+    told = deeplabcut_config.load_project(project)
+    skeleton, places, notes = deeplabcut_config.build_skeleton_from_config(told, skeleton)
+    paths, found = deeplabcut_files.find_label_files(told)
+    tables = [read_label_csv(path) for path in paths]
+    notes += [*found, *_check_bodypart_names(tables, told)]
+    reader = _DeepLabCutReader(told, skeleton, places)
     done, many = 0, sum(len(table.frames) for table in tables)
     for table in tables:
-        animals = reader.animals_of(table)
+        animals = reader.collect_animals(table)
         for frame in table.frames:
-            reader.add(table.video, frame, animals)
+            reader.add_frame(table.video, frame, animals)
             done += 1
             progress(done, many)
-    if reader.missing and not skip_missing:
+    if reader.missing_images and not skip_missing:
         raise DataError(
-            f"{len(reader.missing):,} of {many:,} frames are not there",
-            f"{told.config}: {shortened(reader.missing)} (below {told.labeled})",
+            f"{len(reader.missing_images):,} of {many:,} frames are not there",
+            f"{told.config_path}: {format_list(reader.missing_images)} (below {told.labeled_data_dir})",
             "put them there, or add --skip-missing to leave them out (listed in skipped.csv)",
         )
-    labels = Labels(
-        source=told.config,
+    labels = AnnotationSet(
+        source=told.config_path,
         skeleton=skeleton,
         instances=reader.instances,
         skipped=reader.skipped,
-        notes=[*notes, *reader.notes()],
+        notes=[*notes, *reader.build_notes()],
     )
-    return Dlc(labels, told.labeled.resolve())
+    return DlcDataset(labels, told.labeled_data_dir.resolve())
 
 
-def _is_unique(point: Point, project: Project) -> bool:
-    return point.individual == UNIQUE and point.bodypart in project.unique
+def _is_unique_bodypart(point: ColumnKey, project: DlcProject) -> bool:
+    return point.individual == UNIQUE_INDIVIDUAL and point.bodypart in project.unique_bodyparts
 
 
-def _check_names(tables: Sequence[Table], project: Project) -> list[str]:
+def _check_bodypart_names(tables: Sequence[LabelTable], project: DlcProject) -> list[str]:
     """Notes on bodyparts that the config or a table has alone.
 
     Raises:
@@ -88,17 +103,17 @@ def _check_names(tables: Sequence[Table], project: Project) -> list[str]:
     unused: Counter[str] = Counter()
     without: dict[str, list[str]] = defaultdict(list)
     for table in tables:
-        named = [p.bodypart for p in table.points if not _is_unique(p, project)]
+        named = [p.bodypart for p in table.column_keys if not _is_unique_bodypart(p, project)]
         strange = sorted(set(named) - set(project.bodyparts))
         lost = [name for name in project.bodyparts if name not in named]
         if strange and lost:
             raise DataError(
-                f"bodyparts called otherwise than in the config: {shortened(strange)}",
-                f"{table.path} has no {shortened(lost)}",
+                f"bodyparts called otherwise than in the config: {format_list(strange)}",
+                f"{table.path} has no {format_list(lost)}",
                 "use one name in config.yaml and in the labels, or add the others to the config",
             )
         for name in strange:
-            unused[name] += table.labelled(name)
+            unused[name] += table.count_labels(name)
         for name in lost:
             without[name].append(table.video)
     notes = [
@@ -106,102 +121,112 @@ def _check_names(tables: Sequence[Table], project: Project) -> list[str]:
         for name, count in sorted(unused.items())
     ]
     return notes + [
-        f"bodypart {name!r} has no column in the labels of {shortened(videos)}"
+        f"bodypart {name!r} has no column in the labels of {format_list(videos)}"
         for name, videos in without.items()
     ]
 
 
 @dataclass(frozen=True)
-class _Animal:
+class _AnimalColumns:
     """An individual of a table."""
 
     name: str
-    columns: list[int] = field(default_factory=list)
+    point_indices: list[int] = field(default_factory=list)
     """Places of its points in a frame..."""
-    places: list[int] = field(default_factory=list)
+    keypoint_indices: list[int] = field(default_factory=list)
     """... and in the skeleton; empty for the bodyparts of no animal."""
 
 
-class _Reader:
+class _DeepLabCutReader:
     """What has been read so far."""
 
-    def __init__(self, project: Project, skeleton: Skeleton, places: Mapping[str, int]) -> None:
-        self.project, self.skeleton, self.places = project, skeleton, places
-        self.instances: list[Instance] = []
-        self.skipped: list[Skipped] = []
-        self.missing: list[str] = []
-        self.outside: list[str] = []
+    def __init__(
+        self, project: DlcProject, skeleton: Skeleton, keypoint_index_by_bodypart: Mapping[str, int]
+    ) -> None:
+        self.project, self.skeleton, self.keypoint_index_by_bodypart = (
+            project,
+            skeleton,
+            keypoint_index_by_bodypart,
+        )
+        self.instances: list[PoseInstance] = []
+        self.skipped: list[SkippedItem] = []
+        self.missing_images: list[str] = []
+        self.images_of_outside_points: list[str] = []
         """The picture of each point that lies outside it."""
-        self.frames = 0
+        self.num_frames = 0
 
-    def animals_of(self, table: Table) -> list[_Animal]:
+    def collect_animals(self, table: LabelTable) -> list[_AnimalColumns]:
         """Who is in a table, with those of their points that are used."""
-        found: dict[tuple[str, bool], _Animal] = {}
-        for column, point in enumerate(table.points):
-            unique = _is_unique(point, self.project)
-            if unique or point.bodypart in self.places:
+        found: dict[tuple[str, bool], _AnimalColumns] = {}
+        for column, point in enumerate(table.column_keys):
+            unique = _is_unique_bodypart(point, self.project)
+            if unique or point.bodypart in self.keypoint_index_by_bodypart:
                 who = (point.individual, unique)
-                animal = found.setdefault(who, _Animal(point.individual))
-                animal.columns.append(column)
+                animal = found.setdefault(who, _AnimalColumns(point.individual))
+                animal.point_indices.append(column)
                 if not unique:
-                    animal.places.append(self.places[point.bodypart])
+                    animal.keypoint_indices.append(self.keypoint_index_by_bodypart[point.bodypart])
         return list(found.values())
 
-    def add(self, video: str, frame: Frame, animals: Sequence[_Animal]) -> None:
+    def add_frame(self, video: str, frame: LabeledFrame, animals: Sequence[_AnimalColumns]) -> None:
         """A frame, with those who are labelled in it: not everybody is in each."""
-        image = f"{video}/{frame.picture}"
-        self.frames += 1
-        labelled = [one for one in animals if np.isfinite(frame.image_xy[one.columns]).any()]
+        image = f"{video}/{frame.image_name}"
+        self.num_frames += 1
+        labelled = [one for one in animals if np.isfinite(frame.image_xy[one.point_indices]).any()]
         if not labelled:
-            return self._skip(image, Reason.NO_KEYPOINTS, "none of its points is labelled")
-        picture_wh = self._size_wh(image)
+            return self._skip_item(image, SkipReason.NO_KEYPOINTS, "none of its points is labelled")
+        picture_wh = self._read_image_wh(image)
         for animal in labelled:
             item = f"{image} ({animal.name})" if animal.name else image
-            if animal.places:
-                xy = frame.image_xy[animal.columns]
-                self._add_animal(image, item, xy, np.array(animal.places), picture_wh)
+            if animal.keypoint_indices:
+                xy = frame.image_xy[animal.point_indices]
+                self._add_instance(image, item, xy, np.array(animal.keypoint_indices), picture_wh)
             else:
-                self._skip(item, Reason.OTHER_CATEGORY, "unique bodyparts")
+                self._skip_item(item, SkipReason.OTHER_CATEGORY, "unique bodyparts")
         return None
 
-    def _skip(self, item: str, reason: Reason, detail: str) -> None:
-        self.skipped.append(Skipped(item, reason, detail))
+    def _skip_item(self, item: str, reason: SkipReason, detail: str) -> None:
+        self.skipped.append(SkippedItem(item, reason, detail))
 
-    def _size_wh(self, image: str) -> tuple[float, float]:
+    def _read_image_wh(self, image: str) -> tuple[float, float]:
         """Endless where the picture cannot be read: it goes on, to be named with all of these."""
-        path = self.project.labeled / image
-        if not is_file(path):
-            self.missing.append(image)
+        path = self.project.labeled_data_dir / image
+        if not is_regular_file(path):
+            self.missing_images.append(image)
             return math.inf, math.inf
         try:
-            size = codec.size_hw(path.read_bytes())
+            size = codec.read_size_hw(path.read_bytes())
         except OSError:
             size = None
         return (float(size[1]), float(size[0])) if size else (math.inf, math.inf)
 
-    def _add_animal(
+    def _add_instance(
         self,
         image: str,
         item: str,
         xy: np.ndarray,
-        places: np.ndarray,
-        picture_wh: tuple[float, float],
+        keypoint_indices: np.ndarray,
+        image_wh: tuple[float, float],
     ) -> None:
         """An animal by its points [P, 2], NaN where not labelled, and their places [P]."""
         labelled = np.isfinite(xy).all(1)
-        inside = labelled & (xy >= 0).all(1) & (xy < picture_wh).all(1) & xy.any(1)
-        self.outside += [image] * int((labelled & ~inside).sum())
+        inside = labelled & (xy >= 0).all(1) & (xy < image_wh).all(1) & xy.any(1)
+        self.images_of_outside_points += [image] * int((labelled & ~inside).sum())
         if not inside.any():
-            return self._skip(item, Reason.NO_KEYPOINTS, "labelled outside the picture only")
-        box = _around(xy[inside], picture_wh)
+            return self._skip_item(
+                item, SkipReason.NO_KEYPOINTS, "labelled outside the picture only"
+            )
+        box = _compute_padded_box(xy[inside], image_wh)
         if min(box[2:]) <= 0:
-            return self._skip(item, Reason.EMPTY_BOX, f"labelled points: {int(inside.sum())}")
+            return self._skip_item(
+                item, SkipReason.EMPTY_BOX, f"labelled points: {int(inside.sum())}"
+            )
         image_xy, visible = np.zeros((len(self.skeleton), 2)), np.zeros(len(self.skeleton), bool)
-        image_xy[places[inside]], visible[places[inside]] = xy[inside], True
+        image_xy[keypoint_indices[inside]], visible[keypoint_indices[inside]] = xy[inside], True
         self.instances.append(
-            Instance(
+            PoseInstance(
                 id=len(self.instances) + 1,
-                image_id=self.frames,
+                image_id=self.num_frames,
                 image=image,
                 category_id=1,
                 box_xywh=box,
@@ -213,29 +238,29 @@ class _Reader:
         )
         return None
 
-    def notes(self) -> list[str]:
+    def build_notes(self) -> list[str]:
         """What a person should know of the boxes and the points."""
-        what = f"each was taken around the points, and widened by {WIDER:.0%}"
+        what = f"each was taken around the points, and widened by {BOX_MARGIN_FRAC:.0%}"
         notes = [f"DeepLabCut has no boxes: {what}"]
-        if self.outside:
-            names = shortened(list(dict.fromkeys(self.outside)))
+        if self.images_of_outside_points:
+            names = format_list(list(dict.fromkeys(self.images_of_outside_points)))
             notes.append(
-                f"{len(self.outside):,} labelled points are outside their picture, or at (0, 0): "
+                f"{len(self.images_of_outside_points):,} labelled points are outside their picture, or at (0, 0): "
                 f"they were taken as not labelled, as in DeepLabCut: {names}"
             )
         seen = np.any([instance.visible for instance in self.instances], axis=0)
         if self.instances and not seen.all():
-            never = [name for name, at in self.places.items() if not seen[at]]
-            notes.append(f"{len(never):,} bodyparts are labelled in no frame: {shortened(never)}")
+            never = [name for name, at in self.keypoint_index_by_bodypart.items() if not seen[at]]
+            notes.append(f"{len(never):,} bodyparts are labelled in no frame: {format_list(never)}")
         return notes
 
 
-def _around(
-    points: np.ndarray, picture_wh: tuple[float, float]
+def _compute_padded_box(
+    image_xy: np.ndarray, image_wh: tuple[float, float]
 ) -> tuple[float, float, float, float]:
     """The box of points [L, 2], widened, inside its picture: (x, y, w, h)."""
-    low, high = points.min(0), points.max(0)
-    more = WIDER * (high - low).max()
+    low, high = image_xy.min(0), image_xy.max(0)
+    more = BOX_MARGIN_FRAC * (high - low).max()
     x1, y1 = np.maximum(low - more, 0).tolist()
-    x2, y2 = np.minimum(high + more, np.subtract(picture_wh, 1)).tolist()
+    x2, y2 = np.minimum(high + more, np.subtract(image_wh, 1)).tolist()
     return x1, y1, x2 - x1, y2 - y1

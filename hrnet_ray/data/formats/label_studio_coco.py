@@ -10,28 +10,30 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from hrnet_ray.data.annotations import numbers
-from hrnet_ray.data.formats.coco_document import is_id
+from hrnet_ray.data.annotations import parse_numbers
+from hrnet_ray.data.formats.coco_document import is_valid_id
 
-Records = Mapping[int, Mapping[str, Any]]
+ImageRecords = Mapping[int, Mapping[str, Any]]
 
 
 @dataclass
-class Repaired:
+class NormalizedCocoExport:
     """The two lists of a document, put right; `merged` are ids of poses that are no one's."""
 
     annotations: list[Mapping[str, Any]]
-    images: Records
-    merged: set[int] = field(default_factory=set)
+    images: ImageRecords
+    merged_pose_ids: set[int] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
 
-def repaired(document: Mapping[str, Any], images: Records) -> Repaired:
+def normalize_coco_export(
+    document: Mapping[str, Any], images: ImageRecords
+) -> NormalizedCocoExport:
     """Put right what Label Studio wrote; any other document stays as it is."""
     info = document.get("info")
     if not isinstance(info, dict) or info.get("contributor") != "Label Studio":
-        return Repaired(document["annotations"], images)
-    found = Repaired(
+        return NormalizedCocoExport(document["annotations"], images)
+    found = NormalizedCocoExport(
         document["annotations"],
         images,
         notes=[
@@ -39,76 +41,80 @@ def repaired(document: Mapping[str, Any], images: Records) -> Repaired:
             "see that both are alike"
         ],
     )
-    _rename(found)
-    _give_boxes(found)
+    _normalize_image_names(found)
+    _assign_rectangle_boxes(found)
     return found
 
 
-def _rename(found: Repaired) -> None:
-    names = {id: image.get("file_name") for id, image in found.images.items()}
-    shorter = {id: _below(name) for id, name in names.items() if isinstance(name, str)}
+def _normalize_image_names(coco_export: NormalizedCocoExport) -> None:
+    names = {id: image.get("file_name") for id, image in coco_export.images.items()}
+    shorter = {id: _normalize_path(name) for id, name in names.items() if isinstance(name, str)}
     changed = {id: name for id, name in shorter.items() if name != names[id]}
-    found.images = {
+    coco_export.images = {
         id: {**image, "file_name": shorter[id]} if id in changed else image
-        for id, image in found.images.items()
+        for id, image in coco_export.images.items()
     }
     if changed:
-        found.notes.append(
+        coco_export.notes.append(
             f"{len(changed):,} of {len(names):,} file names led into Label Studio's own folders or "
             "had backslashes, and were shortened"
         )
     if shorter and all(name.startswith("images/") for name in shorter.values()):
-        found.notes.append("the file names begin with images/: --images is the folder above it")
+        coco_export.notes.append(
+            "the file names begin with images/: --images is the folder above it"
+        )
     if doubled := len(shorter) - len(set(shorter.values())):
-        found.notes.append(
+        coco_export.notes.append(
             f"{doubled:,} pictures are listed again for another annotator: all their poses are read"
         )
 
 
-def _below(name: str) -> str:
+def _normalize_path(name: str) -> str:
     r"""`..\media\upload\4\a.png` -> `a.png`, `images\a.png` -> `images/a.png`."""
     path = PurePosixPath(name.replace("\\", "/"))
     leads_out = path.is_absolute() or ".." in path.parts
     return (path.name if leads_out else str(path)) or name
 
 
-def _give_boxes(found: Repaired) -> None:
+def _assign_rectangle_boxes(coco_export: NormalizedCocoExport) -> None:
     """Give each pose the one rectangle of its picture; tell poses of several rectangles apart."""
     poses: dict[int, list[int]] = defaultdict(list)
     rectangles: dict[int, list[int]] = defaultdict(list)
-    for at, annotation in enumerate(found.annotations):
+    for at, annotation in enumerate(coco_export.annotations):
         image_id = annotation.get("image_id")
-        if is_id(image_id):
+        if is_valid_id(image_id):
             kind = poses if annotation.get("keypoints") else rectangles
             kind[image_id].append(at)
-    annotations = list(found.annotations)
+    annotations = list(coco_export.annotations)
     given = 0
     for image_id, (at, *others) in poses.items():
         pose, drawn = annotations[at], rectangles[image_id]
         if others or not drawn:
             continue
         if len(drawn) > 1:
-            found.merged.add(pose["id"])
-        elif _holds(annotations[drawn[0]], pose):
+            coco_export.merged_pose_ids.add(pose["id"])
+        elif _is_pose_in_rectangle(annotations[drawn[0]], pose):
             rectangle = annotations[drawn[0]]
             annotations[at] = {**pose, "bbox": rectangle["bbox"], "area": rectangle.get("area")}
             given += 1
-    found.annotations = annotations
+    coco_export.annotations = annotations
     if given:
-        found.notes.append(f"{given:,} poses were given the one rectangle that their picture has")
-    if found.merged:
-        found.notes.append(
-            f"{len(found.merged):,} poses mix the points of several animals (Label Studio's COCO "
+        coco_export.notes.append(
+            f"{given:,} poses were given the one rectangle that their picture has"
+        )
+    if coco_export.merged_pose_ids:
+        coco_export.notes.append(
+            f"{len(coco_export.merged_pose_ids):,} poses mix the points of several animals (Label Studio's COCO "
             "has one pose a picture) and were skipped: export its JSON instead"
         )
 
 
-def _holds(rectangle: Mapping[str, Any], pose: Mapping[str, Any]) -> bool:
+def _is_pose_in_rectangle(rectangle: Mapping[str, Any], pose: Mapping[str, Any]) -> bool:
     """Whether all labelled points lie in the rectangle; False where either cannot be read."""
     points = pose["keypoints"]
     try:
-        x, y, w, h = numbers(rectangle.get("bbox"), 4, "bbox").tolist()
-        flat = numbers(points, len(points), "keypoints")
+        x, y, w, h = parse_numbers(rectangle.get("bbox"), 4, "bbox").tolist()
+        flat = parse_numbers(points, len(points), "keypoints")
     except (ValueError, TypeError):  # told when the annotation itself is read
         return False
     labelled = flat[: len(flat) // 3 * 3].reshape(-1, 3)

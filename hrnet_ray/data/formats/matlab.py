@@ -13,24 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hrnet_ray.data.annotations import check_file
+from hrnet_ray.data.annotations import require_file
 from hrnet_ray.errors import DataError
 
-MOST_BYTES = 320 * 10**6
+MAX_FILE_BYTES = 320 * 10**6
 """MPII's annotations unpack to about half of this."""
-MOST_ELEMENTS = 6_000_000
+MAX_ELEMENTS = 6_000_000
 """Twice as many as MPII's annotations have."""
-MOST_DEEP = 20
+MAX_DEPTH = 20
 
-_HEADER_BYTES, _TAG_BYTES, _PIECE_BYTES = 128, 8, 1 << 22
-_MATRIX, _COMPRESSED = 14, 15
-_NUMBERS_AND_TEXT = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}  # types of stored data
-_CELL, _STRUCT = 1, 2
-_LEAVES = {4, *range(6, 16)}  # text and numbers
-_COMPLEX = 0x800
+_HEADER_BYTES, _TAG_BYTES, _CHUNK_BYTES = 128, 8, 1 << 22
+_MATRIX_TYPE, _COMPRESSED_TYPE = 14, 15
+_PLAIN_DATA_TYPES = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 16, 17, 18}  # types of stored data
+_CELL_CLASS, _STRUCT_CLASS = 1, 2
+_PLAIN_CLASSES = {4, *range(6, 16)}  # text and numbers
+_COMPLEX_FLAG = 0x800
 
 
-def load_matlab(path: Path, names: Sequence[str], *, flag: str, **how: Any) -> dict[str, Any]:
+def load_mat_safe(
+    path: Path, variable_names: Sequence[str], *, flag: str, **loadmat_kwargs: Any
+) -> dict[str, Any]:
     """Read these variables with `scipy.io.loadmat(..., **how)`.
 
     Raises:
@@ -39,13 +41,13 @@ def load_matlab(path: Path, names: Sequence[str], *, flag: str, **how: Any) -> d
     """
     from scipy.io import loadmat
 
-    check_file(path, flag)
+    require_file(path, flag)
     try:
-        _look_through(path, names)
+        _validate_file(path, variable_names)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of variables that are there twice; they are refused
-            found = loadmat(path, variable_names=list(names), **how)
-        return {name: found[name] for name in names}
+            found = loadmat(path, variable_names=list(variable_names), **loadmat_kwargs)
+        return {name: found[name] for name in variable_names}
     except DataError:
         raise
     except Exception as error:  # scipy raises its own mixture for damaged files
@@ -56,32 +58,32 @@ def load_matlab(path: Path, names: Sequence[str], *, flag: str, **how: Any) -> d
         ) from error
 
 
-def _look_through(path: Path, names: Sequence[str]) -> None:
-    if path.stat().st_size > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES / 1e6:g} MB")
+def _validate_file(path: Path, variable_names: Sequence[str]) -> None:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"it has more than {MAX_FILE_BYTES / 1e6:g} MB")
     raw = path.read_bytes()
-    order = _byte_order(raw, path)
-    at, missing = _HEADER_BYTES, set(names)
+    order = _detect_endianness(raw, path)
+    at, missing = _HEADER_BYTES, set(variable_names)
     while at < len(raw):
         kind, size = struct.unpack_from(order + "2I", raw, at)
         if at + _TAG_BYTES + size > len(raw):
             raise ValueError(f"it ends too early: {size:,} bytes are promised at {at:,}")
         body = raw[at : at + _TAG_BYTES + size]
-        if kind == _COMPRESSED:
-            body = _unpacked(body[_TAG_BYTES:], order, names)
-        elif kind != _MATRIX:
+        if kind == _COMPRESSED_TYPE:
+            body = _unpack_element(body[_TAG_BYTES:], order, variable_names)
+        elif kind != _MATRIX_TYPE:
             raise ValueError(f"an element of type {kind} at {at:,}")
-        if (name := _Walk(body, order).name()) in names:
+        if (name := _MatrixValidator(body, order).read_name()) in variable_names:
             if name not in missing:
                 raise ValueError(f"{name} is there twice")
             missing.remove(name)
-            _Walk(body, order).check()
+            _MatrixValidator(body, order).validate_variable()
         at += _TAG_BYTES + size
     if missing:
         raise ValueError(f"it has no {', '.join(sorted(missing))}")
 
 
-def _byte_order(raw: bytes, path: Path) -> str:
+def _detect_endianness(raw: bytes, path: Path) -> str:
     if raw.startswith(b"MATLAB 7.3") or b"\x89HDF\r\n\x1a\n" in (raw[:8], raw[512:520]):
         raise DataError(
             "a MATLAB file of version 7.3, which is HDF5",
@@ -94,18 +96,20 @@ def _byte_order(raw: bytes, path: Path) -> str:
     return order
 
 
-def _unpacked(packed: bytes, order: str, names: Sequence[str]) -> bytes | bytearray:
+def _unpack_element(
+    packed: bytes, endianness: str, variable_names: Sequence[str]
+) -> bytes | bytearray:
     """The element that is packed here: all of it, or only its start if nobody asks for it."""
     start = zlib.decompressobj().decompress(packed, 4096)
-    if _Walk(start, order).name() not in names:
+    if _MatrixValidator(start, endianness).read_name() not in variable_names:
         return start
-    _, size = struct.unpack_from(order + "2I", start)
-    if size + len(packed) > MOST_BYTES:
-        raise ValueError(f"{size:,} bytes are promised where {MOST_BYTES:,} are the most")
+    _, size = struct.unpack_from(endianness + "2I", start)
+    if size + len(packed) > MAX_FILE_BYTES:
+        raise ValueError(f"{size:,} bytes are promised where {MAX_FILE_BYTES:,} are the most")
     whole = bytearray()
     unpacker = zlib.decompressobj()
     while len(whole) < _TAG_BYTES + size:  # piece by piece: at once it takes twice the memory
-        piece = unpacker.decompress(packed, min(_PIECE_BYTES, _TAG_BYTES + size - len(whole)))
+        piece = unpacker.decompress(packed, min(_CHUNK_BYTES, _TAG_BYTES + size - len(whole)))
         if not piece:
             raise ValueError(f"{size:,} bytes are promised and {len(whole):,} are there")
         whole += piece
@@ -113,121 +117,130 @@ def _unpacked(packed: bytes, order: str, names: Sequence[str]) -> bytes | bytear
     return whole
 
 
-class _Header(NamedTuple):
-    kind: int
+class _MatrixHeader(NamedTuple):
+    array_class: int
     is_complex: bool
-    count: int
+    num_elements: int
     name: str
-    body: int
+    data_offset: int
     """Where its content starts."""
 
 
-class _Walk:
+class _MatrixValidator:
     """Goes through one variable, element by element, as scipy will."""
 
-    def __init__(self, raw: bytes | bytearray, order: str) -> None:
-        self._raw, self._left = raw, MOST_ELEMENTS
-        self._pair, self._usual = struct.Struct(order + "2I"), struct.Struct(order + "14I")
-        self._order = order
+    def __init__(self, raw: bytes | bytearray, endianness: str) -> None:
+        self._raw, self._elements_left = raw, MAX_ELEMENTS
+        self._tag_struct, self._plain_array_struct = (
+            struct.Struct(endianness + "2I"),
+            struct.Struct(endianness + "14I"),
+        )
+        self._endianness = endianness
 
-    def name(self) -> str:
-        return self._header(_TAG_BYTES).name
+    def read_name(self) -> str:
+        return self._read_header(_TAG_BYTES).name
 
-    def check(self) -> None:
-        end = self._matrix(0, 0)
+    def validate_variable(self) -> None:
+        end = self._validate_matrix(0, 0)
         if end > len(self._raw):
             raise ValueError("it ends too early")
 
-    def _matrix(self, at: int, deep: int) -> int:
+    def _validate_matrix(self, offset: int, depth: int) -> int:
         """Check the matrix whose tag is at `at`; return where it ends."""
-        kind, size = self._pair.unpack_from(self._raw, at)
-        self._left -= 1
-        if kind != _MATRIX:
-            raise ValueError(f"an element of type {kind} where an array is wanted, at {at:,}")
-        if deep > MOST_DEEP or self._left < 0:
-            raise ValueError(f"more than {MOST_DEEP} levels or {MOST_ELEMENTS:,} elements")
-        at += _TAG_BYTES
+        kind, size = self._tag_struct.unpack_from(self._raw, offset)
+        self._elements_left -= 1
+        if kind != _MATRIX_TYPE:
+            raise ValueError(f"an element of type {kind} where an array is wanted, at {offset:,}")
+        if depth > MAX_DEPTH or self._elements_left < 0:
+            raise ValueError(f"more than {MAX_DEPTH} levels or {MAX_ELEMENTS:,} elements")
+        offset += _TAG_BYTES
         if size == 0:
-            return at
-        end = at + size
-        header = self._header(at)
-        if header.kind in (_CELL, _STRUCT):
-            at, children = self._children(header)
+            return offset
+        end = offset + size
+        header = self._read_header(offset)
+        if header.array_class in (_CELL_CLASS, _STRUCT_CLASS):
+            offset, children = self._find_children(header)
             for _ in range(children):
-                at = self._leaf(at) or self._matrix(at, deep + 1)
-        elif header.kind in _LEAVES:
-            at = self._numbers(header, end)
+                offset = self._skip_plain_array(offset) or self._validate_matrix(offset, depth + 1)
+        elif header.array_class in _PLAIN_CLASSES:
+            offset = self._validate_numbers(header, end)
         else:
-            raise ValueError(f"an object, a function or a sparse array (class {header.kind})")
-        if at != end:  # scipy would go on from `at`, where we cannot vouch for what is there
-            raise ValueError(f"an array of {size:,} bytes that ends {at - end:+,} bytes off")
+            raise ValueError(
+                f"an object, a function or a sparse array (class {header.array_class})"
+            )
+        if offset != end:  # scipy would go on from `at`, where we cannot vouch for what is there
+            raise ValueError(f"an array of {size:,} bytes that ends {offset - end:+,} bytes off")
         return end
 
-    def _leaf(self, at: int) -> int:
+    def _skip_plain_array(self, offset: int) -> int:
         """Where this ends, if it is a plain nameless array of two dimensions, as most are; else 0.
 
         It accepts nothing that `_matrix` refuses, in half the time.
         """
-        if at + self._usual.size > len(self._raw):
+        if offset + self._plain_array_struct.size > len(self._raw):
             return 0
-        kind, size, _, _, flags, _, *rest = self._usual.unpack_from(self._raw, at)
+        kind, size, _, _, flags, _, *rest = self._plain_array_struct.unpack_from(self._raw, offset)
         dims, dims_size, rows, columns, name, name_size, data, bytes_ = rest
         if data >> 16:
             data, bytes_, padded = data & 0xFFFF, data >> 16, 0
         else:
             padded = bytes_ + -bytes_ % 8
         usual = (
-            (kind, size, dims, dims_size) == (_MATRIX, 48 + padded, 5, 8)
-            and (flags & 0xFF) in _LEAVES
-            and not flags & _COMPLEX
+            (kind, size, dims, dims_size) == (_MATRIX_TYPE, 48 + padded, 5, 8)
+            and (flags & 0xFF) in _PLAIN_CLASSES
+            and not flags & _COMPLEX_FLAG
             and not name >> 16
             and name_size == 0
-            and data in _NUMBERS_AND_TEXT
+            and data in _PLAIN_DATA_TYPES
             and max(rows, columns) < 1 << 31  # beyond it they are below zero
             and rows * columns <= bytes_ <= max(4, padded)
-            and self._left > 0
+            and self._elements_left > 0
         )
-        self._left -= usual
-        return at + _TAG_BYTES + size if usual else 0
+        self._elements_left -= usual
+        return offset + _TAG_BYTES + size if usual else 0
 
-    def _children(self, header: _Header) -> tuple[int, int]:
+    def _find_children(self, header: _MatrixHeader) -> tuple[int, int]:
         """Where the arrays in a cell or a struct start, and their number."""
-        if header.kind == _CELL:
-            return header.body, header.count
-        _, size, data, at = self._data(header.body)
+        if header.array_class == _CELL_CLASS:
+            return header.data_offset, header.num_elements
+        _, size, data, at = self._read_data_tag(header.data_offset)
         if size != 4:
             raise ValueError("a struct whose names have no length")
-        (length,) = struct.unpack_from(self._order + "i", self._raw, data)
-        _, size, _, at = self._data(at)
-        if length < 1 or size % length or (size == 0 and header.count > 1):
-            raise ValueError(f"a struct of {header.count:,} with {size} bytes of names")
-        return at, header.count * (size // length)
+        (length,) = struct.unpack_from(self._endianness + "i", self._raw, data)
+        _, size, _, at = self._read_data_tag(at)
+        if length < 1 or size % length or (size == 0 and header.num_elements > 1):
+            raise ValueError(f"a struct of {header.num_elements:,} with {size} bytes of names")
+        return at, header.num_elements * (size // length)
 
-    def _numbers(self, header: _Header, end: int) -> int:
-        at = header.body
+    def _validate_numbers(self, header: _MatrixHeader, end: int) -> int:
+        at = header.data_offset
         for _ in range(1 + header.is_complex):
-            kind, size, _, at = self._data(at)
-            if kind not in _NUMBERS_AND_TEXT or header.count > size or at > end:
-                raise ValueError(f"{header.count:,} numbers of type {kind} in {size:,} bytes")
+            kind, size, _, at = self._read_data_tag(at)
+            if kind not in _PLAIN_DATA_TYPES or header.num_elements > size or at > end:
+                raise ValueError(
+                    f"{header.num_elements:,} numbers of type {kind} in {size:,} bytes"
+                )
         return at
 
-    def _header(self, at: int) -> _Header:
-        flags, _ = self._pair.unpack_from(self._raw, at + _TAG_BYTES)
-        kind, size, data, at = self._data(at + 2 * _TAG_BYTES)
+    def _read_header(self, offset: int) -> _MatrixHeader:
+        flags, _ = self._tag_struct.unpack_from(self._raw, offset + _TAG_BYTES)
+        kind, size, data, offset = self._read_data_tag(offset + 2 * _TAG_BYTES)
         if kind != 5 or size % 4 or not 8 <= size <= 128:
             raise ValueError("an array without dimensions")
-        dims = struct.unpack_from(f"{self._order}{size // 4}i", self._raw, data)
+        dims = struct.unpack_from(f"{self._endianness}{size // 4}i", self._raw, data)
         if min(dims) < 0:
             raise ValueError(f"an array of dimensions {dims}")
-        _, size, data, at = self._data(at)
+        _, size, data, offset = self._read_data_tag(offset)
         name = self._raw[data : data + size].decode("latin-1")
-        return _Header(flags & 0xFF, bool(flags & _COMPLEX), math.prod(dims), name, at)
+        return _MatrixHeader(
+            flags & 0xFF, bool(flags & _COMPLEX_FLAG), math.prod(dims), name, offset
+        )
 
-    def _data(self, at: int) -> tuple[int, int, int, int]:
+    def _read_data_tag(self, offset: int) -> tuple[int, int, int, int]:
         """Of the data whose tag is at `at`: type, bytes, where they start, what follows them."""
-        kind, size = self._pair.unpack_from(self._raw, at)
+        kind, size = self._tag_struct.unpack_from(self._raw, offset)
         if small := kind >> 16:  # up to four bytes lie within the tag
             if small > 4:
-                raise ValueError(f"{small} bytes within a tag at {at:,}")
-            return kind & 0xFFFF, small, at + 4, at + _TAG_BYTES
-        return kind, size, at + _TAG_BYTES, at + _TAG_BYTES + size + -size % 8
+                raise ValueError(f"{small} bytes within a tag at {offset:,}")
+            return kind & 0xFFFF, small, offset + 4, offset + _TAG_BYTES
+        return kind, size, offset + _TAG_BYTES, offset + _TAG_BYTES + size + -size % 8

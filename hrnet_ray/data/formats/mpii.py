@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 
 from hrnet_ray.data.annotations import (
-    MOST,
-    Instance,
-    Labels,
-    check_file,
-    file_name,
-    number,
-    numbers,
+    MAX_COORDINATE,
+    AnnotationSet,
+    PoseInstance,
+    parse_file_name,
+    parse_number,
+    parse_numbers,
+    require_file,
 )
-from hrnet_ray.data.formats.matlab import load_matlab
+from hrnet_ray.data.formats.matlab import load_mat_safe
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import MPII
 
@@ -28,10 +28,13 @@ SC_BIAS = 0.6  # the head box is larger than the head: MPII's own correction
 PIXEL_STD = 200.0  # MPII's `scale` is a height in units of 200 pixels
 PADDING = 1.25  # the published crop; boxes are given so that this padding reproduces it
 
-_NECK, _HEAD = MPII.keypoints.index("upper_neck"), MPII.keypoints.index("head_top")
+_UPPER_NECK_INDEX, _HEAD_TOP_INDEX = (
+    MPII.keypoints.index("upper_neck"),
+    MPII.keypoints.index("head_top"),
+)
 
 
-def read_mpii(annotations: Path, *, gt_valid: Path | None = None) -> Labels:
+def read_mpii(annotations: Path, *, gt_valid: Path | None = None) -> AnnotationSet:
     """Read `train.json`, `valid.json` or `trainval.json`.
 
     With `gt_valid` (in the row order of `valid.json`), truth, visibility and head sizes come from
@@ -40,28 +43,31 @@ def read_mpii(annotations: Path, *, gt_valid: Path | None = None) -> Labels:
     Raises:
         DataError: a file that is not in this form, or a gt_valid.mat of other rows.
     """
-    records = _load(annotations)
-    instances = [_instance(record, at, annotations) for at, record in enumerate(records)]
+    records = _load_records(annotations)
+    instances = [_parse_instance(record, at, annotations) for at, record in enumerate(records)]
     if gt_valid is None:
         note = (
             f"{annotations.name}: no gt_valid.mat; head size is the distance from upper_neck to "
             "head_top, so PCKh is not the published figure"
         )
-        return Labels(source=annotations, skeleton=MPII, instances=instances, notes=[note])
-    merged = _with_truth(instances, gt_valid)
-    notes = visibility_notes(gt_valid.name, merged, annotations.name, instances)
-    return Labels(source=annotations, skeleton=MPII, instances=merged, notes=notes)
+        return AnnotationSet(source=annotations, skeleton=MPII, instances=instances, notes=[note])
+    merged = _merge_ground_truth(instances, gt_valid)
+    notes = compare_visibility(gt_valid.name, merged, annotations.name, instances)
+    return AnnotationSet(source=annotations, skeleton=MPII, instances=merged, notes=notes)
 
 
-def visibility_notes(
-    name: str, instances: list[Instance], other_name: str, others: list[Instance]
+def compare_visibility(
+    name: str, instances: list[PoseInstance], other_name: str, other_instances: list[PoseInstance]
 ) -> list[str]:
     """Say at how many keypoints of the same people two files differ, and at which; often nowhere.
 
     Whether keypoints that are annotated but occluded count is what files differ about.
     """
     differing = sum(
-        (one.visible != other.visible for one, other in zip(instances, others, strict=True)),
+        (
+            one.visible != other.visible
+            for one, other in zip(instances, other_instances, strict=True)
+        ),
         start=np.zeros(len(MPII), np.int64),
     )
     if not differing.any():
@@ -73,16 +79,16 @@ def visibility_notes(
     ]
 
 
-def _instance(record: dict[str, Any], at: int, path: Path) -> Instance:
-    where = f"{path.name}: [{at}]"
+def _parse_instance(record: dict[str, Any], record_index: int, path: Path) -> PoseInstance:
+    where = f"{path.name}: [{record_index}]"
     try:
-        image = file_name(record.get("image"), "image")
-        center = numbers(record.get("center"), 2, "center")
-        scale = number(record.get("scale"), "scale")
+        image = parse_file_name(record.get("image"), "image")
+        center = parse_numbers(record.get("center"), 2, "center")
+        scale = parse_number(record.get("scale"), "scale")
         if scale < 1e-3:  # a fifth of a pixel; an area of nothing cannot be scored
             raise ValueError(f"scale is {scale:g}")
-        points = _points(record.get("joints")) - 1
-        visible = numbers(record.get("joints_vis"), len(MPII), "joints_vis") > 0
+        points = _parse_joints(record.get("joints")) - 1
+        visible = parse_numbers(record.get("joints_vis"), len(MPII), "joints_vis") > 0
     except ValueError as error:
         raise DataError(
             f"a record that cannot be read ({error})",
@@ -90,33 +96,35 @@ def _instance(record: dict[str, Any], at: int, path: Path) -> Instance:
             f"each needs image, center, scale, joints and joints_vis for {len(MPII)} keypoints",
         ) from error
     image_xy = np.where(visible[:, None], points, 0.0)
-    return Instance(
-        id=at,
-        image_id=at,
+    return PoseInstance(
+        id=record_index,
+        image_id=record_index,
         image=image,
         category_id=1,
-        box_xywh=published_box(center, scale),
+        box_xywh=compute_box_from_center_scale(center, scale),
         area=(scale * PIXEL_STD) ** 2,
-        head_size=_neck_to_head(image_xy, visible),
+        head_size=_measure_neck_to_head(image_xy, visible),
         image_xy=image_xy,
         visible=visible,
     )
 
 
-def _points(joints: object) -> np.ndarray:
+def _parse_joints(joints: object) -> np.ndarray:
     if not isinstance(joints, list) or len(joints) != len(MPII):
         raise ValueError(f"joints is {joints!r:.60} where {len(MPII)} points are wanted")
-    return np.array([numbers(point, 2, f"joints[{at}]") for at, point in enumerate(joints)])
+    return np.array([parse_numbers(point, 2, f"joints[{at}]") for at, point in enumerate(joints)])
 
 
-def published_box(center: np.ndarray, scale: float) -> tuple[float, float, float, float]:
+def compute_box_from_center_scale(
+    center_xy: np.ndarray, scale: float
+) -> tuple[float, float, float, float]:
     """The square that, padded by 1.25, is the published crop.
 
     The published order: move the centre 15 * scale down and enlarge, both only where there is a
     centre; then count from 0.
     """
     side = scale * PIXEL_STD
-    x, y = center
+    x, y = center_xy
     if x != -1:
         y += 15 * scale
     else:
@@ -124,15 +132,17 @@ def published_box(center: np.ndarray, scale: float) -> tuple[float, float, float
     return x - 1 - side / 2, y - 1 - side / 2, side, side
 
 
-def _neck_to_head(image_xy: np.ndarray, visible: np.ndarray) -> float:
-    if not visible[[_NECK, _HEAD]].all():
+def _measure_neck_to_head(image_xy: np.ndarray, visible: np.ndarray) -> float:
+    if not visible[[_UPPER_NECK_INDEX, _HEAD_TOP_INDEX]].all():
         return math.nan
-    return float(np.linalg.norm(image_xy[_HEAD] - image_xy[_NECK])) or math.nan
+    return (
+        float(np.linalg.norm(image_xy[_HEAD_TOP_INDEX] - image_xy[_UPPER_NECK_INDEX])) or math.nan
+    )
 
 
-def _with_truth(instances: list[Instance], path: Path) -> list[Instance]:
+def _merge_ground_truth(instances: list[PoseInstance], path: Path) -> list[PoseInstance]:
     """Take points, visibility and heads from gt_valid.mat."""
-    hidden, points, heads = _load_truth(path)
+    hidden, points, heads = _load_ground_truth(path)
     if len(heads) != len(instances):
         raise DataError(
             f"{len(instances):,} records but {len(heads):,} rows of truth",
@@ -149,9 +159,9 @@ def _with_truth(instances: list[Instance], path: Path) -> list[Instance]:
     return merged
 
 
-def _load_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _load_ground_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Read which keypoints are hidden (bool [N, 16]), points ([N, 16, 2]) and head sizes ([N])."""
-    truth = load_matlab(path, ["jnt_missing", "pos_gt_src", "headboxes_src"], flag="--gt-valid")
+    truth = load_mat_safe(path, ["jnt_missing", "pos_gt_src", "headboxes_src"], flag="--gt-valid")
     try:
         missing = np.asarray(truth["jnt_missing"], np.float64)  # [16, N]
         points = np.asarray(truth["pos_gt_src"], np.float64)  # [16, 2, N]
@@ -160,7 +170,7 @@ def _load_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         count = missing.shape[-1]
         if shapes != [(len(MPII), count), (len(MPII), 2, count), (2, 2, count)]:
             raise ValueError(f"jnt_missing, pos_gt_src and headboxes_src have shapes {shapes}")
-        if not np.all(np.abs(points) < MOST, axis=1)[missing == 0].all():
+        if not np.all(np.abs(points) < MAX_COORDINATE, axis=1)[missing == 0].all():
             raise ValueError("a keypoint that is not missing has coordinates that are no numbers")
     except (ValueError, TypeError) as error:
         raise DataError(
@@ -172,8 +182,8 @@ def _load_truth(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return missing.T != 0, points.transpose(2, 0, 1), np.where(heads > 0, heads, math.nan)
 
 
-def _load(path: Path) -> list[dict[str, Any]]:
-    check_file(path, "--annotations")
+def _load_records(path: Path) -> list[dict[str, Any]]:
+    require_file(path, "--annotations")
     try:
         records = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:

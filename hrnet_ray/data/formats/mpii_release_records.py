@@ -13,28 +13,28 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hrnet_ray.data.annotations import Instance, Skipped, file_name, number
-from hrnet_ray.data.formats.matlab import load_matlab
-from hrnet_ray.data.formats.mpii import PIXEL_STD, SC_BIAS, published_box
+from hrnet_ray.data.annotations import PoseInstance, SkippedItem, parse_file_name, parse_number
+from hrnet_ray.data.formats.matlab import load_mat_safe
+from hrnet_ray.data.formats.mpii import PIXEL_STD, SC_BIAS, compute_box_from_center_scale
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import MPII
 
 
-class Person(NamedTuple):
+class MpiiPerson(NamedTuple):
     """Someone in a training picture."""
 
-    instance: Instance
+    instance: PoseInstance
     item: str
     """Where in the file."""
     video: str
     """What the picture is a frame of; the picture itself where that is not told."""
 
 
-class _Skip(Exception):
+class _SkippedPersonError(Exception):
     """Why a person cannot be used: a reason code and a detail."""
 
 
-def read_people(path: Path) -> tuple[list[Person], list[Skipped]]:
+def read_release_records(path: Path) -> tuple[list[MpiiPerson], list[SkippedItem]]:
     """Read everyone in the training pictures, and what is not used and why.
 
     Counted are the people of training pictures, and a picture as one thing where nobody in it is
@@ -44,18 +44,18 @@ def read_people(path: Path) -> tuple[list[Person], list[Skipped]]:
     Raises:
         DataError: a file of another form, or one without a single person that can be used.
     """
-    release = load_matlab(
+    release = load_mat_safe(
         path, ["RELEASE"], flag="--annotations", struct_as_record=False, squeeze_me=True
     )["RELEASE"]
-    entries = _structs(_get(release, "annolist"))
-    training = _training(_get(release, "img_train"), len(entries), path)
-    people: list[Person] = []
-    skipped: list[Skipped] = []
+    entries = _list_structs(_get_field(release, "annolist"))
+    training = _parse_training_flags(_get_field(release, "img_train"), len(entries), path)
+    people: list[MpiiPerson] = []
+    skipped: list[SkippedItem] = []
     for at, entry in enumerate(entries):
         if training[at]:
-            _read_picture(entry, at, people, skipped)
+            _read_image_entry(entry, at, people, skipped)
         else:
-            skipped.append(Skipped(_item(entry, at), "test picture"))
+            skipped.append(SkippedItem(_describe_entry(entry, at), "test picture"))
     if not people:
         reasons = Counter(thing.reason for thing in skipped)
         raise DataError(
@@ -66,82 +66,92 @@ def read_people(path: Path) -> tuple[list[Person], list[Skipped]]:
     return people, skipped
 
 
-def _training(flags: Any, pictures: int, path: Path) -> np.ndarray:
+def _parse_training_flags(flags: Any, num_images: int, path: Path) -> np.ndarray:
     """Tell which pictures are for training, as bool [pictures]."""
     flags = np.ravel(flags)
-    if flags.dtype.kind not in "biuf" or len(flags) != pictures or not np.isin(flags, (0, 1)).all():
+    if (
+        flags.dtype.kind not in "biuf"
+        or len(flags) != num_images
+        or not np.isin(flags, (0, 1)).all()
+    ):
         raise DataError(
             "a MATLAB file that is no MPII release",
-            f"{path}: RELEASE has {pictures:,} annolist and {len(flags):,} img_train of 0 and 1",
+            f"{path}: RELEASE has {num_images:,} annolist and {len(flags):,} img_train of 0 and 1",
             "give mpii_human_pose_v1_u12_1.mat as it was downloaded",
         )
     return flags == 1
 
 
-def _read_picture(entry: Any, at: int, people: list[Person], skipped: list[Skipped]) -> None:
+def _read_image_entry(
+    entry: Any, entry_index: int, people: list[MpiiPerson], skipped: list[SkippedItem]
+) -> None:
     try:
-        image = file_name(_get(_get(entry, "image"), "name"), "image.name")
+        image = parse_file_name(_get_field(_get_field(entry, "image"), "name"), "image.name")
     except ValueError as error:
-        skipped.append(Skipped(f"annolist({at + 1})", "no picture name", str(error)))
+        skipped.append(SkippedItem(f"annolist({entry_index + 1})", "no picture name", str(error)))
         return
-    video = _video(entry, image)
-    rects = _structs(_get(entry, "annorect"))
+    video = _parse_video_name(entry, image)
+    rects = _list_structs(_get_field(entry, "annorect"))
     if not rects:
-        skipped.append(Skipped(_item(entry, at), "no people"))
+        skipped.append(SkippedItem(_describe_entry(entry, entry_index), "no people"))
     for rect_at, rect in enumerate(rects):
-        item = f"annolist({at + 1}).annorect({rect_at + 1}) ({image})"
+        item = f"annolist({entry_index + 1}).annorect({rect_at + 1}) ({image})"
         try:
-            instance = _instance(rect, id=len(people), image_id=at, image=image)
-            people.append(Person(instance, item, video))
-        except _Skip as skip:
-            skipped.append(Skipped(item, *skip.args))
+            instance = _parse_instance(rect, id=len(people), image_id=entry_index, image=image)
+            people.append(MpiiPerson(instance, item, video))
+        except _SkippedPersonError as skip:
+            skipped.append(SkippedItem(item, *skip.args))
         except ValueError as error:
-            skipped.append(Skipped(item, "damaged", str(error)))
+            skipped.append(SkippedItem(item, "damaged", str(error)))
 
 
-def _item(entry: Any, at: int) -> str:
-    name = _get(_get(entry, "image"), "name")
-    return f"annolist({at + 1}) ({name})" if isinstance(name, str) else f"annolist({at + 1})"
+def _describe_entry(entry: Any, entry_index: int) -> str:
+    name = _get_field(_get_field(entry, "image"), "name")
+    return (
+        f"annolist({entry_index + 1}) ({name})"
+        if isinstance(name, str)
+        else f"annolist({entry_index + 1})"
+    )
 
 
-def _video(entry: Any, image: str) -> str:
+def _parse_video_name(entry: Any, image: str) -> str:
     try:
-        video = _number(entry, "vidx")
+        video = _parse_optional_number(entry, "vidx")
     except ValueError:
         video = None
     return f"picture {image}" if video is None else f"video {video:g}"
 
 
-def _instance(rect: Any, *, id: int, image_id: int, image: str) -> Instance:
-    image_xy, visible = _keypoints(rect)
-    scale = _number(rect, "scale")
+def _parse_instance(rect: Any, *, id: int, image_id: int, image: str) -> PoseInstance:
+    image_xy, visible = _parse_keypoints(rect)
+    scale = _parse_optional_number(rect, "scale")
     if scale is None:
-        raise _Skip("no scale")
+        raise _SkippedPersonError("no scale")
     if scale <= 0:
         raise ValueError(f"scale is {scale:g}")
-    place = _get(rect, "objpos")
-    x, y = _number(place, "x"), _number(place, "y")
+    place = _get_field(rect, "objpos")
+    x, y = _parse_optional_number(place, "x"), _parse_optional_number(place, "y")
     if x is None or y is None:
-        raise _Skip("no centre")
-    return Instance(
+        raise _SkippedPersonError("no centre")
+    return PoseInstance(
         id=id,
         image_id=image_id,
         image=image,
         category_id=1,
-        box_xywh=published_box(np.array([x, y]), scale),
+        box_xywh=compute_box_from_center_scale(np.array([x, y]), scale),
         area=(scale * PIXEL_STD) ** 2,
-        head_size=_head_size(rect),
+        head_size=_compute_head_size(rect),
         image_xy=image_xy,
         visible=visible,
     )
 
 
-def _keypoints(rect: Any) -> tuple[np.ndarray, np.ndarray]:
+def _parse_keypoints(rect: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return where the keypoints are, float64 [16, 2], and which were annotated, bool [16]."""
     image_xy, visible = np.zeros((len(MPII), 2)), np.zeros(len(MPII), bool)
-    for annotated in _structs(_get(rect, "annopoints")):
-        for point in _structs(_get(annotated, "point")):
-            id, x, y = (_number(point, name) for name in ("id", "x", "y"))
+    for annotated in _list_structs(_get_field(rect, "annopoints")):
+        for point in _list_structs(_get_field(annotated, "point")):
+            id, x, y = (_parse_optional_number(point, name) for name in ("id", "x", "y"))
             if id is None or x is None or y is None:
                 raise ValueError("a point without id, x or y")
             if id not in range(len(MPII)):
@@ -151,38 +161,38 @@ def _keypoints(rect: Any) -> tuple[np.ndarray, np.ndarray]:
                 raise ValueError(f"{MPII.keypoints[keypoint]} is there twice")
             image_xy[keypoint], visible[keypoint] = (x - 1, y - 1), True
     if not visible.any():
-        raise _Skip("no keypoints")
+        raise _SkippedPersonError("no keypoints")
     return image_xy, visible
 
 
-def _head_size(rect: Any) -> float:
-    x1, y1, x2, y2 = (_number(rect, name) for name in ("x1", "y1", "x2", "y2"))
+def _compute_head_size(rect: Any) -> float:
+    x1, y1, x2, y2 = (_parse_optional_number(rect, name) for name in ("x1", "y1", "x2", "y2"))
     if x1 is None or y1 is None or x2 is None or y2 is None:
         return math.nan
     return math.hypot(x2 - x1, y2 - y1) * SC_BIAS or math.nan  # no box has no size
 
 
-def _get(thing: Any, name: str) -> Any:
+def _get_field(mat_struct: Any, name: str) -> Any:
     """A field of a struct; None where it has none, or is no struct."""
-    return getattr(thing, "__dict__", {}).get(name)
+    return getattr(mat_struct, "__dict__", {}).get(name)
 
 
-def _structs(value: Any) -> list[Any]:
+def _list_structs(value: Any) -> list[Any]:
     """What MATLAB wrote as one struct, an array of them, or nothing."""
     if value is None:
         return []
     return list(value.ravel()) if isinstance(value, np.ndarray) else [value]
 
 
-def _number(thing: Any, name: str) -> float | None:
+def _parse_optional_number(mat_struct: Any, name: str) -> float | None:
     """A number in a struct; None where it is missing or empty.
 
     Raises:
         ValueError: there is something else.
     """
-    value = _get(thing, name)
+    value = _get_field(mat_struct, name)
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()
     if value is None or (isinstance(value, np.ndarray) and value.size == 0):
         return None
-    return number(value, name)
+    return parse_number(value, name)

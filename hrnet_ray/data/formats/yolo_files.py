@@ -6,58 +6,68 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.data.annotations import is_file, shown, text_of
+from hrnet_ray.data.annotations import format_value, is_regular_file, read_text_file
 from hrnet_ray.data.images import codec
-from hrnet_ray.errors import DataError, shortened
+from hrnet_ray.errors import DataError, format_list
 
-LABELS, LIST = ".txt", ".txt"
-OTHER_PICTURES = (".gif", ".heic", ".heif", ".avif", ".dng", ".mpo", ".pfm", ".jp2", ".raw")
+LABEL_SUFFIX, LIST_SUFFIX = ".txt", ".txt"
+UNSUPPORTED_IMAGE_SUFFIXES = (
+    ".gif",
+    ".heic",
+    ".heif",
+    ".avif",
+    ".dng",
+    ".mpo",
+    ".pfm",
+    ".jp2",
+    ".raw",
+)
 """What other programs read, and this one does not."""
 
 
 @dataclass
-class Found:
+class ImageListing:
     """The pictures of a split, in the order of their names, and what was passed over."""
 
-    pictures: list[Path] = field(default_factory=list)
-    unread: list[str] = field(default_factory=list)
+    image_paths: list[Path] = field(default_factory=list)
+    unsupported_names: list[str] = field(default_factory=list)
     """Pictures of kinds that are not read."""
-    linked: list[str] = field(default_factory=list)
+    linked_dirs: list[str] = field(default_factory=list)
     """Folders that are links: nobody looked into them."""
 
 
-def find(entries: Mapping[str, Any], entry: str, config: Path) -> Found:
+def list_images(entries: Mapping[str, Any], entry: str, config: Path) -> ImageListing:
     """All pictures that an entry of the data.yaml leads to: folders, or lists of pictures.
 
     Raises:
         DataError: there are none, the folder is not there, or a picture is a link out of it.
     """
-    value, found = entries[entry], Found()
+    value, found = entries[entry], ImageListing()
     for name in value if isinstance(value, list) else [value]:
-        place = _place(entries, name, entry, config)
-        if place.is_file() and place.suffix == LIST:
-            found.pictures += _listed(place)
+        place = _resolve_entry_path(entries, name, entry, config)
+        if place.is_file() and place.suffix == LIST_SUFFIX:
+            found.image_paths += _read_image_list(place)
         else:
-            _look_into(place, found)
-    found.pictures = sorted(set(found.pictures))
-    if not found.pictures:
+            _collect_images(place, found)
+    found.image_paths = sorted(set(found.image_paths))
+    if not found.image_paths:
         raise DataError(
             f"no pictures for {entry}",
-            f"{config}: {entry}: {shown(value)}",
-            f"correct the folder; {', '.join(codec.PICTURE_ENDINGS)} are read",
+            f"{config}: {entry}: {format_value(value)}",
+            f"correct the folder; {', '.join(codec.IMAGE_SUFFIXES)} are read",
         )
     return found
 
 
-def labels_of(picture: Path) -> Path:
+def resolve_label_path(image_path: Path) -> Path:
     """`a/labels/b/1.txt` for `a/images/b/1.jpg`: the last `images` counts."""
-    parts = list(picture.parts)
+    parts = list(image_path.parts)
     if "images" in parts:
         parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts).with_suffix(LABELS)
+    return Path(*parts).with_suffix(LABEL_SUFFIX)
 
 
-def _place(entries: Mapping[str, Any], name: object, entry: str, config: Path) -> Path:
+def _resolve_entry_path(entries: Mapping[str, Any], name: object, entry: str, config: Path) -> Path:
     """Where a folder or a list of pictures lies: from `path`, or from the data.yaml itself.
 
     Roboflow writes `../train/images` for what lies beside its data.yaml. A folder that is a link
@@ -76,20 +86,20 @@ def _place(entries: Mapping[str, Any], name: object, entry: str, config: Path) -
                     continue
     raise DataError(
         f"the pictures for {entry} are not there",
-        f"{config}: {entry}: {shown(name)}",
+        f"{config}: {entry}: {format_value(name)}",
         f"correct `path` and the folder (from the data.yaml on), or leave `{entry}` out",
     )
 
 
-def _look_into(folder: Path, found: Found) -> None:
+def _collect_images(folder: Path, listing: ImageListing) -> None:
     real = folder.resolve()
     for at, below, files in os.walk(folder):
-        found.linked += [name for name in below if Path(at, name).is_symlink()]
+        listing.linked_dirs += [name for name in below if Path(at, name).is_symlink()]
         for name in files:
             path = Path(at, name)
-            if name.lower().endswith(OTHER_PICTURES):
-                found.unread.append(name)
-            if not name.lower().endswith(codec.PICTURE_ENDINGS) or not is_file(path):
+            if name.lower().endswith(UNSUPPORTED_IMAGE_SUFFIXES):
+                listing.unsupported_names.append(name)
+            if not name.lower().endswith(codec.IMAGE_SUFFIXES) or not is_regular_file(path):
                 continue
             if not path.resolve().is_relative_to(real):
                 raise DataError(
@@ -97,23 +107,23 @@ def _look_into(folder: Path, found: Found) -> None:
                     str(path),
                     "copy the picture there: no link is followed to elsewhere",
                 )
-            found.pictures.append(path)
+            listing.image_paths.append(path)
 
 
-def _listed(path: Path) -> Iterator[Path]:
+def _read_image_list(path: Path) -> Iterator[Path]:
     """The pictures that a text file names, from its own folder on."""
-    for line in text_of(path).splitlines():
+    for line in read_text_file(path).splitlines():
         name = line.strip().replace("\\", "/")
-        if name.lower().endswith(codec.PICTURE_ENDINGS):
+        if name.lower().endswith(codec.IMAGE_SUFFIXES):
             yield Path(os.path.normpath(path.parent / name))
 
 
-def passed_over(parts: Mapping[str, Found]) -> Iterator[str]:
+def describe_skipped_files(listings: Mapping[str, ImageListing]) -> Iterator[str]:
     """Notes on what was seen and not read."""
-    for split, found in parts.items():
-        if found.unread:
-            names = shortened(sorted(found.unread))
-            yield f"{split}: {len(found.unread):,} pictures of kinds that are not read: {names}"
-        if found.linked:
-            names = shortened(sorted(found.linked))
-            yield f"{split}: {len(found.linked):,} linked folders were not looked into: {names}"
+    for split, found in listings.items():
+        if found.unsupported_names:
+            names = format_list(sorted(found.unsupported_names))
+            yield f"{split}: {len(found.unsupported_names):,} pictures of kinds that are not read: {names}"
+        if found.linked_dirs:
+            names = format_list(sorted(found.linked_dirs))
+            yield f"{split}: {len(found.linked_dirs):,} linked folders were not looked into: {names}"

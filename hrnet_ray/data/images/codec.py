@@ -11,54 +11,62 @@ import cv2
 import numpy as np
 
 from hrnet_ray.data.images import headers
-from hrnet_ray.data.images.headers import Reason as Reason, Refused as Refused, size_hw as size_hw
+from hrnet_ray.data.images.headers import (
+    RejectedImage as RejectedImage,
+    RejectReason as RejectReason,
+    read_size_hw as read_size_hw,
+)
 from hrnet_ray.errors import DataError
 
-PICTURE_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _READ_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
-def decode(data: bytes) -> np.ndarray | None:
+def decode_image(data: bytes) -> np.ndarray | None:
     """RGB uint8 [H, W, 3], or None for bytes that are no whole picture (`refusal` says why)."""
-    return None if headers.fault(data) else _decoded(data)
+    return None if headers.find_problem(data) else _decode_with_opencv(data)
 
 
-def refusal(data: bytes) -> Refused:
+def explain_rejection(data: bytes) -> RejectedImage:
     """Why `decode` refused these bytes. They are not decoded again."""
-    return headers.fault(data) or Refused(Reason.DAMAGED, headers.described(data))
+    return headers.find_problem(data) or RejectedImage(
+        RejectReason.CORRUPT, headers.describe_image(data)
+    )
 
 
-def open_picture(data: bytes) -> np.ndarray | Refused:
+def decode_or_reject(data: bytes) -> np.ndarray | RejectedImage:
     """RGB uint8 [H, W, 3], or why there is none."""
-    picture = decode(data)
-    return refusal(data) if picture is None else picture
+    picture = decode_image(data)
+    return explain_rejection(data) if picture is None else picture
 
 
-def _decoded(data: bytes) -> np.ndarray | None:
+def _decode_with_opencv(data: bytes) -> np.ndarray | None:
     try:
-        return cv2.imdecode(np.frombuffer(headers.as_stored(data), np.uint8), _READ_FLAGS)
+        return cv2.imdecode(
+            np.frombuffer(headers.clear_tiff_orientation(data), np.uint8), _READ_FLAGS
+        )
     except cv2.error:  # some damages are raised, and some answered with None
         return None
 
 
-def encode_jpeg(picture: np.ndarray, *, quality: int = 95) -> bytes:
+def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
     """JPEG bytes of an RGB uint8 [H, W, 3] picture."""
-    bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     written, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert written  # memory only: nothing here can be full or missing
     return data.tobytes()
 
 
-def read(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """Decode one picture file.
 
     Raises:
         DataError: it is missing, or `open_picture` refuses it.
     """
-    return read_and_ask(path)[0]
+    return read_image_with_orientation(path)[0]
 
 
-def read_and_ask(path: Path) -> tuple[np.ndarray, bool]:
+def read_image_with_orientation(path: Path) -> tuple[np.ndarray, bool]:
     """Decode one picture file, and tell whether it asks to be shown turned, which it is not.
 
     Raises:
@@ -70,17 +78,17 @@ def read_and_ask(path: Path) -> tuple[np.ndarray, bool]:
         raise DataError(
             "a picture that cannot be opened", f"{path}: {error.strerror}", "check the path"
         ) from error
-    picture = open_picture(data)
-    if isinstance(picture, Refused):
+    picture = decode_or_reject(data)
+    if isinstance(picture, RejectedImage):
         raise DataError(
             f"a picture that cannot be read: {picture.reason}",
             f"{path}: {picture.detail}",
             "replace it",
         )
-    return picture, headers.asks_to_be_turned(data)
+    return picture, headers.has_exif_orientation(data)
 
 
-def write(path: Path, picture: np.ndarray) -> None:
+def write_image(path: Path, image: np.ndarray) -> None:
     """Write an RGB picture; the ending of `path` says in which format.
 
     Raises:
@@ -88,16 +96,18 @@ def write(path: Path, picture: np.ndarray) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _put(path, _encoded(path.suffix, picture))  # OpenCV dies of names that are no UTF-8
+        _write_atomically(
+            path, _encode_image(path.suffix, image)
+        )  # OpenCV dies of names that are no UTF-8
     except (OSError, ValueError, cv2.error) as error:  # a file where a folder is wanted, say
         raise DataError(
             "a picture that cannot be written",
             str(path),
-            f"check the folder, and the ending: {', '.join(PICTURE_ENDINGS)}",
+            f"check the folder, and the ending: {', '.join(IMAGE_SUFFIXES)}",
         ) from error
 
 
-def _put(path: Path, data: bytes) -> None:
+def _write_atomically(path: Path, data: bytes) -> None:
     """Write it whole or not at all: half a picture would take the last of a full disk."""
     part = path.with_name(f".{path.name}.part")
     try:
@@ -108,29 +118,29 @@ def _put(path: Path, data: bytes) -> None:
         raise
 
 
-def _encoded(ending: str, picture: np.ndarray) -> bytes:
+def _encode_image(suffix: str, image: np.ndarray) -> bytes:
     """Raises ValueError or cv2.error where it cannot be done."""
-    ending.encode()  # half a character: UnicodeEncodeError is a ValueError
-    written, data = cv2.imencode(ending, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    suffix.encode()  # half a character: UnicodeEncodeError is a ValueError
+    written, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not written:
-        raise ValueError(f"a picture that no {ending} can hold")
+        raise ValueError(f"a picture that no {suffix} can hold")
     return data.tobytes()
 
 
-def resized(picture: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def resize_image(image: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Scale a picture to `size_hw`, smoothly down or up.
 
     Returns:
         The scaled picture, and the matrix [3, 3] that leads into it from the picture.
     """
     height, width = size_hw
-    across, down = width / picture.shape[1], height / picture.shape[0]
+    across, down = width / image.shape[1], height / image.shape[0]
     flags = cv2.INTER_AREA if min(across, down) < 1 else cv2.INTER_LINEAR
     # A pixel is a small square around its whole number: hence the halves.
     matrix = np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
-    return cv2.resize(picture, (width, height), interpolation=flags), matrix
+    return cv2.resize(image, (width, height), interpolation=flags), matrix
 
 
-def sha256(data: bytes) -> str:
+def hash_bytes(data: bytes) -> str:
     """The fingerprint that the manifest and the rows keep."""
     return hashlib.sha256(data).hexdigest()

@@ -22,194 +22,205 @@ MAX_SCANNED_PIXELS = 2**30
 SizeHw = tuple[int, int]
 
 
-class Reason(StrEnum):
+class RejectReason(StrEnum):
     """Why a picture was refused, in words that a column of a table can hold."""
 
     EMPTY = "empty file"
-    NO_PICTURE = "not a picture"
-    CUT_OFF = "cut off"
-    DAMAGED = "damaged"
-    TOO_LARGE = "too many pixels"
+    NOT_AN_IMAGE = "not a picture"
+    TRUNCATED = "cut off"
+    CORRUPT = "damaged"
+    TOO_MANY_PIXELS = "too many pixels"
     TOO_MANY_SCANS = "too many scans"
 
 
 @dataclass(frozen=True)
-class Refused:
+class RejectedImage:
     """A picture that is not decoded: why, and what was found."""
 
-    reason: Reason
+    reason: RejectReason
     detail: str
 
 
-class _Kind(NamedTuple):
+class _ImageFormat(NamedTuple):
     name: str
-    start: re.Pattern[bytes]
-    size_hw: Callable[[bytes], SizeHw]
+    signature: re.Pattern[bytes]
+    parse_size_hw: Callable[[bytes], SizeHw]
     """Raises struct.error where the header ends too early; (0, 0) where it makes no sense."""
-    fault: Callable[[bytes, int], Reason | None]
+    find_defect: Callable[[bytes, int], RejectReason | None]
     """What the file and its pixels tell without decoding. Where it finds nothing, a decoder may."""
-    most: float
+    max_pixels_per_byte: float
     """Pixels that a byte can hold, however plain the picture is."""
 
 
-def size_hw(data: bytes) -> SizeHw | None:
+def read_size_hw(data: bytes) -> SizeHw | None:
     """Rows and columns as stored, from the header alone; None for bytes that have none."""
-    kind = _kind(data)
+    kind = _detect_format(data)
     try:
-        height, width = kind.size_hw(data) if kind else (0, 0)
+        height, width = kind.parse_size_hw(data) if kind else (0, 0)
     except struct.error:
         return None
     return (height, width) if height and width else None
 
 
-def fault(data: bytes) -> Refused | None:
+def find_problem(data: bytes) -> RejectedImage | None:
     """What speaks against decoding these bytes; None where only decoding can tell."""
     if not data:
-        return Refused(Reason.EMPTY, "0 bytes")
-    kind = _kind(data)
+        return RejectedImage(RejectReason.EMPTY, "0 bytes")
+    kind = _detect_format(data)
     if kind is None:
-        return Refused(
-            Reason.NO_PICTURE, f"{len(data):,} bytes that start {data[:8]!r}; {_KNOWN} are read"
+        return RejectedImage(
+            RejectReason.NOT_AN_IMAGE,
+            f"{len(data):,} bytes that start {data[:8]!r}; {_FORMAT_NAMES} are read",
         )
     try:
-        height, width = kind.size_hw(data)
-        reason = _reason(kind, data, height * width)
+        height, width = kind.parse_size_hw(data)
+        reason = _find_reject_reason(kind, data, height * width)
     except struct.error:
-        return Refused(Reason.CUT_OFF, f"a {kind.name} whose header ends at {len(data):,} bytes")
-    return Refused(reason, described(data) + _LIMITS.get(reason, "")) if reason else None
+        return RejectedImage(
+            RejectReason.TRUNCATED, f"a {kind.name} whose header ends at {len(data):,} bytes"
+        )
+    return (
+        RejectedImage(reason, describe_image(data) + _LIMIT_HINTS.get(reason, ""))
+        if reason
+        else None
+    )
 
 
-_LIMITS = {
-    Reason.TOO_LARGE: f"; {MAX_PIXELS:,} pixels are decoded at most",
-    Reason.TOO_MANY_SCANS: f"; {MAX_SCANS} scans are decoded at most, and fewer of large pictures",
+_LIMIT_HINTS = {
+    RejectReason.TOO_MANY_PIXELS: f"; {MAX_PIXELS:,} pixels are decoded at most",
+    RejectReason.TOO_MANY_SCANS: f"; {MAX_SCANS} scans are decoded at most, and fewer of large pictures",
 }
 
 
-def _reason(kind: _Kind, data: bytes, pixels: int) -> Reason | None:
-    if not pixels:
-        return Reason.DAMAGED
-    if pixels > MAX_PIXELS:
-        return Reason.TOO_LARGE
-    reason = kind.fault(data, pixels)
-    if reason is None and pixels > kind.most * len(data):  # a size that memory would be taken for
-        return Reason.DAMAGED
+def _find_reject_reason(
+    image_format: _ImageFormat, data: bytes, num_pixels: int
+) -> RejectReason | None:
+    if not num_pixels:
+        return RejectReason.CORRUPT
+    if num_pixels > MAX_PIXELS:
+        return RejectReason.TOO_MANY_PIXELS
+    reason = image_format.find_defect(data, num_pixels)
+    if reason is None and num_pixels > image_format.max_pixels_per_byte * len(
+        data
+    ):  # a size that memory would be taken for
+        return RejectReason.CORRUPT
     return reason
 
 
-def as_stored(data: bytes) -> bytes:
+def clear_tiff_orientation(data: bytes) -> bytes:
     """The same picture, if need be without the wish to be shown turned.
 
     Of all kinds, a TIFF alone is turned by OpenCV even when told not to.
     """
-    if _kind(data) is not _TIFF:
+    if _detect_format(data) is not _TIFF_FORMAT:
         return data
     upright = bytearray(data)
-    for tag, form, at in _tiff_tags(data):
-        if tag == _ORIENTATION:
+    for tag, form, at in _iter_tiff_tags(data):
+        if tag == _ORIENTATION_TAG:
             struct.pack_into(form, upright, at, 1)
     return bytes(upright)
 
 
-def asks_to_be_turned(data: bytes) -> bool:
+def has_exif_orientation(data: bytes) -> bool:
     """Whether a JPEG or TIFF wants to be shown turned or mirrored (EXIF); here nothing is."""
     try:
-        tags = _exif(data)
+        tags = _get_exif_tags(data)
         found = [
             struct.unpack_from(f, tags, at)
-            for tag, f, at in _tiff_tags(tags)
-            if tag == _ORIENTATION
+            for tag, f, at in _iter_tiff_tags(tags)
+            if tag == _ORIENTATION_TAG
         ]
     except struct.error:
         return False
     return found[:1] not in ([], [(1,)])
 
 
-def _exif(data: bytes) -> bytes:
+def _get_exif_tags(data: bytes) -> bytes:
     """Tags in the form of a TIFF. Raises struct.error where there are none."""
-    if _kind(data) is _TIFF:
+    if _detect_format(data) is _TIFF_FORMAT:
         return data
-    for marker, at in _jpeg_markers(data) if data.startswith(b"\xff\xd8") else ():
-        if marker == _APP1 and data.startswith(_EXIF_NAME, at + 2):
-            return data[at + 2 + len(_EXIF_NAME) :]
-        if marker == _SCAN:
+    for marker, at in _iter_jpeg_markers(data) if data.startswith(b"\xff\xd8") else ():
+        if marker == _JPEG_APP1 and data.startswith(_EXIF_SIGNATURE, at + 2):
+            return data[at + 2 + len(_EXIF_SIGNATURE) :]
+        if marker == _JPEG_SCAN:
             break
     raise struct.error("no EXIF")
 
 
-def described(data: bytes) -> str:
+def describe_image(data: bytes) -> str:
     """Kind and sizes of a picture that has a header: `a PNG of 40 x 30 pixels in 1,200 bytes`."""
-    kind, size = _kind(data), size_hw(data)
+    kind, size = _detect_format(data), read_size_hw(data)
     name = kind.name if kind else "file"
     if size is None:
         return f"a {name} of {len(data):,} bytes without a size"
     return f"a {name} of {size[1]:,} x {size[0]:,} pixels in {len(data):,} bytes"
 
 
-def _kind(data: bytes) -> _Kind | None:
-    for kind in _KINDS:
-        if kind.start.match(data):
+def _detect_format(data: bytes) -> _ImageFormat | None:
+    for kind in _IMAGE_FORMATS:
+        if kind.signature.match(data):
             return kind
     return None
 
 
 # --- JPEG
 
-_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
+_JPEG_MARKER = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")
 """Not 0xff00, which is data, nor 0xff01 and 0xffd0-0xffd7, which stand between data."""
-_START, _END, _SCAN, _APP1 = 0xD8, 0xD9, 0xDA, 0xE1
-_EXIF_NAME = b"Exif\0\0"
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SEQUENTIAL = (0xC0, 0xC1)
+_JPEG_START, _JPEG_END, _JPEG_SCAN, _JPEG_APP1 = 0xD8, 0xD9, 0xDA, 0xE1
+_EXIF_SIGNATURE = b"Exif\0\0"
+_JPEG_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_SEQUENTIAL_MARKERS = (0xC0, 0xC1)
 
 
-def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+def _iter_jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
     """Each marker, and where its segment starts. Leaps over segments: a preview has markers too."""
     at = 2
-    while found := _MARKER.search(data, at):
+    while found := _JPEG_MARKER.search(data, at):
         marker, at = data[found.end() - 1], found.end()
         yield marker, at
-        if marker not in (_START, _END):
+        if marker not in (_JPEG_START, _JPEG_END):
             at += max(2, int.from_bytes(data[at : at + 2], "big"))
 
 
-def _jpeg_size_hw(data: bytes) -> SizeHw:
-    for marker, at in _jpeg_markers(data):
-        if marker in _FRAMES:
+def _parse_jpeg_size_hw(data: bytes) -> SizeHw:
+    for marker, at in _iter_jpeg_markers(data):
+        if marker in _JPEG_FRAME_MARKERS:
             return struct.unpack_from(">HH", data, at + 3)
-        if marker in (_SCAN, _END):
+        if marker in (_JPEG_SCAN, _JPEG_END):
             return 0, 0
     raise struct.error("no frame")
 
 
-def _jpeg_fault(data: bytes, pixels: int) -> Reason | None:
+def _find_jpeg_defect(data: bytes, num_pixels: int) -> RejectReason | None:
     """A missing end, or too many scans. Data may follow the end: some cameras write there."""
-    scans_left = min(MAX_SCANS, MAX_SCANNED_PIXELS // pixels)
+    scans_left = min(MAX_SCANS, MAX_SCANNED_PIXELS // num_pixels)
     in_one_scan = b""  # the count of components of a frame that may come in one scan
-    for marker, at in _jpeg_markers(data):
-        if marker in _SEQUENTIAL:
+    for marker, at in _iter_jpeg_markers(data):
+        if marker in _JPEG_SEQUENTIAL_MARKERS:
             in_one_scan = data[at + 7 : at + 8]
-        elif marker == _END:
+        elif marker == _JPEG_END:
             return None
-        elif marker == _SCAN:
+        elif marker == _JPEG_SCAN:
             if not scans_left:
-                return Reason.TOO_MANY_SCANS
+                return RejectReason.TOO_MANY_SCANS
             scans_left -= 1
             if data[at + 2 : at + 3] == in_one_scan:  # decoders refuse a second one
-                end = bytes((0xFF, _END))
+                end = bytes((0xFF, _JPEG_END))
                 whole = data.endswith(end) or data.find(end, at) > 0
-                return None if whole else Reason.CUT_OFF
-    return Reason.CUT_OFF
+                return None if whole else RejectReason.TRUNCATED
+    return RejectReason.TRUNCATED
 
 
 # --- PNG, BMP, WebP, TIFF
 
 
-def _png_size_hw(data: bytes) -> SizeHw:
+def _parse_png_size_hw(data: bytes) -> SizeHw:
     name, width, height = struct.unpack_from(">4sII", data, 12)
     return (height, width) if name == b"IHDR" else (0, 0)
 
 
-def _png_fault(data: bytes, pixels: int) -> Reason | None:
+def _find_png_defect(data: bytes, num_pixels: int) -> RejectReason | None:
     """Chunks that do not lead to the last one."""
     at = 8
     while at + 12 <= len(data):
@@ -218,32 +229,32 @@ def _png_fault(data: bytes, pixels: int) -> Reason | None:
         if name == b"IEND":
             break
     else:
-        return Reason.CUT_OFF
-    return None if at <= len(data) else Reason.CUT_OFF
+        return RejectReason.TRUNCATED
+    return None if at <= len(data) else RejectReason.TRUNCATED
 
 
-_OS2_HEADER = 12
+_BMP_OS2_HEADER_BYTES = 12
 
 
-def _bmp_size_hw(data: bytes) -> SizeHw:
-    short = struct.unpack_from("<I", data, 14) == (_OS2_HEADER,)
+def _parse_bmp_size_hw(data: bytes) -> SizeHw:
+    short = struct.unpack_from("<I", data, 14) == (_BMP_OS2_HEADER_BYTES,)
     width, height = struct.unpack_from("<HH" if short else "<ii", data, 18)
     return abs(height), abs(width)  # a height below 0 says that the top row comes first
 
 
-def _bmp_fault(data: bytes, pixels: int) -> Reason | None:
+def _find_bmp_defect(data: bytes, num_pixels: int) -> RejectReason | None:
     """Fewer bytes than rows of pixels take that are not packed."""
     start, header = struct.unpack_from("<II", data, 10)
-    if header == _OS2_HEADER:
+    if header == _BMP_OS2_HEADER_BYTES:
         bits, packed = struct.unpack_from("<H", data, 24)[0], 0
     else:
         bits, packed = struct.unpack_from("<HI", data, 28)
-    height, width = _bmp_size_hw(data)
+    height, width = _parse_bmp_size_hw(data)
     row_bytes = (width * bits + 31) // 32 * 4
-    return Reason.CUT_OFF if not packed and start + height * row_bytes > len(data) else None
+    return RejectReason.TRUNCATED if not packed and start + height * row_bytes > len(data) else None
 
 
-def _webp_size_hw(data: bytes) -> SizeHw:
+def _parse_webp_size_hw(data: bytes) -> SizeHw:
     name = struct.unpack_from("4s", data, 12)[0]
     if name == b"VP8L":  # 14 bits each, after a byte that is always 0x2f
         bits = struct.unpack_from("<I", data, 21)[0]
@@ -257,15 +268,15 @@ def _webp_size_hw(data: bytes) -> SizeHw:
     return 0, 0
 
 
-def _webp_fault(data: bytes, pixels: int) -> Reason | None:
+def _find_webp_defect(data: bytes, num_pixels: int) -> RejectReason | None:
     length = struct.unpack_from("<I", data, 4)[0]
-    return Reason.CUT_OFF if 8 + length > len(data) else None
+    return RejectReason.TRUNCATED if 8 + length > len(data) else None
 
 
-_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274
+_TIFF_WIDTH_TAG, _TIFF_HEIGHT_TAG, _ORIENTATION_TAG = 256, 257, 274
 
 
-def _tiff_tags(data: bytes) -> Iterator[tuple[int, str, int]]:
+def _iter_tiff_tags(data: bytes) -> Iterator[tuple[int, str, int]]:
     """The tags of the first page, each with the format of its value and where that stands."""
     order = "<" if data[:2] == b"II" else ">"
     first = struct.unpack_from(order + "I", data, 4)[0]
@@ -275,24 +286,36 @@ def _tiff_tags(data: bytes) -> Iterator[tuple[int, str, int]]:
         yield tag, order + ("H" if kind == 3 else "I"), at + 8
 
 
-def _tiff_size_hw(data: bytes) -> SizeHw:
-    sizes = {_HEIGHT: 0, _WIDTH: 0}
-    for tag, form, at in _tiff_tags(data):
+def _parse_tiff_size_hw(data: bytes) -> SizeHw:
+    sizes = {_TIFF_HEIGHT_TAG: 0, _TIFF_WIDTH_TAG: 0}
+    for tag, form, at in _iter_tiff_tags(data):
         if not sizes.get(tag, 1):  # the first of its kind is the one that counts
             sizes[tag] = struct.unpack_from(form, data, at)[0]
-    return sizes[_HEIGHT], sizes[_WIDTH]
+    return sizes[_TIFF_HEIGHT_TAG], sizes[_TIFF_WIDTH_TAG]
 
 
-def _nothing(data: bytes, pixels: int) -> None:
+def _skip_defect_check(data: bytes, num_pixels: int) -> None:
     """The decoder finds out."""
 
 
-_TIFF = _Kind("TIFF", re.compile(rb"II\*\0|MM\0\*"), _tiff_size_hw, _nothing, math.inf)
-_KINDS = (
-    _Kind("JPEG", re.compile(rb"\xff\xd8\xff"), _jpeg_size_hw, _jpeg_fault, 1024),
-    _Kind("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _png_size_hw, _png_fault, 8 * 1032),
-    _Kind("WebP", re.compile(rb"RIFF.{4}WEBP", re.DOTALL), _webp_size_hw, _webp_fault, math.inf),
-    _TIFF,
-    _Kind("BMP", re.compile(rb"BM"), _bmp_size_hw, _bmp_fault, math.inf),
+_TIFF_FORMAT = _ImageFormat(
+    "TIFF", re.compile(rb"II\*\0|MM\0\*"), _parse_tiff_size_hw, _skip_defect_check, math.inf
 )
-_KNOWN = ", ".join(kind.name for kind in _KINDS)
+_IMAGE_FORMATS = (
+    _ImageFormat(
+        "JPEG", re.compile(rb"\xff\xd8\xff"), _parse_jpeg_size_hw, _find_jpeg_defect, 1024
+    ),
+    _ImageFormat(
+        "PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _parse_png_size_hw, _find_png_defect, 8 * 1032
+    ),
+    _ImageFormat(
+        "WebP",
+        re.compile(rb"RIFF.{4}WEBP", re.DOTALL),
+        _parse_webp_size_hw,
+        _find_webp_defect,
+        math.inf,
+    ),
+    _TIFF_FORMAT,
+    _ImageFormat("BMP", re.compile(rb"BM"), _parse_bmp_size_hw, _find_bmp_defect, math.inf),
+)
+_FORMAT_NAMES = ", ".join(kind.name for kind in _IMAGE_FORMATS)

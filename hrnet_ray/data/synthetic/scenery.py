@@ -5,140 +5,144 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from hrnet_ray.data.synthetic.primitives import Colour, line
+from hrnet_ray.data.synthetic.primitives import BgrColor, draw_line
 
 
-class Season(NamedTuple):
+class SeasonPalette(NamedTuple):
     """Colours (BGR) of the air between the trees, the ground and the grass."""
 
-    mist: Colour
-    ground: Colour
-    grass: Colour
+    mist: BgrColor
+    ground: BgrColor
+    grass: BgrColor
 
 
-SEASONS = (
+SEASON_PALETTES = (
     # A bright winter day, a winter evening, thaw, autumn.
-    Season(mist=(178, 166, 150), ground=(246, 238, 232), grass=(95, 140, 165)),
-    Season(mist=(150, 128, 112), ground=(226, 208, 196), grass=(85, 115, 130)),
-    Season(mist=(138, 152, 140), ground=(196, 205, 208), grass=(70, 125, 140)),
-    Season(mist=(112, 148, 150), ground=(88, 124, 148), grass=(60, 120, 165)),
+    SeasonPalette(mist=(178, 166, 150), ground=(246, 238, 232), grass=(95, 140, 165)),
+    SeasonPalette(mist=(150, 128, 112), ground=(226, 208, 196), grass=(85, 115, 130)),
+    SeasonPalette(mist=(138, 152, 140), ground=(196, 205, 208), grass=(70, 125, 140)),
+    SeasonPalette(mist=(112, 148, 150), ground=(88, 124, 148), grass=(60, 120, 165)),
 )
 
 
-def scenery(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
+def draw_scenery(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
     """A birch forest of the Amur: mist, far trunks, the ground, birches, rocks and grass."""
     height, _ = size_hw
-    season = SEASONS[rng.integers(len(SEASONS))]
+    season = SEASON_PALETTES[rng.integers(len(SEASON_PALETTES))]
     horizon = rng.uniform(0.22, 0.42) * height
-    picture = _mottled(rng, size_hw, season.mist, contrast=12.0)
+    picture = _make_mottled_texture(rng, size_hw, season.mist, contrast=12.0)
     for _ in range(rng.integers(10, 24)):
-        _far_trunk(rng, picture, horizon, season.mist)
+        _draw_far_trunk(rng, picture, horizon, season.mist)
     picture = cv2.GaussianBlur(picture, (0, 0), 0.004 * height + 0.3)
-    _lay_ground(rng, picture, horizon, season.ground)
+    _draw_ground(rng, picture, horizon, season.ground)
     for _ in range(rng.integers(0, 4)):
-        _rock(rng, picture, horizon, season.ground)
+        _draw_rock(rng, picture, horizon, season.ground)
     for foot_y in np.sort(rng.uniform(horizon, 0.75 * height, rng.integers(1, 5))):
-        _trunk(rng, picture, foot_y)
+        _draw_tree_trunk(rng, picture, foot_y)
     for foot_y in np.sort(rng.uniform(horizon, height, rng.integers(2, 8))):
-        _tuft(rng, picture, foot_y, season.grass, length_frac=0.05)
+        _draw_grass_tuft(rng, picture, foot_y, season.grass, length_frac=0.05)
     return picture
 
 
-def _mottled(
-    rng: np.random.Generator, size_hw: tuple[int, int], colour: Colour, *, contrast: float
+def _make_mottled_texture(
+    rng: np.random.Generator, size_hw: tuple[int, int], color: BgrColor, *, contrast: float
 ) -> np.ndarray:
     """A colour with soft blotches."""
     height, width = size_hw
-    small = np.array(colour) + rng.normal(0, contrast, (6, 8, 1)) + rng.normal(0, 8)
+    small = np.array(color) + rng.normal(0, contrast, (6, 8, 1)) + rng.normal(0, 8)
     small = np.clip(small, 0, 255).astype(np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _lay_ground(
-    rng: np.random.Generator, picture: np.ndarray, horizon: float, colour: Colour
+def _draw_ground(
+    rng: np.random.Generator, image: np.ndarray, horizon_y: float, color: BgrColor
 ) -> None:
     """Cover everything below a gently waving horizon."""
-    height, width = picture.shape[:2]
-    ground = _mottled(rng, (height, width), colour, contrast=7.0)
+    height, width = image.shape[:2]
+    ground = _make_mottled_texture(rng, (height, width), color, contrast=7.0)
     waves = np.sin(np.arange(width) * rng.uniform(5, 12) / width + rng.uniform(0, 6))
-    below = np.arange(height)[:, None] > horizon + 0.02 * height * waves
-    cv2.copyTo(ground, below.astype(np.uint8), picture)
+    below = np.arange(height)[:, None] > horizon_y + 0.02 * height * waves
+    cv2.copyTo(ground, below.astype(np.uint8), image)
 
 
-def _far_trunk(rng: np.random.Generator, picture: np.ndarray, foot_y: float, mist: Colour) -> None:
+def _draw_far_trunk(
+    rng: np.random.Generator, image: np.ndarray, foot_y: float, mist_color: BgrColor
+) -> None:
     """A trunk that the mist has taken half the colour of."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     x, lean, tone = rng.uniform((0, -0.04 * height, 0.35), (width, 0.04 * height, 1.2))
-    colour = tuple(0.35 * c + 0.65 * c * tone for c in mist)
+    colour = tuple(0.35 * c + 0.65 * c * tone for c in mist_color)
     foot, top = np.array([x, foot_y + 0.05 * height]), np.array([x + lean, -5])
-    line(picture, foot, top, colour, rng.uniform(1, 0.02 * width))
+    draw_line(image, foot, top, colour, rng.uniform(1, 0.02 * width))
 
 
-def _trunk(rng: np.random.Generator, picture: np.ndarray, foot_y: float) -> None:
+def _draw_tree_trunk(rng: np.random.Generator, image: np.ndarray, foot_y: float) -> None:
     """A birch (white, with dark marks) or a pine (dark), up out of the picture."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     x, lean = rng.uniform((0, -0.05 * height), (width, 0.05 * height))
     thick = rng.uniform(0.018, 0.05) * width
     birch = rng.uniform() < 0.65
     tone = rng.uniform(175, 235) if birch else rng.uniform(55, 90)
     foot, top = np.array([x, foot_y]), np.array([x + lean, -5])
-    line(picture, foot, top, (tone, 0.99 * tone, 0.98 * tone), thick)
+    draw_line(image, foot, top, (tone, 0.99 * tone, 0.98 * tone), thick)
     side = np.array([0.28 * thick, 0])
-    line(picture, foot + side, top + side, (0.82 * tone, 0.8 * tone, 0.8 * tone), 0.4 * thick)
+    draw_line(image, foot + side, top + side, (0.82 * tone, 0.8 * tone, 0.8 * tone), 0.4 * thick)
     if not birch:
         return
     for at, aside in rng.uniform((0, -1.6), (1, 0.4), (12, 2)):
         mark = foot + at * (top - foot) + aside * side
-        line(picture, mark, mark + side, (62, 60, 60), 0.12 * thick)
+        draw_line(image, mark, mark + side, (62, 60, 60), 0.12 * thick)
 
 
-def _rock(rng: np.random.Generator, picture: np.ndarray, horizon: float, cap: Colour) -> None:
+def _draw_rock(
+    rng: np.random.Generator, image: np.ndarray, horizon_y: float, cap_color: BgrColor
+) -> None:
     """A grey stone under a cap of snow or leaves."""
-    height, width = picture.shape[:2]
-    x, y = rng.uniform((0, horizon), (width, height)).astype(int).tolist()
+    height, width = image.shape[:2]
+    x, y = rng.uniform((0, horizon_y), (width, height)).astype(int).tolist()
     half_w, half_h = (rng.uniform((0.03, 0.03), (0.09, 0.06)) * width).astype(int).tolist()
     tone = rng.uniform(85, 140)
-    pale = tuple(min(255.0, 1.05 * c) for c in cap)
+    pale = tuple(min(255.0, 1.05 * c) for c in cap_color)
     for rise, colour in ((1.0, pale), (0.6, (tone, 0.98 * tone, 0.95 * tone))):
         axes = (half_w, round(rise * half_h))
-        cv2.ellipse(picture, (x, y), axes, 0, 180, 360, colour, -1, cv2.LINE_AA)
+        cv2.ellipse(image, (x, y), axes, 0, 180, 360, colour, -1, cv2.LINE_AA)
 
 
-def _tuft(
+def _draw_grass_tuft(
     rng: np.random.Generator,
-    picture: np.ndarray,
+    image: np.ndarray,
     foot_y: float,
-    colour: Colour,
+    color: BgrColor,
     *,
     length_frac: float,
 ) -> None:
     """Blades of dry grass that spread from one place."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     count = int(rng.integers(7, 16))
     feet = rng.normal((rng.uniform(0, width), foot_y), (0.15 * length_frac * width, 1), (count, 2))
     blades = rng.normal((0, -1), (0.35, 0.25), (count, 2)) * length_frac * height
     for foot, blade, tone in zip(feet, blades, rng.uniform(0.7, 1.2, count), strict=True):
-        line(picture, foot, foot + blade, tuple(tone * c for c in colour), 1 + 3 * length_frac)
+        draw_line(image, foot, foot + blade, tuple(tone * c for c in color), 1 + 3 * length_frac)
 
 
-def foreground(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def draw_foreground(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Paint sometimes grass, seldom a trunk, before everything; return where, bool [H, W]."""
-    height = picture.shape[0]
-    before = picture.copy()
+    height = image.shape[0]
+    before = image.copy()
     for _ in range(rng.integers(0, 4)):
-        grass = SEASONS[rng.integers(len(SEASONS))].grass
-        _tuft(rng, picture, rng.uniform(0.85, 1.1) * height, grass, length_frac=0.2)
+        grass = SEASON_PALETTES[rng.integers(len(SEASON_PALETTES))].grass
+        _draw_grass_tuft(rng, image, rng.uniform(0.85, 1.1) * height, grass, length_frac=0.2)
     if rng.uniform() < 0.12:
-        _trunk(rng, picture, 1.1 * height)
-    unchanged = cv2.inRange(cv2.absdiff(picture, before), (0, 0, 0), (0, 0, 0))
+        _draw_tree_trunk(rng, image, 1.1 * height)
+    unchanged = cv2.inRange(cv2.absdiff(image, before), (0, 0, 0), (0, 0, 0))
     return unchanged == 0
 
 
-def photograph(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def simulate_camera(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """What the camera adds: exposure, a colour cast, some blur, noise."""
     if rng.uniform() < 0.4:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 0.8))
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
     gains = rng.uniform(0.85, 1.08) * rng.uniform(0.96, 1.04, 3)
     curves = np.clip(np.arange(256)[:, None, None] * gains, 0, 255).astype(np.uint8)
-    grain = rng.standard_normal(picture.shape[:2], np.float32) * rng.uniform(1, 5)
-    return cv2.add(cv2.LUT(picture, curves), cv2.merge([grain] * 3), dtype=cv2.CV_8U)
+    grain = rng.standard_normal(image.shape[:2], np.float32) * rng.uniform(1, 5)
+    return cv2.add(cv2.LUT(image, curves), cv2.merge([grain] * 3), dtype=cv2.CV_8U)

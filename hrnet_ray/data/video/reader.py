@@ -17,32 +17,32 @@ import numpy as np
 from hrnet_ray.data.images.headers import MAX_PIXELS
 from hrnet_ray.errors import DataError, UsageError
 
-VIDEO_ENDINGS = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv")
-FEWEST = 0.95
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv")
+MIN_READ_FRACTION = 0.95
 """Of the seconds that a file says it has; their sound may be a little longer."""
-_READING = {
+_DEMUXER_OPTIONS = {
     # A playlist that calls itself a.mp4 would open other files, and addresses.
     "format_whitelist": "mov,matroska,avi,mpeg,mpegts,asf,m4v",
     "protocol_whitelist": "file",
 }
-_LIMITS = {"max_pixels": str(MAX_PIXELS)}
-_LEAST_RATE, _MOST_RATE = 1, 240
-_CLOCK = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
+_DECODER_OPTIONS = {"max_pixels": str(MAX_PIXELS)}
+_MIN_FPS, _MAX_FPS = 1, 240
+_DURATION_PATTERN = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
 
 
 @dataclass(frozen=True)
-class Frame:
+class VideoFrame:
     """One picture of a video."""
 
-    number: int
+    index: int
     """From 0, in the order in which they are shown; what cannot be read is not counted."""
-    seconds: float
+    time_s: float
     """From the beginning of the video."""
-    picture: np.ndarray
+    image: np.ndarray
     """RGB uint8 [H, W, 3]."""
 
 
-class Video:
+class VideoReader:
     """A video's frames, once, from the first one on.
 
     with Video(path) as video:
@@ -50,54 +50,54 @@ class Video:
         if video.fault: ...         # why some of them did not come
     """
 
-    rate: Fraction
+    fps: Fraction
     """Frames a second; where they come unevenly, the mean."""
-    frames_said: int
+    expected_frames: int
     """How many there should be, about; 0 where the file does not tell."""
-    fault: str | None
+    read_problem: str | None
 
     def __init__(self, path: Path) -> None:
         """Raises DataError for what is no video, UsageError where PyAV is not installed."""
-        self._av = pyav()
+        self._av = import_pyav()
         try:  # absolute: `http:a.mp4` is a file's name
-            self._container = self._av.open(str(path.absolute()), options=_READING)
+            self._container = self._av.open(str(path.absolute()), options=_DEMUXER_OPTIONS)
         except (self._av.FFmpegError, ValueError) as error:
-            raise _unreadable(path, reason_of(error)) from error
+            raise _make_unreadable_error(path, get_ffmpeg_error_message(error)) from error
         try:
-            self._stream = self._pictures(path)
+            self._stream = self._select_video_stream(path)
         except DataError:
             self._container.close()
             raise
         rate = self._stream.average_rate or self._stream.guessed_rate or 25
-        self.rate = Fraction(min(_MOST_RATE, max(_LEAST_RATE, rate)))
-        self._begins = Fraction(self._container.start_time or 0, self._av.time_base)
-        self._lasts = self._seconds_said()
-        self.frames_said = max(0, self._stream.frames or round(self._lasts * self.rate))
-        self.fault = None
+        self.fps = Fraction(min(_MAX_FPS, max(_MIN_FPS, rate)))
+        self._start_time_s = Fraction(self._container.start_time or 0, self._av.time_base)
+        self._duration_s = self._get_duration_s()
+        self.expected_frames = max(0, self._stream.frames or round(self._duration_s * self.fps))
+        self.read_problem = None
 
-    def __enter__(self) -> "Video":
+    def __enter__(self) -> "VideoReader":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._container.close()
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[VideoFrame]:
         """Every frame that can be read; `fault` says whether some could not."""
         read, last, damaged = 0, 0.0, 0
         try:
             for packet in self._container.demux(self._stream):
-                decoded = self._decoded(packet)
+                decoded = self._decode_packet(packet)
                 damaged += decoded is None
                 for found in decoded or ():
                     damaged += bool(found.is_corrupt)
-                    last = self._seconds(found, read)
-                    yield Frame(read, last, _shown(found))
+                    last = self._get_frame_time_s(found, read)
+                    yield VideoFrame(read, last, _convert_to_upright_rgb(found))
                     read += 1
         except self._av.FFmpegError:  # the file ends, or cannot be read on: `fault` tells
             damaged += 1
-        self.fault = self._fault(read, last, damaged)
+        self.read_problem = self._describe_read_problem(read, last, damaged)
 
-    def _pictures(self, path: Path) -> Any:
+    def _select_video_stream(self, path: Path) -> Any:
         """The stream that players show.
 
         Raises:
@@ -105,33 +105,42 @@ class Video:
         """
         stream = self._container.streams.best("video")
         if stream is None:
-            raise _unreadable(path, "no pictures in it")
+            raise _make_unreadable_error(path, "no pictures in it")
         if stream.codec_context is None:
-            raise _unreadable(path, "no decoder for its pictures")
+            raise _make_unreadable_error(path, "no decoder for its pictures")
         if stream.width * stream.height > MAX_PIXELS:
             size = f"{stream.width:,} x {stream.height:,}"
-            raise _unreadable(path, f"{size} pixels; {MAX_PIXELS:,} are decoded at most")
-        stream.codec_context.options = _LIMITS  # the size can change on the way
+            raise _make_unreadable_error(path, f"{size} pixels; {MAX_PIXELS:,} are decoded at most")
+        stream.codec_context.options = _DECODER_OPTIONS  # the size can change on the way
         stream.thread_type = "AUTO"
         return stream
 
-    def _decoded(self, packet: Any) -> list[Any] | None:
+    def _decode_packet(self, packet: Any) -> list[Any] | None:
         """Its frames; None where it is damaged, which the next one need not be."""
         try:
             return packet.decode()
         except self._av.FFmpegError:
             return None
 
-    def _fault(self, read: int, last: float, damaged: int) -> str | None:
+    def _describe_read_problem(
+        self, num_read: int, last_time_s: float, num_damaged: int
+    ) -> str | None:
         # By time: some files count frames that were dropped while they were made.
-        if not read or last < FEWEST * float(self._lasts) - 2 / self.rate:
-            about = f" of about {self.frames_said:,}" if self.frames_said > read else ""
-            return f"{read:,} frames could be read{about}"
-        return f"{damaged:,} of {read:,} frames are damaged or missing" if damaged else None
+        if not num_read or last_time_s < MIN_READ_FRACTION * float(self._duration_s) - 2 / self.fps:
+            about = f" of about {self.expected_frames:,}" if self.expected_frames > num_read else ""
+            return f"{num_read:,} frames could be read{about}"
+        return (
+            f"{num_damaged:,} of {num_read:,} frames are damaged or missing"
+            if num_damaged
+            else None
+        )
 
-    def _seconds_said(self) -> Fraction:
+    def _get_duration_s(self) -> Fraction:
         """How long the pictures last; 0 where the file does not tell."""
-        stream, of_stream = self._stream, _CLOCK.match(self._stream.metadata.get("DURATION", ""))
+        stream, of_stream = (
+            self._stream,
+            _DURATION_PATTERN.match(self._stream.metadata.get("DURATION", "")),
+        )
         if stream.duration and stream.time_base:
             return Fraction(stream.duration) * stream.time_base
         if of_stream:  # Matroska's; the whole file's has the sound's
@@ -139,13 +148,13 @@ class Video:
             return Fraction(seconds) + 60 * int(minutes) + 3600 * int(hours)
         return Fraction(self._container.duration or 0, self._av.time_base)
 
-    def _seconds(self, found: Any, number: int) -> float:
-        if found.pts is None or found.time_base is None:
-            return float(number / self.rate)
-        return max(0.0, float(found.pts * found.time_base - self._begins))
+    def _get_frame_time_s(self, frame: Any, index: int) -> float:
+        if frame.pts is None or frame.time_base is None:
+            return float(index / self.fps)
+        return max(0.0, float(frame.pts * frame.time_base - self._start_time_s))
 
 
-def pyav() -> Any:
+def import_pyav() -> Any:
     """The package that reads and writes videos.
 
     Raises:
@@ -161,7 +170,7 @@ def pyav() -> Any:
         ) from error
 
 
-def _shown(frame: Any) -> np.ndarray:
+def _convert_to_upright_rgb(frame: Any) -> np.ndarray:
     """The frame's pixels, turned and mirrored as its file asks."""
     pixels, turns = frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)
     if _is_mirrored(frame):
@@ -177,14 +186,14 @@ def _is_mirrored(frame: Any) -> bool:
     return a * d < b * c
 
 
-def reason_of(error: BaseException) -> str:
+def get_ffmpeg_error_message(error: BaseException) -> str:
     """FFmpeg's or the system's word for what went wrong."""
     return getattr(error, "strerror", None) or type(error).__name__
 
 
-def _unreadable(path: Path, why: str) -> DataError:
+def _make_unreadable_error(path: Path, reason: str) -> DataError:
     return DataError(
-        f"a video that cannot be read: {why}",
+        f"a video that cannot be read: {reason}",
         str(path),
         "see whether a player shows it; `ffmpeg -i IN OUT.mp4` writes it anew",
     )

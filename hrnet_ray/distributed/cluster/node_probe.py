@@ -15,23 +15,25 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-LOOK_S = 12.0
+NODE_PROBE_TIMEOUT_S = 12.0
 """For all nodes together; the first task on a node starts a process there, which takes seconds."""
-CLOCK_S = 4.0
-PREFIX = ".hrnet-doctor-"
+CLOCK_TIMEOUT_S = 4.0
+PROBE_FILE_PREFIX = ".hrnet-doctor-"
 
 
-def look(place: str, mark: str, said: str, answer: str) -> dict[str, Any]:
+def probe_storage(
+    storage_dir: str, probe_name: str, content: str, answer_name: str
+) -> dict[str, Any]:
     """On a node: read what this machine wrote in `place`, write the answer beside it."""
     import glob
 
     found: dict[str, Any] = {"devices": len(glob.glob("/dev/nvidia[0-9]*")), "trouble": ""}
     try:
-        if Path(place, mark).read_text() != said:
+        if Path(storage_dir, probe_name).read_text() != content:
             found["trouble"] = "reads something else than this machine wrote"
             return found
-        with Path(place, answer).open("w") as file:
-            file.write(said[::-1])
+        with Path(storage_dir, answer_name).open("w") as file:
+            file.write(content[::-1])
             file.flush()
             os.fsync(file.fileno())
     except FileNotFoundError:
@@ -41,12 +43,12 @@ def look(place: str, mark: str, said: str, answer: str) -> dict[str, Any]:
     return found
 
 
-def clock() -> float:
+def get_node_time() -> float:
     """A node's time."""
     return time.time()
 
 
-def main(address: str, place: str) -> None:
+def print_node_reports(address: str, storage_dir: str) -> None:
     """Visit and print."""
     import logging
 
@@ -54,44 +56,58 @@ def main(address: str, place: str) -> None:
 
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     alive = [node for node in ray.nodes() if node["Alive"]]
-    mark = PREFIX + uuid.uuid4().hex
+    mark = PROBE_FILE_PREFIX + uuid.uuid4().hex
     answers = {node["NodeID"]: f"{mark}-{at}" for at, node in enumerate(alive)}
     try:
-        here = write(Path(place, mark), mark)
-        found = visit(place, mark, answers)
-        print(json.dumps({"here": here, "nodes": [told(node, found) for node in alive]}))
+        here = try_write_file(Path(storage_dir, mark), mark)
+        found = probe_nodes(storage_dir, mark, answers)
+        print(
+            json.dumps({"here": here, "nodes": [build_node_report(node, found) for node in alive]})
+        )
     finally:
         for name in (mark, *answers.values()):
             with suppress(OSError):
-                Path(place, name).unlink()
+                Path(storage_dir, name).unlink()
 
 
-def visit(place: str, mark: str, answers: dict[str, str]) -> dict[str, dict[str, Any]]:
+def probe_nodes(
+    storage_dir: str, probe_name: str, answer_names: dict[str, str]
+) -> dict[str, dict[str, Any]]:
     """What each node found, by its id, once this machine has read the node's answer."""
     import ray
 
-    tasks = {id: on(id, look).remote(place, mark, mark, name) for id, name in answers.items()}
-    done, _ = ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=LOOK_S)
+    tasks = {
+        id: create_node_task(id, probe_storage).remote(storage_dir, probe_name, probe_name, name)
+        for id, name in answer_names.items()
+    }
+    done, _ = ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=NODE_PROBE_TIMEOUT_S)
     found = {}
     for id, task in tasks.items():
-        found[id] = result(task) if task in done else {"trouble": f"no answer in {LOOK_S:g} s"}
-        if not found[id]["trouble"] and read(Path(place, answers[id])) != mark[::-1]:
+        found[id] = (
+            get_task_result(task)
+            if task in done
+            else {"trouble": f"no answer in {NODE_PROBE_TIMEOUT_S:g} s"}
+        )
+        if (
+            not found[id]["trouble"]
+            and try_read_file(Path(storage_dir, answer_names[id])) != probe_name[::-1]
+        ):
             found[id]["trouble"] = "writes what this machine does not see"
         if task in done:
-            found[id] |= ahead(id)
+            found[id] |= measure_clock_offset(id)
     return found
 
 
-def on(id: str, function: Any) -> Any:
+def create_node_task(node_id: str, function: Any) -> Any:
     """The function as a task for one node; it books nothing, so that a busy node answers too."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    pinned = NodeAffinitySchedulingStrategy(id, soft=False)
+    pinned = NodeAffinitySchedulingStrategy(node_id, soft=False)
     return ray.remote(function).options(num_cpus=0, max_retries=0, scheduling_strategy=pinned)
 
 
-def result(task: Any) -> dict[str, Any]:
+def get_task_result(task: Any) -> dict[str, Any]:
     """What a task returned, or why it failed."""
     import ray
 
@@ -101,16 +117,16 @@ def result(task: Any) -> dict[str, Any]:
         return {"trouble": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
 
 
-def write(path: Path, said: str) -> str:
+def try_write_file(path: Path, content: str) -> str:
     """Write a file; why it cannot be, or nothing."""
     try:
-        path.write_text(said)
+        path.write_text(content)
     except OSError as error:
         return str(error.strerror)
     return ""
 
 
-def read(path: Path) -> str | None:
+def try_read_file(path: Path) -> str | None:
     """A file's text; None where it cannot be read."""
     try:
         return path.read_text()
@@ -118,7 +134,7 @@ def read(path: Path) -> str | None:
         return None
 
 
-def ahead(id: str) -> dict[str, float]:
+def measure_clock_offset(node_id: str) -> dict[str, float]:
     """By how much a node's clock is ahead of this one, and within which bounds that is known."""
     import ray
 
@@ -126,7 +142,9 @@ def ahead(id: str) -> dict[str, float]:
     for _ in range(2):  # the first may have to wait for a process to start
         began = time.time()
         try:
-            theirs: Any = ray.get(on(id, clock).remote(), timeout=CLOCK_S)
+            theirs: Any = ray.get(
+                create_node_task(node_id, get_node_time).remote(), timeout=CLOCK_TIMEOUT_S
+            )
         except Exception:  # a node that is gone meanwhile; `look` has told the rest
             return best
         ended = time.time()
@@ -136,16 +154,18 @@ def ahead(id: str) -> dict[str, float]:
     return best
 
 
-def told(node: dict[str, Any], found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def build_node_report(
+    node: dict[str, Any], probe_results: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
     """A node as the doctor wants to know it."""
     has = node["Resources"]
     return {
         "address": node["NodeManagerAddress"],
         "cpus": has.get("CPU", 0.0),
         "gpus": has.get("GPU", 0.0),
-        **found[node["NodeID"]],
+        **probe_results[node["NodeID"]],
     }
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    print_node_reports(*sys.argv[1:3])

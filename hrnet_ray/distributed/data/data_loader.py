@@ -10,26 +10,26 @@ import numpy as np
 import torch
 
 from hrnet_ray.config import DataConfig
-from hrnet_ray.data.batch import CanvasBatch, CropBatch, to_canvases, to_crops
-from hrnet_ray.data.records import Arrays, decode_exact, decode_rows
+from hrnet_ray.data.batch import EvalBatch, RawTrainBatch, to_eval_batch, to_raw_train_batch
+from hrnet_ray.data.records import Arrays, decode_eval_batch, decode_train_batch
 from hrnet_ray.data.sampler import (
-    WINDOW,
-    epoch_order,
-    share_of_step,
-    training_steps,
-    validation_share,
+    SHUFFLE_WINDOW_ROWS,
+    batch_indices,
+    get_rank_indices,
+    get_rank_slice,
+    shuffle_row_indices,
 )
-from hrnet_ray.distributed.data.object_store import Stored
-from hrnet_ray.distributed.data.row_reader import Rows
-from hrnet_ray.utils.prefetch import ahead
+from hrnet_ray.distributed.data.object_store import CachedSplit
+from hrnet_ray.distributed.data.row_reader import ObjectStoreReader
+from hrnet_ray.utils.prefetch import prefetch_items
 
-MOST_THREADS = 8
+MAX_DECODE_THREADS = 8
 """Of a worker, for copying and decoding; these feed several thousand rows a second."""
 
 T = TypeVar("T")
 
 
-class Feed:
+class WorkerDataLoader:
     """One worker's rows, epoch by epoch.
 
     Which rows, in which order, follows from (rows, seed, epoch, size) alone: with more workers each
@@ -38,100 +38,113 @@ class Feed:
 
     def __init__(
         self,
-        stored: Mapping[str, Stored],
-        data: DataConfig,
+        cached_splits: Mapping[str, CachedSplit],
+        data_config: DataConfig,
         *,
         canvas_px: int,
         device: torch.device,
         rank: int = 0,
-        workers: int = 1,
-        most_workers: int = 1,
+        num_workers: int = 1,
+        max_workers: int = 1,
         threads: int = 1,
     ) -> None:
-        self.device, self.rank, self.workers = device, rank, workers
+        self.device, self.rank, self.num_workers = device, rank, num_workers
         # An elastic run leaves out the same rows whether all of its workers are there or not.
-        self.most_workers = max(workers, most_workers)
-        pool = ThreadPoolExecutor(min(threads, MOST_THREADS))
-        canvases = partial(decode_rows, canvas_px=canvas_px)
-        crops = partial(decode_exact, input_hw=data.input_hw, padding=data.padding)
-        self.train = Rows(stored["train"], canvases, pool)
-        self.val = Rows(stored["val"], crops, pool)
-        self.waited = 0.0
+        self.max_workers = max(num_workers, max_workers)
+        pool = ThreadPoolExecutor(min(threads, MAX_DECODE_THREADS))
+        canvases = partial(decode_train_batch, canvas_px=canvas_px)
+        crops = partial(
+            decode_eval_batch, input_hw=data_config.input_hw, padding=data_config.padding
+        )
+        self.train_reader = ObjectStoreReader(cached_splits["train"], canvases, pool)
+        self.val_reader = ObjectStoreReader(cached_splits["val"], crops, pool)
+        self.data_wait_s = 0.0
         """Seconds for which the model had to wait in this epoch."""
-        self.met: list[list[int]] = []
+        self.seen_ids: list[list[int]] = []
         """Ids of this worker's training rows in this epoch, step by step."""
-        self.rotten: set[tuple[str, int]] = set()
+        self.corrupt_rows: set[tuple[str, int]] = set()
         """Split and id of rows whose picture changed since it was prepared: they teach and score
         nothing."""
 
-    def steps(self, *, size: int) -> int:
+    def count_steps(self, *, batch_size: int) -> int:
         """How many batches of `size` rows, all workers together, an epoch has."""
-        rows = np.arange(self.train.rows)
-        return len(training_steps(rows, size=size, workers=self.most_workers))
+        rows = np.arange(self.train_reader.num_rows)
+        return len(batch_indices(rows, batch_size=batch_size, num_workers=self.max_workers))
 
-    def training(
-        self, *, size: int, seed: int, epoch: int, begin: int = 0
-    ) -> Iterator[CanvasBatch]:
+    def iter_train_batches(
+        self, *, batch_size: int, seed: int, epoch: int, first_step: int = 0
+    ) -> Iterator[RawTrainBatch]:
         """This worker's shares of the epoch's batches of `size` rows, from the step `begin` on."""
-        order = epoch_order(self.train.rows, seed=seed, epoch=epoch)
-        steps = training_steps(order, size=size, workers=self.most_workers)
-        self.train.soon(order[begin * size : begin * size + WINDOW])
+        order = shuffle_row_indices(self.train_reader.num_rows, seed=seed, epoch=epoch)
+        steps = batch_indices(order, batch_size=batch_size, num_workers=self.max_workers)
+        self.train_reader.prefetch_rows(
+            order[first_step * batch_size : first_step * batch_size + SHUFFLE_WINDOW_ROWS]
+        )
 
-        def shares() -> Iterator[tuple[Arrays, CanvasBatch]]:
-            for number, step in enumerate(steps[begin:], start=begin):
-                if number * size % WINDOW < size:  # a window begins: fetch the one after it
-                    self.train.soon(order[number * size : number * size + 2 * WINDOW])
-                share = share_of_step(step, rank=self.rank, workers=self.workers)
-                rows = self.train.take(share)
+        def load_rank_slices() -> Iterator[tuple[Arrays, RawTrainBatch]]:
+            for number, step in enumerate(steps[first_step:], start=first_step):
+                if (
+                    number * batch_size % SHUFFLE_WINDOW_ROWS < batch_size
+                ):  # a window begins: fetch the one after it
+                    self.train_reader.prefetch_rows(
+                        order[number * batch_size : number * batch_size + 2 * SHUFFLE_WINDOW_ROWS]
+                    )
+                share = get_rank_slice(step, rank=self.rank, num_workers=self.num_workers)
+                rows = self.train_reader.get_rows(share)
                 yield (
                     rows,
-                    to_canvases(
-                        _with_stand_ins(rows),
+                    to_raw_train_batch(
+                        _replace_corrupt_images(rows),
                         self.device,
-                        weight=len(share) * self.workers / len(step),
-                        fewest=len(step) // self.workers,
+                        loss_weight=len(share) * self.num_workers / len(step),
+                        min_crops_per_rank=len(step) // self.num_workers,
                     ),
                 )
 
-        for rows, batch in self._waited_for(ahead(shares())):
-            self.met.append(rows["id"][rows["readable"]].tolist())
-            self._note_rotten("train", rows)
+        for rows, batch in self._measure_data_wait(prefetch_items(load_rank_slices())):
+            self.seen_ids.append(rows["id"][rows["readable"]].tolist())
+            self._record_corrupt_rows("train", rows)
             yield batch
 
-    def validation(self, *, size: int) -> Iterator[CropBatch]:
+    def iter_val_batches(self, *, batch_size: int) -> Iterator[EvalBatch]:
         """This worker's share of the validation rows, without the rotten ones."""
-        share = validation_share(self.val.rows, rank=self.rank, workers=self.workers)
+        share = get_rank_indices(
+            self.val_reader.num_rows, rank=self.rank, num_workers=self.num_workers
+        )
 
-        def parts() -> Iterator[tuple[Arrays, CropBatch]]:
-            for at in range(0, len(share), size):
-                rows = self.val.take(share[at : at + size])
-                yield rows, to_crops(_readable(rows), self.device, with_truth=True)
+        def load_rank_batches() -> Iterator[tuple[Arrays, EvalBatch]]:
+            for at in range(0, len(share), batch_size):
+                rows = self.val_reader.get_rows(share[at : at + batch_size])
+                yield (
+                    rows,
+                    to_eval_batch(_filter_readable(rows), self.device, with_ground_truth=True),
+                )
 
-        for rows, batch in ahead(parts()):
-            self._note_rotten("val", rows)
+        for rows, batch in prefetch_items(load_rank_batches()):
+            self._record_corrupt_rows("val", rows)
             if len(batch.ids):
                 yield batch
 
-    def _note_rotten(self, split: str, rows: Arrays) -> None:
-        self.rotten |= {(split, id) for id in rows["id"][~rows["readable"]].tolist()}
+    def _record_corrupt_rows(self, split: str, rows: Arrays) -> None:
+        self.corrupt_rows |= {(split, id) for id in rows["id"][~rows["readable"]].tolist()}
 
-    def _waited_for(self, ready: Iterator[T]) -> Iterator[T]:
-        self.waited = 0.0
+    def _measure_data_wait(self, prefetched: Iterator[T]) -> Iterator[T]:
+        self.data_wait_s = 0.0
         while True:
             began = time.perf_counter()
-            item = next(ready, None)
-            self.waited += time.perf_counter() - began
+            item = next(prefetched, None)
+            self.data_wait_s += time.perf_counter() - began
             if item is None:
                 return
             yield item
 
 
-def _readable(rows: Arrays) -> Arrays:
+def _filter_readable(rows: Arrays) -> Arrays:
     kept = rows["readable"]
     return rows if kept.all() else {name: column[kept] for name, column in rows.items()}
 
 
-def _with_stand_ins(rows: Arrays) -> Arrays:
+def _replace_corrupt_images(rows: Arrays) -> Arrays:
     """Put the pixels of a readable row where a rotten one is black; its keypoints stay hidden.
 
     So shapes stay, BatchNorm sees pictures only, and the row adds nothing to the loss.

@@ -10,81 +10,83 @@ from typing import Any
 
 import ray
 
-from hrnet_ray.config import Experiment, flatten
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.inference.model_package import fingerprints
-from hrnet_ray.runs.run_dir import git_commit
-from hrnet_ray.tracking import Board, DataVersion, Run
+from hrnet_ray.config import ExperimentConfig, flatten_config
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.inference.model_package import compute_file_hashes
+from hrnet_ray.runs.run_dir import get_git_commit
+from hrnet_ray.tracking import DatasetVersion, MlflowExperiment, RunLogger
 
-MOST_PARAMS = 40
-NOT_COMPARED = {
+MAX_PARAMS = 40
+EXCLUDED_PARAMS = {
     "name",  # the run's own
     "data.root",
     "model.stem",
-    "model.init_partial",
-    "augment.half_body_above",
-    "optim.lr_batch",
+    "model.allow_partial_load",
+    "augment.half_body_min_visible",
+    "optim.lr_reference_batch_size",
     "optim.compile",
     "evaluation.shift_heatmap",
-    "evaluation.every",
+    "evaluation.val-interval",
     "evaluation.batch_size",
 }
-"""Settings that stay in resolved.json: a table of more than 40 columns compares nothing."""
+"""Settings that stay in resolved_config.json: a table of more than 40 columns compares nothing."""
 
 
-def open_run(
-    board: Board,
+def open_mlflow_run(
+    mlflow_experiment: MlflowExperiment,
     folder: Path,
-    experiment: Experiment,
-    manifest: Manifest,
+    experiment: ExperimentConfig,
+    manifest: DatasetManifest,
     *,
     kind: str,
-    workers: int,
+    num_workers: int,
     name: str | None = None,
-    parent: Run | None = None,
+    parent: RunLogger | None = None,
     params: dict[str, Any] | None = None,
     tags: dict[str, str] | None = None,
-) -> Run:
+) -> RunLogger:
     """The MLflow run of a run's folder: the same folder is always the same run."""
-    settings = flatten(experiment) if params is None else params
-    return Run.open(
-        board,
+    settings = flatten_config(experiment) if params is None else params
+    return RunLogger.open_or_resume(
+        mlflow_experiment,
         folder,
         name=name or experiment.name,
-        params=compared(settings, folder)
-        | {"data.name": manifest.name, "cluster.workers": workers},
-        tags=_tags(folder, experiment, manifest, kind) | (tags or {}),
-        data=[_version(manifest, split) for split in ("train", "val")],
-        parent=parent,
+        params=select_params(settings, folder)
+        | {"data.name": manifest.name, "cluster.num_workers": num_workers},
+        tags=_build_tags(folder, experiment, manifest, kind) | (tags or {}),
+        datasets=[_build_dataset_version(manifest, split) for split in ("train", "val")],
+        parent_run=parent,
     )
 
 
-def vouch_for_model(run: Run, folder: Path) -> None:
+def tag_model_hashes(run: RunLogger, folder: Path) -> None:
     """Note the sha256 of the run's model: what is changed in MLflow afterwards is refused."""
     try:
-        run.log_summary({}, tags=fingerprints(folder / "model"))
+        run.log_summary({}, tags=compute_file_hashes(folder / "model"))
     except OSError:  # a trial without a score has no model
         return
 
 
-def compared(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+def select_params(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The settings that become params: at most 40, and whatever is searched is among them."""
     try:
-        resolved = json.loads((folder / "resolved.json").read_text(encoding="utf-8"))
+        resolved = json.loads((folder / "resolved_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         resolved = {}
     searched = resolved.get("search", {})
-    left_out = NOT_COMPARED - resolved.get("drawn", {}).keys() - searched.keys()
+    left_out = EXCLUDED_PARAMS - resolved.get("sampled_params", {}).keys() - searched.keys()
     kept = {name: value for name, value in settings.items() if name not in left_out}
     return {name: searched.get(name, value) for name, value in kept.items()}
 
 
-def _tags(folder: Path, experiment: Experiment, manifest: Manifest, kind: str) -> dict[str, str]:
-    commit = git_commit()
+def _build_tags(
+    folder: Path, experiment: ExperimentConfig, manifest: DatasetManifest, kind: str
+) -> dict[str, str]:
+    commit = get_git_commit()
     tags = {
         "kind": kind,
         "study": experiment.name if kind in ("study", "trial") else "",
-        "user": _user(),
+        "user": _get_user(),
         "data.name": manifest.name,
         "data.digest": manifest.digest,
         "git.sha": commit.rstrip("+"),
@@ -94,15 +96,15 @@ def _tags(folder: Path, experiment: Experiment, manifest: Manifest, kind: str) -
         "ray.job_id": os.environ.get("RAY_JOB_SUBMISSION_ID", ""),
         "run.folder": str(folder),
         # The names that MLflow's own columns are filled from.
-        "mlflow.user": _user(),
+        "mlflow.user": _get_user(),
         "mlflow.source.name": Path(sys.argv[0]).name,
         "mlflow.source.git.commit": commit.rstrip("+"),
     }
     return {name: value for name, value in tags.items() if value}
 
 
-def _version(manifest: Manifest, split: str) -> DataVersion:
-    return DataVersion(
+def _build_dataset_version(manifest: DatasetManifest, split: str) -> DatasetVersion:
+    return DatasetVersion(
         name=f"{manifest.name}-{split}",
         digest=manifest.digest,
         root=str(manifest.root),
@@ -110,7 +112,7 @@ def _version(manifest: Manifest, split: str) -> DataVersion:
     )
 
 
-def _user() -> str:
+def _get_user() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a number without a name, as in many containers

@@ -14,46 +14,50 @@ import torch
 from joblib import cpu_count
 from ray.exceptions import RayActorError, RayTaskError
 
-from hrnet_ray.config import Cluster
+from hrnet_ray.config import ClusterConfig
 from hrnet_ray.data.images.codec import cv2
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.shards import Progress
-from hrnet_ray.distributed.cluster.autoscaling import resources
-from hrnet_ray.distributed.cluster.resources import Share, connect, share_of
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.data.shards import ProgressCallback
+from hrnet_ray.distributed.cluster.autoscaling import wait_for_resources
+from hrnet_ray.distributed.cluster.resources import (
+    WorkerResources,
+    compute_worker_resources,
+    init_ray,
+)
 from hrnet_ray.errors import ClusterError, HrnetRayError
-from hrnet_ray.evaluation.ground_truth import Labelled
-from hrnet_ray.evaluation.model_evaluation import Candidate
-from hrnet_ray.evaluation.predict_split import Found, Part, find
-from hrnet_ray.inference.predictor import Predictor
-from hrnet_ray.metrics.detections import Boxes
+from hrnet_ray.evaluation.ground_truth import GroundTruth
+from hrnet_ray.evaluation.model_evaluation import EvalModel
+from hrnet_ray.evaluation.predict_split import PartialPredictions, WorkPartition, predict_partition
+from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.metrics.detections import DetectedBoxes
 
-PARTS = 8  # for each worker: a slow one takes fewer of them
-RESTARTS = 2  # of a worker that dies
+PARTITIONS_PER_WORKER = 8  # for each worker: a slow one takes fewer of them
+MAX_ACTOR_RESTARTS = 2  # of a worker that dies
 
 
-class Sharing:
-    """Finds a candidate's poses with `cluster.workers` workers (a `Finder`).
+class RayPredictor:
+    """Finds a candidate's poses with `cluster.num_workers` workers (a `Finder`).
 
     Raises:
         ClusterError: the machines are not there.
     """
 
-    def __init__(self, cluster: Cluster, *, threads: int | None = None) -> None:
-        connect(cluster)
-        self.workers = cluster.workers
-        self.share = share_of(cluster, resources(cluster))
+    def __init__(self, cluster: ClusterConfig, *, threads: int | None = None) -> None:
+        init_ray(cluster)
+        self.num_workers = cluster.num_workers
+        self.worker_resources = compute_worker_resources(cluster, wait_for_resources(cluster))
         if threads:
-            self.share = replace(self.share, threads=threads)
+            self.worker_resources = replace(self.worker_resources, threads=threads)
 
     def __call__(
         self,
-        candidate: Candidate,
-        manifest: Manifest,
+        eval_model: EvalModel,
+        manifest: DatasetManifest,
         split: str,
-        labelled: Labelled,
-        boxes: Boxes | None,
-        progress: Progress,
-    ) -> Found:
+        ground_truth: GroundTruth,
+        detections: DetectedBoxes | None,
+        progress: ProgressCallback,
+    ) -> PartialPredictions:
         """Look at the split, part by part, and join what was found.
 
         Raises:
@@ -61,68 +65,86 @@ class Sharing:
             ClusterError: workers die again and again.
         """
         # With given boxes every part reads all rows, to know which picture serves which box.
-        parts = self.workers * (1 if boxes else PARTS)
-        candidate = replace(candidate, model=candidate.model.cpu())
-        told = ray.put((candidate, manifest, split, labelled, boxes))
-        actors = [_actor(self.share).remote([told], self.share) for _ in range(self.workers)]
-        found: dict[int, Found] = {}
-        total = len(labelled) if boxes is None else len(boxes.score)
+        parts = self.num_workers * (1 if detections else PARTITIONS_PER_WORKER)
+        eval_model = replace(eval_model, model=eval_model.model.cpu())
+        told = ray.put((eval_model, manifest, split, ground_truth, detections))
+        actors = [
+            _make_actor_class(self.worker_resources).remote([told], self.worker_resources)
+            for _ in range(self.num_workers)
+        ]
+        found: dict[int, PartialPredictions] = {}
+        total = len(ground_truth) if detections is None else len(detections.score)
         try:
-            for part, seen in _shared(actors, [Part(at, parts) for at in range(parts)]):
+            for part, seen in _dispatch_partitions(
+                actors, [WorkPartition(at, parts) for at in range(parts)]
+            ):
                 found[part.index] = seen
-                done = sum(len(one.predictions.ids) + len(one.unread) for one in found.values())
+                done = sum(len(one.predictions.ids) + len(one.unread_ids) for one in found.values())
                 progress(total if len(found) == parts else min(done, total - 1), total)
         finally:
             for actor in actors:
                 ray.kill(actor)
-        return Found.joined([found[at] for at in range(parts)])
+        return PartialPredictions.concat_parts([found[at] for at in range(parts)])
 
 
-class Worker:
+class PredictionActor:
     """Holds the model, and looks at parts."""
 
-    def __init__(self, told: list[ray.ObjectRef], share: Share) -> None:
+    def __init__(
+        self, payload_refs: list[ray.ObjectRef], worker_resources: WorkerResources
+    ) -> None:
         # In a list, a reference stays one: Ray warns of restarts that would need it resolved.
-        candidate, self.manifest, self.split, self.labelled, self.boxes = ray.get(told[0])
-        torch.set_num_threads(min(share.threads, cpu_count()))
+        candidate, self.manifest, self.split, self.ground_truth, self.detections = ray.get(
+            payload_refs[0]
+        )
+        torch.set_num_threads(min(worker_resources.threads, cpu_count()))
         cv2.setNumThreads(1)  # decoding has its own threads
-        device = "cuda" if share.gpus else "cpu"
-        self.predictor = Predictor(candidate.model, candidate.spec, device=device)
+        device = "cuda" if worker_resources.gpus else "cpu"
+        self.predictor = PosePredictor(candidate.model, candidate.spec, device=device)
 
-    def find(self, part: Part) -> Found:
+    def predict_part(self, partition: WorkPartition) -> PartialPredictions:
         """What the model finds in a part."""
-        return find(
-            self.predictor, self.manifest, self.split, self.labelled, boxes=self.boxes, part=part
+        return predict_partition(
+            self.predictor,
+            self.manifest,
+            self.split,
+            self.ground_truth,
+            detections=self.detections,
+            partition=partition,
         )
 
 
-def _actor(share: Share) -> Any:
-    options = {"num_cpus": share.cpus, "num_gpus": share.gpus}
-    return ray.remote(max_restarts=RESTARTS, max_task_retries=RESTARTS, **options)(Worker)
+def _make_actor_class(worker_resources: WorkerResources) -> Any:
+    options = {"num_cpus": worker_resources.cpus, "num_gpus": worker_resources.gpus}
+    return ray.remote(
+        max_restarts=MAX_ACTOR_RESTARTS, max_task_retries=MAX_ACTOR_RESTARTS, **options
+    )(PredictionActor)
 
 
-def _shared(actors: list, parts: list[Part]) -> Iterator[tuple[Part, Found]]:
+def _dispatch_partitions(
+    actors: list, partitions: list[WorkPartition]
+) -> Iterator[tuple[WorkPartition, PartialPredictions]]:
     """Parts with what was found, as they come; who is done takes the next one."""
-    waiting, running = iter(parts), {}
+    waiting, running = iter(partitions), {}
     for actor in actors:
         if part := next(waiting, None):
             running[actor.find.remote(part)] = (actor, part)
     while running:
         (ready,), _ = ray.wait(list(running), num_returns=1)
         actor, part = running.pop(ready)
-        yield part, _result_of(ready)
+        yield part, _get_task_result(ready)
         if more := next(waiting, None):
             running[actor.find.remote(more)] = (actor, more)
 
 
-def _result_of(ready: ray.ObjectRef) -> Found:
+def _get_task_result(task_ref: ray.ObjectRef) -> PartialPredictions:
     try:
-        return ray.get(ready)
+        return ray.get(task_ref)
     except RayActorError as error:
         raise ClusterError(
             "a worker that dies again and again",
             f"evaluation: {' '.join(str(error).split())[:160]}",
-            "see Ray's log of that worker; memory may be short: use fewer --workers",
+            "see Ray's log of that worker; memory may be short: use fewer --num-workers",
         ) from error
     except RayTaskError as error:
         if isinstance(error.cause, HrnetRayError):  # as it was, without a traceback

@@ -4,23 +4,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hrnet_ray.config import Experiment
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.distributed.data.object_store import Stored
-from hrnet_ray.distributed.training.backends import Host
+from hrnet_ray.config import ExperimentConfig
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.distributed.data.object_store import CachedSplit
+from hrnet_ray.distributed.training.backends import TrainBackend
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class WorkerConfig:
     """What a worker is told. Plain values: it travels to other machines."""
 
-    experiment: Experiment
-    manifest: Manifest
-    data: Mapping[str, Stored]
+    experiment: ExperimentConfig
+    manifest: DatasetManifest
+    cached_splits: Mapping[str, CachedSplit]
     run_folder: Path
     threads: int
-    write_order: bool
-    host: Host
-    started_in: str
+    log_sample_order: bool
+    backend: TrainBackend
+    driver_cwd: str
     """The driver's folder, where relative paths of settings start: workers stand elsewhere."""
-    most_workers: int = 1
+    max_workers: int = 1

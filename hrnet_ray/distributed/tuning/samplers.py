@@ -17,16 +17,16 @@ from optuna.distributions import BaseDistribution
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Quantized
 
-from hrnet_ray.config import Experiment, flatten, override
-from hrnet_ray.distributed.tuning.search_space import in_words
+from hrnet_ray.config import ExperimentConfig, flatten_config, with_overrides
+from hrnet_ray.distributed.tuning.search_space import format_sampler
 from hrnet_ray.errors import UsageError
 
-Space = Mapping[str, Any]
+SearchSpace = Mapping[str, Any]
 """Dotted settings to Tune's samplers: `{"optim.lr": tune.loguniform(1e-4, 3e-3)}`."""
-Point = dict[str, Any]
+SearchPoint = dict[str, Any]
 """One value for each setting of a space."""
 
-ALIKE = {
+FIXED_SETTINGS = {
     "name": "trials are named by their numbers",
     "data": "rows are read, and validation crops are cut, once for all trials",
     "optim.epochs": "early stopping and TPE count on one number for all trials",
@@ -34,8 +34,11 @@ ALIKE = {
 """Settings that the trials of a study have in common, and why."""
 
 
-def check_space(
-    base: Experiment, space: Space, *, fits: Callable[[Experiment], None] = lambda one: None
+def validate_search_space(
+    base: ExperimentConfig,
+    space: SearchSpace,
+    *,
+    check_variant: Callable[[ExperimentConfig], None] = lambda one: None,
 ) -> None:
     """Refuse what no trial could be trained with, before there are any.
 
@@ -47,39 +50,43 @@ def check_space(
     """
     if not space:
         raise UsageError("nothing to search", "an empty search space", "give it a setting")
-    distributions(space)
+    to_optuna_distributions(space)
     for name, sampler in space.items():
         _require_searchable(base, name, sampler)
-        for value in _extremes(sampler):
-            _require_possible(base, name, value, sampler, fits)
+        for value in _get_extreme_values(sampler):
+            _require_valid_value(base, name, value, sampler, check_variant)
 
 
-def _require_searchable(base: Experiment, name: str, sampler: Any) -> None:
-    for alike, why in ALIKE.items():
+def _require_searchable(base: ExperimentConfig, name: str, sampler: Any) -> None:
+    for alike, why in FIXED_SETTINGS.items():
         if name == alike or name.startswith(f"{alike}."):
             raise UsageError(
                 f"{name} cannot be searched: {why}",
-                _flag(name, sampler),
+                _format_space_flag(name, sampler),
                 "leave it out; for several values, run several studies, each with its own --name",
             )
-    if inside := [setting for setting in flatten(base) if setting.startswith(f"{name}.")]:
+    if inside := [setting for setting in flatten_config(base) if setting.startswith(f"{name}.")]:
         raise UsageError(
             f"{name} is a group of settings",
-            _flag(name, sampler),
+            _format_space_flag(name, sampler),
             f"search one of {', '.join(inside)}",
         )
 
 
-def _require_possible(
-    base: Experiment, name: str, value: Any, sampler: Any, fits: Callable[[Experiment], None]
+def _require_valid_value(
+    base: ExperimentConfig,
+    name: str,
+    value: Any,
+    sampler: Any,
+    check_variant: Callable[[ExperimentConfig], None],
 ) -> None:
     try:
-        fits(override(base, {name: value}))
+        check_variant(with_overrides(base, {name: value}))
     except UsageError as error:
-        raise UsageError(error.what, _flag(name, sampler), error.fix) from error
+        raise UsageError(error.what, _format_space_flag(name, sampler), error.fix) from error
 
 
-def _extremes(sampler: Any) -> list[Any]:
+def _get_extreme_values(sampler: Any) -> list[Any]:
     """Each choice, or the first and the last value of a range."""
     if isinstance(sampler, Categorical):
         return list(sampler.categories)
@@ -89,11 +96,11 @@ def _extremes(sampler: Any) -> list[Any]:
     return [sampler.lower, sampler.upper if stepped else sampler.upper - 1]
 
 
-def _flag(name: str, sampler: Any) -> str:
-    return f"--space {name}={in_words(sampler)}"
+def _format_space_flag(name: str, sampler: Any) -> str:
+    return f"--space {name}={format_sampler(sampler)}"
 
 
-def distributions(space: Space) -> dict[str, BaseDistribution]:
+def to_optuna_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
     """The same space in Optuna's words.
 
     Raises:
@@ -113,23 +120,23 @@ def distributions(space: Space) -> dict[str, BaseDistribution]:
     return found
 
 
-def evenly(space: Space, number: int, *, seed: int) -> Point:
+def sample_halton(space: SearchSpace, index: int, *, seed: int) -> SearchPoint:
     """The point `number` (from 1) of a shifted Halton sequence: no corner is left out for long.
 
     https://en.wikipedia.org/wiki/Halton_sequence
     """
     shift = np.random.default_rng(seed).random(len(space))
     primes = itertools.islice((n for n in itertools.count(2) if _is_prime(n)), len(space))
-    digits = np.array([_mirrored(number, base) for base in primes])
-    return _at(space, (digits + shift) % 1.0)
+    digits = np.array([_compute_radical_inverse(index, base) for base in primes])
+    return _map_unit_point(space, (digits + shift) % 1.0)
 
 
-def at_random(space: Space, number: int, *, seed: int) -> Point:
+def sample_random(space: SearchSpace, index: int, *, seed: int) -> SearchPoint:
     """The point `number` of independent draws."""
-    return _at(space, np.random.default_rng((seed, number)).random(len(space)))
+    return _map_unit_point(space, np.random.default_rng((seed, index)).random(len(space)))
 
 
-def grid(space: Space, *, seed: int) -> list[Point]:
+def list_grid_points(space: SearchSpace, *, seed: int) -> list[SearchPoint]:
     """Each combination of choices, in an order without meaning.
 
     Early stopping compares a trial with those before it, which had better not all be worse.
@@ -154,9 +161,9 @@ def grid(space: Space, *, seed: int) -> list[Point]:
     return points
 
 
-def warm_points(
-    studies: Sequence[str], space: Space, base: Experiment, *, most: int
-) -> tuple[list[Point], int]:
+def load_warm_start_points(
+    study_dirs: Sequence[str], space: SearchSpace, base: ExperimentConfig, *, top_k: int
+) -> tuple[list[SearchPoint], int]:
     """The best settings of earlier studies that lie in this space, and how many do not.
 
     What an earlier study did not search has the value of `base` here. Their scores are not taken
@@ -165,33 +172,33 @@ def warm_points(
     Raises:
         UsageError: a folder is no concluded study.
     """
-    points: list[Point] = []
+    points: list[SearchPoint] = []
     outside = 0
-    settings = flatten(base)
-    for study in studies:
-        for trial in _best_first(study)[:most]:
+    settings = flatten_config(base)
+    for study in study_dirs:
+        for trial in _load_best_trials(study)[:top_k]:
             point = {name: trial.get(name, settings.get(name)) for name in space}
-            if not all(_lies_in(space[name], value) for name, value in point.items()):
+            if not all(_is_in_range(space[name], value) for name, value in point.items()):
                 outside += 1
             elif point not in points:
                 points.append(point)
     return points, outside
 
 
-def _best_first(study: str) -> list[dict[str, Any]]:
-    path = Path(study) / "summary.json"
+def _load_best_trials(study_dir: str) -> list[dict[str, Any]]:
+    path = Path(study_dir) / "summary.json"
     try:
         trials = json.loads(path.read_text(encoding="utf-8"))["trials"]
         return [trial for trial in trials if math.isfinite(trial["score"])]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             "a study to start from that is none, or has not ended",
-            f"--search.warm-start {study}: {path.name}: {type(error).__name__}",
+            f"--search.warm-start {study_dir}: {path.name}: {type(error).__name__}",
             "give the folder of a study that ended, such as runs/atrw/tune-w32-192x256",
         ) from error
 
 
-def _lies_in(sampler: Any, value: Any) -> bool:
+def _is_in_range(sampler: Any, value: Any) -> bool:
     if isinstance(sampler, Categorical):
         return value in sampler.categories
     if not isinstance(value, int | float) or isinstance(value, bool):
@@ -201,7 +208,7 @@ def _lies_in(sampler: Any, value: Any) -> bool:
     return sampler.lower <= value <= sampler.upper
 
 
-def _mirrored(number: int, base: int) -> float:
+def _compute_radical_inverse(number: int, base: int) -> float:
     """A number's digits behind the point, in reverse (the radical inverse)."""
     found, place = 0.0, 1.0 / base
     while number:
@@ -215,26 +222,26 @@ def _is_prime(number: int) -> bool:
     return all(number % divisor for divisor in range(2, number))
 
 
-def _at(space: Space, unit: np.ndarray) -> Point:
+def _map_unit_point(space: SearchSpace, unit_point: np.ndarray) -> SearchPoint:
     """The point of a space at a point of the unit cube [len(space)]."""
     return {
-        name: _value(sampler, float(share))
-        for (name, sampler), share in zip(space.items(), unit, strict=True)
+        name: _map_unit_value(sampler, float(share))
+        for (name, sampler), share in zip(space.items(), unit_point, strict=True)
     }
 
 
-def _value(sampler: Any, share: float) -> Any:
+def _map_unit_value(sampler: Any, fraction: float) -> Any:
     if isinstance(sampler, Categorical):
-        return sampler.categories[int(share * len(sampler.categories))]
+        return sampler.categories[int(fraction * len(sampler.categories))]
     kind = sampler.get_sampler()
     step = kind.q if isinstance(kind, Quantized) else None
     kind = kind.sampler if isinstance(kind, Quantized) else kind
     low, high = sampler.lower, sampler.upper
     if step:  # its bounds are both included
-        value = low + int(share * (int((high - low) / step + 1e-9) + 1)) * step
+        value = low + int(fraction * (int((high - low) / step + 1e-9) + 1)) * step
         return float(value) if isinstance(sampler, Float) else int(value)
     if isinstance(kind, LogUniform):
-        value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
+        value = math.exp(math.log(low) + fraction * (math.log(high) - math.log(low)))
     else:
-        value = low + share * (high - low)
+        value = low + fraction * (high - low)
     return float(min(value, high)) if isinstance(sampler, Float) else min(int(value), high - 1)

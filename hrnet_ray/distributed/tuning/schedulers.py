@@ -15,47 +15,47 @@ from typing import Any, Protocol, runtime_checkable
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from hrnet_ray.distributed.tuning.trial_records import NUMBER, amend
-from hrnet_ray.training.validator import WORST
+from hrnet_ray.distributed.tuning.trial_records import TRIAL_NUMBER_KEY, update_trial_record
+from hrnet_ray.training.validator import WORST_SCORE
 
-FEWEST = 3
+MIN_OTHER_TRIALS = 3
 """Other trials that must have come as far before a median means something."""
 
 
 @dataclass(frozen=True)
-class Score:
+class TrialScore:
     """What a trial was worth after an epoch, counted from 1. Higher is better."""
 
     epoch: int
     value: float
 
 
-def score_of(metrics: Mapping[str, Any]) -> Score | None:
+def extract_score(metrics: Mapping[str, Any]) -> TrialScore | None:
     """The score in what a worker reported or recorded; None when the epoch was not validated.
 
     A trial whose loss is no number any more is worth nothing, whatever it was worth before.
     """
     if not math.isfinite(metrics.get("train/loss", math.nan)):
-        return Score(metrics["epochs_done"], WORST)
+        return TrialScore(metrics["epochs_done"], WORST_SCORE)
     if not any(name.startswith("val/") for name in metrics):
         return None
-    return Score(metrics["epochs_done"], metrics["objective"])
+    return TrialScore(metrics["epochs_done"], metrics["objective"])
 
 
 @runtime_checkable
-class Rule(Protocol):
+class StoppingRule(Protocol):
     """What decides whether a trial goes on."""
 
-    def stops(self, trial: str, score: Score) -> bool:
+    def should_stop(self, trial: str, score: TrialScore) -> bool:
         """Note a score; say whether the trial is to end here, or for now."""
         ...
 
-    def goes_on(self, waiting: set[str], *, last: bool) -> str | None:
+    def next_to_resume(self, paused_trials: set[str], *, no_more_trials: bool) -> str | None:
         """Which of the trials that it ended is to go on after all; `last`: no others come."""
         ...
 
 
-class Halving:
+class SuccessiveHalving:
     """Asynchronous successive halving (ASHA, Li et al. 2020, algorithm 2), one bracket.
 
     Rungs are at `grace * reduction ** k` epochs. A trial that reaches one goes on when it is among
@@ -63,101 +63,105 @@ class Halving:
     is among them later. Whoever has a place free takes such a trial before a new one.
     """
 
-    def __init__(self, *, grace: int, reduction: int, epochs: int) -> None:
-        self.reduction = reduction
-        self.rungs = _rungs(grace, reduction, epochs)
-        self._met: dict[int, dict[str, float]] = {rung: {} for rung in self.rungs}
+    def __init__(self, *, grace_period: int, reduction_factor: int, epochs: int) -> None:
+        self.reduction_factor = reduction_factor
+        self.rungs = _compute_rungs(grace_period, reduction_factor, epochs)
+        self._scores_by_rung: dict[int, dict[str, float]] = {rung: {} for rung in self.rungs}
 
-    def stops(self, trial: str, score: Score) -> bool:
+    def should_stop(self, trial: str, score: TrialScore) -> bool:
         """Note a score; say whether the trial is to wait here."""
         for rung in self.rungs:
-            if score.epoch >= rung and trial not in self._met[rung]:
-                self._met[rung][trial] = score.value
-                return trial not in self._best(rung)
+            if score.epoch >= rung and trial not in self._scores_by_rung[rung]:
+                self._scores_by_rung[rung][trial] = score.value
+                return trial not in self._get_top_trials(rung)
         return False
 
-    def goes_on(self, waiting: set[str], *, last: bool) -> str | None:
+    def next_to_resume(self, paused_trials: set[str], *, no_more_trials: bool) -> str | None:
         """The waiting trial that is to go on: on the highest rung, the best.
 
         When no others come, the best of each rung does, however few met there.
         """
         for rung in reversed(self.rungs):
-            higher = self._met.get(rung * self.reduction, {})
-            for trial in self._best(rung, least=int(last)):
-                if trial in waiting and trial not in higher:
+            higher = self._scores_by_rung.get(rung * self.reduction_factor, {})
+            for trial in self._get_top_trials(rung, min_count=int(no_more_trials)):
+                if trial in paused_trials and trial not in higher:
                     return trial
         return None
 
-    def _best(self, rung: int, *, least: int = 0) -> list[str]:
-        met = self._met[rung]
+    def _get_top_trials(self, rung: int, *, min_count: int = 0) -> list[str]:
+        met = self._scores_by_rung[rung]
         return sorted(met, key=met.__getitem__, reverse=True)[
-            : max(least, len(met) // self.reduction)
+            : max(min_count, len(met) // self.reduction_factor)
         ]
 
     def __str__(self) -> str:
         if not self.rungs:
             return "no trial is stopped early (the first rung is the last epoch)"
         rungs = ", ".join(map(str, self.rungs))
-        return f"ASHA, one bracket: the best 1/{self.reduction} go on after epoch {rungs}"
+        return f"ASHA, one bracket: the best 1/{self.reduction_factor} go on after epoch {rungs}"
 
 
-class Median:
+class MedianStopping:
     """The median stopping rule (Golovin et al. 2017).
 
     A trial stops when its best score so far is below the median of the other trials' mean scores
     up to the same epoch.
     """
 
-    def __init__(self, *, grace: int) -> None:
-        self.grace = grace
-        self._met: dict[str, dict[int, float]] = defaultdict(dict)
+    def __init__(self, *, grace_period: int) -> None:
+        self.grace_period = grace_period
+        self._scores_by_trial: dict[str, dict[int, float]] = defaultdict(dict)
 
-    def stops(self, trial: str, score: Score) -> bool:
+    def should_stop(self, trial: str, score: TrialScore) -> bool:
         """Note a score; say whether the trial is to end here."""
-        self._met[trial][score.epoch] = score.value
-        if score.epoch < self.grace:
+        self._scores_by_trial[trial][score.epoch] = score.value
+        if score.epoch < self.grace_period:
             return False
         means = [
             fmean(value for epoch, value in met.items() if epoch <= score.epoch)
-            for name, met in self._met.items()
+            for name, met in self._scores_by_trial.items()
             if name != trial and min(met) <= score.epoch <= max(met)
         ]
-        return len(means) >= FEWEST and max(self._met[trial].values()) < median(means)
+        return len(means) >= MIN_OTHER_TRIALS and max(
+            self._scores_by_trial[trial].values()
+        ) < median(means)
 
-    def goes_on(self, waiting: set[str], *, last: bool) -> str | None:
+    def next_to_resume(self, paused_trials: set[str], *, no_more_trials: bool) -> str | None:
         """None: what is below the median ends for good."""
         return None
 
     def __str__(self) -> str:
-        return f"median stopping from epoch {self.grace}, once {FEWEST} other trials came as far"
+        return f"median stopping from epoch {self.grace_period}, once {MIN_OTHER_TRIALS} other trials came as far"
 
 
-class EarlyStopping(FIFOScheduler):
+class StoppingRuleScheduler(FIFOScheduler):
     """A rule, as Ray Tune asks for it."""
 
-    def __init__(self, rule: Rule, study: Path, *, name: str) -> None:
+    def __init__(self, rule: StoppingRule, study_dir: Path, *, rule_name: str) -> None:
         super().__init__()
-        self.rule, self.study, self.name = rule, study, name
+        self.rule, self.study_dir, self.rule_name = rule, study_dir, rule_name
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Stop or go on; an epoch that was not validated decides nothing."""
-        number, score = trial.config[NUMBER], score_of(result)
-        if score is None or not self.rule.stops(number, score):
+        number, score = trial.config[TRIAL_NUMBER_KEY], extract_score(result)
+        if score is None or not self.rule.should_stop(number, score):
             return TrialScheduler.CONTINUE
-        amend(self.study, number, lambda note: replace(note, stopped_by=self.name))
+        update_trial_record(
+            self.study_dir, number, lambda note: replace(note, stopped_by=self.rule_name)
+        )
         return TrialScheduler.STOP
 
 
-def replay(rule: Rule, met: list[tuple[int, str, Score]]) -> None:
+def replay_scores(rule: StoppingRule, recorded_scores: list[tuple[int, str, TrialScore]]) -> None:
     """Tell a rule what trials recorded before: (time in ms, trial, score), in any order."""
-    for _, trial, score in sorted(met, key=lambda entry: entry[0]):
-        rule.stops(trial, score)
+    for _, trial, score in sorted(recorded_scores, key=lambda entry: entry[0]):
+        rule.should_stop(trial, score)
 
 
-def _rungs(grace: int, reduction: int, epochs: int) -> list[int]:
+def _compute_rungs(grace_period: int, reduction_factor: int, epochs: int) -> list[int]:
     """All before the last epoch: there nothing is left to stop."""
     rungs = []
-    while grace < epochs:
-        rungs.append(grace)
-        grace *= reduction
+    while grace_period < epochs:
+        rungs.append(grace_period)
+        grace_period *= reduction_factor
     return rungs

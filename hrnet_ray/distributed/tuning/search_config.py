@@ -3,40 +3,40 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hrnet_ray.distributed.tuning.schedulers import Halving, Median, Rule
+from hrnet_ray.distributed.tuning.schedulers import MedianStopping, StoppingRule, SuccessiveHalving
 from hrnet_ray.errors import UsageError
 
-WITHOUT_MEANING = ("trials", "at_once", "time_budget_s", "challenge")
+CHANGEABLE_ON_RESUME = ("trials", "at_once", "time_budget_s", "challenge")
 """Settings that may differ when a study goes on: they decide how much is done, not what."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class SearchConfig:
     """How a study looks for its best trial."""
 
-    trials: int = 24
+    num_trials: int = 24
     """More of them with the same --name go on with the study. The grid has its own number."""
-    at_once: int | None = None
+    max_concurrent_trials: int | None = None
     """Trials that train at the same time; by default as many as do not starve each other."""
     sampler: Literal["tpe", "random", "grid"] = "tpe"
     """`tpe` (Optuna's) learns from the trials so far; `grid` takes each combination of choices."""
-    startup: int = 8
+    n_startup_trials: int = 8
     """Of `tpe`: trials spread evenly over the space before it learns from them."""
     scheduler: Literal["asha", "median", "none"] = "asha"
     """`asha` stops all but the best at each rung; `median` stops what is below the others' median.
     """
-    grace_epochs: int = 10
+    grace_period: int = 10
     """No trial is stopped before this; the first rung."""
-    reduction: int = 3
+    reduction_factor: int = 3
     """Of `asha`: of the trials that reach a rung, one in so many goes on."""
-    against_latency: bool = False
+    optimize_latency: bool = False
     """Search for quick models too: the score against the time of one crop. Nothing is stopped
     early then, because a trial is no longer better or worse than another."""
     warm_start: tuple[str, ...] = ()
     """Folders of earlier studies (`runs/DATA/NAME`) whose best settings are tried first."""
-    warm_points: int = 3
+    warm_start_top_k: int = 3
     """Of each earlier study, so many."""
-    challenge: bool = True
+    register_best: bool = True
     """Register the best model in MLflow, where it is the challenger until `promote` judges it."""
     seed: int = 0
     time_budget_s: float | None = None
@@ -48,30 +48,32 @@ class Search:
             if (value := getattr(self, name)) < low:
                 flag = f"--search.{name.replace('_', '-')}"
                 raise UsageError(f"{name} cannot be {value}", f"{flag} {value}", f"give {low}, up")
-        if self.at_once is not None and self.at_once < 1:
+        if self.max_concurrent_trials is not None and self.max_concurrent_trials < 1:
             raise UsageError(
-                f"at_once cannot be {self.at_once}",
-                f"--search.at-once {self.at_once}",
+                f"at_once cannot be {self.max_concurrent_trials}",
+                f"--search.max-concurrent-trials {self.max_concurrent_trials}",
                 "give 1, up",
             )
 
-    def rule(self, epochs: int) -> Rule | None:
+    def build_stopping_rule(self, epochs: int) -> StoppingRule | None:
         """What decides whether a trial goes on; None when all do."""
-        if self.against_latency or self.scheduler == "none":
+        if self.optimize_latency or self.scheduler == "none":
             return None
-        grace = min(self.grace_epochs, epochs)
+        grace = min(self.grace_period, epochs)
         if self.scheduler == "median":
-            return Median(grace=grace)
-        return Halving(grace=grace, reduction=self.reduction, epochs=epochs)
+            return MedianStopping(grace_period=grace)
+        return SuccessiveHalving(
+            grace_period=grace, reduction_factor=self.reduction_factor, epochs=epochs
+        )
 
-    def sentence(self, epochs: int) -> str:
+    def describe_search(self, epochs: int) -> str:
         """What is drawn and what is stopped, for the line that a study begins with."""
         drawn = {
-            "tpe": f"TPE after {self.startup} trials spread evenly",
+            "tpe": f"TPE after {self.n_startup_trials} trials spread evenly",
             "random": "random draws",
             "grid": "each combination",
         }[self.sampler]
-        if self.against_latency:
+        if self.optimize_latency:
             return f"{drawn}; score against latency, so no trial is stopped early"
-        rule = self.rule(epochs)
+        rule = self.build_stopping_rule(epochs)
         return f"{drawn}; {rule or 'no trial is stopped early'}"

@@ -9,10 +9,10 @@ from ray.tune.search.sample import Categorical, Integer, LogUniform, Quantized
 
 from hrnet_ray.errors import UsageError
 
-_FORM = re.compile(r"^([\w.]+)=(\w+)\((.*)\)$")
+_ENTRY_PATTERN = re.compile(r"^([\w.]+)=(\w+)\((.*)\)$")
 
 
-def parse_space(entries: Iterable[str]) -> dict[str, Any]:
+def parse_search_space(entries: Iterable[str]) -> dict[str, Any]:
     """Turn `SETTING=KIND(A,B,...)` into Tune's samplers; KIND is log, uniform, int or choice.
 
     Raises:
@@ -21,9 +21,9 @@ def parse_space(entries: Iterable[str]) -> dict[str, Any]:
     """
     space: dict[str, Any] = {}
     for entry in entries:
-        name, sampler = _entry(entry)
+        name, sampler = _parse_entry(entry)
         if name in space:
-            first = f"{name}={in_words(space[name])}"
+            first = f"{name}={format_sampler(space[name])}"
             raise UsageError(
                 f"{name} is searched twice", f"--space {first} {entry}", "leave one of them out"
             )
@@ -31,7 +31,7 @@ def parse_space(entries: Iterable[str]) -> dict[str, Any]:
     return space
 
 
-def in_words(sampler: Any) -> str:
+def format_sampler(sampler: Any) -> str:
     """The inverse: `log(0.0001,0.003)`. What has the same words draws the same."""
     if isinstance(sampler, Categorical):
         return f"choice({','.join(map(str, sampler.categories))})"
@@ -44,25 +44,25 @@ def in_words(sampler: Any) -> str:
     return f"{kind}({sampler.lower:g},{sampler.upper:g}{step})"
 
 
-def _entry(entry: str) -> tuple[str, Any]:
-    form = _FORM.match(entry.replace(" ", ""))
-    if not form or form[2] not in _KINDS:
-        raise _misread(entry)
+def _parse_entry(entry: str) -> tuple[str, Any]:
+    form = _ENTRY_PATTERN.match(entry.replace(" ", ""))
+    if not form or form[2] not in _SAMPLER_KINDS:
+        raise _make_parse_error(entry)
     name, kind, inside = form.groups()
     try:
-        return name, _KINDS[kind](inside.split(","))
+        return name, _SAMPLER_KINDS[kind](inside.split(","))
     except (ValueError, TypeError) as error:
-        raise _misread(entry) from error
+        raise _make_parse_error(entry) from error
 
 
-def _bounds(values: list[str], kind: type) -> tuple[Any, Any]:
+def _parse_bounds(values: list[str], kind: type) -> tuple[Any, Any]:
     low, high = map(kind, values)
     if not low < high:
         raise ValueError(f"{low} is not below {high}")
     return low, high
 
 
-def _value(text: str) -> Any:
+def _parse_value(text: str) -> Any:
     for kind in (int, float):
         try:
             return kind(text)
@@ -71,15 +71,15 @@ def _value(text: str) -> Any:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-_KINDS = {
-    "log": lambda values: tune.loguniform(*_bounds(values, float)),
-    "uniform": lambda values: tune.uniform(*_bounds(values, float)),
-    "int": lambda values: tune.randint(*_bounds(values, int)),
-    "choice": lambda values: tune.choice([_value(value) for value in values]),
+_SAMPLER_KINDS = {
+    "log": lambda values: tune.loguniform(*_parse_bounds(values, float)),
+    "uniform": lambda values: tune.uniform(*_parse_bounds(values, float)),
+    "int": lambda values: tune.randint(*_parse_bounds(values, int)),
+    "choice": lambda values: tune.choice([_parse_value(value) for value in values]),
 }
 
 
-def _misread(entry: str) -> UsageError:
+def _make_parse_error(entry: str) -> UsageError:
     return UsageError(
         "an entry of the search space that cannot be read",
         f"--space {entry}",

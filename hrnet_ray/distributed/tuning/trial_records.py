@@ -17,34 +17,34 @@ from typing import Any, Literal
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune import Callback
 
-from hrnet_ray.distributed.training.backends import users_error
-from hrnet_ray.errors import DataError, DivergedError
+from hrnet_ray.distributed.training.backends import unwrap_user_error
+from hrnet_ray.errors import DataError, TrainingDivergedError
 from hrnet_ray.runs import stop_request
 
-NOTE = "trial.json"
-NUMBER = "number"
+TRIAL_RECORD_FILE = "trial.json"
+TRIAL_NUMBER_KEY = "number"
 """Under which Tune has a trial's number, beside what was drawn for it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialNote:
+class TrialRecord:
     """What became of a trial, as far as the driver saw it."""
 
     number: str
     """In its study, from `01`; its folder's name."""
-    drawn: dict[str, Any]
+    sampled_params: dict[str, Any]
     """By dotted name."""
-    asked_at: float
+    last_started_s: float
     """When it was drawn, or went on: seconds since 1970."""
-    began_at: float
+    first_started_s: float
     """When it was drawn first."""
     state: Literal["running", "done", "failed"] = "running"
     stopped_by: str = ""
     """Which rule ended it early."""
     error: str = ""
-    ray_trial: str = ""
+    ray_trial_id: str = ""
     """The trial that it is to Ray Tune, which may be its second one."""
-    seconds: float = 0.0
+    duration_s: float = 0.0
     """For which it held its place, up to its end."""
 
     @property
@@ -53,31 +53,33 @@ class TrialNote:
         return self.state == "done" and bool(self.error)
 
 
-def trials_folder(study: Path) -> Path:
+def get_trials_dir(study_dir: Path) -> Path:
     """Where the trials of a study are."""
-    return study / "trials"
+    return study_dir / "trials"
 
 
-def read_notes(study: Path) -> dict[str, TrialNote]:
+def read_trial_records(study_dir: Path) -> dict[str, TrialRecord]:
     """All trials of a study by number, in order.
 
     Raises:
         DataError: a note is not what a study wrote.
     """
-    folders = (path.parent for path in trials_folder(study).glob(f"*/{NOTE}"))
-    notes = map(read_note, sorted(folders, key=lambda folder: (len(folder.name), folder.name)))
+    folders = (path.parent for path in get_trials_dir(study_dir).glob(f"*/{TRIAL_RECORD_FILE}"))
+    notes = map(
+        read_trial_record, sorted(folders, key=lambda folder: (len(folder.name), folder.name))
+    )
     return {note.number: note for note in notes}
 
 
-def read_note(folder: Path) -> TrialNote:
+def read_trial_record(folder: Path) -> TrialRecord:
     """The note in a trial's folder.
 
     Raises:
         DataError: it is not what a study wrote.
     """
-    path = folder / NOTE
+    path = folder / TRIAL_RECORD_FILE
     try:
-        return TrialNote(**json.loads(path.read_text(encoding="utf-8")))
+        return TrialRecord(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(
             "a trial's note that cannot be read",
@@ -86,68 +88,72 @@ def read_note(folder: Path) -> TrialNote:
         ) from error
 
 
-def write_note(study: Path, note: TrialNote) -> None:
+def write_trial_record(study_dir: Path, record: TrialRecord) -> None:
     """Write a trial's note, through to the disk; whoever reads it sees the old or the new one."""
-    path = trials_folder(study) / note.number / NOTE
+    path = get_trials_dir(study_dir) / record.number / TRIAL_RECORD_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with part.open("w", encoding="utf-8") as file:
-        json.dump(asdict(note), file, indent=2)
+        json.dump(asdict(record), file, indent=2)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
 
 
-def amend(study: Path, number: str, change: Callable[[TrialNote], TrialNote]) -> None:
+def update_trial_record(
+    study_dir: Path, number: str, change: Callable[[TrialRecord], TrialRecord]
+) -> None:
     """Write a trial's note anew."""
-    write_note(study, change(read_note(trials_folder(study) / number)))
+    write_trial_record(study_dir, change(read_trial_record(get_trials_dir(study_dir) / number)))
 
 
-def label(number: int) -> str:
+def format_trial_number(number: int) -> str:
     """The number of a trial as text: `07`."""
     return f"{number:02d}"
 
 
-class Diary(Callback):
+class TrialRecordCallback(Callback):
     """Notes the end of each trial, when Tune tells of it."""
 
-    def __init__(self, study: Path) -> None:
-        self.study = study
+    def __init__(self, study_dir: Path) -> None:
+        self.study_dir = study_dir
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note what Tune calls it."""
         known = partial(replace, ray_trial=trial.trial_id)
-        amend(self.study, trial.config[NUMBER], known)
+        update_trial_record(self.study_dir, trial.config[TRIAL_NUMBER_KEY], known)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note it, unless the trial itself has noted why it failed."""
-        self._is_over(trial)
-        amend(self.study, trial.config[NUMBER], ended)
+        self._clear_stop_request(trial)
+        update_trial_record(self.study_dir, trial.config[TRIAL_NUMBER_KEY], mark_ended)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Leave the note to whoever reads all errors in the end."""
-        self._is_over(trial)
+        self._clear_stop_request(trial)
 
-    def _is_over(self, trial: Any) -> None:
+    def _clear_stop_request(self, trial: Any) -> None:
         """There is nobody who could be asked to save."""
-        stop_request.forget(trials_folder(self.study) / trial.config[NUMBER])
+        stop_request.clear_state(get_trials_dir(self.study_dir) / trial.config[TRIAL_NUMBER_KEY])
 
 
-def ended(note: TrialNote) -> TrialNote:
+def mark_ended(record: TrialRecord) -> TrialRecord:
     """The note of a trial that has ended."""
-    state = "done" if note.state == "running" else note.state
-    return replace(note, state=state, seconds=note.seconds + time.time() - note.asked_at)
+    state = "done" if record.state == "running" else record.state
+    return replace(
+        record, state=state, seconds=record.duration_s + time.time() - record.last_started_s
+    )
 
 
-def failed(note: TrialNote, error: BaseException) -> TrialNote:
+def mark_failed(record: TrialRecord, error: BaseException) -> TrialRecord:
     """The note of a trial that failed. One that diverged is done: it would again."""
-    state = "done" if isinstance(error, DivergedError) else "failed"
-    return replace(note, state=state, error=reason(error))
+    state = "done" if isinstance(error, TrainingDivergedError) else "failed"
+    return replace(record, state=state, error=format_failure_reason(error))
 
 
-def reason(error: BaseException) -> str:
+def format_failure_reason(error: BaseException) -> str:
     """Why a trial failed, in a line."""
-    if ours := users_error(getattr(error, "cause", None)) or users_error(error):
+    if ours := unwrap_user_error(getattr(error, "cause", None)) or unwrap_user_error(error):
         return f"{ours.what}: {ours.where}"
     if isinstance(error, OutOfMemoryError):
         return "out of memory: Ray ended its process"

@@ -14,36 +14,41 @@ from typing import Any
 
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from hrnet_ray.config import Cluster, Experiment, flatten, override
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.distributed.cluster.resources import Share
-from hrnet_ray.distributed.data.object_store import LostRows, Stored
-from hrnet_ray.distributed.training.backends import TrialHost
-from hrnet_ray.distributed.training.train_loop import train_worker
-from hrnet_ray.distributed.training.worker_config import Job
-from hrnet_ray.distributed.tuning.latency import TimedHost
-from hrnet_ray.distributed.tuning.trial_records import NUMBER, amend, failed, trials_folder
+from hrnet_ray.config import ClusterConfig, ExperimentConfig, flatten_config, with_overrides
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.distributed.cluster.resources import WorkerResources
+from hrnet_ray.distributed.data.object_store import CachedSplit, LostBlocksError
+from hrnet_ray.distributed.training.backends import TuneTrialBackend
+from hrnet_ray.distributed.training.train_loop import train_loop_per_worker
+from hrnet_ray.distributed.training.worker_config import WorkerConfig
+from hrnet_ray.distributed.tuning.latency import LatencyMeasuringBackend
+from hrnet_ray.distributed.tuning.trial_records import (
+    TRIAL_NUMBER_KEY,
+    get_trials_dir,
+    mark_failed,
+    update_trial_record,
+)
 from hrnet_ray.errors import HrnetRayError
 from hrnet_ray.runs import stop_request
-from hrnet_ray.runs.log_capture import keep_story
-from hrnet_ray.runs.run_dir import made_with
+from hrnet_ray.runs.log_capture import write_traceback
+from hrnet_ray.runs.run_dir import build_checkpoint_provenance
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class StudyPlan:
     """What every trial is told. Plain values: it travels to other machines."""
 
-    base: Experiment
-    cluster: Cluster
-    manifest: Manifest
+    base_experiment: ExperimentConfig
+    cluster: ClusterConfig
+    manifest: DatasetManifest
     folder: Path
-    share: Share
-    started_in: str
+    worker_resources: WorkerResources
+    driver_cwd: str
     """The driver's folder, where relative paths of settings start."""
-    against_latency: bool = False
+    optimize_latency: bool = False
 
 
-def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) -> None:
+def run_trial(config: dict[str, Any], *, plan: StudyPlan, data: dict[str, CachedSplit]) -> None:
     """One Tune trial. An error of the user's ends it; anything else, Tune tries once more.
 
     Raises:
@@ -52,58 +57,64 @@ def run_trial(config: dict[str, Any], *, plan: Plan, data: dict[str, Stored]) ->
     """
     # Where one process serves several trials, the next one waits for this one's thread to end.
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = "60"
-    folder = trials_folder(plan.folder) / config[NUMBER]
-    stop_request.forget(folder)  # an interrupted command left its word there
+    folder = get_trials_dir(plan.folder) / config[TRIAL_NUMBER_KEY]
+    stop_request.clear_state(folder)  # an interrupted command left its word there
     try:
         _train_trial(config, plan, data)
     except HrnetRayError as error:
-        if isinstance(error, LostRows) and plan.cluster.workers == 1:
+        if isinstance(error, LostBlocksError) and plan.cluster.num_workers == 1:
             raise
-        keep_story(folder)
-        amend(plan.folder, config[NUMBER], partial(failed, error=error))
-    if stop_request.read(folder) == "saved":
+        write_traceback(folder)
+        update_trial_record(
+            plan.folder, config[TRIAL_NUMBER_KEY], partial(mark_failed, error=error)
+        )
+    if stop_request.read_state(folder) == "saved":
         threading.Event().wait()  # to be ended: one that returns would be a finished trial to Tune
 
 
-def _train_trial(config: dict[str, Any], plan: Plan, data: dict[str, Stored]) -> None:
+def _train_trial(config: dict[str, Any], plan: StudyPlan, data: dict[str, CachedSplit]) -> None:
     """A Ray Train run of its own, or, with one worker, in this very process."""
-    drawn = {name: value for name, value in config.items() if name != NUMBER}
-    number = config[NUMBER]
-    experiment = override(plan.base, drawn | {"name": f"{plan.base.name}/trials/{number}"})
-    folder = trials_folder(plan.folder) / number
-    settings = flatten(experiment) | {"drawn": drawn}
-    part = folder / "resolved.json.part"  # the driver may be reading the one of an earlier try
+    drawn = {name: value for name, value in config.items() if name != TRIAL_NUMBER_KEY}
+    number = config[TRIAL_NUMBER_KEY]
+    experiment = with_overrides(
+        plan.base_experiment, drawn | {"name": f"{plan.base_experiment.name}/trials/{number}"}
+    )
+    folder = get_trials_dir(plan.folder) / number
+    settings = flatten_config(experiment) | {"sampled_params": drawn}
+    part = (
+        folder / "resolved_config.json.part"
+    )  # the driver may be reading the one of an earlier try
     part.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    part.replace(folder / "resolved.json")
-    if plan.cluster.workers > 1:
-        from hrnet_ray.distributed.training.train import train_once  # knows MLflow
+    part.replace(folder / "resolved_config.json")
+    if plan.cluster.num_workers > 1:
+        from hrnet_ray.distributed.training.train import run_ray_train  # knows MLflow
 
         report = TuneReportCallback()
-        train_once(
+        run_ray_train(
             experiment,
             plan.cluster,
-            plan.share,
+            plan.worker_resources,
             plan.manifest,
             folder,
             data,
-            started_in=plan.started_in,
+            driver_cwd=plan.driver_cwd,
             callbacks=[report],
         )
         return
-    about = made_with(experiment, plan.manifest, workers=1)
-    gpu = bool(plan.share.gpus)
-    if plan.against_latency:
-        host = TimedHost(folder, about, gpu=gpu, input_hw=experiment.data.input_hw)
+    about = build_checkpoint_provenance(experiment, plan.manifest, num_workers=1)
+    gpu = bool(plan.worker_resources.gpus)
+    if plan.optimize_latency:
+        host = LatencyMeasuringBackend(folder, about, gpu=gpu, input_hw=experiment.data.input_hw)
     else:
-        host = TrialHost(folder, about, gpu=gpu)
-    job = Job(
+        host = TuneTrialBackend(folder, about, gpu=gpu)
+    job = WorkerConfig(
         experiment=experiment,
         manifest=plan.manifest,
-        data=data,
+        cached_splits=data,
         run_folder=folder,
-        threads=plan.share.threads,
-        write_order=plan.cluster.write_order,
-        host=host,
-        started_in=plan.started_in,
+        threads=plan.worker_resources.threads,
+        log_sample_order=plan.cluster.log_sample_order,
+        backend=host,
+        driver_cwd=plan.driver_cwd,
     )
-    train_worker({"job": job})
+    train_loop_per_worker({"job": job})

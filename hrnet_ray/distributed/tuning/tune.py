@@ -10,45 +10,66 @@ from typing import Any
 
 from ray import tune
 
-from hrnet_ray.config import Cluster, Experiment, flatten
-from hrnet_ray.data.manifest import Manifest, read_manifest
-from hrnet_ray.distributed.cluster.autoscaling import resources
-from hrnet_ray.distributed.cluster.head_monitor import Vigil
+from hrnet_ray.config import ClusterConfig, ExperimentConfig, flatten_config
+from hrnet_ray.data.manifest import DatasetManifest, read_manifest
+from hrnet_ray.distributed.cluster.autoscaling import wait_for_resources
+from hrnet_ray.distributed.cluster.head_monitor import HeadNodeMonitor
 from hrnet_ray.distributed.cluster.resources import (
-    DRIVER_CPUS,
-    connect,
-    described,
-    runs_at_once,
-    share_of,
+    TRIAL_DRIVER_CPUS,
+    compute_max_concurrent_trials,
+    compute_worker_resources,
+    describe_cluster,
+    init_ray,
 )
-from hrnet_ray.distributed.data.object_store import Stored, load
-from hrnet_ray.distributed.training.run_summary import announce
-from hrnet_ray.distributed.training.train import check, check_settings, check_weights
-from hrnet_ray.distributed.tuning.samplers import Point, Space, check_space, grid, warm_points
-from hrnet_ray.distributed.tuning.schedulers import EarlyStopping
-from hrnet_ray.distributed.tuning.search_algorithm import StudySearcher, filled_rule
-from hrnet_ray.distributed.tuning.search_config import WITHOUT_MEANING, Search
-from hrnet_ray.distributed.tuning.search_space import in_words
-from hrnet_ray.distributed.tuning.study import Records, Study, conclude_study
-from hrnet_ray.distributed.tuning.trial_records import NUMBER, Diary, amend, ended, failed
-from hrnet_ray.distributed.tuning.trial_runner import Plan, run_trial
+from hrnet_ray.distributed.data.object_store import CachedSplit, load_into_object_store
+from hrnet_ray.distributed.training.run_summary import print_run_header
+from hrnet_ray.distributed.training.train import (
+    run_preflight_checks,
+    validate_init_weights,
+    validate_settings,
+)
+from hrnet_ray.distributed.tuning.samplers import (
+    SearchPoint,
+    SearchSpace,
+    list_grid_points,
+    load_warm_start_points,
+    validate_search_space,
+)
+from hrnet_ray.distributed.tuning.schedulers import StoppingRuleScheduler
+from hrnet_ray.distributed.tuning.search_algorithm import ResumableSearcher, rebuild_stopping_rule
+from hrnet_ray.distributed.tuning.search_config import CHANGEABLE_ON_RESUME, SearchConfig
+from hrnet_ray.distributed.tuning.search_space import format_sampler
+from hrnet_ray.distributed.tuning.study import StudyResult, StudyRunLogger, summarize_study
+from hrnet_ray.distributed.tuning.trial_records import (
+    TRIAL_NUMBER_KEY,
+    TrialRecordCallback,
+    mark_ended,
+    mark_failed,
+    update_trial_record,
+)
+from hrnet_ray.distributed.tuning.trial_runner import StudyPlan, run_trial
 from hrnet_ray.errors import UsageError
-from hrnet_ray.models.pretrained import WeightsReport
-from hrnet_ray.runs.event_log import tolerated
-from hrnet_ray.runs.lock import Lease
-from hrnet_ray.runs.log_capture import logged, storied
-from hrnet_ray.runs.progress import Watch
-from hrnet_ray.runs.run_dir import note_machines, open_run_folder
-from hrnet_ray.runs.signals import apart, saving, stoppable
-from hrnet_ray.tracking import Board
-from hrnet_ray.training.data_report import look_at_data
+from hrnet_ray.models.pretrained import LoadReport
+from hrnet_ray.runs.event_log import ignore_write_errors
+from hrnet_ray.runs.lock import RunLock
+from hrnet_ray.runs.log_capture import log_tracebacks, tee_output
+from hrnet_ray.runs.progress import ProgressMonitor
+from hrnet_ray.runs.run_dir import open_run_dir, record_cluster_info
+from hrnet_ray.runs.signals import interrupt_on_signals, run_in_thread, save_on_interrupt
+from hrnet_ray.tracking import MlflowExperiment
+from hrnet_ray.training.data_report import write_run_dataset_report
 
-__all__ = ["Search", "Space", "Study", "check_space", "sweep"]
+__all__ = ["SearchConfig", "SearchSpace", "StudyResult", "run_study", "validate_search_space"]
 
-TRIES = 2  # of a trial that fails; the second goes on from its last checkpoint
+TRIAL_ATTEMPTS = 2  # of a trial that fails; the second goes on from its last checkpoint
 
 
-def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> Study:
+def run_study(
+    base_experiment: ExperimentConfig,
+    space: SearchSpace,
+    cluster: ClusterConfig,
+    search: SearchConfig,
+) -> StudyResult:
     """Train variants of `base` with settings drawn from `space`; stop the hopeless ones early.
 
     The same command goes on where it stopped: finished trials stay, others continue from their
@@ -57,89 +78,114 @@ def sweep(base: Experiment, space: Space, cluster: Cluster, search: Search) -> S
     Raises:
         HrnetRayError: the data, the settings or the machines do not fit.
     """
-    check_space(base, space)
-    if search.against_latency and cluster.workers > 1:
+    validate_search_space(base_experiment, space)
+    if search.optimize_latency and cluster.num_workers > 1:
         raise UsageError(
             "latency is measured in trials of one worker",
-            f"--search.against-latency --cluster.workers {cluster.workers}",
-            "use --cluster.workers 1",
+            f"--search.optimize-latency --cluster.num_workers {cluster.num_workers}",
+            "use --cluster.num_workers 1",
         )
-    points = _points(base, space, search)
-    manifest = read_manifest(base.data.root)
-    start = check(base, cluster, manifest)
-    check_space(base, space, fits=partial(_check_variant, base, cluster, manifest))
-    searched = {name: in_words(sampler) for name, sampler in space.items()}
+    points = _select_initial_points(base_experiment, space, search)
+    manifest = read_manifest(base_experiment.data.root)
+    start = run_preflight_checks(base_experiment, cluster, manifest)
+    validate_search_space(
+        base_experiment,
+        space,
+        check_variant=partial(_check_variant, base_experiment, cluster, manifest),
+    )
+    searched = {name: format_sampler(sampler) for name, sampler in space.items()}
     searched |= {
         f"search.{name}": repr(value)
-        for name, value in flatten(search).items()
-        if name not in WITHOUT_MEANING
+        for name, value in flatten_config(search).items()
+        if name not in CHANGEABLE_ON_RESUME
     }
-    folder = open_run_folder(base, cluster, manifest, searched=searched)
-    with Lease(folder), logged(folder), storied(folder):
-        return _sweep_in(folder, base, space, cluster, search, points, manifest, start)
+    folder = open_run_dir(base_experiment, cluster, manifest, search_settings=searched)
+    with RunLock(folder), tee_output(folder), log_tracebacks(folder):
+        return _run_study_in_dir(
+            folder, base_experiment, space, cluster, search, points, manifest, start
+        )
 
 
-def _check_variant(base: Experiment, cluster: Cluster, manifest: Manifest, one: Experiment) -> None:
-    check_settings(one, cluster, manifest)
-    if one.model != base.model:
-        check_weights(one, manifest)
+def _check_variant(
+    base_experiment: ExperimentConfig,
+    cluster: ClusterConfig,
+    manifest: DatasetManifest,
+    variant: ExperimentConfig,
+) -> None:
+    validate_settings(variant, cluster, manifest)
+    if variant.model != base_experiment.model:
+        validate_init_weights(variant, manifest)
 
 
-def _sweep_in(
+def _run_study_in_dir(
     folder: Path,
-    base: Experiment,
-    space: Space,
-    cluster: Cluster,
-    search: Search,
-    points: Sequence[Point],
-    manifest: Manifest,
-    start: WeightsReport | None,
-) -> Study:
-    connect(cluster)
-    with tolerated(folder, "environment.json"):
-        note_machines(folder, described())
-    have = resources(cluster, at_once=search.at_once or 1)
-    trials = len(points) if search.sampler == "grid" else search.trials
-    at_once = search.at_once or runs_at_once(cluster, have, trials=trials)
-    share = share_of(cluster, have, at_once=at_once)
-    plan = Plan(
-        base=base,
+    base_experiment: ExperimentConfig,
+    space: SearchSpace,
+    cluster: ClusterConfig,
+    search: SearchConfig,
+    points: Sequence[SearchPoint],
+    manifest: DatasetManifest,
+    load_report: LoadReport | None,
+) -> StudyResult:
+    init_ray(cluster)
+    with ignore_write_errors(folder, "environment.json"):
+        record_cluster_info(folder, describe_cluster())
+    have = wait_for_resources(cluster, concurrent_trials=search.max_concurrent_trials or 1)
+    trials = len(points) if search.sampler == "grid" else search.num_trials
+    at_once = search.max_concurrent_trials or compute_max_concurrent_trials(
+        cluster, have, num_trials=trials
+    )
+    share = compute_worker_resources(cluster, have, concurrent_trials=at_once)
+    plan = StudyPlan(
+        base_experiment=base_experiment,
         cluster=replace(cluster, tracking_uri=None),  # may hold a password; trials tell nobody
         manifest=manifest,
         folder=folder,
-        share=share,
-        started_in=os.getcwd(),
-        against_latency=search.against_latency,
+        worker_resources=share,
+        driver_cwd=os.getcwd(),
+        optimize_latency=search.optimize_latency,
     )
-    board = Board.open(
-        manifest.name, storage=Path(cluster.storage), tracking_uri=cluster.tracking_uri
+    board = MlflowExperiment.open_for_dataset(
+        manifest.name, storage_dir=Path(cluster.storage_path), tracking_uri=cluster.tracking_uri
     )
-    records = Records(board, plan, list(space))
-    announce(base, manifest, folder, share, start)
+    records = StudyRunLogger(board, plan, list(space))
+    print_run_header(base_experiment, manifest, folder, share, load_report)
     print(
-        f"searching {', '.join(space)}: {trials} trials of at most {base.optim.epochs} "
-        f"epochs, {at_once} at once\n{search.sentence(base.optim.epochs)}",
+        f"searching {', '.join(space)}: {trials} trials of at most {base_experiment.optim.epochs} "
+        f"epochs, {at_once} at once\n{search.describe_search(base_experiment.optim.epochs)}",
         flush=True,
     )
     try:
-        with stoppable():
-            look_at_data(folder, base, manifest)
-        watch = Watch(records.folders, epochs=base.optim.epochs, on_epoch=records.on_epoch)
-        vigil = Vigil(cluster, share)
-        with stoppable(), vigil, watch:
-            searcher = StudySearcher(folder, space, search, points, epochs=base.optim.epochs)
-            if searcher.has_more():
-                with saving(lambda: records.folders().values(), unless=vigil.lost):
-                    _train(plan, search, searcher, at_once)
-        study = conclude_study(plan, list(space), search)
+        with interrupt_on_signals():
+            write_run_dataset_report(folder, base_experiment, manifest)
+        watch = ProgressMonitor(
+            records.find_started_trials,
+            epochs=base_experiment.optim.epochs,
+            on_epoch=records.on_epoch,
+        )
+        vigil = HeadNodeMonitor(cluster, share)
+        with interrupt_on_signals(), vigil, watch:
+            searcher = ResumableSearcher(
+                folder, space, search, points, epochs=base_experiment.optim.epochs
+            )
+            if searcher.has_pending_trials():
+                with save_on_interrupt(
+                    lambda: records.find_started_trials().values(), skip_if=vigil.is_lost
+                ):
+                    _run_trials(plan, search, searcher, at_once)
+        study = summarize_study(plan, list(space), search)
     except BaseException as error:
-        records.finish(failed="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
+        records.finish_all_runs(
+            failed_status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
+        )
         raise
-    records.finish(study)
+    records.finish_all_runs(study)
     return study
 
 
-def _points(base: Experiment, space: Space, search: Search) -> list[Point]:
+def _select_initial_points(
+    base_experiment: ExperimentConfig, space: SearchSpace, search: SearchConfig
+) -> list[SearchPoint]:
     """What is tried first: all of a grid, or the best of earlier studies."""
     if search.sampler == "grid":
         if search.warm_start:
@@ -148,38 +194,42 @@ def _points(base: Experiment, space: Space, search: Search) -> list[Point]:
                 f"--search.sampler grid --search.warm-start {' '.join(search.warm_start)}",
                 "leave one of them out",
             )
-        return grid(space, seed=search.seed)
-    points, outside = warm_points(search.warm_start, space, base, most=search.warm_points)
+        return list_grid_points(space, seed=search.seed)
+    points, outside = load_warm_start_points(
+        search.warm_start, space, base_experiment, top_k=search.warm_start_top_k
+    )
     if search.warm_start:
         left_out = f"; {outside} lie outside the space" if outside else ""
         print(f"first the best of {', '.join(search.warm_start)}: {len(points)} settings{left_out}")
     return points
 
 
-def _train(plan: Plan, search: Search, searcher: StudySearcher, at_once: int) -> None:
+def _run_trials(
+    plan: StudyPlan, search: SearchConfig, searcher: ResumableSearcher, max_concurrent_trials: int
+) -> None:
     """Run the trials, and note those that failed."""
-    data = load(plan.manifest, plan.base.data)
-    results = apart(_tuner(plan, search, searcher, at_once, data).fit)
+    data = load_into_object_store(plan.manifest, plan.base_experiment.data)
+    results = run_in_thread(_build_tuner(plan, search, searcher, max_concurrent_trials, data).fit)
     for result in results:
         if result.error:
-            number = _number_of(result)
-            amend(plan.folder, number, partial(failed, error=result.error))
-            amend(plan.folder, number, ended)
+            number = _parse_trial_number(result)
+            update_trial_record(plan.folder, number, partial(mark_failed, error=result.error))
+            update_trial_record(plan.folder, number, mark_ended)
 
 
-def _tuner(
-    plan: Plan,
-    search: Search,
-    searcher: StudySearcher,
-    at_once: int,
-    data: dict[str, Stored],
+def _build_tuner(
+    plan: StudyPlan,
+    search: SearchConfig,
+    searcher: ResumableSearcher,
+    max_concurrent_trials: int,
+    cached_splits: dict[str, CachedSplit],
 ) -> tune.Tuner:
-    nested = plan.cluster.workers > 1
-    needs = {"CPU": DRIVER_CPUS if nested else plan.share.cpus}
-    if plan.share.gpus and not nested:
-        needs["GPU"] = plan.share.gpus
+    nested = plan.cluster.num_workers > 1
+    needs = {"CPU": TRIAL_DRIVER_CPUS if nested else plan.worker_resources.cpus}
+    if plan.worker_resources.gpus and not nested:
+        needs["GPU"] = plan.worker_resources.gpus
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, plan=plan, data=data),  # one copy for all trials
+        tune.with_parameters(run_trial, plan=plan, data=cached_splits),  # one copy for all trials
         needs,
     )
     path = plan.folder / "tune"
@@ -188,11 +238,11 @@ def _tuner(
         trainable,
         tune_config=tune.TuneConfig(
             num_samples=-1,  # the searcher says when it is over
-            max_concurrent_trials=at_once,
+            max_concurrent_trials=max_concurrent_trials,
             search_alg=searcher,
-            scheduler=_scheduler(plan, search),
+            scheduler=_build_scheduler(plan, search),
             time_budget_s=search.time_budget_s,
-            trial_dirname_creator=_label,
+            trial_dirname_creator=_format_trial_dir,
             # The next trial takes over the process of one that ended, with torch in it. A nested
             # run may still be tidying up in there when its trial is stopped.
             reuse_actors=not nested,
@@ -200,26 +250,26 @@ def _tuner(
         run_config=tune.RunConfig(
             name=path.name,
             storage_path=str(path.parent),
-            failure_config=tune.FailureConfig(max_failures=TRIES - 1),
-            callbacks=[Diary(plan.folder)],
+            failure_config=tune.FailureConfig(max_failures=TRIAL_ATTEMPTS - 1),
+            callbacks=[TrialRecordCallback(plan.folder)],
             verbose=0,
         ),
     )
 
 
-def _label(trial: Any) -> str:
+def _format_trial_dir(trial: Any) -> str:
     """Of Tune's own folder; what waited at a rung and goes on is another trial to it."""
-    return f"{trial.config[NUMBER]}_{trial.trial_id}"
+    return f"{trial.config[TRIAL_NUMBER_KEY]}_{trial.trial_id}"
 
 
-def _number_of(result: tune.Result) -> str:
+def _parse_trial_number(result: tune.Result) -> str:
     """Read from that folder's name: of a trial that never reported, Tune knows no settings."""
     return Path(result.path).name.partition("_")[0]
 
 
-def _scheduler(plan: Plan, search: Search) -> EarlyStopping | None:
+def _build_scheduler(plan: StudyPlan, search: SearchConfig) -> StoppingRuleScheduler | None:
     """The rule of early stopping, told what earlier commands' trials came to."""
-    rule = filled_rule(plan.folder, search, epochs=plan.base.optim.epochs)
+    rule = rebuild_stopping_rule(plan.folder, search, epochs=plan.base_experiment.optim.epochs)
     if rule is None:
         return None
-    return EarlyStopping(rule, plan.folder, name=search.scheduler)
+    return StoppingRuleScheduler(rule, plan.folder, rule_name=search.scheduler)

@@ -7,24 +7,29 @@ import cv2
 import numpy as np
 import torch
 
-from hrnet_ray.data.annotations import shown
+from hrnet_ray.data.annotations import format_value
 from hrnet_ray.errors import UsageError
-from hrnet_ray.inference.detectors.letterbox import GREY, fit
-from hrnet_ray.inference.detectors.onnx_session import Answers, Net, described
-from hrnet_ray.inference.detectors.output_formats import LAYOUTS, Candidates, Kind, possible_kinds
+from hrnet_ray.inference.detectors.letterbox import PADDING_VALUE, letterbox_image
+from hrnet_ray.inference.detectors.onnx_session import ModelOutputs, OnnxModel, format_shapes
+from hrnet_ray.inference.detectors.output_formats import (
+    OUTPUT_FORMATS,
+    FormatName,
+    RawDetections,
+    infer_formats,
+)
 
-Wanted = Literal["auto", Kind]
+FormatChoice = Literal["auto", FormatName]
 
-MOST_CANDIDATES = 3000
+MAX_CANDIDATES = 3000
 """The surest ones of a picture; comparing each with each costs the square."""
-LEAST_SIDE = 1.0
+MIN_BOX_SIDE_PX = 1.0
 """Of a box, in pixels of the picture."""
-MOST_SCORE = 1.01
+MAX_SCORE = 1.01
 """A score is at most 1, but for the rounding of half numbers."""
-_GIVE_KIND = "give another --detector-kind, or auto; or a file of one of these families"
+_FORMAT_HINT = "give another --detector-format, or auto; or a file of one of these families"
 
 
-class Detector:
+class ObjectDetector:
     """Boxes on a picture, by an ONNX file of the user's.
 
     detector = Detector.from_file(Path("yolox_s.onnx"), classes=(16,))
@@ -32,24 +37,29 @@ class Detector:
     """
 
     def __init__(
-        self, net: Net, kind: Kind, *, classes: tuple[int, ...] = (), least_score: float = 0.3
+        self,
+        onnx_model: OnnxModel,
+        format_name: FormatName,
+        *,
+        class_ids: tuple[int, ...] = (),
+        min_score: float = 0.3,
     ) -> None:
-        self.net = net
-        self.kind = kind
-        self.classes = classes
-        self.least_score = least_score
-        self._layout = LAYOUTS[kind]
+        self.onnx_model = onnx_model
+        self.format_name = format_name
+        self.class_ids = class_ids
+        self.min_score = min_score
+        self._output_format = OUTPUT_FORMATS[format_name]
 
     @classmethod
     def from_file(
         cls,
         path: Path,
         *,
-        kind: Wanted = "auto",
-        classes: tuple[int, ...] = (),
-        least_score: float = 0.3,
+        format_name: FormatChoice = "auto",
+        class_ids: tuple[int, ...] = (),
+        min_score: float = 0.3,
         device: str | torch.device = "cpu",
-    ) -> "Detector":
+    ) -> "ObjectDetector":
         """Open a file, look at what it answers to a flat picture, and tell its family by that.
 
         Args:
@@ -64,21 +74,21 @@ class Detector:
                 not as many classes.
             DataError: the file is damaged, no detector, or of no family that is known here.
         """
-        if not 0 <= least_score <= 1:
+        if not 0 <= min_score <= 1:
             raise UsageError(
                 "a score that cannot be",
-                f"--detector-score {least_score}",
+                f"--detector-min-score {min_score}",
                 "give a number from 0 to 1",
             )
-        net = Net(path, device=device)
+        net = OnnxModel(path, device=device)
         _check_task(net)
-        answers = net(np.full((3, *net.input_hw), GREY / 255, np.float32))
-        chosen = _kind(net, answers) if kind == "auto" else kind
-        detector = cls(net, chosen, classes=classes, least_score=least_score)
-        _check_classes(classes, detector._read(answers).class_count)
+        answers = net(np.full((3, *net.input_hw), PADDING_VALUE / 255, np.float32))
+        chosen = _infer_single_format(net, answers) if format_name == "auto" else format_name
+        detector = cls(net, chosen, class_ids=class_ids, min_score=min_score)
+        _check_classes(class_ids, detector._decode_outputs(answers).num_classes)
         return detector
 
-    def __call__(self, picture: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray) -> np.ndarray:
         """Find boxes on RGB uint8 [H, W, 3].
 
         Returns:
@@ -89,22 +99,22 @@ class Detector:
             DataError: the file fails, or answers what no detector of its family does.
             ValueError: it is no such picture.
         """
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            form = f"{picture.dtype} {list(picture.shape)}"
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            form = f"{image.dtype} {list(image.shape)}"
             raise ValueError(f"a picture is RGB uint8 [H, W, 3], this is {form}")
-        look = self._layout.look
-        canvas = fit(picture, self.net.input_hw, centred=look.centred)
-        found = self._read(self.net(look.planes(canvas.pixels)))
-        boxes = _inside(canvas.to_picture(found.canvas_xyxy), picture.shape[:2])
-        wanted = (found.scores >= self.least_score) & (boxes[:, 2:] >= LEAST_SIDE).all(axis=1)
-        if self.classes:
-            wanted &= np.isin(found.classes, self.classes)
+        look = self._output_format.preprocessing
+        canvas = letterbox_image(image, self.onnx_model.input_hw, centered=look.centered)
+        found = self._decode_outputs(self.onnx_model(look.to_input_array(canvas.pixels)))
+        boxes = _clip_to_image(canvas.to_image_boxes(found.letterbox_xyxy), image.shape[:2])
+        wanted = (found.scores >= self.min_score) & (boxes[:, 2:] >= MIN_BOX_SIDE_PX).all(axis=1)
+        if self.class_ids:
+            wanted &= np.isin(found.class_ids, self.class_ids)
         order = np.argsort(-found.scores, kind="stable")
-        order = order[wanted[order]][:MOST_CANDIDATES]
+        order = order[wanted[order]][:MAX_CANDIDATES]
         scored = np.hstack([boxes, found.scores[:, None]])[order]
-        return self._once(scored, found.classes[order])
+        return self._apply_nms(scored, found.class_ids[order])
 
-    def _read(self, answers: Answers) -> Candidates:
+    def _decode_outputs(self, outputs: ModelOutputs) -> RawDetections:
         """Candidates, unless they are none.
 
         Raises:
@@ -112,70 +122,76 @@ class Detector:
         """
         try:
             with np.errstate(all="ignore"):  # what is endless, or no number, is left out later
-                found = self._layout.read(answers, self.net.input_hw)
+                found = self._output_format.decode_outputs(outputs, self.onnx_model.input_hw)
         except ValueError as error:
-            raise self.net.refused(
-                f"no detector of the kind {self.kind} ({error})", described(answers), _GIVE_KIND
+            raise self.onnx_model.make_file_error(
+                f"no detector of the kind {self.format_name} ({error})",
+                format_shapes(outputs),
+                _FORMAT_HINT,
             ) from error
-        if (found.scores > MOST_SCORE).any():
-            raise self.net.refused(
-                f"no detector of the kind {self.kind}: it answers scores above 1",
-                f"{found.scores.max():.4g}; {described(answers)}",
-                _GIVE_KIND,
+        if (found.scores > MAX_SCORE).any():
+            raise self.onnx_model.make_file_error(
+                f"no detector of the kind {self.format_name}: it answers scores above 1",
+                f"{found.scores.max():.4g}; {format_shapes(outputs)}",
+                _FORMAT_HINT,
             )
         return found
 
-    def _once(self, boxes: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    def _apply_nms(self, scored_boxes: np.ndarray, class_ids: np.ndarray) -> np.ndarray:
         """Leave out boxes that overlap a surer one of their class too much."""
-        if self._layout.most_overlap is None or not len(boxes):
-            return boxes
+        if self._output_format.nms_iou_threshold is None or not len(scored_boxes):
+            return scored_boxes
         kept = cv2.dnn.NMSBoxesBatched(
-            boxes[:, :4].tolist(),
-            boxes[:, 4].tolist(),
-            classes.astype(int).tolist(),
+            scored_boxes[:, :4].tolist(),
+            scored_boxes[:, 4].tolist(),
+            class_ids.astype(int).tolist(),
             score_threshold=-1.0,  # they are sure enough already
-            nms_threshold=self._layout.most_overlap,
+            nms_threshold=self._output_format.nms_iou_threshold,
         )
-        return boxes[np.sort(np.asarray(kept, int))]
+        return scored_boxes[np.sort(np.asarray(kept, int))]
 
 
-def _kind(net: Net, answers: Answers) -> Kind:
+def _infer_single_format(onnx_model: OnnxModel, outputs: ModelOutputs) -> FormatName:
     """The one family that answers like this.
 
     Raises:
         DataError: there is none, there are several, or the file says that it does something else.
     """
-    kinds = possible_kinds(answers, net.input_hw)
+    kinds = infer_formats(outputs, onnx_model.input_hw)
     if len(kinds) == 1:
         return kinds[0]
     if kinds:
-        raise net.refused(
+        raise onnx_model.make_file_error(
             "a detector of one of two families, which want their pictures otherwise",
-            described(answers),
-            f"give --detector-kind {' or '.join(kinds)}",
+            format_shapes(outputs),
+            f"give --detector-format {' or '.join(kinds)}",
         )
-    raise net.refused(
+    raise onnx_model.make_file_error(
         "no detector whose outputs are known here",
-        described(answers),
-        f"give --detector-kind ({', '.join(LAYOUTS)}) if it is of one of these, or give --boxes",
+        format_shapes(outputs),
+        f"give --detector-format ({', '.join(OUTPUT_FORMATS)}) if it is of one of these, or give --boxes",
     )
 
 
-def _check_task(net: Net) -> None:
+def _check_task(onnx_model: OnnxModel) -> None:
     """Ultralytics' files say what they do: keypoints and masks would be taken for classes."""
-    task = net.metadata.get("task", "detect")
+    task = onnx_model.metadata.get("task", "detect")
     if task != "detect":
-        raise net.refused(
+        raise onnx_model.make_file_error(
             "a net for something else than boxes",
-            f"its task is {shown(task)}",
+            f"its task is {format_value(task)}",
             "give one that was trained to detect",
         )
 
 
-def _check_classes(classes: tuple[int, ...], count: int | None) -> None:
-    wrong = [at for at in classes if at < 0 or (count is not None and at >= count)]
+def _check_classes(class_ids: tuple[int, ...], num_classes: int | None) -> None:
+    wrong = [at for at in class_ids if at < 0 or (num_classes is not None and at >= num_classes)]
     if wrong:
-        theirs = "" if count is None else f": the file has {count}, from 0 to {count - 1}"
+        theirs = (
+            ""
+            if num_classes is None
+            else f": the file has {num_classes}, from 0 to {num_classes - 1}"
+        )
         raise UsageError(
             "a class that the detector does not have",
             f"--detector-classes {wrong[0]}{theirs}",
@@ -183,9 +199,9 @@ def _check_classes(classes: tuple[int, ...], count: int | None) -> None:
         )
 
 
-def _inside(picture_xyxy: np.ndarray, picture_hw: tuple[int, int]) -> np.ndarray:
+def _clip_to_image(image_xyxy: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
     """What of each box is in the picture: x, y, w, h [N, 4]; of endless ones, nothing."""
-    height, width = picture_hw
-    real = np.isfinite(picture_xyxy).all(axis=1, keepdims=True)
-    corners = np.where(real, np.clip(picture_xyxy, 0, (width, height, width, height)), 0.0)
+    height, width = image_hw
+    real = np.isfinite(image_xyxy).all(axis=1, keepdims=True)
+    corners = np.where(real, np.clip(image_xyxy, 0, (width, height, width, height)), 0.0)
     return np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]])

@@ -13,30 +13,30 @@ import numpy as np
 import torch
 from joblib import cpu_count
 
-from hrnet_ray.data.annotations import check_file, shown
-from hrnet_ray.errors import DataError, UsageError, shortened
+from hrnet_ray.data.annotations import format_value, require_file
+from hrnet_ray.errors import DataError, UsageError, format_list
 
-Answers = Mapping[str, np.ndarray]
+ModelOutputs = Mapping[str, np.ndarray]
 """What a net answers, by the names that it gives."""
 
-FLAG = "--detector"
-SIDE = 640
+DETECTOR_FLAG = "--detector"
+DEFAULT_SIDE_PX = 640
 """Of a picture, in pixels, where the file leaves it open."""
-SHORTEST_SIDE, LONGEST_SIDE = 32, 4096
-MOST_BYTES = 2**31
+MIN_SIDE_PX, MAX_SIDE_PX = 32, 4096
+MAX_FILE_BYTES = 2**31
 """No ONNX file is longer: weights beyond that lie beside it."""
 
-_NUMBERS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+_INPUT_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
 }
-_FATAL = 4
+_FATAL_SEVERITY = 4
 """Of onnxruntime's log: what is wrong comes as an exception as well."""
-_EXPORT = "export the detector as ONNX once more, for one picture of three colours at a time"
+_EXPORT_HINT = "export the detector as ONNX once more, for one picture of three colours at a time"
 
 
-class Net:
+class OnnxModel:
     """A net that takes one picture."""
 
     input_hw: tuple[int, int]
@@ -52,22 +52,26 @@ class Net:
             UsageError: onnxruntime is not installed.
             DataError: the file is missing or damaged, or takes something else than a picture.
         """
-        check_file(path, FLAG)
-        onnxruntime = _onnxruntime(path)
+        require_file(path, DETECTOR_FLAG)
+        onnxruntime = _import_onnxruntime(path)
         self.path = path
         try:
-            if path.stat().st_size > MOST_BYTES:
+            if path.stat().st_size > MAX_FILE_BYTES:
                 raise ValueError("larger than an ONNX file can be")
-            self._session = _session(onnxruntime, path, torch.device(device).type)
+            self._session = _create_session(onnxruntime, path, torch.device(device).type)
             self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-            self._input, self._dtype, self.input_hw = _input(self._session.get_inputs())
-            self._outputs = [output.name for output in self._session.get_outputs()]
+            self._input_name, self._dtype, self.input_hw = _parse_input_spec(
+                self._session.get_inputs()
+            )
+            self._output_names = [output.name for output in self._session.get_outputs()]
         except Exception as error:  # onnxruntime's own have no parent of their own
-            raise self.refused("a detector that cannot be loaded", error, _EXPORT) from error
+            raise self.make_file_error(
+                "a detector that cannot be loaded", error, _EXPORT_HINT
+            ) from error
         cuda = "CUDAExecutionProvider" in self._session.get_providers()
         self.device = "cuda" if cuda else "cpu"
 
-    def __call__(self, planes: np.ndarray) -> Answers:
+    def __call__(self, input_array: np.ndarray) -> ModelOutputs:
         """Run it on float32 [3, H, W] of `input_hw`.
 
         Raises:
@@ -75,40 +79,46 @@ class Net:
         """
         try:
             found = self._session.run(
-                self._outputs, {self._input: planes[None].astype(self._dtype)}
+                self._output_names, {self._input_name: input_array[None].astype(self._dtype)}
             )
-            for name, array in zip(self._outputs, found, strict=True):
+            for name, array in zip(self._output_names, found, strict=True):
                 if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-                    raise ValueError(f"{shown(name)} is no array of numbers")
+                    raise ValueError(f"{format_value(name)} is no array of numbers")
         except Exception as error:  # as above
-            raise self.refused("a detector that fails as it is run", error, _EXPORT) from error
-        return dict(zip(self._outputs, found, strict=True))
+            raise self.make_file_error(
+                "a detector that fails as it is run", error, _EXPORT_HINT
+            ) from error
+        return dict(zip(self._output_names, found, strict=True))
 
-    def refused(self, what: str, why: object, fix: str) -> DataError:
+    def make_file_error(self, problem: str, reason: object, fix: str) -> DataError:
         """The error that says what is wrong with the file."""
-        return DataError(what, f"{FLAG} {self.path}: {' '.join(str(why).split())[:300]}", fix)
+        return DataError(
+            problem, f"{DETECTOR_FLAG} {self.path}: {' '.join(str(reason).split())[:300]}", fix
+        )
 
 
-def described(answers: Answers) -> str:
+def format_shapes(outputs: ModelOutputs) -> str:
     """The shapes of all outputs, as an error names them."""
-    return shortened([f"{shown(name)} {list(array.shape)}" for name, array in answers.items()])
+    return format_list(
+        [f"{format_value(name)} {list(array.shape)}" for name, array in outputs.items()]
+    )
 
 
-def _onnxruntime(path: Path) -> ModuleType:
+def _import_onnxruntime(path: Path) -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
         raise UsageError(
             "a package that a detector needs cannot be imported",
-            f"{FLAG} {path}: onnxruntime ({error})",
+            f"{DETECTOR_FLAG} {path}: onnxruntime ({error})",
             'pip install "hrnet-ray[export]", or give --boxes',
         ) from error
     return onnxruntime
 
 
-def _session(onnxruntime: ModuleType, path: Path, device: str) -> Any:
+def _create_session(onnxruntime: ModuleType, path: Path, device: str) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _FATAL
+    options.log_severity_level = _FATAL_SEVERITY
     options.intra_op_num_threads = cpu_count()  # as a container may use them
     # Threads that spin between two pictures would take the processors from the pose model.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -122,7 +132,7 @@ def _session(onnxruntime: ModuleType, path: Path, device: str) -> Any:
     )
 
 
-def _input(inputs: list[Any]) -> tuple[str, type, tuple[int, int]]:
+def _parse_input_spec(inputs: list[Any]) -> tuple[str, type, tuple[int, int]]:
     """Name, numbers and size of the only input.
 
     Raises:
@@ -133,11 +143,11 @@ def _input(inputs: list[Any]) -> tuple[str, type, tuple[int, int]]:
     (only,) = inputs
     sides = [side if isinstance(side, int) else None for side in only.shape]  # None: any
     if len(sides) != 4 or sides[0] not in (1, None) or sides[1] not in (3, None):
-        raise ValueError(f"takes {shown(only.shape)}, where [1, 3, height, width] is wanted")
-    if only.type not in _NUMBERS:
-        raise ValueError(f"takes {shown(only.type)}, where tensor(float) is wanted")
-    height, width = (SIDE if side is None else side for side in sides[2:])
-    if not all(SHORTEST_SIDE <= side <= LONGEST_SIDE for side in (height, width)):
-        allowed = f"where {SHORTEST_SIDE} to {LONGEST_SIDE} pixels are possible"
+        raise ValueError(f"takes {format_value(only.shape)}, where [1, 3, height, width] is wanted")
+    if only.type not in _INPUT_DTYPES:
+        raise ValueError(f"takes {format_value(only.type)}, where tensor(float) is wanted")
+    height, width = (DEFAULT_SIDE_PX if side is None else side for side in sides[2:])
+    if not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in (height, width)):
+        allowed = f"where {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels are possible"
         raise ValueError(f"takes pictures of {height} x {width}, {allowed}")
-    return only.name, _NUMBERS[only.type], (height, width)
+    return only.name, _INPUT_DTYPES[only.type], (height, width)

@@ -3,69 +3,99 @@
 import numpy as np
 import torch
 
-from hrnet_ray.data.batch import CanvasBatch, PoseBatch, Recipe, augmented, to_canvases, warps_of
-from hrnet_ray.inference.predictor import STRIDE
+from hrnet_ray.data.batch import (
+    AugmentationPipelineConfig,
+    RawTrainBatch,
+    TrainBatch,
+    augment_batch,
+    sample_batch_params,
+    to_raw_train_batch,
+)
+from hrnet_ray.inference.predictor import HEATMAP_STRIDE
 from hrnet_ray.pose.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from hrnet_ray.pose.geometry import box_to_center_scale
 from hrnet_ray.pose.heatmaps import encode_heatmaps
-from hrnet_ray.reports.dataset.sample_grids import Samples, Tile
+from hrnet_ray.reports.dataset.sample_grids import ReportTile, SampleBatch
 from hrnet_ray.skeletons import Skeleton
-from hrnet_ray.visualization.drawing import draw_pose, fitted, glow, moved
+from hrnet_ray.visualization.drawing import (
+    draw_pose,
+    overlay_heatmaps_by_side,
+    resize_to_fit,
+    transform_points,
+)
 
-CROP_PX = 230  # rows of a crop
+CROP_HEIGHT_PX = 230  # rows of a crop
 
 
-def augmented_tiles(samples: Samples, recipe: Recipe, *, sigma: float, rounded: bool) -> list[Tile]:
+def draw_augmented_samples(
+    samples: SampleBatch,
+    pipeline_config: AugmentationPipelineConfig,
+    *,
+    sigma: float,
+    quantize_center: bool,
+) -> list[ReportTile]:
     """Each instance as the model meets it: the crop with its pose, and its heatmaps."""
-    batch = to_canvases(samples.rows, torch.device("cpu"))
-    poses = augmented(batch, recipe, epoch=0)
+    batch = to_raw_train_batch(samples.rows, torch.device("cpu"))
+    poses = augment_batch(batch, pipeline_config, epoch=0)
     heatmaps, _ = encode_heatmaps(
         poses.crop_xy,
         poses.visible,
-        input_hw=recipe.input_hw,
-        heatmap_hw=(recipe.input_hw[0] // STRIDE, recipe.input_hw[1] // STRIDE),
+        input_hw=pipeline_config.input_hw,
+        heatmap_hw=(
+            pipeline_config.input_hw[0] // HEATMAP_STRIDE,
+            pipeline_config.input_hw[1] // HEATMAP_STRIDE,
+        ),
         sigma=sigma,
-        rounded=rounded,
+        rounded=quantize_center,
     )
     drawn = [
-        _crop_and_heatmaps(crop, xy, visible, maps, recipe.skeleton)
+        _draw_crop_and_heatmaps(crop, xy, visible, maps, pipeline_config.skeleton)
         for crop, xy, visible, maps in zip(
-            crops_to_look_at(poses),
+            convert_crops_to_uint8(poses),
             poses.crop_xy.double().numpy(),
             poses.visible.numpy(),
             heatmaps.numpy(),
             strict=True,
         )
     ]
-    return [Tile(*both) for both in zip(drawn, warp_captions(batch, recipe), strict=True)]
+    return [
+        ReportTile(*both)
+        for both in zip(drawn, describe_augmentation(batch, pipeline_config), strict=True)
+    ]
 
 
-def crops_to_look_at(poses: PoseBatch) -> np.ndarray:
+def convert_crops_to_uint8(batch: TrainBatch) -> np.ndarray:
     """Undo the normalisation: uint8 [B, H, W, 3]."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    crops = (poses.crops * std + mean).clamp(0, 1) * 255
+    crops = (batch.crops * std + mean).clamp(0, 1) * 255
     return crops.round().byte().permute(0, 2, 3, 1).numpy()
 
 
-def _crop_and_heatmaps(
-    crop: np.ndarray, xy: np.ndarray, visible: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton
+def _draw_crop_and_heatmaps(
+    crop: np.ndarray,
+    crop_xy: np.ndarray,
+    visible: np.ndarray,
+    heatmaps: np.ndarray,
+    skeleton: Skeleton,
 ) -> np.ndarray:
-    size_hw = (CROP_PX, round(CROP_PX * crop.shape[1] / crop.shape[0]))
-    tile, into = fitted(crop, size_hw=size_hw)
-    posed = draw_pose(tile, moved(into, xy), visible, skeleton)
-    glowing, _ = fitted(glow(crop, heatmaps, skeleton), size_hw=size_hw)
+    size_hw = (CROP_HEIGHT_PX, round(CROP_HEIGHT_PX * crop.shape[1] / crop.shape[0]))
+    tile, into = resize_to_fit(crop, size_hw=size_hw)
+    posed = draw_pose(tile, transform_points(into, crop_xy), visible, skeleton)
+    glowing, _ = resize_to_fit(overlay_heatmaps_by_side(crop, heatmaps, skeleton), size_hw=size_hw)
     return np.concatenate([posed, glowing], 1)
 
 
-def warp_captions(batch: CanvasBatch, recipe: Recipe, *, epoch: int = 0) -> list[str]:
+def describe_augmentation(
+    batch: RawTrainBatch, pipeline_config: AugmentationPipelineConfig, *, epoch: int = 0
+) -> list[str]:
     """Say what chance did to each instance: `#12 mirrored, +17 deg, 1.12x`.
 
     Turns are counter-clockwise, as seen; a zoom above 1 makes the instance larger.
     """
     center_xy, scale_wh = box_to_center_scale(
-        batch.box_xywh, input_hw=recipe.input_hw, padding=recipe.padding
+        batch.box_xywh, input_hw=pipeline_config.input_hw, padding=pipeline_config.padding
     )
-    warps = warps_of(batch, recipe, epoch=epoch)
+    warps = sample_batch_params(batch, pipeline_config, epoch=epoch)
     halved = (warps.center_xy != center_xy).any(1).tolist()
     zooms = (scale_wh / warps.scale_wh)[:, 0].tolist()
     parts = zip(

@@ -2,205 +2,250 @@
 
 from collections.abc import Mapping, Sequence
 
-from hrnet_ray.data.batch import Recipe
+from hrnet_ray.data.batch import AugmentationPipelineConfig
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.reports.dataset.issues import Kind, Spot
-from hrnet_ray.reports.dataset.left_right_swaps import FEWEST_POSES
-from hrnet_ray.reports.dataset.sample_grids import Tile
-from hrnet_ray.reports.dataset.statistics import Counts, PairCounts, SkippedItem, SplitCounts
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.reports.dataset.issues import DatasetIssue, IssueType
+from hrnet_ray.reports.dataset.left_right_swaps import MIN_POSES
+from hrnet_ray.reports.dataset.sample_grids import ReportTile
+from hrnet_ray.reports.dataset.statistics import (
+    DatasetStatistics,
+    LeftRightStatistics,
+    SkippedRow,
+    SplitStatistics,
+)
 from hrnet_ray.visualization.html import (
-    Html,
-    bars,
-    document,
-    dot,
-    figure,
-    joined,
-    legend,
-    table,
-    tag,
+    HtmlMarkup,
+    concat_markup,
+    render_bar_table,
+    render_color_dot,
+    render_element,
+    render_figure_element,
+    render_html_document,
+    render_html_table,
+    render_side_legend,
 )
 
-EXAMPLES = 12
+MAX_EXAMPLES = 12
 """So many of a kind are named on the page; the tables beside it name all."""
 
-MEANINGS = {
-    Kind.UNREADABLE: "Training skips them. Prepare the data set again from whole files.",
-    Kind.IN_BOTH: "By their bytes. Scores on them say little: keep them in one split.",
-    Kind.TWINS: "Two poses of one picture, point on point. Delete one of the annotations.",
-    Kind.EXCHANGED: "Told by what the other poses agree on; legs do cross. See the sheet below.",
-    Kind.COPIES: "By their bytes. They count double.",
-    Kind.LIKE_OTHER: "A look, not a verdict: the next frame of a film, a copy in another size.",
-    Kind.ALIKE: "The same within a split: harmless, but not as many pictures as it seems.",
-    Kind.NEVER: "Nothing to learn, nothing to score.",
-    Kind.OUTSIDE_PICTURE: "A slip of the pen, or a pose that ends beyond the frame.",
-    Kind.OUTSIDE_BOX: "Some are usual. Many, or far ones, make crops that miss a limb.",
-    Kind.FEW: "They teach little and score by luck.",
+ISSUE_EXPLANATIONS = {
+    IssueType.UNREADABLE_IMAGE: "Training skips them. Prepare the data set again from whole files.",
+    IssueType.IMAGE_IN_OTHER_SPLIT: "By their bytes. Scores on them say little: keep them in one split.",
+    IssueType.DUPLICATE_INSTANCE: "Two poses of one picture, point on point. Delete one of the annotations.",
+    IssueType.LEFT_RIGHT_SWAP: "Told by what the other poses agree on; legs do cross. See the sheet below.",
+    IssueType.DUPLICATE_IMAGE: "By their bytes. They count double.",
+    IssueType.NEAR_DUPLICATE_IN_OTHER_SPLIT: "A look, not a verdict: the next frame of a film, a copy in another size.",
+    IssueType.NEAR_DUPLICATE_IMAGE: "The same within a split: harmless, but not as many pictures as it seems.",
+    IssueType.KEYPOINT_NEVER_VISIBLE: "Nothing to learn, nothing to score.",
+    IssueType.KEYPOINT_OUTSIDE_IMAGE: "A slip of the pen, or a pose that ends beyond the frame.",
+    IssueType.KEYPOINT_OUTSIDE_BOX: "Some are usual. Many, or far ones, make crops that miss a limb.",
+    IssueType.FEW_VISIBLE_KEYPOINTS: "They teach little and score by luck.",
 }
 
 
-def page(
-    manifest: Manifest,
-    counts: Counts,
-    sheets: Mapping[str, Sequence[Tile]],
-    recipe: Recipe,
+def render_page(
+    manifest: DatasetManifest,
+    statistics: DatasetStatistics,
+    tiles_by_grid: Mapping[str, Sequence[ReportTile]],
+    pipeline_config: AugmentationPipelineConfig,
     sigma: float,
 ) -> str:
     """The whole page; `sheets` are the tiles of samples, samples_augmented and suspects."""
-    body = joined(
-        _header(manifest),
-        tag("div", *(_sum(*item) for item in counts.splits.items()), class_="cards sums"),
-        _skipped(counts),
-        tag("h2", "Worth a look"),
-        _findings(counts),
-        _suspects(sheets["suspects"]),
-        tag("h2", "As stored"),
-        _soft(
+    body = concat_markup(
+        _render_header(manifest),
+        render_element(
+            "div",
+            *(_render_split_card(*item) for item in statistics.splits.items()),
+            class_="cards sums",
+        ),
+        _render_skipped_rows(statistics),
+        render_element("h2", "Worth a look"),
+        _render_issue_table(statistics),
+        _render_issue_samples(tiles_by_grid["issues"]),
+        render_element("h2", "As stored"),
+        _render_muted_text(
             "Training instances at equal distances through the set: pose, box, and what else is "
             "kept of the picture."
         ),
-        legend(),
-        _grid(sheets["samples"]),
-        tag("h2", "As the model meets them"),
-        _soft(_how(recipe, sigma)),
-        legend(),
-        _grid(sheets["samples_augmented"], wide=True),
-        tag("h2", "Keypoints"),
-        _keypoints(counts),
-        tag("h2", "Left and right"),
-        _sides(counts),
-        tag("h2", "Boxes"),
-        _boxes(counts),
+        render_side_legend(),
+        _render_tile_grid(tiles_by_grid["samples"]),
+        render_element("h2", "As the model meets them"),
+        _render_muted_text(_describe_augmented_samples(pipeline_config, sigma)),
+        render_side_legend(),
+        _render_tile_grid(tiles_by_grid["samples_augmented"], wide=True),
+        render_element("h2", "Keypoints"),
+        _render_keypoint_charts(statistics),
+        render_element("h2", "Left and right"),
+        _render_left_right_section(statistics),
+        render_element("h2", "Boxes"),
+        _render_box_charts(statistics),
     )
-    return document(f"{manifest.name} - data report", body)
+    return render_html_document(f"{manifest.name} - data report", body)
 
 
-def _soft(text: str) -> Html:
-    return tag("p", text, class_="soft")
+def _render_muted_text(text: str) -> HtmlMarkup:
+    return render_element("p", text, class_="soft")
 
 
-def _link(file: str) -> Html:
-    return tag("a", file, href=file)
+def _render_file_link(file: str) -> HtmlMarkup:
+    return render_element("a", file, href=file)
 
 
-def _header(manifest: Manifest) -> Html:
+def _render_header(manifest: DatasetManifest) -> HtmlMarkup:
     skeleton = manifest.skeleton
     facts = f"{len(skeleton)} keypoints ({skeleton.name}), {manifest.canvas_px} px canvases, "
-    version = tag("code", manifest.digest[:12], title=manifest.digest)
-    files = joined(
-        ". All figures: ", _link("counts.csv"), ", all suspects: ", _link("suspects.csv"), "."
+    version = render_element("code", manifest.digest[:12], title=manifest.digest)
+    files = concat_markup(
+        ". All figures: ",
+        _render_file_link("counts.csv"),
+        ", all suspects: ",
+        _render_file_link("issues.csv"),
+        ".",
     )
-    heads = (tag("h1", manifest.name), tag("p", facts, "version ", version, files, class_="soft"))
-    return joined(*heads)
+    heads = (
+        render_element("h1", manifest.name),
+        render_element("p", facts, "version ", version, files, class_="soft"),
+    )
+    return concat_markup(*heads)
 
 
-def _sum(name: str, split: SplitCounts) -> Html:
-    skipped = len(split.skipped)
+def _render_split_card(split_name: str, split: SplitStatistics) -> HtmlMarkup:
+    skipped = len(split.skipped_rows)
     lines = [
-        f"{split.pictures:,} pictures, {split.points / split.used:.1f} keypoints a pose",
+        f"{split.num_images:,} pictures, {split.num_visible_keypoints / split.rows_used:.1f} keypoints a pose",
         *split.notes,
     ]
-    sums = f"{split.read:,} read = {split.used:,} used + {skipped:,} skipped"
-    return tag(
+    sums = f"{split.rows_read:,} read = {split.rows_used:,} used + {skipped:,} skipped"
+    return render_element(
         "div",
-        tag("div", name, class_="name"),
-        tag("div", sums, class_="sum"),
-        tag("ul", *(tag("li", line) for line in lines)),
+        render_element("div", split_name, class_="name"),
+        render_element("div", sums, class_="sum"),
+        render_element("ul", *(render_element("li", line) for line in lines)),
         class_="card",
     )
 
 
-def _skipped(counts: Counts) -> Html:
+def _render_skipped_rows(statistics: DatasetStatistics) -> HtmlMarkup:
     """How many were left out for which reason, and the first of them by name."""
-    splits = counts.splits
-    reasons = list(dict.fromkeys(reason for split in splits.values() for reason in split.reasons))
+    splits = statistics.splits
+    reasons = list(
+        dict.fromkeys(reason for split in splits.values() for reason in split.skip_reason_counts)
+    )
     if not reasons:
-        return joined()
+        return concat_markup()
     lines = [
         [
-            tag("td", reason, class_="what"),
-            *(tag("td", f"{s.reasons.get(reason, 0):,}", class_="number") for s in splits.values()),
+            render_element("td", reason, class_="what"),
+            *(
+                render_element("td", f"{s.skip_reason_counts.get(reason, 0):,}", class_="number")
+                for s in splits.values()
+            ),
         ]
         for reason in reasons
     ]
     named = [
-        _named(f"{name}: {reason}", [_said(t) for t in split.skipped if t.reason == reason])
+        _render_example_list(
+            f"{name}: {reason}",
+            [_format_skipped_row(t) for t in split.skipped_rows if t.reason == reason],
+        )
         for name, split in splits.items()
-        for reason in split.reasons
+        for reason in split.skip_reason_counts
     ]
-    return joined(
-        tag("h2", "Left out"),
-        tag("p", "Read, and not used. All by name: ", _link("skipped.csv"), ".", class_="soft"),
-        tag("div", table(["reason", *splits], lines), *named, class_="card findings"),
+    return concat_markup(
+        render_element("h2", "Left out"),
+        render_element(
+            "p",
+            "Read, and not used. All by name: ",
+            _render_file_link("skipped.csv"),
+            ".",
+            class_="soft",
+        ),
+        render_element(
+            "div", render_html_table(["reason", *splits], lines), *named, class_="card findings"
+        ),
     )
 
 
-def _said(thing: SkippedItem) -> str:
-    return f"{thing.item}: {thing.detail}" if thing.detail else thing.item
+def _format_skipped_row(skipped_row: SkippedRow) -> str:
+    return f"{skipped_row.item}: {skipped_row.detail}" if skipped_row.detail else skipped_row.item
 
 
-def _findings(counts: Counts) -> Html:
+def _render_issue_table(statistics: DatasetStatistics) -> HtmlMarkup:
     """A table of how many, and below it the first ones by name."""
-    found = list(counts.worth_a_look())
+    found = list(statistics.count_issues())
     lines = [
         [
-            tag("td", _capital(kind), tag("div", MEANINGS[kind], class_="soft"), class_="kind"),
-            *(_how_many(split.findings[kind]) for split in counts.splits.values()),
+            render_element(
+                "td",
+                _convert_to_sentence_case(kind),
+                render_element("div", ISSUE_EXPLANATIONS[kind], class_="soft"),
+                class_="kind",
+            ),
+            *(_render_issue_count(split.issues[kind]) for split in statistics.splits.values()),
         ]
         for kind in found
     ]
     named = [
-        _named(f"{name}: {kind}", [_spot(spot) for spot in split.findings[kind]])
+        _render_example_list(
+            f"{name}: {kind}", [_format_issue(spot) for spot in split.issues[kind]]
+        )
         for kind in found
-        for name, split in counts.splits.items()
-        if split.findings[kind]
+        for name, split in statistics.splits.items()
+        if split.issues[kind]
     ]
-    clear = "; ".join(kind for kind in Kind if kind not in found)
-    without = [_soft(f"Looked for, and not found: {clear}.")] if clear else []
-    heads = ["", *counts.splits]
-    shown = [table(heads, lines), *named] if lines else []
-    return tag("div", *shown, *without, class_="card findings")
+    clear = "; ".join(kind for kind in IssueType if kind not in found)
+    without = [_render_muted_text(f"Looked for, and not found: {clear}.")] if clear else []
+    heads = ["", *statistics.splits]
+    shown = [render_html_table(heads, lines), *named] if lines else []
+    return render_element("div", *shown, *without, class_="card findings")
 
 
-def _capital(text: str) -> str:
+def _convert_to_sentence_case(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
-def _spot(spot: Spot) -> str:
-    return f"{spot.name}: {spot.detail}" if spot.detail else spot.name
+def _format_issue(issue: DatasetIssue) -> str:
+    return f"{issue.name}: {issue.detail}" if issue.detail else issue.name
 
 
-def _how_many(spots: Sequence[Spot]) -> Html:
-    said = f"{len(spots):,}" if spots else "none"
-    return tag("td", said, class_="number look" if spots else "number good")
+def _render_issue_count(issues: Sequence[DatasetIssue]) -> HtmlMarkup:
+    said = f"{len(issues):,}" if issues else "none"
+    return render_element("td", said, class_="number look" if issues else "number good")
 
 
-def _named(title: str, names: Sequence[str]) -> Html:
-    more = len(names) - EXAMPLES
-    shown = [*names[:EXAMPLES], *([f"and {more:,} more"] if more > 0 else [])]
-    return tag("details", tag("summary", title), tag("ul", *(tag("li", name) for name in shown)))
-
-
-def _suspects(tiles: Sequence[Tile]) -> Html:
-    if not tiles:
-        return joined()
-    return joined(
-        tag("h3", "Some of them"),
-        _soft("Points in question have a ring. Two pictures on one tile are alike."),
-        legend(),
-        _grid(tiles),
+def _render_example_list(title: str, names: Sequence[str]) -> HtmlMarkup:
+    more = len(names) - MAX_EXAMPLES
+    shown = [*names[:MAX_EXAMPLES], *([f"and {more:,} more"] if more > 0 else [])]
+    return render_element(
+        "details",
+        render_element("summary", title),
+        render_element("ul", *(render_element("li", name) for name in shown)),
     )
 
 
-def _grid(tiles: Sequence[Tile], *, wide: bool = False) -> Html:
-    figures = [figure(codec.encode_jpeg(t.picture, quality=88), t.caption) for t in tiles]
-    return tag("div", *figures, class_="grid wide" if wide else "grid")
+def _render_issue_samples(tiles: Sequence[ReportTile]) -> HtmlMarkup:
+    if not tiles:
+        return concat_markup()
+    return concat_markup(
+        render_element("h3", "Some of them"),
+        _render_muted_text("Points in question have a ring. Two pictures on one tile are alike."),
+        render_side_legend(),
+        _render_tile_grid(tiles),
+    )
 
 
-def _how(recipe: Recipe, sigma: float) -> str:
-    height, width = recipe.input_hw
+def _render_tile_grid(tiles: Sequence[ReportTile], *, wide: bool = False) -> HtmlMarkup:
+    figures = [
+        render_figure_element(codec.encode_jpeg(t.image, quality=88), t.caption) for t in tiles
+    ]
+    return render_element("div", *figures, class_="grid wide" if wide else "grid")
+
+
+def _describe_augmented_samples(pipeline_config: AugmentationPipelineConfig, sigma: float) -> str:
+    height, width = pipeline_config.input_hw
     return (
-        f"The same instances in epoch 0 of a run with seed {recipe.seed}: crops of {width} x "
+        f"The same instances in epoch 0 of a run with seed {pipeline_config.seed}: crops of {width} x "
         f"{height} pixels, and what the model has to answer: heatmaps with a "
         f"sigma of {sigma:g} cells. Warm is the left of the body "
         "as the crop shows it, of a mirrored one, too: a mirror that forgot to exchange the sides "
@@ -208,57 +253,74 @@ def _how(recipe: Recipe, sigma: float) -> str:
     )
 
 
-def _keypoints(counts: Counts) -> Html:
-    used = {name: split.used for name, split in counts.splits.items()}
-    shown = {name: split.shown for name, split in counts.splits.items()}
-    per_pose = {name: split.per_pose for name, split in counts.splits.items()}
+def _render_keypoint_charts(statistics: DatasetStatistics) -> HtmlMarkup:
+    used = {name: split.rows_used for name, split in statistics.splits.items()}
+    shown = {name: split.visible_per_keypoint for name, split in statistics.splits.items()}
+    per_pose = {name: split.poses_per_visible_count for name, split in statistics.splits.items()}
     cards = (
-        ("In how many poses each is visible", bars("keypoint", shown, used, dots=True)),
-        ("Visible keypoints a pose", bars("keypoints", per_pose, used)),
+        (
+            "In how many poses each is visible",
+            render_bar_table("keypoint", shown, used, with_color_dots=True),
+        ),
+        ("Visible keypoints a pose", render_bar_table("keypoints", per_pose, used)),
     )
-    return _cards(cards)
+    return _render_chart_cards(cards)
 
 
-def _boxes(counts: Counts) -> Html:
-    used = {name: split.used for name, split in counts.splits.items()}
-    sides = {name: split.box_px for name, split in counts.splits.items()}
-    aspects = {name: split.aspect for name, split in counts.splits.items()}
+def _render_box_charts(statistics: DatasetStatistics) -> HtmlMarkup:
+    used = {name: split.rows_used for name, split in statistics.splits.items()}
+    sides = {name: split.box_size_px_histogram for name, split in statistics.splits.items()}
+    aspects = {name: split.aspect_ratio_histogram for name, split in statistics.splits.items()}
     cards = (
-        ("Longer side, in pixels of the picture", bars("pixels", sides, used)),
-        ("Width / height", bars("ratio", aspects, used)),
+        ("Longer side, in pixels of the picture", render_bar_table("pixels", sides, used)),
+        ("Width / height", render_bar_table("ratio", aspects, used)),
     )
-    return _cards(cards)
+    return _render_chart_cards(cards)
 
 
-def _cards(cards: Sequence[tuple[str, Html]]) -> Html:
-    filled = (tag("div", tag("h3", title), inside, class_="card") for title, inside in cards)
-    return tag("div", *filled, class_="cards pair")
+def _render_chart_cards(cards: Sequence[tuple[str, HtmlMarkup]]) -> HtmlMarkup:
+    filled = (
+        render_element("div", render_element("h3", title), inside, class_="card")
+        for title, inside in cards
+    )
+    return render_element("div", *filled, class_="cards pair")
 
 
-def _sides(counts: Counts) -> Html:
+def _render_left_right_section(statistics: DatasetStatistics) -> HtmlMarkup:
     """How well each pair's sides can be told, and what speaks against the skeleton."""
-    if not counts.pairs:
-        return _soft("This skeleton has no left and no right.")
-    about = _soft(
+    if not statistics.left_right_pairs:
+        return _render_muted_text("This skeleton has no left and no right.")
+    about = _render_muted_text(
         "A pair is told when the rest of the pose leaves no doubt which of the two is the left "
         "one, going by all training poses: whatever way they face, turned or mirrored. Only then "
         "can an exchange be noticed; paws that step freely cannot be told by their place alone."
     )
     heads = ["pair", "shown whole", "told", "", "look exchanged"]
-    lines = [_pair(pair) for pair in counts.pairs]
-    warnings = [tag("p", _capital(doubt), ".", class_="look") for doubt in counts.doubts]
-    return joined(about, tag("div", *warnings, table(heads, lines), class_="card"))
+    lines = [_render_pair_row(pair) for pair in statistics.left_right_pairs]
+    warnings = [
+        render_element("p", _convert_to_sentence_case(doubt), ".", class_="look")
+        for doubt in statistics.skeleton_warnings
+    ]
+    return concat_markup(
+        about, render_element("div", *warnings, render_html_table(heads, lines), class_="card")
+    )
 
 
-def _pair(pair: PairCounts) -> list[Html]:
+def _render_pair_row(pair: LeftRightStatistics) -> list[HtmlMarkup]:
     left, _, right = pair.name.partition(" / ")
-    names = tag("td", dot(left), left, " / ", dot(right), right, class_="what")
-    whole = tag("td", f"{pair.whole:,}", class_="number")
-    if pair.told is None:
-        why = f"shown in fewer than {FEWEST_POSES} training poses: not judged"
-        return [names, whole, tag("td", why, class_="soft", colspan="3")]
-    share = pair.told / max(1, pair.whole)
-    bar = tag("td", tag("div", class_="bar train", style=f"width: {share:.1%}"), class_="wide")
-    kind = "number look" if pair.exchanged else "number good"
-    found = tag("td", f"{pair.exchanged:,}" if pair.exchanged else "none", class_=kind)
-    return [names, whole, bar, tag("td", f"{share:.0%}", class_="number"), found]
+    names = render_element(
+        "td", render_color_dot(left), left, " / ", render_color_dot(right), right, class_="what"
+    )
+    whole = render_element("td", f"{pair.num_complete:,}", class_="number")
+    if pair.num_decided is None:
+        why = f"shown in fewer than {MIN_POSES} training poses: not judged"
+        return [names, whole, render_element("td", why, class_="soft", colspan="3")]
+    share = pair.num_decided / max(1, pair.num_complete)
+    bar = render_element(
+        "td", render_element("div", class_="bar train", style=f"width: {share:.1%}"), class_="wide"
+    )
+    kind = "number look" if pair.num_swapped else "number good"
+    found = render_element(
+        "td", f"{pair.num_swapped:,}" if pair.num_swapped else "none", class_=kind
+    )
+    return [names, whole, bar, render_element("td", f"{share:.0%}", class_="number"), found]

@@ -1,40 +1,44 @@
 """The data report: look at the data before a model does.
 
-OUT/check.html              the page, complete in itself
+OUT/report.html              the page, complete in itself
 OUT/samples.png             16 training instances as they are stored
 OUT/samples_augmented.png   the same ones as the model meets them in its first epoch, with heatmaps
-OUT/suspects.png            16 things that deserve a look, if there are any
+OUT/issues.png            16 things that deserve a look, if there are any
 OUT/counts.csv              all figures
-OUT/suspects.csv            everything that deserves a look
+OUT/issues.csv            everything that deserves a look
 OUT/skipped.csv             everything that was left out
 """
 
 from pathlib import Path
 
-from hrnet_ray.data.batch import Recipe
+from hrnet_ray.data.batch import AugmentationPipelineConfig
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.manifest import Manifest
+from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.errors import DataError
-from hrnet_ray.reports.dataset.augmented_samples import augmented_tiles
-from hrnet_ray.reports.dataset.csv_tables import write_counts, write_skipped, write_suspects
-from hrnet_ray.reports.dataset.dataset_page import page
-from hrnet_ray.reports.dataset.sample_grids import (
-    as_sheet,
-    read_samples,
-    stored_tiles,
-    suspect_tiles,
+from hrnet_ray.reports.dataset.augmented_samples import draw_augmented_samples
+from hrnet_ray.reports.dataset.csv_tables import (
+    write_issues_csv,
+    write_skipped_csv,
+    write_statistics_csv,
 )
-from hrnet_ray.reports.dataset.statistics import Counts, count
+from hrnet_ray.reports.dataset.dataset_page import render_page
+from hrnet_ray.reports.dataset.sample_grids import (
+    draw_issues,
+    draw_stored_samples,
+    load_samples,
+    to_grid,
+)
+from hrnet_ray.reports.dataset.statistics import DatasetStatistics, compute_statistics
 
 
-def write_report(
-    manifest: Manifest,
-    out: Path,
+def write_dataset_report(
+    manifest: DatasetManifest,
+    out_dir: Path,
     *,
-    recipe: Recipe,
+    pipeline_config: AugmentationPipelineConfig,
     sigma: float,
-    rounded: bool = True,
-    counts: Counts | None = None,
+    quantize_center: bool = True,
+    statistics: DatasetStatistics | None = None,
 ) -> Path:
     """Write the files above and return the page's path.
 
@@ -44,40 +48,42 @@ def write_report(
     Raises:
         DataError: a split without rows, files that do not add up, or `out` cannot be written.
     """
-    counts = counts or count(manifest)
-    samples = read_samples(manifest)
+    statistics = statistics or compute_statistics(manifest)
+    samples = load_samples(manifest)
     sheets = {
-        "samples": stored_tiles(samples, manifest.skeleton),
-        "samples_augmented": augmented_tiles(samples, recipe, sigma=sigma, rounded=rounded),
-        "suspects": suspect_tiles(manifest, counts),
+        "samples": draw_stored_samples(samples, manifest.skeleton),
+        "samples_augmented": draw_augmented_samples(
+            samples, pipeline_config, sigma=sigma, quantize_center=quantize_center
+        ),
+        "issues": draw_issues(manifest, statistics),
     }
-    html = page(manifest, counts, sheets, recipe, sigma)
+    html = render_page(manifest, statistics, sheets, pipeline_config, sigma)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_counts(counts, out / "counts.csv")
-        write_suspects(counts, out / "suspects.csv")
-        write_skipped(counts, out / "skipped.csv")
-        path = out / "check.html"
+        out_dir.mkdir(parents=True, exist_ok=True)
+        write_statistics_csv(statistics, out_dir / "counts.csv")
+        write_issues_csv(statistics, out_dir / "issues.csv")
+        write_skipped_csv(statistics, out_dir / "skipped.csv")
+        path = out_dir / "report.html"
         path.write_text(html, encoding="utf-8")
-        (out / "suspects.png").unlink(missing_ok=True)  # of an earlier time
+        (out_dir / "issues.png").unlink(missing_ok=True)  # of an earlier time
     except OSError as error:
         raise DataError(
             "a report that cannot be written",
-            f"--out {out}: {error.strerror}",
+            f"--out {out_dir}: {error.strerror}",
             "give a folder that can be written",
         ) from error
     for name, tiles in sheets.items():
         if tiles:
-            codec.write(out / f"{name}.png", as_sheet(tiles))
+            codec.write_image(out_dir / f"{name}.png", to_grid(tiles))
     return path
 
 
-def closing(counts: Counts, page: Path) -> str:
+def format_summary_line(statistics: DatasetStatistics, page_path: Path) -> str:
     """One line: how much there is to look at, and where."""
-    kinds = counts.worth_a_look()
-    if not kinds and not counts.doubts:
-        return f"nothing unusual; page: {page}"
+    kinds = statistics.count_issues()
+    if not kinds and not statistics.skeleton_warnings:
+        return f"nothing unusual; page: {page_path}"
     gravest = [f"{kind}: {number:,}" for kind, number in list(kinds.items())[:2]]
-    more = len(kinds) - len(gravest) + len(counts.doubts)
+    more = len(kinds) - len(gravest) + len(statistics.skeleton_warnings)
     rest = [f"{more} more kind{'s' if more > 1 else ''} of things"] if more else []
-    return f"worth a look: {'; '.join([*gravest, *rest])}; page: {page}"
+    return f"worth a look: {'; '.join([*gravest, *rest])}; page: {page_path}"

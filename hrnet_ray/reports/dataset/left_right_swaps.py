@@ -21,84 +21,88 @@ import numpy as np
 
 from hrnet_ray.skeletons import Skeleton
 
-SURE = 3.0
+CONFIDENT_LOG_ODDS = 3.0
 """Log-odds for or against a pair's sides, 20 to 1, from which they count as told."""
-FEWEST_POSES = 50
+MIN_POSES = 50
 """A pair that is whole in fewer poses is not judged."""
-MOST_POSES = 20_000
+MAX_POSES = 20_000
 """So many poses, at equal distances, are enough to learn from."""
-SHORT = 0.1
+SHORT_VECTOR_LENGTH = 0.1
 """Of a pose's spread: from here downwards the direction of a vector means less and less."""
-NOISE = 1e-3
+MIN_MEASURE_SCALE = 1e-3
 """Measures that are never larger, such as with a pelvis always midway of the hips, say nothing."""
-RIDGE = 1.0
-ROUNDS = 12
-TRIMS = 6
-OUTLIER = 2.0
+RIDGE_PENALTY = 1.0
+NEWTON_STEPS = 12
+TRIM_ROUNDS = 6
+OUTLIER_LOG_ODDS = 2.0
 """Poses that speak so clearly against the others are left out when these are asked again. At 1,
 honest poses are left out too, and the rest agrees on ever more."""
-OUTLIERS = 0.02
+OUTLIER_FRACTION = 0.02
 """Of all poses so many are left out in any case, if they speak against the others at all: a few
 exchanged ones among a hundred would keep the rest from agreeing on anything."""
-BLOCK = 4096
+POSES_PER_BLOCK = 4096
 
-CROSSED = -0.3
+CROSSED_CORRELATION = -0.3
 """Correlation of two pairs that a bone joins, from which downwards they look crosswise."""
-UNLIKE = 1.6
+MAX_DISTANCE_RATIO = 1.6
 """How much farther out one side of a pair may lie, over all poses, than the other."""
 
 
 @dataclass(frozen=True)
-class Sides:
+class LeftRightModel:
     """What the poses of a data set agree on, for P pairs: weights of the measures."""
 
     skeleton: Skeleton
-    weights: np.ndarray
+    pair_weights: np.ndarray
     """float64 [P, F]; zeros for a pair that is whole in too few poses."""
-    all_weights: np.ndarray
+    all_pairs_weights: np.ndarray
     """float64 [P]; for the question whether all pairs of a pose are exchanged."""
 
     @cached_property
     def pairs(self) -> np.ndarray:
         """int64 [P, 2]: left and right keypoint."""
-        return pairs_of(self.skeleton)
+        return get_left_right_pairs(self.skeleton)
 
     @property
-    def learnt(self) -> np.ndarray:
+    def is_pair_learned(self) -> np.ndarray:
         """Pairs that can be judged, bool [P]."""
-        return np.any(self.weights, axis=1)
+        return np.any(self.pair_weights, axis=1)
 
-    def told(self, odds: np.ndarray) -> np.ndarray:
+    def is_confident(self, log_odds: np.ndarray) -> np.ndarray:
         """Whether log-odds from `exchanged` say clearly which side is which, bool [N, P]."""
-        return np.nan_to_num(np.abs(odds)) > SURE
+        return np.nan_to_num(np.abs(log_odds)) > CONFIDENT_LOG_ODDS
 
-    def name(self, pair: int | np.integer) -> str:
+    def format_pair_name(self, pair: int | np.integer) -> str:
         """`left_knee / right_knee`."""
         return " / ".join(self.skeleton.keypoints[k] for k in self.pairs[pair])
 
 
-def pairs_of(skeleton: Skeleton) -> np.ndarray:
+def get_left_right_pairs(skeleton: Skeleton) -> np.ndarray:
     """Left and right keypoint of each pair, int64 [P, 2]."""
-    pairs = [(k, skeleton.flip_order[k]) for k in skeleton.lefts]
+    pairs = [(k, skeleton.flip_order[k]) for k in skeleton.left_keypoints]
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def learn_sides(image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> Sides:
+def estimate_left_right_model(
+    image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton
+) -> LeftRightModel:
     """Ask N poses, float64 [N, K, 2] and bool [N, K], how their pairs lie to each other."""
-    some = np.unique(np.linspace(0, len(visible) - 1, min(len(visible), MOST_POSES)).astype(int))
-    pairs = pairs_of(skeleton)
-    measures, whole = _measures(image_xy[some], visible[some], skeleton)
+    some = np.unique(np.linspace(0, len(visible) - 1, min(len(visible), MAX_POSES)).astype(int))
+    pairs = get_left_right_pairs(skeleton)
+    measures, whole = _compute_pair_measures(image_xy[some], visible[some], skeleton)
     weights = np.zeros(measures.shape[1:])
     for pair in range(len(pairs)):
-        if whole[:, pair].sum() >= FEWEST_POSES:
-            weights[pair] = _agreed(measures[whole[:, pair], pair])
-    enough = len(some) >= FEWEST_POSES and len(pairs) > 1
-    all_weights = _agreed(_across_all(measures)) if enough else np.zeros(len(pairs))
-    return Sides(skeleton, weights, all_weights)
+        if whole[:, pair].sum() >= MIN_POSES:
+            weights[pair] = _estimate_robust_weights(measures[whole[:, pair], pair])
+    enough = len(some) >= MIN_POSES and len(pairs) > 1
+    all_weights = (
+        _estimate_robust_weights(_sum_across_measures(measures)) if enough else np.zeros(len(pairs))
+    )
+    return LeftRightModel(skeleton, weights, all_weights)
 
 
-def exchanged(
-    sides: Sides, image_xy: np.ndarray, visible: np.ndarray
+def detect_swaps(
+    left_right_model: LeftRightModel, image_xy: np.ndarray, visible: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find pairs that look exchanged in N poses.
 
@@ -107,63 +111,75 @@ def exchanged(
         where a pair is not whole, or was not learnt.
     """
     if not len(visible):
-        return np.zeros((0, len(sides.pairs)), bool), np.zeros((0, len(sides.pairs)))
-    found, odds = zip(*_blocks(sides, image_xy, visible), strict=True)
+        return np.zeros((0, len(left_right_model.pairs)), bool), np.zeros(
+            (0, len(left_right_model.pairs))
+        )
+    found, odds = zip(*_iter_swap_blocks(left_right_model, image_xy, visible), strict=True)
     return np.concatenate(found), np.concatenate(odds)
 
 
-def _blocks(
-    sides: Sides, image_xy: np.ndarray, visible: np.ndarray
+def _iter_swap_blocks(
+    left_right_model: LeftRightModel, image_xy: np.ndarray, visible: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(visible), BLOCK):
-        part = slice(start, start + BLOCK)
-        yield _exchanged(sides, image_xy[part].copy(), visible[part])
+    for start in range(0, len(visible), POSES_PER_BLOCK):
+        part = slice(start, start + POSES_PER_BLOCK)
+        yield _detect_swaps_in_block(left_right_model, image_xy[part].copy(), visible[part])
 
 
-def _exchanged(
-    sides: Sides, image_xy: np.ndarray, visible: np.ndarray
+def _detect_swaps_in_block(
+    left_right_model: LeftRightModel, image_xy: np.ndarray, visible: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Put the worst pair of each pose right, then ask again: a wrong hip accuses the knee, too."""
-    measures, whole = _measures(image_xy, visible, sides.skeleton)
-    first = odds = _odds(sides, measures, whole)
-    turned = _across_all(measures) @ sides.all_weights < -SURE
+    measures, whole = _compute_pair_measures(image_xy, visible, left_right_model.skeleton)
+    first = odds = _compute_log_odds(left_right_model, measures, whole)
+    turned = (
+        _sum_across_measures(measures) @ left_right_model.all_pairs_weights < -CONFIDENT_LOG_ODDS
+    )
     found = whole & turned[:, None]
-    flip_order = np.array(sides.skeleton.flip_order)
+    flip_order = np.array(left_right_model.skeleton.flip_order)
     image_xy[turned] = image_xy[turned][:, flip_order]
     if turned.any():
-        odds = _odds(sides, *_measures(image_xy, visible, sides.skeleton))
-    for _ in range(len(sides.pairs) // 2):  # the smaller half: which one is wrong none can tell
+        odds = _compute_log_odds(
+            left_right_model, *_compute_pair_measures(image_xy, visible, left_right_model.skeleton)
+        )
+    for _ in range(
+        len(left_right_model.pairs) // 2
+    ):  # the smaller half: which one is wrong none can tell
         worst = np.where(np.isnan(odds) | found, np.inf, odds).argmin(1)
-        rows = np.flatnonzero(odds[np.arange(len(odds)), worst] < -SURE)
+        rows = np.flatnonzero(odds[np.arange(len(odds)), worst] < -CONFIDENT_LOG_ODDS)
         rows = rows[~found[rows, worst[rows]]]
         if not len(rows):
             break
         found[rows, worst[rows]] = True
-        left_right = sides.pairs[worst[rows]]
+        left_right = left_right_model.pairs[worst[rows]]
         image_xy[rows[:, None], left_right] = image_xy[rows[:, None], left_right[:, ::-1]]
-        odds = _odds(sides, *_measures(image_xy, visible, sides.skeleton))
+        odds = _compute_log_odds(
+            left_right_model, *_compute_pair_measures(image_xy, visible, left_right_model.skeleton)
+        )
     return found, first
 
 
-def _odds(sides: Sides, measures: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    odds = np.einsum("npf,pf->np", measures, sides.weights)
-    return np.where(whole & sides.learnt, odds, np.nan)
+def _compute_log_odds(
+    left_right_model: LeftRightModel, measures: np.ndarray, is_complete: np.ndarray
+) -> np.ndarray:
+    odds = np.einsum("npf,pf->np", measures, left_right_model.pair_weights)
+    return np.where(is_complete & left_right_model.is_pair_learned, odds, np.nan)
 
 
-def _measures(
+def _compute_pair_measures(
     image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton
 ) -> tuple[np.ndarray, np.ndarray]:
     """What turns around when a pair is exchanged, [N, P, F], 0 where unseen; whole pairs [N, P]."""
-    pairs = pairs_of(skeleton)
+    pairs = get_left_right_pairs(skeleton)
     middle = [k for k, other in enumerate(skeleton.flip_order) if other == k]
-    xy = _in_spreads(image_xy, visible)
+    xy = _normalize_by_spread(image_xy, visible)
     left_xy, right_xy = xy[:, pairs[:, 0]], xy[:, pairs[:, 1]]
     whole = np.all(visible[:, pairs], axis=-1)
     d = np.where(whole[..., None], left_xy - right_xy, 0)
     line_xy = np.concatenate([(left_xy + right_xy) / 2, xy[:, middle]], 1)
     seen = np.concatenate([whole, visible[:, middle]], 1)
-    along = np.einsum("npc,nqc->npq", d, _direction(d))
-    u = _direction(line_xy[:, : len(pairs), None] - line_xy[:, None])
+    along = np.einsum("npc,nqc->npq", d, _normalize_vectors(d))
+    u = _normalize_vectors(line_xy[:, : len(pairs), None] - line_xy[:, None])
     across = u[..., 0] * d[:, :, None, 1] - u[..., 1] * d[:, :, None, 0]
     across = np.where(whole[:, :, None] & seen[:, None], across, 0)
     own = np.arange(len(pairs))
@@ -171,12 +187,12 @@ def _measures(
     return np.concatenate([along, across], 2), whole
 
 
-def _across_all(measures: np.ndarray) -> np.ndarray:
+def _sum_across_measures(measures: np.ndarray) -> np.ndarray:
     """What turns around when all pairs are exchanged, [N, P]: across the body; along does not."""
     return measures[..., measures.shape[1] :].sum(-1)
 
 
-def _in_spreads(image_xy: np.ndarray, visible: np.ndarray) -> np.ndarray:
+def _normalize_by_spread(image_xy: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """Points from their pose's middle, in units of its spread; unlike a box, that is no guess."""
     shown = visible[..., None]
     count = np.maximum(visible.sum(1), 1)[:, None, None]
@@ -185,53 +201,55 @@ def _in_spreads(image_xy: np.ndarray, visible: np.ndarray) -> np.ndarray:
     return from_middle / np.maximum(spread, 1e-6)
 
 
-def _direction(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.sqrt((vectors**2).sum(-1, keepdims=True) + SHORT**2)
+def _normalize_vectors(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.sqrt((vectors**2).sum(-1, keepdims=True) + SHORT_VECTOR_LENGTH**2)
 
 
-def _agreed(measures: np.ndarray) -> np.ndarray:
+def _estimate_robust_weights(measures: np.ndarray) -> np.ndarray:
     """Weights [F] with which the sum of measures [N, F] is positive wherever that can be had."""
-    scale = np.maximum(np.sqrt((measures**2).mean(0)), NOISE)
+    scale = np.maximum(np.sqrt((measures**2).mean(0)), MIN_MEASURE_SCALE)
     scaled = measures / scale
     asked = np.ones(len(scaled), bool)
     weights = np.zeros(scaled.shape[1])
-    for _ in range(TRIMS):
-        weights = _logistic(scaled[asked])
+    for _ in range(TRIM_ROUNDS):
+        weights = _estimate_logistic_weights(scaled[asked])
         odds = scaled @ weights
-        asked = odds > max(-OUTLIER, min(0.0, float(np.quantile(odds, OUTLIERS))))
+        asked = odds > max(-OUTLIER_LOG_ODDS, min(0.0, float(np.quantile(odds, OUTLIER_FRACTION))))
     return weights / scale
 
 
-def _logistic(measures: np.ndarray) -> np.ndarray:
+def _estimate_logistic_weights(measures: np.ndarray) -> np.ndarray:
     """Newton's steps to the weights under which all N being positive is most likely."""
     weights = np.zeros(measures.shape[1])
-    for _ in range(ROUNDS):
+    for _ in range(NEWTON_STEPS):
         wrong = 1 / (1 + np.exp(np.clip(measures @ weights, -30, 30)))
-        slope = measures.T @ wrong - RIDGE * weights
+        slope = measures.T @ wrong - RIDGE_PENALTY * weights
         curve = (measures * (wrong * (1 - wrong))[:, None]).T @ measures
-        weights += np.linalg.solve(curve + RIDGE * np.eye(len(weights)), slope).clip(-5, 5)
+        weights += np.linalg.solve(curve + RIDGE_PENALTY * np.eye(len(weights)), slope).clip(-5, 5)
     return weights
 
 
-def doubts(image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> list[str]:
+def check_skeleton_pairs(
+    image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton
+) -> list[str]:
     """What speaks against the skeleton itself: pairs that lie crosswise or unlike in all poses."""
-    pairs = pairs_of(skeleton)
+    pairs = get_left_right_pairs(skeleton)
     whole = np.all(visible[:, pairs], axis=-1)
-    xy = _in_spreads(image_xy, visible)
+    xy = _normalize_by_spread(image_xy, visible)
     d = np.where(whole[..., None], xy[:, pairs[:, 0]] - xy[:, pairs[:, 1]], 0)
     dots = np.einsum("npc,nqc->npq", d, d)
     both = (whole[:, :, None] & whole[:, None]).sum(0)
     agree = dots.sum(0) / np.maximum(np.abs(dots).sum(0), 1e-9)
     said = [
-        f"{_pair(skeleton, p)} lie crosswise to {_pair(skeleton, q)}: the names of one pair may "
+        f"{_format_pair(skeleton, p)} lie crosswise to {_format_pair(skeleton, q)}: the names of one pair may "
         "be exchanged throughout"
-        for p, q in _joined(skeleton, pairs)
-        if both[p, q] >= FEWEST_POSES and agree[p, q] < CROSSED
+        for p, q in _find_bone_linked_pairs(skeleton, pairs)
+        if both[p, q] >= MIN_POSES and agree[p, q] < CROSSED_CORRELATION
     ]
     out = np.linalg.norm(xy[:, pairs], axis=-1)  # [N, P, 2]
-    for p in np.flatnonzero(whole.sum(0) >= FEWEST_POSES):
+    for p in np.flatnonzero(whole.sum(0) >= MIN_POSES):
         left, right = np.median(out[whole[:, p], p], axis=0)
-        if not 1 / UNLIKE < left / max(right, 1e-9) < UNLIKE:
+        if not 1 / MAX_DISTANCE_RATIO < left / max(right, 1e-9) < MAX_DISTANCE_RATIO:
             near, far = pairs[p] if left < right else pairs[p, ::-1]
             said.append(
                 f"{skeleton.keypoints[far]} lies much farther out than "
@@ -240,12 +258,12 @@ def doubts(image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> lis
     return said
 
 
-def _pair(skeleton: Skeleton, pair: int) -> str:
-    left, right = pairs_of(skeleton)[pair]
+def _format_pair(skeleton: Skeleton, pair: int) -> str:
+    left, right = get_left_right_pairs(skeleton)[pair]
     return f"{skeleton.keypoints[left]} and {skeleton.keypoints[right]}"
 
 
-def _joined(skeleton: Skeleton, pairs: np.ndarray) -> list[tuple[int, int]]:
+def _find_bone_linked_pairs(skeleton: Skeleton, pairs: np.ndarray) -> list[tuple[int, int]]:
     """Pairs that a bone of either side joins, each two of them once."""
     place = {name: index for index, name in enumerate(skeleton.keypoints)}
     home = {int(k): pair for pair, both in enumerate(pairs) for k in both}

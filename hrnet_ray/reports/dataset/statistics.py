@@ -10,19 +10,35 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hrnet_ray.data.manifest import Manifest, read_table
-from hrnet_ray.data.records import LABELS, Arrays, labels_of
-from hrnet_ray.data.shards import Progress
+from hrnet_ray.data.manifest import DatasetManifest, read_split
+from hrnet_ray.data.records import LABEL_COLUMNS, Arrays, get_label_columns
+from hrnet_ray.data.shards import ProgressCallback
 from hrnet_ray.errors import DataError
-from hrnet_ray.reports.dataset.duplicates import Stored, copies, lookalikes, open_stored
-from hrnet_ray.reports.dataset.issues import Findings, Kind, Spot, of_labels, pose_name
-from hrnet_ray.reports.dataset.left_right_swaps import Sides, doubts, exchanged, learn_sides
+from hrnet_ray.reports.dataset.duplicates import (
+    StoredImages,
+    find_exact_duplicates,
+    find_near_duplicates,
+    scan_stored_images,
+)
+from hrnet_ray.reports.dataset.issues import (
+    DatasetIssue,
+    IssuesByType,
+    IssueType,
+    find_label_issues,
+    format_instance_label,
+)
+from hrnet_ray.reports.dataset.left_right_swaps import (
+    LeftRightModel,
+    check_skeleton_pairs,
+    detect_swaps,
+    estimate_left_right_model,
+)
 
 BOX_EDGES_PX = np.array([0, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, np.inf])
 ASPECT_EDGES = np.array([0, 0.25, 0.4, 0.6, 0.8, 1.25, 1.67, 2.5, 4, np.inf])
 
 
-class SkippedItem(NamedTuple):
+class SkippedRow(NamedTuple):
     """One line of skipped.csv."""
 
     item: str
@@ -31,64 +47,66 @@ class SkippedItem(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SplitCounts:
+class SplitStatistics:
     """One split: `read == used + len(skipped)`."""
 
-    read: int
-    used: int
-    skipped: list[SkippedItem]
+    rows_read: int
+    rows_used: int
+    skipped_rows: list[SkippedRow]
     notes: list[str]
-    pictures: int
-    shown: dict[str, int]
+    num_images: int
+    visible_per_keypoint: dict[str, int]
     """In how many poses each keypoint is visible."""
-    per_pose: dict[str, int]
+    poses_per_visible_count: dict[str, int]
     """How many poses have so many visible keypoints."""
-    box_px: dict[str, int]
+    box_size_px_histogram: dict[str, int]
     """Longer sides of the boxes, in pixels of the original picture."""
-    aspect: dict[str, int]
+    aspect_ratio_histogram: dict[str, int]
     """Width / height of the boxes."""
-    findings: Findings
+    issues: IssuesByType
 
     @property
-    def reasons(self) -> dict[str, int]:
+    def skip_reason_counts(self) -> dict[str, int]:
         """How many were left out, by reason, the most frequent first."""
-        return dict(Counter(thing.reason for thing in self.skipped).most_common())
+        return dict(Counter(thing.reason for thing in self.skipped_rows).most_common())
 
     @property
-    def points(self) -> int:
+    def num_visible_keypoints(self) -> int:
         """Visible keypoints, all poses together."""
-        return sum(self.shown.values())
+        return sum(self.visible_per_keypoint.values())
 
 
 @dataclass(frozen=True, kw_only=True)
-class PairCounts:
+class LeftRightStatistics:
     """A left and a right keypoint, all splits together."""
 
     name: str
-    whole: int
+    num_complete: int
     """Poses that show both."""
-    told: int | None
+    num_decided: int | None
     """Poses whose other keypoints tell clearly which of the two is which; None: not judged."""
-    exchanged: int
+    num_swapped: int
     """Of these, the ones that seem to be labelled the other way round."""
 
 
 @dataclass(frozen=True)
-class Counts:
+class DatasetStatistics:
     """All splits, what deserves a look in them, and how left and right lie."""
 
-    splits: dict[str, SplitCounts]
-    pairs: list[PairCounts]
-    doubts: list[str]
+    splits: dict[str, SplitStatistics]
+    left_right_pairs: list[LeftRightStatistics]
+    skeleton_warnings: list[str]
     """What speaks against the skeleton, not against single poses."""
 
-    def worth_a_look(self) -> dict[Kind, int]:
+    def count_issues(self) -> dict[IssueType, int]:
         """How many of each kind there are in all splits, the gravest kind first."""
-        sums = {kind: sum(len(s.findings[kind]) for s in self.splits.values()) for kind in Kind}
+        sums = {kind: sum(len(s.issues[kind]) for s in self.splits.values()) for kind in IssueType}
         return {kind: number for kind, number in sums.items() if number}
 
 
-def count(manifest: Manifest, *, progress: Callable[[str], Progress] | None = None) -> Counts:
+def compute_statistics(
+    manifest: DatasetManifest, *, progress: Callable[[str], ProgressCallback] | None = None
+) -> DatasetStatistics:
     """Read all labels, and open every stored picture once.
 
     Memory grows by the labels (about 1 kB a row), never by the pictures.
@@ -96,135 +114,155 @@ def count(manifest: Manifest, *, progress: Callable[[str], Progress] | None = No
     Raises:
         DataError: a split without rows, or shards and skipped.csv that do not add up.
     """
-    skipped = _skipped(manifest)
-    labels = {name: _labels(manifest, name, skipped.get(name, [])) for name in manifest.splits}
+    skipped = _load_skipped_rows(manifest)
+    labels = {
+        name: _load_split_labels(manifest, name, skipped.get(name, [])) for name in manifest.splits
+    }
     stored = {
-        name: open_stored(manifest, name, progress(name) if progress else None) for name in labels
+        name: scan_stored_images(manifest, name, progress(name) if progress else None)
+        for name in labels
     }
     learnt_from = labels.get("train") or next(iter(labels.values()))
     xy, visible = learnt_from["image_xy"], learnt_from["visible"]
-    sides = learn_sides(xy, visible, manifest.skeleton)
+    sides = estimate_left_right_model(xy, visible, manifest.skeleton)
     judged = {
-        name: exchanged(sides, part["image_xy"], part["visible"]) for name, part in labels.items()
+        name: detect_swaps(sides, part["image_xy"], part["visible"])
+        for name, part in labels.items()
     }
-    same, alike = copies(labels), lookalikes(labels, stored)
+    same, alike = find_exact_duplicates(labels), find_near_duplicates(labels, stored)
     splits = {}
     for name, part in labels.items():
-        of_sides = {Kind.EXCHANGED: _exchanged(part, *judged[name], sides)}
+        of_sides = {IssueType.LEFT_RIGHT_SWAP: _build_swap_issues(part, *judged[name], sides)}
         others = same[name] | alike[name] | of_sides
-        splits[name] = _count_split(
+        splits[name] = _compute_split_statistics(
             manifest, name, part, skipped.get(name, []), stored[name], others
         )
-    return Counts(
-        splits, _pair_counts(labels, judged, sides), doubts(xy, visible, manifest.skeleton)
+    return DatasetStatistics(
+        splits,
+        _compute_pair_statistics(labels, judged, sides),
+        check_skeleton_pairs(xy, visible, manifest.skeleton),
     )
 
 
-def _labels(manifest: Manifest, name: str, skipped: list[SkippedItem]) -> Arrays:
-    split = manifest.splits[name]
+def _load_split_labels(
+    manifest: DatasetManifest, split_name: str, skipped_rows: list[SkippedRow]
+) -> Arrays:
+    split = manifest.splits[split_name]
     if not split.rows:
         raise DataError(
-            f"no instance in {name}: {split.read:,} read, {split.skipped:,} skipped",
-            _skipped_at(manifest),
+            f"no instance in {split_name}: {split.read:,} read, {split.skipped:,} skipped",
+            _get_skipped_csv_uri(manifest),
             "its third column says why; correct the annotations and prepare them again",
         )
-    table = read_table(manifest, name, columns=[*LABELS, "image", "sha256"])
-    if split.read != table.num_rows + len(skipped):
+    table = read_split(manifest, split_name, columns=[*LABEL_COLUMNS, "image", "sha256"])
+    if split.read != table.num_rows + len(skipped_rows):
         raise DataError(
-            f"{name}: {split.read:,} read, but {table.num_rows:,} used + {len(skipped):,} skipped",
-            f"{manifest.root}: manifest.json, {name}/ and skipped.csv are not of one making",
+            f"{split_name}: {split.read:,} read, but {table.num_rows:,} used + {len(skipped_rows):,} skipped",
+            f"{manifest.root}: manifest.json, {split_name}/ and skipped.csv are not of one making",
             "prepare the data set again",
         )
     texts = {column: np.array(table[column].to_pylist(), object) for column in ("image", "sha256")}
-    return labels_of(table) | texts
+    return get_label_columns(table) | texts
 
 
-def _skipped_at(manifest: Manifest) -> str:
-    return manifest.folder.uri("skipped.csv")
+def _get_skipped_csv_uri(manifest: DatasetManifest) -> str:
+    return manifest.folder.get_uri("skipped.csv")
 
 
-def _skipped(manifest: Manifest) -> dict[str, list[SkippedItem]]:
-    found: dict[str, list[SkippedItem]] = {}
+def _load_skipped_rows(manifest: DatasetManifest) -> dict[str, list[SkippedRow]]:
+    found: dict[str, list[SkippedRow]] = {}
     try:
         text = manifest.folder.read_bytes("skipped.csv").decode()
         for line in csv.DictReader(io.StringIO(text, newline="")):
-            item = SkippedItem(line["item"], line["reason"], line["detail"])
+            item = SkippedRow(line["item"], line["reason"], line["detail"])
             found.setdefault(line["split"], []).append(item)
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise DataError(
             "a list of skipped instances that cannot be read",
-            f"{_skipped_at(manifest)}: {type(error).__name__}: {error}",
+            f"{_get_skipped_csv_uri(manifest)}: {type(error).__name__}: {error}",
             "copy it again, or prepare the data set again",
         ) from error
     return found
 
 
-def _count_split(
-    manifest: Manifest,
-    name: str,
+def _compute_split_statistics(
+    manifest: DatasetManifest,
+    split_name: str,
     labels: Arrays,
-    skipped: list[SkippedItem],
-    stored: Stored,
-    others: Findings,
-) -> SplitCounts:
-    split, keypoints = manifest.splits[name], manifest.skeleton.keypoints
+    skipped_rows: list[SkippedRow],
+    stored_images: StoredImages,
+    other_issues: IssuesByType,
+) -> SplitStatistics:
+    split, keypoints = manifest.splits[split_name], manifest.skeleton.keypoints
     visible, box_xywh = labels["visible"], labels["box_xywh"]
     per_pose = np.bincount(visible.sum(1), minlength=len(keypoints) + 1)
-    findings = of_labels(name, labels, stored.xywh, keypoints) | others
-    return SplitCounts(
-        read=split.read,
-        used=len(visible),
-        skipped=skipped,
+    findings = (
+        find_label_issues(split_name, labels, stored_images.stored_xywh, keypoints) | other_issues
+    )
+    return SplitStatistics(
+        rows_read=split.read,
+        rows_used=len(visible),
+        skipped_rows=skipped_rows,
         notes=split.notes,
-        pictures=len(set(labels["image"])),
-        shown=dict(zip(keypoints, visible.sum(0).tolist(), strict=True)),
-        per_pose={str(n): many for n, many in enumerate(per_pose.tolist())},
-        box_px=_histogram(box_xywh[:, 2:].max(1), BOX_EDGES_PX),
-        aspect=_histogram(box_xywh[:, 2] / box_xywh[:, 3], ASPECT_EDGES),
-        findings={kind: findings[kind] for kind in Kind},
+        num_images=len(set(labels["image"])),
+        visible_per_keypoint=dict(zip(keypoints, visible.sum(0).tolist(), strict=True)),
+        poses_per_visible_count={str(n): many for n, many in enumerate(per_pose.tolist())},
+        box_size_px_histogram=_compute_histogram(box_xywh[:, 2:].max(1), BOX_EDGES_PX),
+        aspect_ratio_histogram=_compute_histogram(box_xywh[:, 2] / box_xywh[:, 3], ASPECT_EDGES),
+        issues={kind: findings[kind] for kind in IssueType},
     )
 
 
-def _histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, int]:
+def _compute_histogram(values: np.ndarray, edges: np.ndarray) -> dict[str, int]:
     counts, _ = np.histogram(values, edges)
-    spans = [_span(low, high) for low, high in pairwise(edges.tolist())]
+    spans = [_format_bin_range(low, high) for low, high in pairwise(edges.tolist())]
     return dict(zip(spans, counts.tolist(), strict=True))
 
 
-def _span(low: float, high: float) -> str:
+def _format_bin_range(low: float, high: float) -> str:
     if high == np.inf:
         return f"{low:g} and more"
     return f"under {high:g}" if low == 0 else f"{low:g} to {high:g}"
 
 
-def _exchanged(labels: Arrays, found: np.ndarray, odds: np.ndarray, sides: Sides) -> list[Spot]:
+def _build_swap_issues(
+    labels: Arrays, is_swapped: np.ndarray, log_odds: np.ndarray, left_right_model: LeftRightModel
+) -> list[DatasetIssue]:
     """The surest first."""
     spots = []
-    whole = np.all(labels["visible"][:, sides.pairs], axis=-1)
-    rows = np.flatnonzero(found.any(1))
-    surest = np.where(found, odds, 0)[rows].min(1, initial=0.0)  # without pairs, too
+    whole = np.all(labels["visible"][:, left_right_model.pairs], axis=-1)
+    rows = np.flatnonzero(is_swapped.any(1))
+    surest = np.where(is_swapped, log_odds, 0)[rows].min(1, initial=0.0)  # without pairs, too
     for row in rows[np.argsort(surest, kind="stable")].tolist():
-        pairs = np.flatnonzero(found[row])
-        keypoints = tuple(sides.pairs[pairs].ravel().tolist())
+        pairs = np.flatnonzero(is_swapped[row])
+        keypoints = tuple(left_right_model.pairs[pairs].ravel().tolist())
         all_of_them = len(pairs) > 1 and len(pairs) == whole[row].sum()
-        names = "all pairs" if all_of_them else ", ".join(sides.name(pair) for pair in pairs)
-        spots.append(Spot(row, pose_name(labels, row), names, keypoints))
+        names = (
+            "all pairs"
+            if all_of_them
+            else ", ".join(left_right_model.format_pair_name(pair) for pair in pairs)
+        )
+        spots.append(DatasetIssue(row, format_instance_label(labels, row), names, keypoints))
     return spots
 
 
-def _pair_counts(
-    labels: dict[str, Arrays], judged: dict[str, tuple[np.ndarray, np.ndarray]], sides: Sides
-) -> list[PairCounts]:
-    visible = np.concatenate([part["visible"] for part in labels.values()])
-    whole = np.all(visible[:, sides.pairs], axis=-1).sum(0)
-    found = np.concatenate([found for found, _ in judged.values()])
-    told = sides.told(np.concatenate([odds for _, odds in judged.values()])).sum(0)
+def _compute_pair_statistics(
+    labels_by_split: dict[str, Arrays],
+    swaps_by_split: dict[str, tuple[np.ndarray, np.ndarray]],
+    left_right_model: LeftRightModel,
+) -> list[LeftRightStatistics]:
+    visible = np.concatenate([part["visible"] for part in labels_by_split.values()])
+    whole = np.all(visible[:, left_right_model.pairs], axis=-1).sum(0)
+    found = np.concatenate([found for found, _ in swaps_by_split.values()])
+    told = left_right_model.is_confident(
+        np.concatenate([odds for _, odds in swaps_by_split.values()])
+    ).sum(0)
     return [
-        PairCounts(
-            name=sides.name(pair),
-            whole=int(whole[pair]),
-            told=int(told[pair]) if sides.learnt[pair] else None,
-            exchanged=int(found[:, pair].sum()),
+        LeftRightStatistics(
+            name=left_right_model.format_pair_name(pair),
+            num_complete=int(whole[pair]),
+            num_decided=int(told[pair]) if left_right_model.is_pair_learned[pair] else None,
+            num_swapped=int(found[:, pair].sum()),
         )
-        for pair in range(len(sides.pairs))
+        for pair in range(len(left_right_model.pairs))
     ]

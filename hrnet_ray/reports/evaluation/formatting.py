@@ -4,105 +4,112 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hrnet_ray.errors import shortened
-from hrnet_ray.evaluation.model_evaluation import Comparison, Evaluation, Judged
-from hrnet_ray.metrics.bootstrap import Interval
-from hrnet_ray.metrics.pckh_table import COLUMNS
+from hrnet_ray.errors import format_list
+from hrnet_ray.evaluation.model_evaluation import EvaluationResult, ModelComparison, ModelEvaluation
+from hrnet_ray.metrics.bootstrap import ConfidenceInterval
+from hrnet_ray.metrics.pckh_table import PCKH_TABLE_COLUMNS
 
-FORMAT = 1
+SCORES_FORMAT_VERSION = 1
 """Of scores.json: keys are added, never renamed."""
 
-NAMED = 10  # skipped rows in the text; scores.json names all
+MAX_SKIPPED_NAMES = 10  # skipped rows in the text; scores.json names all
 
 
-def as_text(evaluation: Evaluation) -> str:
+def format_report(evaluation: EvaluationResult) -> str:
     """Blocks for a terminal: what was asked, the tables, and how sure the main figure is."""
-    assessment = evaluation.judged.assessment
-    blocks = [head(evaluation)]
-    if assessment.published:
-        blocks += [published_table(assessment.published)]
-    if assessment.oks:
-        blocks.append(_oks_table(assessment.oks))
-    blocks += [_keypoints(evaluation), _rest(evaluation), *verdict(evaluation)]
+    assessment = evaluation.model_evaluation.metrics
+    blocks = [format_header(evaluation)]
+    if assessment.mpii_pckh_table:
+        blocks += [format_pckh_table(assessment.mpii_pckh_table)]
+    if assessment.oks_by_sigma_set:
+        blocks.append(_format_oks_table(assessment.oks_by_sigma_set))
+    blocks += [
+        _format_keypoint_table(evaluation),
+        _format_remaining_metrics(evaluation),
+        *format_primary_metric(evaluation),
+    ]
     return "\n\n".join(blocks)
 
 
-def head(evaluation: Evaluation) -> str:
+def format_header(evaluation: EvaluationResult) -> str:
     """What was scored, on what, and how."""
-    judged, used = evaluation.judged, len(evaluation.labelled)
-    skipped = judged.seen.skipped
+    judged, used = evaluation.model_evaluation, len(evaluation.ground_truth)
+    skipped = judged.split_poses.skipped_rows
     lines = [
-        f"{evaluation.data} {evaluation.question.split}: {evaluation.read:,} read = "
-        f"{used:,} used + {len(skipped):,} skipped, in {len(evaluation.labelled.pictures):,} "
-        f"pictures; version {evaluation.digest[:12]}",
-        f"boxes: {boxes_said(evaluation)}",
-        f"{judged.name}: {how(judged, evaluation)}",
+        f"{evaluation.dataset_name} {evaluation.eval_spec.split}: {evaluation.rows_read:,} read = "
+        f"{used:,} used + {len(skipped):,} skipped, in {len(evaluation.ground_truth.image_names):,} "
+        f"pictures; version {evaluation.dataset_digest[:12]}",
+        f"boxes: {format_box_summary(evaluation)}",
+        f"{judged.name}: {format_decode_settings(judged, evaluation)}",
     ]
     if skipped:
         named = [f"{image} #{row}" for row, image in skipped]
-        lines.append(f"skipped: {shortened(named, most=NAMED)}")
+        lines.append(f"skipped: {format_list(named, max_items=MAX_SKIPPED_NAMES)}")
     return "\n".join([*lines, *(f"note: {note}" for note in evaluation.notes)])
 
 
-def boxes_said(evaluation: Evaluation) -> str:
+def format_box_summary(evaluation: EvaluationResult) -> str:
     """Whose boxes, and what became of them."""
-    boxes = evaluation.boxes
+    boxes = evaluation.detections
     if boxes is None:
         return "true boxes"
-    left_out = "".join(f" + {count:,} of {why}" for why, count in boxes.left_out.items())
+    left_out = "".join(f" + {count:,} of {why}" for why, count in boxes.skipped_counts.items())
     return (
-        f"a detector's, {evaluation.question.boxes}: {boxes.read:,} read = "
+        f"a detector's, {evaluation.eval_spec.detections_path}: {boxes.num_read:,} read = "
         f"{len(boxes.score):,} used{left_out or ' + 0 left out'}"
     )
 
 
-def how(judged: Judged, evaluation: Evaluation) -> str:
+def format_decode_settings(model_evaluation: ModelEvaluation, evaluation: EvaluationResult) -> str:
     """How a model's heatmaps were read, and what was done with its poses."""
-    spec, assessment = judged.spec, judged.assessment
+    spec, assessment = model_evaluation.spec, model_evaluation.metrics
     said = f"decode {spec.decode}, flip test {'on' if spec.flip_test else 'off'}"
-    if assessment.main == "OKS_AP":
+    if assessment.primary_metric == "OKS_AP":
         said += (
-            f", OKS-NMS {evaluation.question.nms_oks:g} "
-            f"({assessment.dropped:,} of {len(judged.seen.poses):,} poses dropped), "
+            f", OKS-NMS {evaluation.eval_spec.nms_oks:g} "
+            f"({assessment.num_nms_dropped:,} of {len(model_evaluation.split_poses.poses):,} poses dropped), "
             "score = box x mean height of keypoints above 0.2"
         )
     return said
 
 
-def verdict(evaluation: Evaluation) -> list[str]:
+def format_primary_metric(evaluation: EvaluationResult) -> list[str]:
     """The main figure with its interval, and the comparison."""
-    judged, question = evaluation.judged, evaluation.question
-    percent, main = f"{100 * question.confidence:g} %", judged.assessment.main
+    judged, question = evaluation.model_evaluation, evaluation.eval_spec
+    percent, main = f"{100 * question.confidence:g} %", judged.metrics.primary_metric
     lines = [
-        f"{main} {judged.assessment.value:.4f}, {percent} interval "
+        f"{main} {judged.metrics.primary_value:.4f}, {percent} interval "
         f"{judged.interval.low:.4f} to {judged.interval.high:.4f} "
-        f"({question.resamples:,} draws of {len(evaluation.labelled.pictures):,} pictures)"
+        f"({question.resamples:,} draws of {len(evaluation.ground_truth.image_names):,} pictures)"
     ]
-    if evaluation.against:
-        lines.append(comparison(evaluation.against, evaluation))
+    if evaluation.comparison:
+        lines.append(format_comparison(evaluation.comparison, evaluation))
     return lines
 
 
-def comparison(against: Comparison, evaluation: Evaluation) -> str:
+def format_comparison(comparison: ModelComparison, evaluation: EvaluationResult) -> str:
     """Both models in two lines, and whether one is better."""
-    other, low, high = against.other, against.interval.low, against.interval.high
-    percent, main = f"{100 * against.interval.confidence:g} %", evaluation.judged.assessment.main
-    better = "better" if against.difference > 0 else "worse"
+    other, low, high = comparison.baseline, comparison.interval.low, comparison.interval.high
+    percent, main = (
+        f"{100 * comparison.interval.confidence:g} %",
+        evaluation.model_evaluation.metrics.primary_metric,
+    )
+    better = "better" if comparison.difference > 0 else "worse"
     sentence = (
-        f"beyond noise: {evaluation.judged.name} is {better}"
-        if against.beyond_noise
+        f"beyond noise: {evaluation.model_evaluation.name} is {better}"
+        if comparison.is_significant
         else "within noise: these pictures cannot tell the two apart"
     )
     return (
-        f"against {other.name} ({how(other, evaluation)}):\n"
-        f"{main} {other.assessment.value:.4f}, difference {against.difference:+.4f}, {percent} "
+        f"against {other.name} ({format_decode_settings(other, evaluation)}):\n"
+        f"{main} {other.metrics.primary_value:.4f}, difference {comparison.difference:+.4f}, {percent} "
         f"interval {low:+.4f} to {high:+.4f}\n{sentence}"
     )
 
 
-def published_table(table: Mapping[str, float]) -> str:
+def format_pckh_table(table: Mapping[str, float]) -> str:
     """PCKh in percent, in the columns of the papers."""
-    names = [*COLUMNS, "Mean", "Mean@0.1"]
+    names = [*PCKH_TABLE_COLUMNS, "Mean", "Mean@0.1"]
     widths = [max(len(name), 5) for name in names]
     heads = " | ".join(name.rjust(width) for name, width in zip(names, widths, strict=True))
     cells = " | ".join(
@@ -115,105 +122,109 @@ def published_table(table: Mapping[str, float]) -> str:
     )
 
 
-def _oks_table(sets: Mapping[str, Mapping[str, float]]) -> str:
-    figures = list(next(iter(sets.values())))
+def _format_oks_table(metrics_by_sigma_set: Mapping[str, Mapping[str, float]]) -> str:
+    figures = list(next(iter(metrics_by_sigma_set.values())))
     lines = [f"{'OKS sigmas':<14}" + "".join(f"{figure:>8}" for figure in figures)]
-    for name, values in sets.items():
+    for name, values in metrics_by_sigma_set.items():
         lines.append(f"{name:<14}" + "".join(f"{values[figure]:>8.4f}" for figure in figures))
-    if any(value == -1 for values in sets.values() for value in values.values()):
+    if any(value == -1 for values in metrics_by_sigma_set.values() for value in values.values()):
         lines.append("-1: there is no instance of that size (M: 32 to 96 px, L: larger)")
     return "\n".join(lines)
 
 
-def _keypoints(evaluation: Evaluation) -> str:
-    assessment = evaluation.judged.assessment
+def _format_keypoint_table(evaluation: EvaluationResult) -> str:
+    assessment = evaluation.model_evaluation.metrics
     scores = assessment.per_keypoint
     width = max(len("keypoint"), *map(len, scores))
-    kind = assessment.main.split("_")[0]
+    kind = assessment.primary_metric.split("_")[0]
     title = f"{'keypoint':<{width}}{kind:>9}{'EPE px':>9}{'count':>8}"
     if "instances_matched" in assessment.summary:
         title += (
             f"   (of {assessment.summary['instances_matched']:,.0f} of "
-            f"{len(evaluation.labelled):,} instances that match at OKS 0.5)"
+            f"{len(evaluation.ground_truth):,} instances that match at OKS 0.5)"
         )
     lines = [
-        f"{name:<{width}}{score.value:>9.4f}{score.epe_px:>9.2f}{score.count:>8,}"
+        f"{name:<{width}}{score.score:>9.4f}{score.epe_px:>9.2f}{score.visible_count:>8,}"
         for name, score in scores.items()
     ]
     return "\n".join([title, *lines])
 
 
-def _rest(evaluation: Evaluation) -> str:
+def _format_remaining_metrics(evaluation: EvaluationResult) -> str:
     """What no table has shown."""
     told = ("PCK", "EPE", "OKS_AP_without")
-    summary = evaluation.judged.assessment.summary
+    summary = evaluation.model_evaluation.metrics.summary
     named = {name: value for name, value in summary.items() if name.startswith(told)}
     return "\n".join(f"{name:<20}{value:>9.4f}" for name, value in named.items())
 
 
-def as_document(evaluation: Evaluation) -> dict[str, Any]:
+def to_json_dict(evaluation: EvaluationResult) -> dict[str, Any]:
     """scores.json; docs/evaluate.md says what the keys mean. NaN is null."""
-    judged, against = evaluation.judged, evaluation.against
-    question, boxes = evaluation.question, evaluation.boxes
+    judged, against = evaluation.model_evaluation, evaluation.comparison
+    question, boxes = evaluation.eval_spec, evaluation.detections
     document = {
-        "format": FORMAT,
-        "data": {"name": evaluation.data, "digest": evaluation.digest, "split": question.split},
-        "read": evaluation.read,
-        "used": len(evaluation.labelled),
-        "skipped": [{"id": row, "image": image} for row, image in judged.seen.skipped],
-        "pictures": len(evaluation.labelled.pictures),
+        "format": SCORES_FORMAT_VERSION,
+        "data": {
+            "name": evaluation.dataset_name,
+            "digest": evaluation.dataset_digest,
+            "split": question.split,
+        },
+        "read": evaluation.rows_read,
+        "used": len(evaluation.ground_truth),
+        "skipped": [{"id": row, "image": image} for row, image in judged.split_poses.skipped_rows],
+        "pictures": len(evaluation.ground_truth.image_names),
         "boxes": {
             "kind": "true" if boxes is None else "detections",
-            "file": str(question.boxes) if boxes is not None else None,
-            "read": boxes.read if boxes is not None else len(evaluation.labelled),
-            "used": len(boxes.score) if boxes is not None else len(evaluation.labelled),
-            "left_out": dict(boxes.left_out) if boxes is not None else {},
+            "file": str(question.detections_path) if boxes is not None else None,
+            "read": boxes.num_read if boxes is not None else len(evaluation.ground_truth),
+            "used": len(boxes.score) if boxes is not None else len(evaluation.ground_truth),
+            "left_out": dict(boxes.skipped_counts) if boxes is not None else {},
         },
         "resamples": question.resamples,
         "seed": question.seed,
         "nms_oks": question.nms_oks,
         "notes": evaluation.notes,
-        **_model(judged),
+        **_build_model_entry(judged),
         "against": None,
     }
     if against:
         document["against"] = {
-            **_model(against.other),
+            **_build_model_entry(against.baseline),
             "difference": against.difference,
-            "difference_interval": _bounds(against.interval),
-            "beyond_noise": against.beyond_noise,
+            "difference_interval": _build_interval_entry(against.interval),
+            "beyond_noise": against.is_significant,
         }
-    return _without_nan(document)
+    return _replace_nan_with_none(document)
 
 
-def _model(judged: Judged) -> dict[str, Any]:
-    spec, assessment = judged.spec, judged.assessment
+def _build_model_entry(model_evaluation: ModelEvaluation) -> dict[str, Any]:
+    spec, assessment = model_evaluation.spec, model_evaluation.metrics
     return {
-        "model": judged.name,
+        "model": model_evaluation.name,
         "decode": spec.decode,
         "flip_test": spec.flip_test,
-        "nms_dropped": assessment.dropped,
-        "main": assessment.main,
-        "value": assessment.value,
-        "interval": _bounds(judged.interval),
+        "nms_dropped": assessment.num_nms_dropped,
+        "main": assessment.primary_metric,
+        "value": assessment.primary_value,
+        "interval": _build_interval_entry(model_evaluation.interval),
         "summary": assessment.summary,
-        "pckh_table": assessment.published,
-        "oks": assessment.oks,
+        "pckh_table": assessment.mpii_pckh_table,
+        "oks": assessment.oks_by_sigma_set,
         "per_keypoint": {name: vars(score) for name, score in assessment.per_keypoint.items()},
-        "curve": assessment.curve,
+        "curve": assessment.metric_curve,
     }
 
 
-def _without_nan(value: Any) -> Any:
+def _replace_nan_with_none(value: Any) -> Any:
     """JSON has no NaN."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _without_nan(inner) for key, inner in value.items()}
+        return {key: _replace_nan_with_none(inner) for key, inner in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_without_nan(inner) for inner in value]
+        return [_replace_nan_with_none(inner) for inner in value]
     return value
 
 
-def _bounds(interval: Interval) -> dict[str, float]:
+def _build_interval_entry(interval: ConfidenceInterval) -> dict[str, float]:
     return {name: getattr(interval, name) for name in ("low", "high", "confidence")}

@@ -5,10 +5,10 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-SECRET = re.compile(r"(?<=://)[^/@\s]+@")
+URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
-def train_command(
+def build_train_argv(
     settings: Mapping[str, Any], *, name: str, defaults: Mapping[str, Any] | None = None
 ) -> list[str]:
     """The words of a `hrnet-ray train` command; settings at their `defaults` are left out.
@@ -20,15 +20,17 @@ def train_command(
     missing = object()
     words = ["hrnet-ray", "train", "--name", name]
     for setting, value in settings.items():
-        if setting != "name" and _plain(value) != _plain(defaults.get(setting, missing)):
-            words += _flag(setting, value)
+        if setting != "name" and _convert_tuple_to_list(value) != _convert_tuple_to_list(
+            defaults.get(setting, missing)
+        ):
+            words += _format_flag(setting, value)
     return words
 
 
-def as_shell(words: list[str]) -> str:
+def format_shell_command(argv: list[str]) -> str:
     """For a terminal: a flag a line, every word quoted where it must be."""
     parts: list[str] = []
-    for word in words:
+    for word in argv:
         if word.startswith("--") or not parts:
             parts.append(shlex.quote(word))
         else:
@@ -36,7 +38,7 @@ def as_shell(words: list[str]) -> str:
     return " \\\n    ".join(parts)
 
 
-def _flag(setting: str, value: Any) -> list[str]:
+def _format_flag(setting: str, value: Any) -> list[str]:
     flag = "--" + setting.replace("_", "-")
     if isinstance(value, bool):
         head, _, last = flag.rpartition(".")
@@ -44,8 +46,8 @@ def _flag(setting: str, value: Any) -> list[str]:
         return [flag if value else no]
     if isinstance(value, list | tuple):
         return [flag, *map(str, value)]
-    return [flag, SECRET.sub("", str(value))]
+    return [flag, URL_CREDENTIALS.sub("", str(value))]
 
 
-def _plain(value: Any) -> Any:
+def _convert_tuple_to_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value

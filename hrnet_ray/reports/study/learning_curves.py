@@ -9,37 +9,41 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from hrnet_ray.reports.study.setting_plots import BEST, INK, PALE
-from hrnet_ray.reports.study.trial_results import Ending, Trial, Trials
-from hrnet_ray.visualization.plots import write_figure
+from hrnet_ray.reports.study.setting_plots import BEST_COLOR, MUTED_COLOR, TEXT_COLOR
+from hrnet_ray.reports.study.trial_results import StudyResults, TrialOutcome, TrialResult
+from hrnet_ray.visualization.plots import save_figure
 
-WHOLE, STOPPED, FAILED = "#0072b2", "#7fb3d5", "#e69f00"
-COLOURS = {Ending.WHOLE: WHOLE, Ending.STOPPED: STOPPED, Ending.FAILED: FAILED}
-MOST_RUNGS = 6  # more marks than this would write over each other
+COMPLETED_COLOR, STOPPED_COLOR, FAILED_COLOR = "#0072b2", "#7fb3d5", "#e69f00"
+OUTCOME_COLORS = {
+    TrialOutcome.COMPLETED: COMPLETED_COLOR,
+    TrialOutcome.STOPPED: STOPPED_COLOR,
+    TrialOutcome.FAILED: FAILED_COLOR,
+}
+MAX_LABELED_RUNGS = 6  # more marks than this would write over each other
 
 
-def rungs_of(study: Trials) -> dict[int, list[Trial]]:
+def group_trials_by_rung(study: StudyResults) -> dict[int, list[TrialResult]]:
     """The trials that were stopped, by the epochs that they had done."""
-    found: dict[int, list[Trial]] = {}
-    for trial in study.ended(Ending.STOPPED):
-        found.setdefault(len(trial.epochs), []).append(trial)
+    found: dict[int, list[TrialResult]] = {}
+    for trial in study.select_by_outcome(TrialOutcome.STOPPED):
+        found.setdefault(len(trial.epoch_records), []).append(trial)
     return dict(sorted(found.items()))
 
 
-def learning(path: Path, study: Trials) -> None:
+def plot_learning_curves(path: Path, study: StudyResults) -> None:
     """Every trial's score over its epochs, and below how many were still training."""
     figure = Figure(figsize=(6.6, 5.2), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    for trial in reversed(study.all):
-        _curve(above, trial, best=trial is study.best)
+    for trial in reversed(study.trials):
+        _plot_trial_curve(above, trial, is_best=trial is study.best_trial)
     above.set(ylabel=f"validation {study.metric}")
     above.grid(alpha=0.25)
-    above.legend(handles=_legend(study), fontsize=8, loc="lower right")
-    _still_training(below, study)
-    counts = Counter({epoch: len(trials) for epoch, trials in rungs_of(study).items()})
-    for epoch, stopped in sorted(counts.most_common(MOST_RUNGS)):
+    above.legend(handles=_build_outcome_legend(study), fontsize=8, loc="lower right")
+    _plot_active_trials(below, study)
+    counts = Counter({epoch: len(trials) for epoch, trials in group_trials_by_rung(study).items()})
+    for epoch, stopped in sorted(counts.most_common(MAX_LABELED_RUNGS)):
         for axes in (above, below):
-            axes.axvline(epoch, color=INK, linestyle=":", linewidth=1)
+            axes.axvline(epoch, color=TEXT_COLOR, linestyle=":", linewidth=1)
         above.annotate(
             f"{stopped} stopped",
             (epoch, 1),
@@ -49,83 +53,92 @@ def learning(path: Path, study: Trials) -> None:
             ha="center",
             fontsize=8,
         )
-    write_figure(path, figure)
+    save_figure(path, figure)
 
 
-def _curve(axes: Axes, trial: Trial, *, best: bool) -> None:
-    if not trial.curve:
+def _plot_trial_curve(axes: Axes, trial: TrialResult, *, is_best: bool) -> None:
+    if not trial.score_curve:
         return
-    epochs, scores = zip(*trial.curve, strict=True)
-    if best:
-        axes.plot(epochs, scores, color=BEST, linewidth=2.8, zorder=5)
+    epochs, scores = zip(*trial.score_curve, strict=True)
+    if is_best:
+        axes.plot(epochs, scores, color=BEST_COLOR, linewidth=2.8, zorder=5)
         return
-    pale = trial.ending is not Ending.WHOLE
-    colour = COLOURS[trial.ending]
+    pale = trial.outcome is not TrialOutcome.COMPLETED
+    colour = OUTCOME_COLORS[trial.outcome]
     axes.plot(epochs, scores, color=colour, linewidth=1.4, alpha=0.6 if pale else 0.9)
-    marker = {Ending.WHOLE: "o", Ending.STOPPED: ".", Ending.FAILED: "X"}[trial.ending]
+    marker = {TrialOutcome.COMPLETED: "o", TrialOutcome.STOPPED: ".", TrialOutcome.FAILED: "X"}[
+        trial.outcome
+    ]
     axes.plot(epochs[-1], scores[-1], color=colour, marker=marker, markersize=6)
 
 
-def _legend(study: Trials) -> list[Patch]:
-    others = [trial for trial in study.all if trial is not study.best]
-    seen = [ending for ending in Ending if any(trial.ending is ending for trial in others)]
-    first = Patch(color=BEST, label=f"best: #{study.best.name}")
-    return [first, *(Patch(color=COLOURS[ending], label=str(ending)) for ending in seen)]
+def _build_outcome_legend(study: StudyResults) -> list[Patch]:
+    others = [trial for trial in study.trials if trial is not study.best_trial]
+    seen = [ending for ending in TrialOutcome if any(trial.outcome is ending for trial in others)]
+    first = Patch(color=BEST_COLOR, label=f"best: #{study.best_trial.name}")
+    return [first, *(Patch(color=OUTCOME_COLORS[ending], label=str(ending)) for ending in seen)]
 
 
-def _still_training(axes: Axes, study: Trials) -> None:
+def _plot_active_trials(axes: Axes, study: StudyResults) -> None:
     """The filled area is the epochs that were run, the pale one those that were spared."""
-    longest = max(1, *(trial.planned for trial in study.all))
+    longest = max(1, *(trial.planned_epochs for trial in study.trials))
     at = np.arange(longest)
     running, wanted = (
         (np.array(lengths)[:, None] > at).sum(0)
         for lengths in (
-            [len(trial.epochs) for trial in study.all],
-            [trial.planned for trial in study.all],
+            [len(trial.epoch_records) for trial in study.trials],
+            [trial.planned_epochs for trial in study.trials],
         )
     )
     axes.bar(at + 0.5, wanted, width=1.0, color="#e3e3e0")
-    axes.bar(at + 0.5, running, width=1.0, color=WHOLE)
+    axes.bar(at + 0.5, running, width=1.0, color=COMPLETED_COLOR)
     axes.set(ylabel="still training", xlabel="epochs done", xlim=(0, longest * 1.02))
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
 
 
-def cost(path: Path, study: Trials) -> None:
+def plot_trial_cost(path: Path, study: StudyResults) -> None:
     """The time that each trial took, and what its early end saved."""
-    trials = sorted(study.all, key=lambda trial: trial.name)
-    unit, per = _unit(max(trial.seconds + trial.saved_s for trial in trials))
+    trials = sorted(study.trials, key=lambda trial: trial.name)
+    unit, per = _select_time_unit(max(trial.duration_s + trial.time_saved_s for trial in trials))
     figure = Figure(figsize=(6.6, 1.3 + 0.2 * max(4, len(trials))), layout="constrained")
     axes = figure.subplots()
     at = np.arange(len(trials))
-    took = np.array([trial.seconds for trial in trials]) / per
-    saved = np.array([trial.saved_s for trial in trials]) / per
-    colours = [BEST if trial is study.best else COLOURS[trial.ending] for trial in trials]
+    took = np.array([trial.duration_s for trial in trials]) / per
+    saved = np.array([trial.time_saved_s for trial in trials]) / per
+    colours = [
+        BEST_COLOR if trial is study.best_trial else OUTCOME_COLORS[trial.outcome]
+        for trial in trials
+    ]
     axes.barh(at, took, color=colours)
-    axes.barh(at, saved, left=took, color="none", edgecolor=PALE, hatch="////", linewidth=0.5)
+    axes.barh(
+        at, saved, left=took, color="none", edgecolor=MUTED_COLOR, hatch="////", linewidth=0.5
+    )
     axes.set_yticks(at, [f"#{trial.name}" for trial in trials], fontsize=7.5)
     axes.invert_yaxis()
     axes.set(xlabel=f"{unit} of training", ylim=(len(trials) - 0.4, -0.6))
     axes.grid(axis="x", alpha=0.25)
-    hatched = Patch(facecolor="none", edgecolor=PALE, hatch="////", label="saved, at its own pace")
+    hatched = Patch(
+        facecolor="none", edgecolor=MUTED_COLOR, hatch="////", label="saved, at its own pace"
+    )
     axes.legend(
-        handles=[*_legend(study), hatched],
+        handles=[*_build_outcome_legend(study), hatched],
         fontsize=8,
         ncols=3,
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
         frameon=False,
     )
-    write_figure(path, figure)
+    save_figure(path, figure)
 
 
-def _unit(seconds: float) -> tuple[str, float]:
+def _select_time_unit(seconds: float) -> tuple[str, float]:
     if seconds < 180:
         return "seconds", 1.0
     return ("minutes", 60.0) if seconds < 3 * 3600 else ("hours", 3600.0)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """For people: `48 s`, `3 min 20 s`, `2 h 05 min`."""
     if not np.isfinite(seconds):
         return "unknown"

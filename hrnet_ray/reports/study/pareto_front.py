@@ -5,38 +5,45 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from hrnet_ray.reports.study.setting_plots import PALE, STAR
-from hrnet_ray.reports.study.trial_results import Trial, Trials
-from hrnet_ray.visualization.plots import write_figure
+from hrnet_ray.reports.study.setting_plots import BEST_MARKER_STYLE, MUTED_COLOR
+from hrnet_ray.reports.study.trial_results import StudyResults, TrialResult
+from hrnet_ray.visualization.plots import save_figure
 
-LATENCY, FRONT = "latency_ms", "on_front"
+LATENCY_COLUMN, PARETO_COLUMN = "latency_ms", "pareto_optimal"
 """Columns of trials.csv."""
 
 
-def timed(study: Trials) -> list[tuple[float, Trial]]:
+def sort_trials_by_latency(study: StudyResults) -> list[tuple[float, TrialResult]]:
     """Milliseconds and trial, the quickest first; none where speed was not searched for."""
-    if not any(FRONT in trial.more for trial in study.all):
+    if not any(PARETO_COLUMN in trial.extra_columns for trial in study.trials):
         return []
-    pairs = [(float(trial.more.get(LATENCY, "nan")), trial) for trial in study.scored]
+    pairs = [
+        (float(trial.extra_columns.get(LATENCY_COLUMN, "nan")), trial)
+        for trial in study.scored_trials
+    ]
     return sorted((pair for pair in pairs if math.isfinite(pair[0])), key=lambda pair: pair[0])
 
 
-def on_front(study: Trials) -> list[tuple[float, Trial]]:
+def select_pareto_optimal(study: StudyResults) -> list[tuple[float, TrialResult]]:
     """Those that no other trial beats in both."""
-    return [(ms, trial) for ms, trial in timed(study) if trial.more.get(FRONT) == "True"]
+    return [
+        (ms, trial)
+        for ms, trial in sort_trials_by_latency(study)
+        if trial.extra_columns.get(PARETO_COLUMN) == "True"
+    ]
 
 
-def score_against_latency(path: Path, study: Trials) -> None:
+def plot_score_vs_latency(path: Path, study: StudyResults) -> None:
     """A mark for each trial; a line through those that no other one beats in both."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    everything, front = timed(study), on_front(study)
+    everything, front = sort_trials_by_latency(study), select_pareto_optimal(study)
     axes.scatter(
         [ms for ms, _ in everything],
         [trial.score for _, trial in everything],
         s=40,
         facecolors="white",
-        edgecolors=PALE,
+        edgecolors=MUTED_COLOR,
         label="another is better and quicker",
     )
     axes.plot(
@@ -52,10 +59,15 @@ def score_against_latency(path: Path, study: Trials) -> None:
         axes.annotate(
             f"#{trial.name}", place, (-7, 6), textcoords="offset points", ha="right", fontsize=8
         )
-    best = [ms for ms, trial in everything if trial is study.best]
-    axes.plot(best, [study.best.score] * len(best), **STAR, label=f"best: #{study.best.name}")
+    best = [ms for ms, trial in everything if trial is study.best_trial]
+    axes.plot(
+        best,
+        [study.best_trial.score] * len(best),
+        **BEST_MARKER_STYLE,
+        label=f"best: #{study.best_trial.name}",
+    )
     axes.set(xlabel="milliseconds", ylabel=f"best {study.metric}")
     axes.margins(0.12)
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)
-    write_figure(path, figure)
+    save_figure(path, figure)

@@ -2,54 +2,68 @@
 
 from dataclasses import dataclass
 
-from hrnet_ray.reports.study.trial_results import SIGMA, Ending, Trial, Trials, numeric
+from hrnet_ray.reports.study.trial_results import (
+    SIGMA_SETTING,
+    StudyResults,
+    TrialOutcome,
+    TrialResult,
+    is_numeric_setting,
+)
 
-MOST, FEWEST = 14, 6
+MAX_COMPARED_TRIALS, MIN_COMPARED_TRIALS = 14, 6
 """So many trials are compared: those that were trained to the end, and a few others if need be."""
-CLOSE = 0.01
+TIE_TOLERANCE = 0.01
 """Keypoint scores that differ by less are as good as each other."""
 
 
 @dataclass(frozen=True)
-class Winner:
+class BestTrialForKeypoint:
     """The trial that finds a keypoint best."""
 
     keypoint: str
-    trial: Trial
+    trial: TrialResult
     score: float
-    lost: float
+    best_trial_gap: float
     """What the best trial of the study gives away here, 0 or more."""
-    close: list[Trial]
+    tied_trials: list[TrialResult]
     """All that are as good, the winner among them."""
 
 
-def compared(study: Trials) -> list[Trial]:
+def select_comparable_trials(study: StudyResults) -> list[TrialResult]:
     """The trials whose keypoints are compared, in the order of `ordering`, or best first."""
-    known = [trial for trial in study.scored if trial.keypoints]
-    whole = [trial for trial in known if trial.ending is Ending.WHOLE][:MOST]
+    known = [trial for trial in study.scored_trials if trial.keypoint_scores]
+    whole = [trial for trial in known if trial.outcome is TrialOutcome.COMPLETED][
+        :MAX_COMPARED_TRIALS
+    ]
     others = [trial for trial in known if trial not in whole]
-    chosen = whole + others[: max(0, FEWEST - len(whole))]
-    by = ordering(study)
-    return sorted(chosen, key=lambda trial: trial.drawn[by]) if by else chosen
+    chosen = whole + others[: max(0, MIN_COMPARED_TRIALS - len(whole))]
+    by = select_sort_setting(study)
+    return sorted(chosen, key=lambda trial: trial.sampled_params[by]) if by else chosen
 
 
-def ordering(study: Trials) -> str | None:
+def select_sort_setting(study: StudyResults) -> str | None:
     """Sigma where it was searched, else the first number that was."""
-    numbers = [name for name in study.searched if numeric(study.all, name)]
-    return SIGMA if SIGMA in numbers else next(iter(numbers), None)
+    numbers = [name for name in study.searched_settings if is_numeric_setting(study.trials, name)]
+    return SIGMA_SETTING if SIGMA_SETTING in numbers else next(iter(numbers), None)
 
 
-def winners_of(study: Trials) -> list[Winner]:
+def find_best_trial_per_keypoint(study: StudyResults) -> list[BestTrialForKeypoint]:
     """A line for each keypoint; none when there are fewer than two trials to compare."""
-    trials = compared(study)
+    trials = select_comparable_trials(study)
     if len(trials) < 2:
         return []
-    names = [name for name in trials[0].keypoints if all(name in t.keypoints for t in trials)]
-    return [_winner(name, trials, study.best) for name in names]
+    names = [
+        name for name in trials[0].keypoint_scores if all(name in t.keypoint_scores for t in trials)
+    ]
+    return [_find_keypoint_winner(name, trials, study.best_trial) for name in names]
 
 
-def _winner(name: str, trials: list[Trial], best: Trial) -> Winner:
-    won = max(trials, key=lambda trial: trial.keypoints[name])
-    top = won.keypoints[name]
-    close = [trial for trial in trials if trial.keypoints[name] > top - CLOSE]
-    return Winner(name, won, top, top - best.keypoints.get(name, top), close)
+def _find_keypoint_winner(
+    keypoint: str, trials: list[TrialResult], best_trial: TrialResult
+) -> BestTrialForKeypoint:
+    won = max(trials, key=lambda trial: trial.keypoint_scores[keypoint])
+    top = won.keypoint_scores[keypoint]
+    close = [trial for trial in trials if trial.keypoint_scores[keypoint] > top - TIE_TOLERANCE]
+    return BestTrialForKeypoint(
+        keypoint, won, top, top - best_trial.keypoint_scores.get(keypoint, top), close
+    )

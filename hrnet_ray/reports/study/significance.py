@@ -8,114 +8,130 @@ from typing import Any
 
 import numpy as np
 
-from hrnet_ray.data.manifest import Manifest, read_manifest
+from hrnet_ray.data.manifest import DatasetManifest, read_manifest
 from hrnet_ray.errors import DataError
-from hrnet_ray.evaluation.ground_truth import Labelled, read_labels
-from hrnet_ray.metrics.bootstrap import RESAMPLES, Interval, bootstrap, interval
-from hrnet_ray.metrics.oks import Poses
-from hrnet_ray.metrics.report_metrics import Assessment, assess
-from hrnet_ray.reports.study.trial_results import Trial, Trials
+from hrnet_ray.evaluation.ground_truth import GroundTruth, load_ground_truth
+from hrnet_ray.metrics.bootstrap import (
+    NUM_RESAMPLES,
+    ConfidenceInterval,
+    compute_bootstrap_samples,
+    compute_percentile_interval,
+)
+from hrnet_ray.metrics.oks import DetectedPoses
+from hrnet_ray.metrics.report_metrics import EvaluationMetrics, compute_evaluation_metrics
+from hrnet_ray.reports.study.trial_results import StudyResults, TrialResult
 
-RIVALS = 4
-CONFIDENCE = 0.95
-NEAR = 0.002
+MAX_RUNNERS_UP = 4
+CONFIDENCE_LEVEL = 0.95
+SCORE_TOLERANCE = 0.002
 """A score made anew from the predictions may differ by so much from the recorded one."""
-NO_NMS = 1.1  # no two poses are as alike: a training drops none either
+NMS_DISABLED_OKS = 1.1  # no two poses are as alike: a training drops none either
 
 
 @dataclass(frozen=True)
-class Rival:
+class RunnerUp:
     """A trial that came close."""
 
-    trial: Trial
-    behind: float
+    trial: TrialResult
+    score_gap: float
     """The best trial's score, less this one's."""
-    interval: Interval
+    interval: ConfidenceInterval
     """Of that difference; both are drawn the same pictures."""
 
 
 @dataclass(frozen=True)
-class Certainty:
+class BestTrialSignificance:
     """How sure the order of the best few is."""
 
-    interval: Interval
+    interval: ConfidenceInterval
     """Of the best trial's score."""
-    rivals: list[Rival]
+    runners_up: list[RunnerUp]
     """In the order of their scores, the second first."""
-    pictures: int
+    num_images: int
 
     @property
-    def as_good(self) -> list[Trial]:
+    def indistinguishable_trials(self) -> list[TrialResult]:
         """Those that cannot be told from the best one."""
-        return [rival.trial for rival in self.rivals if not rival.interval.leaves_out_zero]
+        return [rival.trial for rival in self.runners_up if not rival.interval.excludes_zero]
 
 
-def certainty(study: Trials, *, resamples: int = RESAMPLES) -> Certainty:
+def compare_best_trials(
+    study: StudyResults, *, resamples: int = NUM_RESAMPLES
+) -> BestTrialSignificance:
     """Compare the best trial with the next few, by the predictions of their best epochs.
 
     Raises:
         DataError: the validation set or the predictions are not there, or do not fit.
     """
-    best, *others = study.scored
+    best, *others = study.scored_trials
     manifest = read_manifest(str(best.settings.get("data.root", "")))
-    labelled = read_labels(manifest, "val")
-    rivals = others[:RIVALS]
-    assessments = [_assessed(study, trial, manifest, labelled) for trial in (best, *rivals)]
-    pictures = len(labelled.pictures)
-    within = partial(interval, confidence=CONFIDENCE, pictures=pictures)
-    draws = bootstrap(
-        [one.statistic for one in assessments], pictures=pictures, resamples=resamples
+    labelled = load_ground_truth(manifest, "val")
+    rivals = others[:MAX_RUNNERS_UP]
+    assessments = [_evaluate_trial(study, trial, manifest, labelled) for trial in (best, *rivals)]
+    pictures = len(labelled.image_names)
+    within = partial(compute_percentile_interval, confidence=CONFIDENCE_LEVEL, num_images=pictures)
+    draws = compute_bootstrap_samples(
+        [one.bootstrap_statistic for one in assessments], num_images=pictures, resamples=resamples
     )
-    return Certainty(
+    return BestTrialSignificance(
         within(draws[0]),
         [
-            Rival(trial, best.score - trial.score, within(draws[0] - one))
+            RunnerUp(trial, best.score - trial.score, within(draws[0] - one))
             for trial, one in zip(rivals, draws[1:], strict=True)
         ],
         pictures,
     )
 
 
-def _assessed(study: Trials, trial: Trial, manifest: Manifest, labelled: Labelled) -> Assessment:
-    path = study.folder / "trials" / trial.name / "predictions" / "val.coco.json"
+def _evaluate_trial(
+    study: StudyResults, trial: TrialResult, manifest: DatasetManifest, ground_truth: GroundTruth
+) -> EvaluationMetrics:
+    path = study.study_dir / "trials" / trial.name / "predictions" / "val.coco.json"
     try:
-        poses = _poses(json.loads(path.read_text(encoding="utf-8")), labelled)
-        found = assess(
+        poses = _parse_coco_results(json.loads(path.read_text(encoding="utf-8")), ground_truth)
+        found = compute_evaluation_metrics(
             poses,
-            labelled.truth,
+            ground_truth.columns,
             manifest.skeleton,
-            pictures=len(labelled.pictures),
-            true_boxes=True,
-            nms_oks=NO_NMS,
+            num_images=len(ground_truth.image_names),
+            with_gt_boxes=True,
+            nms_oks_threshold=NMS_DISABLED_OKS,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"the predictions of trial #{trial.name} cannot be compared",
             f"{path}: {error}",
-            "`hrnet-ray evaluate --model A --against B` compares two model folders",
+            "`hrnet-ray evaluate --model A --compare-to B` compares two model folders",
         ) from error
-    if found.main != study.metric or abs(found.value - trial.score) > NEAR:
+    if (
+        found.primary_metric != study.metric
+        or abs(found.primary_value - trial.score) > SCORE_TOLERANCE
+    ):
         raise DataError(
             f"the predictions of trial #{trial.name} do not give its score",
-            f"{path}: {found.main} {found.value:.4f}, recorded {study.metric} {trial.score:.4f}",
+            f"{path}: {found.primary_metric} {found.primary_value:.4f}, recorded {study.metric} {trial.score:.4f}",
             "the data set may have been prepared anew since: search again",
         )
     return found
 
 
-def _poses(results: Sequence[dict[str, Any]], labelled: Labelled) -> Poses:
+def _parse_coco_results(
+    results: Sequence[dict[str, Any]], ground_truth: GroundTruth
+) -> DetectedPoses:
     """A training's predictions, which are in the order of the rows: pose n is that of row n."""
     images = np.array([result["image_id"] for result in results], np.int64)
-    if not np.array_equal(images, labelled.truth["image_id"]):
-        raise ValueError(f"{len(results):,} poses for {len(labelled):,} rows, or in another order")
+    if not np.array_equal(images, ground_truth.columns["image_id"]):
+        raise ValueError(
+            f"{len(results):,} poses for {len(ground_truth):,} rows, or in another order"
+        )
     points = np.array([result["keypoints"] for result in results], np.float64)
     points = points.reshape(len(results), -1, 3)
-    return Poses(
-        picture=labelled.truth["picture"],
+    return DetectedPoses(
+        image_index=ground_truth.columns["picture"],
         image_id=images,
         category_id=np.array([result["category_id"] for result in results], np.int64),
         image_xy=points[..., :2],
-        heights=points[..., 2],
+        keypoint_scores=points[..., 2],
         score=np.array([result["score"] for result in results], np.float64),
-        area=labelled.truth["area"].astype(np.float64),
+        area=ground_truth.columns["area"].astype(np.float64),
     )

@@ -4,24 +4,42 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hrnet_ray.data.images import codec
-from hrnet_ray.reports.study.learning_curves import duration, rungs_of
-from hrnet_ray.reports.study.param_importance import weights_of
-from hrnet_ray.reports.study.per_keypoint import CLOSE, Winner, ordering, winners_of
-from hrnet_ray.reports.study.setting_plots import said_epochs
-from hrnet_ray.reports.study.significance import Certainty
-from hrnet_ray.reports.study.summary_cards import cards, verdict
-from hrnet_ray.reports.study.trial_results import Ending, Trial, Trials, as_text
-from hrnet_ray.visualization.html import Html, document, dot, figure, joined, table, tag
+from hrnet_ray.reports.study.learning_curves import format_duration, group_trials_by_rung
+from hrnet_ray.reports.study.param_importance import compute_param_importances
+from hrnet_ray.reports.study.per_keypoint import (
+    TIE_TOLERANCE,
+    BestTrialForKeypoint,
+    find_best_trial_per_keypoint,
+    select_sort_setting,
+)
+from hrnet_ray.reports.study.setting_plots import format_epochs
+from hrnet_ray.reports.study.significance import BestTrialSignificance
+from hrnet_ray.reports.study.summary_cards import describe_best_trial, render_summary_cards
+from hrnet_ray.reports.study.trial_results import (
+    StudyResults,
+    TrialOutcome,
+    TrialResult,
+    format_value,
+)
+from hrnet_ray.visualization.html import (
+    HtmlMarkup,
+    concat_markup,
+    render_color_dot,
+    render_element,
+    render_figure_element,
+    render_html_document,
+    render_html_table,
+)
 
-SHOWN = 0.8  # of a plot's own size, on a screen that has room for it
+PLOT_SCALE = 0.8  # of a plot's own size, on a screen that has room for it
 
 
-def page(
-    study: Trials,
-    sure: Certainty | str,
-    plots: Mapping[str, Path],
+def render_page(
+    study: StudyResults,
+    significance: BestTrialSignificance | str,
+    plot_paths: Mapping[str, Path],
     command: str,
-    crops: Path | None = None,
+    crops_path: Path | None = None,
 ) -> str:
     """The whole page.
 
@@ -29,269 +47,327 @@ def page(
     `study_report.draw` by name; `command` trains the best trial again; `crops` are its
     predictions, drawn.
     """
-    body = joined(
-        tag("h1", study.name),
-        tag("p", _about(study), class_="soft"),
-        tag("p", verdict(study)),
-        cards(study, sure),
-        tag("h2", "How sure is that?"),
-        *_rivals(study, sure),
-        *_space(study, plots),
-        *_speed(plots),
-        *_matter(study, plots),
-        *_keypoints(study, plots),
-        tag("h2", "Who was stopped when, and what it took"),
-        *_rungs(study, plots),
-        tag("h2", "All trials"),
-        _trials(study),
-        tag("h2", "Train the best one again"),
-        *_again(study, command),
-        *_crops(study, crops),
+    body = concat_markup(
+        render_element("h1", study.name),
+        render_element("p", _describe_study(study), class_="soft"),
+        render_element("p", describe_best_trial(study)),
+        render_summary_cards(study, significance),
+        render_element("h2", "How sure is that?"),
+        *_render_significance_section(study, significance),
+        *_render_search_space_section(study, plot_paths),
+        *_render_latency_section(plot_paths),
+        *_render_importance_section(study, plot_paths),
+        *_render_keypoint_section(study, plot_paths),
+        render_element("h2", "Who was stopped when, and what it took"),
+        *_render_rung_section(study, plot_paths),
+        render_element("h2", "All trials"),
+        _render_trial_table(study),
+        render_element("h2", "Train the best one again"),
+        *_render_retrain_section(study, command),
+        *_render_crop_section(study, crops_path),
     )
-    return document(f"{study.name} - study", body)
+    return render_html_document(f"{study.name} - study", body)
 
 
-def _about(study: Trials) -> str:
-    count = len(study.all)
+def _describe_study(study: StudyResults) -> str:
+    count = len(study.trials)
     return (
-        f"A search over {', '.join(study.searched)}: {count:,} trial{'' if count == 1 else 's'} "
-        f"of at most {said_epochs(max(trial.planned for trial in study.all))}, "
+        f"A search over {', '.join(study.searched_settings)}: {count:,} trial{'' if count == 1 else 's'} "
+        f"of at most {format_epochs(max(trial.planned_epochs for trial in study.trials))}, "
         f"judged by {study.metric} on the validation set."
     )
 
 
-def _soft(text: str) -> Html:
-    return tag("p", text, class_="soft")
+def _render_muted_text(text: str) -> HtmlMarkup:
+    return render_element("p", text, class_="soft")
 
 
-def _number(text: str) -> Html:
-    return tag("td", text, class_="soft")
+def _render_value_cell(text: str) -> HtmlMarkup:
+    return render_element("td", text, class_="soft")
 
 
-def _plot(path: Path, caption: str) -> Html:
-    width = codec.read(path).shape[1] * SHOWN
-    shown = figure(path.read_bytes(), caption, kind="png")
-    return tag("div", shown, style=f"max-width: {width:.0f}px; margin-bottom: 14px")
+def _render_plot_image(path: Path, caption: str) -> HtmlMarkup:
+    width = codec.read_image(path).shape[1] * PLOT_SCALE
+    shown = render_figure_element(path.read_bytes(), caption, image_format="png")
+    return render_element("div", shown, style=f"max-width: {width:.0f}px; margin-bottom: 14px")
 
 
-def _settings(study: Trials, trial: Trial) -> list[Html]:
-    return [_number(as_text(trial.drawn.get(name, ""))) for name in study.searched]
+def _render_setting_cells(study: StudyResults, trial: TrialResult) -> list[HtmlMarkup]:
+    return [
+        _render_value_cell(format_value(trial.sampled_params.get(name, "")))
+        for name in study.searched_settings
+    ]
 
 
-def _rivals(study: Trials, sure: Certainty | str) -> list[Html]:
-    caution = _soft(
+def _render_significance_section(
+    study: StudyResults, significance: BestTrialSignificance | str
+) -> list[HtmlMarkup]:
+    caution = _render_muted_text(
         "Intervals tell of the luck of the pictures only: with another seed, a training comes out "
         "a little differently, too. And as the best was chosen on these pictures, its figure "
         "flatters: judge the model once on pictures that no trial has seen."
     )
-    if len(study.scored) < 2:
-        return [_soft("One trial has a score: there is nothing to compare it with."), caution]
-    if isinstance(sure, str):
-        return [tag("p", f"Not told: {sure}.", class_="look"), caution]
-    how = _soft(
-        f"The {sure.pictures:,} validation pictures are drawn again 1,000 times, the same ones for "
+    if len(study.scored_trials) < 2:
+        return [
+            _render_muted_text("One trial has a score: there is nothing to compare it with."),
+            caution,
+        ]
+    if isinstance(significance, str):
+        return [render_element("p", f"Not told: {significance}.", class_="look"), caution]
+    how = _render_muted_text(
+        f"The {significance.num_images:,} validation pictures are drawn again 1,000 times, the same ones for "
         f"each trial; the 95 % intervals say how far the figures move. The best trial's own: "
-        f"{sure.interval.low:.4f} to {sure.interval.high:.4f}."
+        f"{significance.interval.low:.4f} to {significance.interval.high:.4f}."
     )
     lines = []
-    for rival in sure.rivals:
+    for rival in significance.runners_up:
         far = rival.interval
-        said = ("clear", "good") if far.leaves_out_zero else ("may be luck", "look")
+        said = ("clear", "good") if far.excludes_zero else ("may be luck", "look")
         lines.append(
             [
-                tag("td", f"#{rival.trial.name}"),
-                *_settings(study, rival.trial),
-                _number(f"{rival.trial.score:.4f}"),
-                _number(f"{rival.behind:.4f}"),
-                _number(f"{far.low:+.4f} to {far.high:+.4f}"),
-                tag("td", said[0], class_=said[1]),
+                render_element("td", f"#{rival.trial.name}"),
+                *_render_setting_cells(study, rival.trial),
+                _render_value_cell(f"{rival.trial.score:.4f}"),
+                _render_value_cell(f"{rival.score_gap:.4f}"),
+                _render_value_cell(f"{far.low:+.4f} to {far.high:+.4f}"),
+                render_element("td", said[0], class_=said[1]),
             ]
         )
-    heads = ["trial", *study.searched, study.metric, "behind by", "interval", ""]
-    return [how, tag("div", table(heads, lines), class_="card"), caution]
+    heads = ["trial", *study.searched_settings, study.metric, "behind by", "interval", ""]
+    return [how, render_element("div", render_html_table(heads, lines), class_="card"), caution]
 
 
-def _space(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
+def _render_search_space_section(
+    study: StudyResults, plot_paths: Mapping[str, Path]
+) -> list[HtmlMarkup]:
     """Where the good trials are; nothing to see with fewer than two trials."""
-    shown = [tag("h2", "Where the good trials are")]
-    if "parallel" not in plots:
-        return [*shown, _soft("With one trial there is nothing to compare.")]
-    if "map" in plots:
+    shown = [render_element("h2", "Where the good trials are")]
+    if "parallel" not in plot_paths:
+        return [*shown, _render_muted_text("With one trial there is nothing to compare.")]
+    if "map" in plot_paths:
         said = (
             "A mark for each trial; the colours between them are drawn through the marks, and end "
             "where the marks end."
         )
-        shown.append(_plot(plots["map"], said))
+        shown.append(_render_plot_image(plot_paths["map"], said))
     said = "A line for each trial, through its settings to its score."
-    return [*shown, _plot(plots["parallel"], said)]
+    return [*shown, _render_plot_image(plot_paths["parallel"], said)]
 
 
-def _speed(plots: Mapping[str, Path]) -> list[Html]:
-    if "speed" not in plots:
+def _render_latency_section(plot_paths: Mapping[str, Path]) -> list[HtmlMarkup]:
+    if "speed" not in plot_paths:
         return []
     said = "On the line: no other trial is both better and quicker."
-    return [tag("h2", "Score against speed"), _plot(plots["speed"], said)]
+    return [
+        render_element("h2", "Score against speed"),
+        _render_plot_image(plot_paths["speed"], said),
+    ]
 
 
-def _matter(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
-    if "settings" not in plots:
+def _render_importance_section(
+    study: StudyResults, plot_paths: Mapping[str, Path]
+) -> list[HtmlMarkup]:
+    if "settings" not in plot_paths:
         return []
     said = "Each setting by itself; the star is the trial that came to be the best."
-    picture = _plot(plots["settings"], said)
-    return [tag("h2", "Which settings matter"), *_weights(study), picture]
+    picture = _render_plot_image(plot_paths["settings"], said)
+    return [
+        render_element("h2", "Which settings matter"),
+        *_render_importance_table(study),
+        picture,
+    ]
 
 
-def _weights(study: Trials) -> list[Html]:
-    weights = weights_of(study)
+def _render_importance_table(study: StudyResults) -> list[HtmlMarkup]:
+    weights = compute_param_importances(study)
     if not weights:
-        return [_soft("Too few trials differ to say which settings matter.")]
+        return [_render_muted_text("Too few trials differ to say which settings matter.")]
     said = (
-        f"How much of the order of the trials after {said_epochs(study.common)}, which all of them "
+        f"How much of the order of the trials after {format_epochs(study.common_epochs)}, which all of them "
         "had, each setting explains (numbers cut into thirds), and what shuffled trials would "
         "give. The rank correlation is above 0 where more is better."
     )
     lines = []
     for one in weights:
-        verdict = ("matters", "good") if one.beyond_chance else ("no more than chance", "soft")
-        correlation = f"{one.correlation:+.2f}" if one.correlation == one.correlation else "-"
-        bar = tag("div", class_="bar train", style=f"width: {one.explained:.1%}")
+        verdict = ("matters", "good") if one.is_significant else ("no more than chance", "soft")
+        correlation = (
+            f"{one.rank_correlation:+.2f}" if one.rank_correlation == one.rank_correlation else "-"
+        )
+        bar = render_element(
+            "div", class_="bar train", style=f"width: {one.explained_fraction:.1%}"
+        )
         lines.append(
             [
-                tag("td", one.name, class_="what"),
-                tag("td", bar, class_="wide"),
-                _number(f"{100 * one.explained:.0f} %"),
-                _number(f"{100 * one.by_chance:.0f} %"),
-                _number(correlation),
-                tag("td", verdict[0], class_=verdict[1]),
+                render_element("td", one.setting, class_="what"),
+                render_element("td", bar, class_="wide"),
+                _render_value_cell(f"{100 * one.explained_fraction:.0f} %"),
+                _render_value_cell(f"{100 * one.chance_fraction:.0f} %"),
+                _render_value_cell(correlation),
+                render_element("td", verdict[0], class_=verdict[1]),
             ]
         )
     heads = ["setting", "", "explains", "by chance", "rank correlation", ""]
-    return [_soft(said), tag("div", table(heads, lines), class_="card gap")]
+    return [
+        _render_muted_text(said),
+        render_element("div", render_html_table(heads, lines), class_="card gap"),
+    ]
 
 
-def _keypoints(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
-    winners = winners_of(study)
-    head = tag("h2", "Which trial for which keypoint")
+def _render_keypoint_section(
+    study: StudyResults, plot_paths: Mapping[str, Path]
+) -> list[HtmlMarkup]:
+    winners = find_best_trial_per_keypoint(study)
+    head = render_element("h2", "Which trial for which keypoint")
     if not winners:
-        return [head, _soft("Fewer than two trials have scores for their keypoints.")]
-    by = ordering(study)
+        return [head, _render_muted_text("Fewer than two trials have scores for their keypoints.")]
+    by = select_sort_setting(study)
     said = f"Columns from small to large {by}. " if by else "Columns with the best trial first. "
-    shown = _plot(plots["keypoints"], said + "A star: no trial finds this keypoint better.")
+    shown = _render_plot_image(
+        plot_paths["keypoints"], said + "A star: no trial finds this keypoint better."
+    )
     heads = ["keypoint", "won by", *([by] if by else []), "score", "lead"]
     heads += ["as good"] if by else []
-    lines = [_winner(winner, by) for winner in winners]
-    note = f"{_tally(winners, study, by)} Lead: over the best trial. "
-    note += f"As good: the {by} of all within {CLOSE:g} of the winner." if by else ""
-    card = tag("div", table(heads, lines), class_="card")
-    return [head, _soft(note), tag("div", shown, card, class_="cards pair")]
+    lines = [_render_winner_row(winner, by) for winner in winners]
+    note = f"{_describe_keypoint_wins(winners, study, by)} Lead: over the best trial. "
+    note += f"As good: the {by} of all within {TIE_TOLERANCE:g} of the winner." if by else ""
+    card = render_element("div", render_html_table(heads, lines), class_="card")
+    return [head, _render_muted_text(note), render_element("div", shown, card, class_="cards pair")]
 
 
-def _winner(winner: Winner, by: str | None) -> list[Html]:
+def _render_winner_row(winner: BestTrialForKeypoint, sort_setting: str | None) -> list[HtmlMarkup]:
     line = [
-        tag("td", dot(winner.keypoint), winner.keypoint, class_="what"),
-        tag("td", f"#{winner.trial.name}"),
-        *([_number(as_text(winner.trial.drawn[by]))] if by else []),
-        _number(f"{winner.score:.3f}"),
-        _number(f"{winner.lost:.3f}" if winner.lost else "-"),
+        render_element("td", render_color_dot(winner.keypoint), winner.keypoint, class_="what"),
+        render_element("td", f"#{winner.trial.name}"),
+        *(
+            [_render_value_cell(format_value(winner.trial.sampled_params[sort_setting]))]
+            if sort_setting
+            else []
+        ),
+        _render_value_cell(f"{winner.score:.3f}"),
+        _render_value_cell(f"{winner.best_trial_gap:.3f}" if winner.best_trial_gap else "-"),
     ]
-    if by:
-        values = [trial.drawn[by] for trial in winner.close]
-        low, high = as_text(min(values)), as_text(max(values))
-        line.append(_number(low if low == high else f"{low} to {high}"))
+    if sort_setting:
+        values = [trial.sampled_params[sort_setting] for trial in winner.tied_trials]
+        low, high = format_value(min(values)), format_value(max(values))
+        line.append(_render_value_cell(low if low == high else f"{low} to {high}"))
     return line
 
 
-def _tally(winners: Sequence[Winner], study: Trials, by: str | None) -> str:
-    own = sum(winner.trial is study.best for winner in winners)
+def _describe_keypoint_wins(
+    winners: Sequence[BestTrialForKeypoint], study: StudyResults, sort_setting: str | None
+) -> str:
+    own = sum(winner.trial is study.best_trial for winner in winners)
     said = f"The best trial wins {own} of {len(winners)} keypoints"
-    if not by:
+    if not sort_setting:
         return said + "."
-    values = sorted(winner.trial.drawn[by] for winner in winners)
-    low, high = as_text(values[0]), as_text(values[-1])
-    return f"{said}; the winners' {by} is {low if low == high else f'between {low} and {high}'}."
+    values = sorted(winner.trial.sampled_params[sort_setting] for winner in winners)
+    low, high = format_value(values[0]), format_value(values[-1])
+    return f"{said}; the winners' {sort_setting} is {low if low == high else f'between {low} and {high}'}."
 
 
-def _rungs(study: Trials, plots: Mapping[str, Path]) -> list[Html]:
-    shown = _plot(
-        plots["rungs"],
+def _render_rung_section(study: StudyResults, plot_paths: Mapping[str, Path]) -> list[HtmlMarkup]:
+    shown = _render_plot_image(
+        plot_paths["rungs"],
         "Above, each trial's score over its epochs; below, how many were still training: the "
         "filled part was trained, the pale part was not.",
     )
-    took = _plot(plots["cost"], "How long each trial took, and would have taken on.")
-    both = tag("div", shown, took, class_="cards pair")
-    rungs = rungs_of(study)
+    took = _render_plot_image(
+        plot_paths["cost"], "How long each trial took, and would have taken on."
+    )
+    both = render_element("div", shown, took, class_="cards pair")
+    rungs = group_trials_by_rung(study)
     if not rungs:
-        return [_soft("No trial was stopped early."), both]
+        return [_render_muted_text("No trial was stopped early."), both]
     lines = []
     for epoch, stopped in rungs.items():
-        reached = sum(len(trial.epochs) >= epoch for trial in study.all)
+        reached = sum(len(trial.epoch_records) >= epoch for trial in study.trials)
         scores = sorted(trial.score for trial in stopped)
         names = ", ".join(f"#{trial.name}" for trial in stopped)
         lines.append(
             [
-                _number(f"{epoch:,}"),
-                _number(f"{reached:,}"),
-                _number(f"{len(stopped):,}"),
-                _number(f"{scores[-1]:.4f}"),
-                tag("td", names, class_="what"),
+                _render_value_cell(f"{epoch:,}"),
+                _render_value_cell(f"{reached:,}"),
+                _render_value_cell(f"{len(stopped):,}"),
+                _render_value_cell(f"{scores[-1]:.4f}"),
+                render_element("td", names, class_="what"),
             ]
         )
     heads = ["after epoch", "reached it", "stopped", "best of these", "trials"]
-    return [both, tag("div", table(heads, lines), class_="card")]
+    return [both, render_element("div", render_html_table(heads, lines), class_="card")]
 
 
-def _trials(study: Trials) -> Html:
+def _render_trial_table(study: StudyResults) -> HtmlMarkup:
     """Best first; the failed ones last, with their reasons."""
-    more = list(dict.fromkeys(name for trial in study.all for name in trial.more))
-    heads = ["", "trial", *study.searched, study.metric, "", "best after", "epochs", "time", *more]
-    lines = [_trial(study, place, trial, more) for place, trial in enumerate(study.all, 1)]
-    return tag("div", table([*heads, "end"], lines), class_="card")
+    more = list(dict.fromkeys(name for trial in study.trials for name in trial.extra_columns))
+    heads = [
+        "",
+        "trial",
+        *study.searched_settings,
+        study.metric,
+        "",
+        "best after",
+        "epochs",
+        "time",
+        *more,
+    ]
+    lines = [
+        _render_trial_row(study, place, trial, more) for place, trial in enumerate(study.trials, 1)
+    ]
+    return render_element("div", render_html_table([*heads, "end"], lines), class_="card")
 
 
-def _trial(study: Trials, place: int, trial: Trial, more: Sequence[str]) -> list[Html]:
+def _render_trial_row(
+    study: StudyResults, position: int, trial: TrialResult, extra_columns: Sequence[str]
+) -> list[HtmlMarkup]:
     best = trial.best_epoch + 1
-    share = max(0.0, trial.score) if trial.scored else 0.0
-    bar = tag("div", class_="bar train", style=f"width: {min(share, 1):.1%}")
-    end = str(trial.ending) + (f": {trial.error}" if trial.error else "")
-    if trial.stopped_by and trial.ending is Ending.STOPPED:
+    share = max(0.0, trial.score) if trial.has_score else 0.0
+    bar = render_element("div", class_="bar train", style=f"width: {min(share, 1):.1%}")
+    end = str(trial.outcome) + (f": {trial.error}" if trial.error else "")
+    if trial.stopped_by and trial.outcome is TrialOutcome.STOPPED:
         end += f" ({trial.stopped_by.replace('_', ' ')})"
-    failed = trial.ending is Ending.FAILED
+    failed = trial.outcome is TrialOutcome.FAILED
     return [
-        _number(f"{place}" if trial.scored else ""),
-        tag("td", f"#{trial.name}"),
-        *_settings(study, trial),
-        tag("td", f"{trial.score:.4f}" if trial.scored else "-"),
-        tag("td", bar, class_="score") if share else tag("td"),
-        _number(f"{best:,}" if trial.scored else ""),
-        _number(f"{len(trial.epochs):,} of {trial.planned:,}"),
-        _number(duration(trial.seconds)),
-        *(_number(_figure(trial.more.get(name, ""))) for name in more),
-        tag("td", end, class_="what look" if failed else "what soft"),
+        _render_value_cell(f"{position}" if trial.has_score else ""),
+        render_element("td", f"#{trial.name}"),
+        *_render_setting_cells(study, trial),
+        render_element("td", f"{trial.score:.4f}" if trial.has_score else "-"),
+        render_element("td", bar, class_="score") if share else render_element("td"),
+        _render_value_cell(f"{best:,}" if trial.has_score else ""),
+        _render_value_cell(f"{len(trial.epoch_records):,} of {trial.planned_epochs:,}"),
+        _render_value_cell(format_duration(trial.duration_s)),
+        *(
+            _render_value_cell(_format_csv_value(trial.extra_columns.get(name, "")))
+            for name in extra_columns
+        ),
+        render_element("td", end, class_="what look" if failed else "what soft"),
     ]
 
 
-def _figure(said: str) -> str:
+def _format_csv_value(text: str) -> str:
     """A cell of trials.csv; numbers are cut short."""
     try:
-        return as_text(float(said))
+        return format_value(float(text))
     except ValueError:
-        return said
+        return text
 
 
-def _again(study: Trials, command: str) -> list[Html]:
-    lines = [part for line in command.splitlines() for part in (line, Html("\n"))]
+def _render_retrain_section(study: StudyResults, command: str) -> list[HtmlMarkup]:
+    lines = [part for line in command.splitlines() for part in (line, HtmlMarkup("\n"))]
     said = (
-        f"The settings of trial #{study.best.name}; where it ran (--cluster...) is up to you. Its "
+        f"The settings of trial #{study.best_trial.name}; where it ran (--cluster...) is up to you. Its "
         "model is in model/ beside this page already."
     )
-    return [_soft(said), tag("div", tag("pre", *lines), class_="card")]
+    return [
+        _render_muted_text(said),
+        render_element("div", render_element("pre", *lines), class_="card"),
+    ]
 
 
-def _crops(study: Trials, crops: Path | None) -> list[Html]:
-    if crops is None:
+def _render_crop_section(study: StudyResults, crops_path: Path | None) -> list[HtmlMarkup]:
+    if crops_path is None:
         return []
     said = "The same validation crops as in every trial: truth thin and white, prediction thick."
-    head = tag("h2", f"What trial #{study.best.name} finds")
-    width = codec.read(crops).shape[1]
-    shown = figure(crops.read_bytes(), said)
-    return [head, tag("div", shown, style=f"max-width: {width}px")]
+    head = render_element("h2", f"What trial #{study.best_trial.name} finds")
+    width = codec.read_image(crops_path).shape[1]
+    shown = render_figure_element(crops_path.read_bytes(), said)
+    return [head, render_element("div", shown, style=f"max-width: {width}px")]

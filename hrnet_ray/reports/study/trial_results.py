@@ -1,7 +1,7 @@
 """A study as it stands on disk: its trials, what became of each, and what they cost.
 
 trials.csv says which trials there were and what each came to; the folder of each trial has its
-settings (resolved.json) and its epochs (metrics.jsonl).
+settings (resolved_config.json) and its epochs (metrics.jsonl).
 """
 
 import csv
@@ -19,31 +19,31 @@ from typing import Any, TypeGuard
 
 from hrnet_ray.errors import DataError
 
-SIGMA, RATE = "heatmap.sigma", "optim.lr"
-COLUMNS = ("folder", "metric", "score", "best_epoch", "epochs", "error")
+SIGMA_SETTING, LR_SETTING = "heatmap.sigma", "optim.lr"
+REQUIRED_COLUMNS = ("folder", "metric", "score", "best_epoch", "epochs", "error")
 """What trials.csv says of every trial; its other columns are what was searched, and figures."""
-READ = (*COLUMNS, "stopped_by", "started_at", "seconds")
+PARSED_COLUMNS = (*REQUIRED_COLUMNS, "stopped_by", "started_at", "seconds")
 """The columns that are not shown as they are."""
 
-Entry = dict[str, Any]
+EpochRecord = dict[str, Any]
 """A line of metrics.jsonl."""
 
 
-class Ending(StrEnum):
+class TrialOutcome(StrEnum):
     """What became of a trial."""
 
-    WHOLE = "trained to the end"
+    COMPLETED = "trained to the end"
     STOPPED = "stopped early"
     FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class TrialResult:
     """One trial. Epochs are counted from 0, as in metrics.jsonl."""
 
     name: str
     """Of its folder: `07`."""
-    drawn: dict[str, Any]
+    sampled_params: dict[str, Any]
     """What the search gave it, by dotted name."""
     settings: dict[str, Any]
     """All its settings, by dotted name."""
@@ -52,190 +52,213 @@ class Trial:
     score: float
     """The best that it reached; NaN when it never was scored."""
     best_epoch: int
-    epochs: list[Entry]
+    epoch_records: list[EpochRecord]
     error: str
     stopped_by: str = ""
     """The rule that ended it early, where that was noted."""
-    began_s: float = math.nan
+    started_at_s: float = math.nan
     """When it began, in seconds since 1970; NaN where that was not noted."""
-    held_s: float = 0.0
+    slot_held_s: float = 0.0
     """For how long it held its place, its start included; 0 where that was not noted."""
-    more: dict[str, str]
+    extra_columns: dict[str, str]
     """What else trials.csv says of it."""
 
     @property
-    def scored(self) -> bool:
+    def has_score(self) -> bool:
         return math.isfinite(self.score)
 
     @property
-    def planned(self) -> int:
+    def planned_epochs(self) -> int:
         """Epochs of a whole training."""
-        return int(self.settings.get("optim.epochs", len(self.epochs)))
+        return int(self.settings.get("optim.epochs", len(self.epoch_records)))
 
     @property
-    def ending(self) -> Ending:
-        if self.error or not self.scored:
-            return Ending.FAILED
-        return Ending.STOPPED if len(self.epochs) < self.planned else Ending.WHOLE
+    def outcome(self) -> TrialOutcome:
+        if self.error or not self.has_score:
+            return TrialOutcome.FAILED
+        return (
+            TrialOutcome.STOPPED
+            if len(self.epoch_records) < self.planned_epochs
+            else TrialOutcome.COMPLETED
+        )
 
     @property
-    def seconds(self) -> float:
+    def duration_s(self) -> float:
         """What it took, with its start where that is known."""
-        return max(self.held_s, self.epochs_s)
+        return max(self.slot_held_s, self.epoch_time_s)
 
     @property
-    def epochs_s(self) -> float:
+    def epoch_time_s(self) -> float:
         """Spent in its epochs."""
-        return sum((_number(entry, "perf/epoch_s", 0.0) for entry in self.epochs), 0.0)
+        return sum(
+            (_get_finite_number(entry, "perf/epoch_s", 0.0) for entry in self.epoch_records), 0.0
+        )
 
     @property
-    def saved_s(self) -> float:
+    def time_saved_s(self) -> float:
         """What the epochs that it was spared would have taken, at its own pace."""
-        if self.ending is not Ending.STOPPED:
+        if self.outcome is not TrialOutcome.STOPPED:
             return 0.0
-        return self.epochs_s / max(1, len(self.epochs)) * (self.planned - len(self.epochs))
+        return (
+            self.epoch_time_s
+            / max(1, len(self.epoch_records))
+            * (self.planned_epochs - len(self.epoch_records))
+        )
 
     @cached_property
-    def curve(self) -> list[tuple[int, float]]:
+    def score_curve(self) -> list[tuple[int, float]]:
         """Epochs done and the score then, where it was judged."""
         key = f"val/{self.metric}"
-        pairs = [(entry["epoch"] + 1, _number(entry, key, math.nan)) for entry in self.epochs]
+        pairs = [
+            (entry["epoch"] + 1, _get_finite_number(entry, key, math.nan))
+            for entry in self.epoch_records
+        ]
         return [(epoch, score) for epoch, score in pairs if math.isfinite(score)]
 
-    def after(self, epochs: int) -> float:
+    def get_best_score_within(self, num_epochs: int) -> float:
         """The best score within so many epochs; NaN when there was none yet."""
-        return max((score for done, score in self.curve if done <= epochs), default=math.nan)
+        return max(
+            (score for done, score in self.score_curve if done <= num_epochs), default=math.nan
+        )
 
     @cached_property
-    def keypoints(self) -> dict[str, float]:
+    def keypoint_scores(self) -> dict[str, float]:
         """The score of each keypoint in the best epoch."""
         start = f"val/{self.metric.split('_')[0]}."
-        at = {entry["epoch"]: entry for entry in self.epochs}.get(self.best_epoch, {})
+        at = {entry["epoch"]: entry for entry in self.epoch_records}.get(self.best_epoch, {})
         return {
             name.removeprefix(start): float(value)
             for name, value in at.items()
-            if name.startswith(start) and _is_finite(value)
+            if name.startswith(start) and _is_finite_number(value)
         }
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trials:
+class StudyResults:
     """A study. `all` are best first, those without a score last; at least one has a score."""
 
-    folder: Path
+    study_dir: Path
     name: str
     metric: str
-    searched: list[str]
-    all: list[Trial]
+    searched_settings: list[str]
+    trials: list[TrialResult]
 
     @property
-    def best(self) -> Trial:
-        return self.all[0]
+    def best_trial(self) -> TrialResult:
+        return self.trials[0]
 
     @property
-    def scored(self) -> list[Trial]:
-        return [trial for trial in self.all if trial.scored]
+    def scored_trials(self) -> list[TrialResult]:
+        return [trial for trial in self.trials if trial.has_score]
 
     @property
-    def median(self) -> float:
+    def median_score(self) -> float:
         """Score of the trial in the middle."""
-        return median(trial.score for trial in self.scored)
+        return median(trial.score for trial in self.scored_trials)
 
-    def ended(self, ending: Ending) -> list[Trial]:
+    def select_by_outcome(self, outcome: TrialOutcome) -> list[TrialResult]:
         """The trials that ended so."""
-        return [trial for trial in self.all if trial.ending is ending]
+        return [trial for trial in self.trials if trial.outcome is outcome]
 
     @property
-    def common(self) -> int:
+    def common_epochs(self) -> int:
         """Epochs that every trial was given, and was judged in: at these, all are alike."""
-        done = [trial.curve[-1][0] for trial in self.scored if trial.curve and not trial.error]
+        done = [
+            trial.score_curve[-1][0]
+            for trial in self.scored_trials
+            if trial.score_curve and not trial.error
+        ]
         return min(done, default=0)
 
     @property
     def epochs_run(self) -> int:
-        return sum(len(trial.epochs) for trial in self.all)
+        return sum(len(trial.epoch_records) for trial in self.trials)
 
     @property
     def epochs_planned(self) -> int:
         """Epochs of all trials, had each been trained to the end."""
-        return sum(trial.planned for trial in self.all)
+        return sum(trial.planned_epochs for trial in self.trials)
 
     @property
     def wall_s(self) -> float:
         """From the first trial's beginning to the last one's end; NaN when no time was noted."""
-        entries = [entry for trial in self.all for entry in trial.epochs if "at_ms" in entry]
-        begun = [trial for trial in self.all if math.isfinite(trial.began_s)]
-        starts = [e["at_ms"] / 1000 - _number(e, "perf/epoch_s", 0.0) for e in entries]
-        starts += [trial.began_s for trial in begun]
+        entries = [
+            entry for trial in self.trials for entry in trial.epoch_records if "at_ms" in entry
+        ]
+        begun = [trial for trial in self.trials if math.isfinite(trial.started_at_s)]
+        starts = [e["at_ms"] / 1000 - _get_finite_number(e, "perf/epoch_s", 0.0) for e in entries]
+        starts += [trial.started_at_s for trial in begun]
         ends = [entry["at_ms"] / 1000 for entry in entries]
-        ends += [trial.began_s + trial.held_s for trial in begun]
+        ends += [trial.started_at_s + trial.slot_held_s for trial in begun]
         return max(ends) - min(starts) if ends else math.nan
 
 
-def read_trials(folder: Path) -> Trials:
+def load_study(study_dir: Path) -> StudyResults:
     """Read a study's folder.
 
     Raises:
         DataError: trials.csv is missing or is none, or no trial in it has a score.
     """
-    path = folder / "trials.csv"
+    path = study_dir / "trials.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
         metric = next((line["metric"] for line in lines if line["metric"]), "")
-        trials = [_trial(folder / "trials", line, metric) for line in lines]
+        trials = [_parse_trial(study_dir / "trials", line, metric) for line in lines]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             "a list of trials that cannot be read",
             f"{path}: {error}",
             "repeat the command of the search: it ends by writing this file",
         ) from error
-    trials.sort(key=lambda trial: -trial.score if trial.scored else math.inf)
-    if not trials or not trials[0].scored:
+    trials.sort(key=lambda trial: -trial.score if trial.has_score else math.inf)
+    if not trials or not trials[0].has_score:
         raise DataError(
             "no trial with a score",
             f"{path}: {len(trials)} trials",
             "try one setting with `hrnet-ray train`, then narrow the search space",
         )
-    searched = list(dict.fromkeys(name for trial in trials for name in trial.drawn))
-    return Trials(
-        folder=folder,
-        name=str(_json(folder / "summary.json").get("name") or folder.name),
+    searched = list(dict.fromkeys(name for trial in trials for name in trial.sampled_params))
+    return StudyResults(
+        study_dir=study_dir,
+        name=str(_read_json_object(study_dir / "summary.json").get("name") or study_dir.name),
         metric=metric,
-        searched=searched,
-        all=trials,
+        searched_settings=searched,
+        trials=trials,
     )
 
 
-def _trial(root: Path, line: dict[str, str], metric: str) -> Trial:
-    folder = root / Path(line["folder"]).name
-    settings = _json(folder / "resolved.json")
-    drawn = settings.pop("drawn", None)
+def _parse_trial(trials_dir: Path, csv_row: dict[str, str], metric: str) -> TrialResult:
+    folder = trials_dir / Path(csv_row["folder"]).name
+    settings = _read_json_object(folder / "resolved_config.json")
+    drawn = settings.pop("sampled_params", None)
     if not isinstance(drawn, dict):
-        drawn = {name: line[name] for name in line if "." in name}
-    return Trial(
+        drawn = {name: csv_row[name] for name in csv_row if "." in name}
+    return TrialResult(
         name=folder.name,
-        drawn=drawn,
+        sampled_params=drawn,
         settings=settings,
         metric=metric,
-        score=float(line["score"]),
-        best_epoch=int(line["best_epoch"]),
-        epochs=_epochs(folder / "metrics.jsonl"),
-        error=line["error"],
-        stopped_by=line.get("stopped_by") or "",
-        began_s=_when(line.get("started_at") or ""),
-        held_s=float(line.get("seconds") or 0.0),
-        more={k: v for k, v in line.items() if k not in READ and k not in drawn and v},
+        score=float(csv_row["score"]),
+        best_epoch=int(csv_row["best_epoch"]),
+        epoch_records=_read_epoch_records(folder / "metrics.jsonl"),
+        error=csv_row["error"],
+        stopped_by=csv_row.get("stopped_by") or "",
+        started_at_s=_parse_timestamp(csv_row.get("started_at") or ""),
+        slot_held_s=float(csv_row.get("seconds") or 0.0),
+        extra_columns={
+            k: v for k, v in csv_row.items() if k not in PARSED_COLUMNS and k not in drawn and v
+        },
     )
 
 
-def _when(said: str) -> float:
+def _parse_timestamp(text: str) -> float:
     with suppress(ValueError):
-        return datetime.fromisoformat(said).timestamp()
+        return datetime.fromisoformat(text).timestamp()
     return math.nan
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object; an empty one where there is none."""
     with suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -243,9 +266,9 @@ def _json(path: Path) -> dict[str, Any]:
     return {}
 
 
-def _epochs(path: Path) -> list[Entry]:
+def _read_epoch_records(path: Path) -> list[EpochRecord]:
     """The epochs in order; one that was done twice after a crash counts as done last."""
-    by_epoch: dict[int, Entry] = {}
+    by_epoch: dict[int, EpochRecord] = {}
     with suppress(OSError):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with suppress(ValueError, KeyError, TypeError):  # a line that a crash cut short
@@ -254,25 +277,25 @@ def _epochs(path: Path) -> list[Entry]:
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
-def _number(entry: Entry, key: str, otherwise: float) -> float:
-    value = entry.get(key)
-    return float(value) if _is_finite(value) else otherwise
+def _get_finite_number(epoch_record: EpochRecord, key: str, default: float) -> float:
+    value = epoch_record.get(key)
+    return float(value) if _is_finite_number(value) else default
 
 
-def _is_finite(value: object) -> TypeGuard[int | float]:
+def _is_finite_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-def as_text(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A setting's value, short: `0.00123`, `adamw`, `1 x 4 x 3`."""
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, list | tuple):
-        return " x ".join(map(as_text, value))
+        return " x ".join(map(format_value, value))
     return str(value)
 
 
-def numeric(trials: Sequence[Trial], name: str) -> bool:
+def is_numeric_setting(trials: Sequence[TrialResult], name: str) -> bool:
     """Whether a searched setting is a number in all trials; switches are none."""
-    values = [trial.drawn.get(name) for trial in trials]
-    return all(_is_finite(value) and not isinstance(value, bool) for value in values)
+    values = [trial.sampled_params.get(name) for trial in trials]
+    return all(_is_finite_number(value) and not isinstance(value, bool) for value in values)

@@ -6,19 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrnet_ray.cli.prediction.box_file import GivenBoxes, read_boxes
+from hrnet_ray.cli.prediction.box_file import BoxFile, load_box_file
 from hrnet_ray.errors import DataError
 
 BOX, OTHER = [1, 2, 30, 20], [9, 5, 20, 30]
 
 
-def given(folder: Path, document: object, *names: str) -> GivenBoxes:
+def given(folder: Path, document: object, *names: str) -> BoxFile:
     (folder / "boxes.json").write_text(json.dumps(document))
-    return read_boxes(folder / "boxes.json", [folder / name for name in names])
+    return load_box_file(folder / "boxes.json", [folder / name for name in names])
 
 
-def as_lists(boxes: GivenBoxes, folder: Path) -> dict[str, list[list[float]]]:
-    return {str(path.relative_to(folder)): found.tolist() for path, found in boxes.of.items()}
+def as_lists(boxes: BoxFile, folder: Path) -> dict[str, list[list[float]]]:
+    return {
+        str(path.relative_to(folder)): found.tolist() for path, found in boxes.boxes_by_path.items()
+    }
 
 
 def coco(*names: str) -> dict:
@@ -44,10 +46,10 @@ def test_a_coco_file_gives_boxes_by_the_pictures_path_first_and_by_its_name_then
 def test_a_folder_of_the_file_names_may_lie_above_the_pictures(tmp_path: Path):
     found = read_boxes_in(tmp_path / "images" / "train", coco("train/a.jpg"), "a.jpg")
 
-    assert [boxes.tolist() for boxes in found.of.values()] == [[[0, 0, 8, 6, 1]]]
+    assert [boxes.tolist() for boxes in found.boxes_by_path.values()] == [[[0, 0, 8, 6, 1]]]
 
 
-def read_boxes_in(folder: Path, document: object, *names: str) -> GivenBoxes:
+def read_boxes_in(folder: Path, document: object, *names: str) -> BoxFile:
     folder.mkdir(parents=True)
     return given(folder, document, *names)
 
@@ -67,7 +69,7 @@ def test_boxes_without_area_are_left_out_and_counted(tmp_path: Path):
     found = given(tmp_path, document, "a.jpg", "b.jpg")
 
     assert as_lists(found, tmp_path) == {"a.jpg": [[*BOX, 1]]}
-    assert found.empty == 2
+    assert found.num_empty == 2
 
 
 def test_detections_name_a_picture_by_its_file_its_stem_or_the_number_that_it_is(tmp_path: Path):
@@ -86,7 +88,7 @@ def test_detections_name_a_picture_by_its_file_its_stem_or_the_number_that_it_is
         "train/a.jpg": [[0, 0, 8, 6, 0.125]],
         "000000000139.jpg": [[0, 3, 8, 6, 0.5]],
     }
-    assert found.of[tmp_path / "a.jpg"].dtype == np.float64
+    assert found.boxes_by_path[tmp_path / "a.jpg"].dtype == np.float64
 
 
 def test_a_number_that_is_no_pictures_name_is_refused(tmp_path: Path):
@@ -125,7 +127,7 @@ def test_boxes_for_none_of_the_pictures_are_an_error(tmp_path: Path, document: o
     assert str(refused.value) == (
         "boxes for none of the pictures\n"
         f"  --boxes {tmp_path / 'boxes.json'}: {has} | pictures: a.jpg, b.jpg\n"
-        "  fix: name the pictures there as they are named below --pictures"
+        "  fix: name the pictures there as they are named below --input"
     )
 
 
@@ -147,7 +149,7 @@ def test_boxes_that_are_none_are_refused(tmp_path: Path, text: str, reason: str)
     (tmp_path / "boxes.json").write_text(text)
 
     with pytest.raises(DataError) as refused:
-        read_boxes(tmp_path / "boxes.json", [tmp_path / "a.jpg"])
+        load_box_file(tmp_path / "boxes.json", [tmp_path / "a.jpg"])
 
     assert refused.value.what.startswith("boxes that cannot be read (")
     assert reason in refused.value.what
@@ -165,18 +167,18 @@ def test_a_video_has_boxes_for_all_frames_and_for_single_ones(tmp_path: Path):
     found = given(tmp_path, document, "day/clip.mp4", "b.mp4", "a#12.jpg")
 
     video, picture = tmp_path / "day/clip.mp4", tmp_path / "a#12.jpg"
-    assert found.on(video, 0).tolist() == [[*BOX, 1]]
-    assert found.on(video, 12).tolist() == [[*OTHER, 1], [*BOX, 1]]
-    assert found.on(video, 13).tolist() == []
-    assert found.on(tmp_path / "b.mp4", 12) is None
-    assert found.on(picture, None).tolist() == [[*OTHER, 1]]
+    assert found.get_boxes(video, 0).tolist() == [[*BOX, 1]]
+    assert found.get_boxes(video, 12).tolist() == [[*OTHER, 1], [*BOX, 1]]
+    assert found.get_boxes(video, 13).tolist() == []
+    assert found.get_boxes(tmp_path / "b.mp4", 12) is None
+    assert found.get_boxes(picture, None).tolist() == [[*OTHER, 1]]
 
 
 def test_boxes_of_frames_alone_serve(tmp_path: Path):
     found = given(tmp_path, [{"image_id": "clip.mp4#3", "bbox": BOX, "score": 0.5}], "clip.mp4")
 
-    assert found.on(tmp_path / "clip.mp4", 3).tolist() == [[*BOX, 0.5]]
-    assert found.on(tmp_path / "clip.mp4", 4) is None
+    assert found.get_boxes(tmp_path / "clip.mp4", 3).tolist() == [[*BOX, 0.5]]
+    assert found.get_boxes(tmp_path / "clip.mp4", 4) is None
 
 
 def test_frames_without_a_box_are_no_boxes(tmp_path: Path):

@@ -6,22 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrnet_ray.cli.prediction.csv_writer import Table
-from hrnet_ray.data.video.reader import Frame
+from hrnet_ray.cli.prediction.csv_writer import VideoCsvWriter
+from hrnet_ray.data.video.reader import VideoFrame
 from hrnet_ray.errors import ClusterError, DataError
 from hrnet_ray.skeletons import Skeleton
 
 OTTER = Skeleton(name="otter", keypoints=("=nose", "a,b"), bones=())
-FRAME = Frame(7, 1 / 3, np.zeros((4, 6, 3), np.uint8))
+FRAME = VideoFrame(7, 1 / 3, np.zeros((4, 6, 3), np.uint8))
 
 
 def test_a_pose_is_a_row(tmp_path: Path):
-    table = Table(tmp_path / "day" / "clip.mp4.csv", OTTER)
+    table = VideoCsvWriter(tmp_path / "day" / "clip.mp4.csv", OTTER)
     boxes = np.array([[1, 2, 3, 4.5, 0.5], [0.00049, 0, 5, 6, 1]])
     points = np.array([[[1.23456, -2, 0.9], [3, 4, 0.1]], [[5, 6, 1], [7, 8, 1]]], np.float32)
 
-    table.add(FRAME, boxes, points, np.array([0.45678, 1.0]))
-    table.add(FRAME, boxes[:0], points[:0], np.zeros(0))
+    table.add_frame(FRAME, boxes, points, np.array([0.45678, 1.0]))
+    table.add_frame(FRAME, boxes[:0], points[:0], np.zeros(0))
     table.close()
 
     with (tmp_path / "day" / "clip.mp4.csv").open(newline="") as file:
@@ -38,21 +38,21 @@ def test_a_pose_is_a_row(tmp_path: Path):
 def test_a_table_that_cannot_be_written_is_told(tmp_path: Path):
     (tmp_path / "clip.mp4.csv").mkdir()
     with pytest.raises(ClusterError, match="a storage that does not work"):
-        Table(tmp_path / "clip.mp4.csv", OTTER)
+        VideoCsvWriter(tmp_path / "clip.mp4.csv", OTTER)
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="a folder that cannot be made"):
-        Table(tmp_path / "file" / "clip.mp4.csv", OTTER)
+        VideoCsvWriter(tmp_path / "file" / "clip.mp4.csv", OTTER)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
 def test_a_full_disk_is_told(tmp_path: Path):
     (tmp_path / "clip.mp4.csv").symlink_to("/dev/full")
-    table = Table(tmp_path / "clip.mp4.csv", OTTER)
-    table.add(FRAME, np.ones((1, 5)), np.ones((1, 2, 3)), np.ones(1))
+    table = VideoCsvWriter(tmp_path / "clip.mp4.csv", OTTER)
+    table.add_frame(FRAME, np.ones((1, 5)), np.ones((1, 2, 3)), np.ones(1))
 
     with pytest.raises(ClusterError, match="No space left"):
         table.close()
 
-    table = Table(tmp_path / "clip.mp4.csv", OTTER)
+    table = VideoCsvWriter(tmp_path / "clip.mp4.csv", OTTER)
     with pytest.raises(ClusterError, match="No space left"):
-        table.add(FRAME, np.ones((1000, 5)), np.ones((1000, 2, 3)), np.ones(1000))
+        table.add_frame(FRAME, np.ones((1000, 5)), np.ones((1000, 2, 3)), np.ones(1000))

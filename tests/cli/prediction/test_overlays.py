@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from hrnet_ray.cli.prediction.overlays import drawing_names
+from hrnet_ray.cli.prediction.overlays import assign_overlay_names
 
 
 def names(*given: str) -> list[str]:
-    found = drawing_names([Path(name) for name in given])
+    found = assign_overlay_names([Path(name) for name in given])
     return [str(found[Path(name)]) for name in given]
 
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from hrnet_ray.data.images import codec
-from hrnet_ray.inference.predictor import Predictor
+from hrnet_ray.inference.predictor import PosePredictor
 from hrnet_ray.skeletons import from_coco_category
 from tests.cli.otters import NAMES, PAWS, truncate
 from tests.data.hostile import with_orientation
 
 
 def predict_words(otters: Path, model: Path, *more: object) -> list[object]:
-    words = ["predict", "--model", model, "--pictures", otters / "images"]
+    words = ["predict", "--model", model, "--input", otters / "images"]
     return [*words, "--out", otters / "out", *more]
 
 
@@ -35,11 +35,11 @@ def test_predict_gives_what_the_predictor_gives_and_draws_it(command, otters: Pa
     results = results_of(otters)
     assert [result["image_id"] for result in results] == list(NAMES)
     assert [result["id"] for result in results] == [1, 2, 3, 4]
-    picture = codec.read(otters / "images" / "b.jpg")
-    found = Predictor.from_folder(model)(picture, np.array([[0.0, 0.0, 59.0, 39.0]]))
+    picture = codec.read_image(otters / "images" / "b.jpg")
+    found = PosePredictor.from_model_dir(model)(picture, np.array([[0.0, 0.0, 59.0, 39.0]]))
     points = torch.cat([found.image_xy[0], found.scores[0, :, None]], dim=-1)
     assert results[1]["keypoints"] == pytest.approx(points.flatten().tolist(), abs=2e-3)
-    drawing = codec.read(otters / "out" / "b.jpg")
+    drawing = codec.read_image(otters / "out" / "b.jpg")
     assert drawing.shape == (40, 60, 3)
     assert np.abs(drawing.astype(int) - picture).max() > 60
 
@@ -62,7 +62,7 @@ def test_a_broken_picture_is_named_and_the_others_are_predicted(command, otters:
 
 def test_nothing_but_broken_pictures_is_a_failure(command, otters: Path, model: Path):
     truncate(otters / "images" / "b.jpg")
-    words = ["predict", "--model", model, "--pictures", otters / "images" / "b.jpg"]
+    words = ["predict", "--model", model, "--input", otters / "images" / "b.jpg"]
 
     assert command(*words, "--out", otters / "out")[0] == 3
 
@@ -155,7 +155,7 @@ def test_folders_below_are_looked_into_and_keep_their_names(command, otters: Pat
     images, out = otters / "images", otters / "images" / "poses"
     (images / "day 2").mkdir()
     (images / "c.jpg").rename(images / "day 2" / "a.jpg")
-    words = ["predict", "--model", model, "--pictures", images, "--out", out]
+    words = ["predict", "--model", model, "--input", images, "--out", out]
 
     for _ in range(2):  # the drawings of the first time are no pictures of the second
         assert command(*words)[:2] == (0, f"4 poses on 4 pictures -> {out}\n")
@@ -171,7 +171,7 @@ def test_predict_never_draws_over_pictures_in_a_folder_below(command, otters: Pa
     (images / "day 2").mkdir()
     (images / "c.jpg").rename(images / "day 2" / "a.jpg")
 
-    words = ["predict", "--model", model, "--pictures", images, "--out", images / "day 2"]
+    words = ["predict", "--model", model, "--input", images, "--out", images / "day 2"]
     code, _, said = command(*words)
 
     assert code == 2
@@ -221,9 +221,9 @@ def test_names_that_move_a_cursor_or_are_no_utf8_are_spelt_out(command, otters: 
 
 def test_pictures_of_one_stem_get_a_drawing_each(command, otters: Path, model: Path):
     grey = np.full((30, 20, 3), 90, np.uint8)
-    codec.write(otters / "images" / "a.png", grey)
-    codec.write(otters / "images" / "e.png", grey)
-    codec.write(otters / "images" / "a.jpg.png", grey)
+    codec.write_image(otters / "images" / "a.png", grey)
+    codec.write_image(otters / "images" / "e.png", grey)
+    codec.write_image(otters / "images" / "a.jpg.png", grey)
 
     assert command(*predict_words(otters, model))[0] == 0
 
@@ -250,18 +250,18 @@ def test_predict_never_draws_over_the_pictures(command, otters: Path, model: Pat
 
 def test_a_folder_without_pictures_or_model_is_refused(command, otters: Path, model: Path):
     (otters / "empty").mkdir()
-    words = ["predict", "--out", otters / "out", "--pictures"]
+    words = ["predict", "--out", otters / "out", "--input"]
 
     assert command(*words, otters / "empty", "--model", model)[::2] == (
         3,
         "error: a folder without pictures\n"
-        f"  --pictures {otters / 'empty'}\n"
+        f"  --input {otters / 'empty'}\n"
         "  fix: give another one\n",
     )
     assert command(*words, otters / "nowhere", "--model", model)[::2] == (
         3,
         "error: the file is not there\n"
-        f"  --pictures {otters / 'nowhere'}\n"
+        f"  --input {otters / 'nowhere'}\n"
         "  fix: give an existing file\n",
     )
     code, _, said = command(*words, otters / "images", "--model", otters / "empty")

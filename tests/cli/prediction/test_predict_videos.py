@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hrnet_ray.cli.prediction.overlays import drawn
+from hrnet_ray.cli.prediction.overlays import draw_overlay
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.video.reader import Video
+from hrnet_ray.data.video.reader import VideoReader
 from hrnet_ray.data.video.writer import VideoWriter
-from hrnet_ray.inference.box_tracker import Following
-from hrnet_ray.inference.predictor import Predictor, whole_picture
+from hrnet_ray.inference.box_tracker import BoxTracker
+from hrnet_ray.inference.predictor import PosePredictor, make_full_image_box
 from tests.cli.otters import PAWS
 from tests.data.video.clips import clip, cut_off
 from tests.inference.detectors.blob_net import blob_net
@@ -35,7 +35,7 @@ def film(tmp_path: Path) -> Path:
 
 
 def words(film: Path, model: Path, *more: object) -> list[object]:
-    return ["predict", "--model", model, "--pictures", film, "--out", film.parent / "out", *more]
+    return ["predict", "--model", model, "--input", film, "--out", film.parent / "out", *more]
 
 
 def results_of(film: Path) -> list[dict]:
@@ -48,8 +48,8 @@ def table_of(film: Path, name: str = "clip.mkv") -> list[dict[str, str]]:
 
 
 def frames_of(path: Path) -> list[np.ndarray]:
-    with Video(path) as video:
-        return [frame.picture for frame in video]
+    with VideoReader(path) as video:
+        return [frame.image for frame in video]
 
 
 def test_each_frame_of_a_video_gives_what_its_picture_gives(command, film: Path, model: Path):
@@ -61,9 +61,9 @@ def test_each_frame_of_a_video_gives_what_its_picture_gives(command, film: Path,
     assert [result["frame"] for result in results] == list(range(FRAMES))
     assert [result["seconds"] for result in results] == pytest.approx(np.arange(FRAMES) / 25)
     assert [result["id"] for result in results] == list(range(1, FRAMES + 1))
-    predictor = Predictor.from_folder(model)
+    predictor = PosePredictor.from_model_dir(model)
     for picture, result, row in zip(frames_of(film / "clip.mkv"), results, table, strict=True):
-        found = predictor(picture, whole_picture(picture))
+        found = predictor(picture, make_full_image_box(picture))
         points = np.dstack([found.image_xy.numpy(), found.scores.numpy()[..., None]]).ravel()
         assert result["keypoints"] == pytest.approx(points.tolist(), abs=2e-3)
         of_points = [float(row[f"{name}_{c}"]) for name in PAWS.keypoints for c in ("x", "y")]
@@ -77,21 +77,23 @@ def test_each_frame_of_a_video_gives_what_its_picture_gives(command, film: Path,
 def test_a_video_is_drawn_frame_by_frame(command, film: Path, model: Path):
     (film / "clip.mkv").unlink()
     picture = blotched_picture().repeat(4, axis=0).repeat(4, axis=1)  # points of some pixels
-    with VideoWriter(film / "clip.mov", rate=Fraction(25)) as writer:
+    with VideoWriter(film / "clip.mov", fps=Fraction(25)) as writer:
         for number in range(4):
-            writer.add(number / 10, np.roll(picture, 20 * number, axis=1))
+            writer.add_frame(number / 10, np.roll(picture, 20 * number, axis=1))
 
     assert command(*words(film, model))[0] == 0
 
-    with Video(film.parent / "out" / "clip.mp4") as video:
+    with VideoReader(film.parent / "out" / "clip.mp4") as video:
         frames = list(video)
-    assert [frame.seconds for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-3)
-    predictor = Predictor.from_folder(model)
+    assert [frame.time_s for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-3)
+    predictor = PosePredictor.from_model_dir(model)
     for frame, before in zip(frames, frames_of(film / "clip.mov"), strict=True):
-        expected = drawn(before, predictor(before, whole_picture(before)), PAWS).astype(int)
+        expected = draw_overlay(
+            before, predictor(before, make_full_image_box(before)), PAWS
+        ).astype(int)
         here = np.abs(expected - before).max(axis=2) > 40
         assert here.sum() > 20  # points, and bones between them
-        off, without = np.abs(frame.picture - expected), np.abs(frame.picture - before.astype(int))
+        off, without = np.abs(frame.image - expected), np.abs(frame.image - before.astype(int))
         assert off[here].mean() < without[here].mean() / 2
         assert off[~here].mean() < 8
     files = sorted(path.name for path in (film.parent / "out").iterdir())
@@ -99,7 +101,7 @@ def test_a_video_is_drawn_frame_by_frame(command, film: Path, model: Path):
 
 
 def test_pictures_and_videos_of_a_folder_go_together(command, film: Path, model: Path):
-    codec.write(film / "a.png", np.full((40, 60, 3), 90, np.uint8))
+    codec.write_image(film / "a.png", np.full((40, 60, 3), 90, np.uint8))
     (film / "day 2").mkdir()
     clip(film / "day 2" / "clip.mov", frames=3)
     command_words = words(film, model)
@@ -127,12 +129,12 @@ def test_pictures_and_videos_of_a_folder_go_together(command, film: Path, model:
 def test_several_at_once_give_what_one_by_one_gives(
     command, film: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    codec.write(film / "a.png", np.full((40, 60, 3), 90, np.uint8))
+    codec.write_image(film / "a.png", np.full((40, 60, 3), 90, np.uint8))
     (film / "z.jpg").write_bytes(b"no picture")
     code, said, _ = command(*words(film, model))
     alone = results_of(film)
 
-    monkeypatch.setattr("hrnet_ray.cli.predict.AT_ONCE", {"cpu": 5})  # as on a GPU
+    monkeypatch.setattr("hrnet_ray.cli.predict.BATCH_SIZE_BY_DEVICE", {"cpu": 5})  # as on a GPU
 
     assert command(*words(film, model))[:2] == (code, said)
     for one, other in zip(results_of(film), alone, strict=True):
@@ -193,7 +195,7 @@ def test_single_frames_have_boxes_of_their_own(command, film: Path, model: Path)
 
 
 def test_frames_without_boxes_are_counted_and_stay_in_the_drawing(command, film: Path, model: Path):
-    codec.write(film / "a.png", np.full((40, 60, 3), 90, np.uint8))
+    codec.write_image(film / "a.png", np.full((40, 60, 3), 90, np.uint8))
     (film / "boxes.json").write_text(json.dumps({"clip.mkv#3": [[9, 5, 20, 30]]}))
 
     code, said, _ = command(*words(film, model, "--boxes", film / "boxes.json"))
@@ -212,25 +214,25 @@ def test_a_box_follows_its_pose_from_frame_to_frame(command, film: Path, model: 
     (film / "boxes.json").write_text(json.dumps(boxes))
 
     code, said, _ = command(
-        *words(film, model, "--follow", "--boxes", film / "boxes.json", "--no-draw")
+        *words(film, model, "--track", "--boxes", film / "boxes.json", "--no-draw")
     )
 
     assert (code, said) == (0, f"24 poses on 12 frames -> {film.parent / 'out'}\n")
-    predictor, following = Predictor.from_folder(model), Following(first)
+    predictor, following = PosePredictor.from_model_dir(model), BoxTracker(first)
     rows = table_of(film)
     for number, picture in enumerate(frames_of(film / "clip.mkv")):
         two = rows[2 * number : 2 * number + 2]
         told = [[float(row[f"box_{side}"]) for side in "xywh"] for row in two]
         np.testing.assert_allclose(told, following.boxes[:, :4], atol=2e-3)
         assert [row["pose"] for row in two] == ["0", "1"]
-        following.saw(predictor(picture, following.boxes[:, :4]))
+        following.update_boxes(predictor(picture, following.boxes[:, :4]))
     assert len({row["box_x"] for row in rows}) > 4  # they moved
 
 
 def test_where_there_is_no_video_nothing_is_followed_and_told_so(
     command, otters: Path, model: Path
 ):
-    code, said, _ = command(*words(otters / "images", model, "--follow"))
+    code, said, _ = command(*words(otters / "images", model, "--track"))
 
     assert (code, said) == (
         0,
@@ -244,8 +246,8 @@ def test_a_detector_finds_the_boxes(command, film: Path, model: Path):
     for name, x in (("a.png", 30), ("b.png", 90)):
         picture = grey.copy()
         picture[40:80, x : x + 50] = (255, 0, 0)
-        codec.write(film / name, picture)
-    codec.write(film / "c.png", grey)
+        codec.write_image(film / name, picture)
+    codec.write_image(film / "c.png", grey)
     (film / "clip.mkv").unlink()
 
     code, said, _ = command(*words(film, model, "--detector", net))
@@ -280,15 +282,15 @@ def test_a_detector_looks_at_every_frame(command, film: Path, model: Path):
             "  fix: leave --boxes out: the detector looks at every picture and frame\n",
         ),
         (
-            "--detector a.onnx --follow",
+            "--detector a.onnx --track",
             "error: a detector besides other boxes\n"
-            "  --detector a.onnx --follow\n"
-            "  fix: leave --follow out: the detector looks at every picture and frame\n",
+            "  --detector a.onnx --track\n"
+            "  fix: leave --track out: the detector looks at every picture and frame\n",
         ),
         (
-            "--detector-classes 15 16 --detector-score 0.5",
+            "--detector-classes 15 16 --detector-min-score 0.5",
             "error: settings of a detector, but no detector\n"
-            "  --detector-classes --detector-score\n"
+            "  --detector-classes --detector-min-score\n"
             "  fix: give its ONNX file as --detector\n",
         ),
     ],

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.data.archives.extract import Limits, extract
+from hrnet_ray.data.archives.extract import ExtractionLimits, extract_archive
 from hrnet_ray.errors import DataError
 
-SMALL = Limits(files=50, total_bytes=10**10, ratio=200.0, ratio_from_bytes=10**6)
+SMALL = ExtractionLimits(
+    max_files=50, max_total_bytes=10**10, max_compression_ratio=200.0, ratio_check_min_bytes=10**6
+)
 PICTURES = {"images/b.jpg": b"bb", "images/a.jpg": b"a", "notes/ü 1.txt": "ü".encode()}
 
 
@@ -162,7 +164,7 @@ def test_a_hostile_archive_is_refused_by_name_and_writes_nothing(tmp_path: Path,
     before = snapshot(tmp_path)
 
     with pytest.raises(DataError) as error:
-        extract(archive, tmp_path / "new" / "out", limits=SMALL)
+        extract_archive(archive, tmp_path / "new" / "out", limits=SMALL)
 
     assert why in error.value.what
     assert error.value.where.startswith(f"{archive}: ")
@@ -174,7 +176,7 @@ def test_the_refused_member_is_named(tmp_path: Path):
     archive = tar(tmp_path / "a.tar.gz", ONE, ("photo\u202egpj.exe", b"!"))
 
     with pytest.raises(DataError) as error:
-        extract(archive, tmp_path / "out")
+        extract_archive(archive, tmp_path / "out")
 
     assert str(error.value) == (
         "an archive that is refused: a name that changes the direction of writing\n"
@@ -190,7 +192,7 @@ def test_every_file_comes_out_whatever_the_archive_is_called(tmp_path: Path, mod
     archive = zipped(path, *members) if mode == "zip" else tar(path, *members, mode=mode)
     told = []
 
-    files = extract(
+    files = extract_archive(
         archive, tmp_path / "deep" / "out", progress=lambda done, of: told.append((done, of))
     )
 
@@ -206,7 +208,7 @@ def test_folders_points_and_letters_from_right_to_left_are_no_harm(tmp_path: Pat
     empty.mode = 0o2775  # setgid on a folder is usual on shared disks
     archive = tar(tmp_path / "a.tgz", root, empty, empty, ("./a.jpg", b"1"), ("نمر.jpg", b"2"))
 
-    files = extract(archive, tmp_path / "out")
+    files = extract_archive(archive, tmp_path / "out")
 
     assert [path.name for path in files] == ["a.jpg", "نمر.jpg"]
     assert (tmp_path / "out" / "empty").is_dir()
@@ -218,19 +220,19 @@ def test_a_file_that_shrinks_well_is_no_bomb(tmp_path: Path):
     archive = zipped(tmp_path / "a.zip", ("annotations.json", content))
     assert len(content) > 150 * archive.stat().st_size
 
-    (file,) = extract(archive, tmp_path / "out")
+    (file,) = extract_archive(archive, tmp_path / "out")
 
     assert file.read_bytes() == content
 
 
 def test_a_second_time_returns_what_is_there(tmp_path: Path):
     archive = tar(tmp_path / "a.tgz", *PICTURES.items())
-    files = extract(archive, tmp_path / "out")
+    files = extract_archive(archive, tmp_path / "out")
     before = snapshot(tmp_path)
 
-    assert extract(archive, tmp_path / "out") == files
+    assert extract_archive(archive, tmp_path / "out") == files
     archive.touch()  # another time of writing, so that the content must tell
-    assert extract(archive, tmp_path / "out") == files
+    assert extract_archive(archive, tmp_path / "out") == files
     assert snapshot(tmp_path / "out") == {
         name.removeprefix("out/"): about
         for name, about in before.items()
@@ -243,23 +245,23 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path):
     other = zipped(tmp_path / "b.zip", ONE)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("...")
-    extract(archive, tmp_path / "out")
+    extract_archive(archive, tmp_path / "out")
 
     with pytest.raises(DataError, match=r"a folder that holds something else\n  .*mine was not"):
-        extract(archive, tmp_path / "mine")
+        extract_archive(archive, tmp_path / "mine")
     with pytest.raises(DataError, match="a folder that holds something else"):
-        extract(other, tmp_path / "out")
+        extract_archive(other, tmp_path / "out")
     with pytest.raises(DataError, match="a folder that holds something else"):
-        extract(archive, other)
+        extract_archive(archive, other)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
 def test_files_that_were_removed_since_are_missed(tmp_path: Path):
     archive = tar(tmp_path / "a.tgz", *PICTURES.items())
-    extract(archive, tmp_path / "out")[0].unlink()
+    extract_archive(archive, tmp_path / "out")[0].unlink()
 
     with pytest.raises(DataError, match="2 of 3 are there"):
-        extract(archive, tmp_path / "out")
+        extract_archive(archive, tmp_path / "out")
 
 
 def test_an_interrupted_extraction_starts_over(tmp_path: Path):
@@ -269,14 +271,14 @@ def test_an_interrupted_extraction_starts_over(tmp_path: Path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        extract(archive, tmp_path / "out", progress=interrupt)
+        extract_archive(archive, tmp_path / "out", progress=interrupt)
     assert [path.name for path in tmp_path.iterdir()] == ["a.tgz"]
 
     killed = tmp_path / ".out.extracting"  # what a killed process leaves
     killed.mkdir()
     (killed / "half.jpg").write_bytes(b"ha")
     (tmp_path / "out").mkdir()
-    assert len(extract(archive, tmp_path / "out")) == 3
+    assert len(extract_archive(archive, tmp_path / "out")) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tgz", "out"]
 
 
@@ -340,11 +342,11 @@ def test_damage_is_told_and_leaves_nothing(tmp_path: Path, damage: Callable[[Pat
     archive = damage(tmp_path / "archive")
 
     with pytest.raises(DataError, match=r"an archive (that cannot be read to its end|of which a)"):
-        extract(archive, tmp_path / "out")
+        extract_archive(archive, tmp_path / "out")
 
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]
 
 
 def test_a_missing_archive_is_told(tmp_path: Path):
     with pytest.raises(DataError, match=r"--archive .*no.zip"):
-        extract(tmp_path / "no.zip", tmp_path / "out")
+        extract_archive(tmp_path / "no.zip", tmp_path / "out")

@@ -21,11 +21,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from hrnet_ray.data import records
-from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.annotations import AnnotationSet
 from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.data.formats.mpii import read_mpii
 from hrnet_ray.errors import DataError
-from hrnet_ray.skeletons import MPII, Skeleton, from_dict, named, to_dict
+from hrnet_ray.skeletons import MPII, Skeleton, from_dict, load_skeleton, to_dict
 
 CASES = int(os.environ.get("HRNET_RAY_FUZZ", "2000"))
 SHARES = {"spoilt": 25, "drawn": 25, "text": 10, "studio": 15, "mpii": 15, "yaml": 10}  # percent
@@ -261,9 +261,9 @@ def outcome(read: Callable[[], Any]) -> Any:
     return refusal
 
 
-def check(found: Labels | DataError, path: Path, place: str, whole: tuple[str, ...]) -> None:
+def check(found: AnnotationSet | DataError, path: Path, place: str, whole: tuple[str, ...]) -> None:
     """Rows survive Parquet; an error names the file and the index, or is about the whole file."""
-    if isinstance(found, Labels):
+    if isinstance(found, AnnotationSet):
         survives_parquet(found)
     elif found.what.startswith(whole):
         assert str(path) in found.where
@@ -277,17 +277,17 @@ STUDIO_WHOLE = (*COCO_WHOLE, "a JSON file that is no list of tasks", "Label Stud
 MPII_WHOLE = ("a file that is no JSON", "a JSON file that is not MPII's")
 
 
-def survives_parquet(labels: Labels) -> None:
+def survives_parquet(labels: AnnotationSet) -> None:
     """Written and read again, the rows are what the reader returned."""
-    made = [records.exact_row(instance, b"picture") for instance in labels.instances]
-    table = pa.Table.from_pylist(made, schema=records.schema(len(labels.skeleton)))
+    made = [records.build_full_image_record(instance, b"picture") for instance in labels.instances]
+    table = pa.Table.from_pylist(made, schema=records.build_arrow_schema(len(labels.skeleton)))
     file = io.BytesIO()
     pq.write_table(table, file)
     again = pq.read_table(file)
     assert again.schema.equals(table.schema)
     assert again["image"].to_pylist() == [instance.image for instance in labels.instances]
-    arrays = records.labels_of(again)
-    for name in records.LABELS:
+    arrays = records.get_label_columns(again)
+    for name in records.LABEL_COLUMNS:
         values = [getattr(instance, name) for instance in labels.instances]
         wanted = np.array(values, arrays[name].dtype).reshape(arrays[name].shape)
         np.testing.assert_array_equal(arrays[name], wanted)
@@ -307,8 +307,8 @@ def test_spoilt_coco(path: Path, document: Any, skeleton: Skeleton | None):
     found = outcome(lambda: read_coco(path, skeleton=skeleton))
 
     check(found, path, COCO_PLACE, COCO_WHOLE)
-    if isinstance(found, Labels):
-        assert found.read == len(document["annotations"])
+    if isinstance(found, AnnotationSet):
+        assert found.num_read == len(document["annotations"])
 
 
 @cases("drawn")
@@ -319,8 +319,8 @@ def test_drawn_coco(path: Path, document: dict[str, Any]):
     found = outcome(lambda: read_coco(path))
 
     check(found, path, COCO_PLACE, COCO_WHOLE)
-    if isinstance(found, Labels):
-        assert found.read == len(document["annotations"])
+    if isinstance(found, AnnotationSet):
+        assert found.num_read == len(document["annotations"])
 
 
 @cases("text")
@@ -353,8 +353,8 @@ def test_spoilt_mpii(path: Path, document: Any):
     found = outcome(lambda: read_mpii(path))
 
     check(found, path, r"\[\d+\]", MPII_WHOLE)
-    if isinstance(found, Labels):
-        assert found.read == len(document)
+    if isinstance(found, AnnotationSet):
+        assert found.num_read == len(document)
 
 
 LINES = st.sampled_from(
@@ -372,7 +372,7 @@ def test_spoilt_yaml(path: Path, document: Any, lines: list[str], before: bool):
     parts = [*lines, text] if before else [text, *lines]
     file.write_bytes("\n".join(parts).encode("utf-8", "surrogatepass"))
 
-    found = outcome(lambda: named(str(file)))
+    found = outcome(lambda: load_skeleton(str(file)))
 
     if isinstance(found, Skeleton):
         assert from_dict(json.loads(json.dumps(to_dict(found))), where="") == found

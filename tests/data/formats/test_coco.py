@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.annotations import AnnotationSet
 from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import ATRW
@@ -49,7 +49,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "tigers.json"
 
 
-def read(path: Path, *annotations: dict[str, Any], **changes: Any) -> Labels:
+def read(path: Path, *annotations: dict[str, Any], **changes: Any) -> AnnotationSet:
     path.write_text(json.dumps(document(*annotations, **changes)))
     return read_coco(path)
 
@@ -127,7 +127,7 @@ def test_what_cannot_be_learnt_from_is_skipped_and_named(path: Path):
         ("annotation 4 (a.jpg)", "no keypoints", "coordinates, but every visibility is 0"),
         ("annotation 5 (b.jpg)", "empty box", "bbox [70, 5, 20, 20]"),
     ]
-    assert labels.read == 6
+    assert labels.num_read == 6
 
 
 def test_the_wrong_number_of_keypoints_is_told(path: Path):
@@ -318,7 +318,7 @@ def test_a_category_that_cannot_be_read_is_told(path: Path, broken: object, wher
 def test_the_real_tigers_are_read_completely(shared_data: Path):
     labels = read_coco(shared_data / "atrw" / "test_atrw.json")
 
-    assert labels.read == 2
+    assert labels.num_read == 2
     assert labels.skipped == []
     assert labels.skeleton.keypoints == ATRW.keypoints
     assert set(labels.skeleton.bones) == set(ATRW.bones)
@@ -331,7 +331,7 @@ def test_real_animals_of_many_categories_are_read_completely(shared_data: Path):
     labels = read_coco(path)
 
     counts = [content["num_keypoints"] for content in json.loads(path.read_text())["annotations"]]
-    assert labels.read == 2
+    assert labels.num_read == 2
     assert labels.skipped == []
     assert len(labels.skeleton) == 17
     assert labels.skeleton.name == "test_ap10k"

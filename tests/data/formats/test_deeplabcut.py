@@ -13,16 +13,16 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from hrnet_ray.cli import parse
-from hrnet_ray.cli.prepare import Args, run
-from hrnet_ray.cli.prepare_args import Dlc
-from hrnet_ray.data.annotations import Reason, Skipped
-from hrnet_ray.data.formats.deeplabcut import Dlc as Found, read_dlc
-from hrnet_ray.data.formats.deeplabcut_csv import HEAD
+from hrnet_ray.cli import parse_args
+from hrnet_ray.cli.prepare import PrepareArgs, run
+from hrnet_ray.cli.prepare_args import DeepLabCutArgs
+from hrnet_ray.data.annotations import SkippedItem, SkipReason
+from hrnet_ray.data.formats.deeplabcut import DlcDataset as Found, read_deeplabcut
+from hrnet_ray.data.formats.deeplabcut_csv import HEADER_ROWS
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.manifest import read_manifest, read_table
+from hrnet_ray.data.manifest import read_manifest, read_split
 from hrnet_ray.errors import DataError
-from hrnet_ray.skeletons import named
+from hrnet_ray.skeletons import load_skeleton
 
 PARTS = ["leftear", "rightear", "snout"]
 ONE = {
@@ -61,7 +61,7 @@ def written(
     for video, frames in videos.items():
         for frame in frames:
             grey = np.full((50, 100, 3), 90, np.uint8)
-            codec.write(project / "labeled-data" / video / frame, grey)
+            codec.write_image(project / "labeled-data" / video / frame, grey)
         text = table(video, frames, points=points, naming=naming, scorer=scorer)
         (project / "labeled-data" / video / f"CollectedData_{scorer}.csv").write_text(text)
     sets = {f"C:\\videos\\{video}.avi": {"crop": "0, 100, 0, 50"} for video in videos}
@@ -80,7 +80,7 @@ def table(
 ) -> str:
     """A CollectedData CSV; frames are named in `cells`, with a `slash` or with a `backslash`."""
     columns = [(scorer, *point, axis) for point in points for axis in "xy"]
-    heads = zip(HEAD, zip(*columns, strict=True), strict=True)
+    heads = zip(HEADER_ROWS, zip(*columns, strict=True), strict=True)
     said = io.StringIO()
     rows = csv.writer(said)
     for name, cells in heads:
@@ -94,7 +94,7 @@ def table(
 
 
 def read(project: Path, **more: Any):
-    return read_dlc(project, **{"skeleton": None, "progress": lambda *_: None} | more)
+    return read_deeplabcut(project, **{"skeleton": None, "progress": lambda *_: None} | more)
 
 
 BOXES = "DeepLabCut has no boxes: each was taken around the points, and widened by 10%"
@@ -111,7 +111,7 @@ def test_a_frame_becomes_an_instance_with_a_box_around_its_points(tmp_path: Path
 
     (one,) = found.labels.instances
     assert one.image == "m1/img01.png"
-    assert (found.images / one.image).is_file()
+    assert (found.images_dir / one.image).is_file()
     assert one.box_xywh == (16.0, 6.0, 48.0, 28.0)
     assert one.area == 48 * 28
     assert one.visible.all()
@@ -160,9 +160,9 @@ def test_of_several_animals_each_is_an_instance_where_it_is_labelled(tmp_path: P
     assert found.instances[2].visible.tolist() == [False, True, True]
     assert found.instances[2].image_xy[0].tolist() == [0, 0]
     assert found.skipped == [
-        Skipped("cage/a.png (single)", Reason.OTHER_CATEGORY, "unique bodyparts"),
-        Skipped("cage/c.png (single)", Reason.OTHER_CATEGORY, "unique bodyparts"),
-        Skipped("cage/d.png", Reason.NO_KEYPOINTS, "none of its points is labelled"),
+        SkippedItem("cage/a.png (single)", SkipReason.OTHER_CATEGORY, "unique bodyparts"),
+        SkippedItem("cage/c.png (single)", SkipReason.OTHER_CATEGORY, "unique bodyparts"),
+        SkippedItem("cage/d.png", SkipReason.NO_KEYPOINTS, "none of its points is labelled"),
     ]
     assert found.skeleton.keypoints == tuple(PARTS)
 
@@ -178,12 +178,12 @@ def test_what_cannot_be_learnt_is_named(tmp_path: Path):
     found = read(written(tmp_path, {"m1": frames})).labels
 
     assert [one.image for one in found.instances] == ["m1/a.png"]
-    assert found.read == 5
+    assert found.num_read == 5
     assert found.skipped == [
-        Skipped("m1/b.png", Reason.NO_KEYPOINTS, "none of its points is labelled"),
-        Skipped("m1/c.png", Reason.EMPTY_BOX, "labelled points: 1"),
-        Skipped("m1/d.png", Reason.NO_KEYPOINTS, "labelled outside the picture only"),
-        Skipped("m1/e.png", Reason.EMPTY_BOX, "labelled points: 2"),
+        SkippedItem("m1/b.png", SkipReason.NO_KEYPOINTS, "none of its points is labelled"),
+        SkippedItem("m1/c.png", SkipReason.EMPTY_BOX, "labelled points: 1"),
+        SkippedItem("m1/d.png", SkipReason.NO_KEYPOINTS, "labelled outside the picture only"),
+        SkippedItem("m1/e.png", SkipReason.EMPTY_BOX, "labelled points: 2"),
     ]
     assert (
         "4 labelled points are outside their picture, or at (0, 0): they were taken as not "
@@ -209,7 +209,7 @@ def test_names_without_sides_are_told_and_pairs_can_be_given(tmp_path: Path):
     (tmp_path / "mouse.yaml").write_text("keypoints: [Nose, Ear2, ear1]\npairs: [[ear1, Ear2]]")
 
     told = read(project).labels
-    found = read(project, skeleton=named(str(tmp_path / "mouse.yaml"))).labels
+    found = read(project, skeleton=load_skeleton(str(tmp_path / "mouse.yaml"))).labels
 
     assert any("nothing tells left from right" in note for note in told.notes)
     assert found.notes == [BOXES]
@@ -222,8 +222,8 @@ def test_a_skeleton_may_take_some_of_the_bodyparts(tmp_path: Path):
     (tmp_path / "ears.yaml").write_text("keypoints: [leftear, rightear]")
     (tmp_path / "other.yaml").write_text("keypoints: [leftear, rightear, tail]")
 
-    found = read(project, skeleton=named(str(tmp_path / "ears.yaml"))).labels
-    error = refusal(project, skeleton=named(str(tmp_path / "other.yaml")))
+    found = read(project, skeleton=load_skeleton(str(tmp_path / "ears.yaml"))).labels
+    error = refusal(project, skeleton=load_skeleton(str(tmp_path / "other.yaml")))
 
     assert found.notes == ["1 bodyparts are not in the skeleton, and not used: snout", BOXES]
     assert found.instances[0].image_xy.tolist() == [[20, 10], [60, 12]]
@@ -330,7 +330,7 @@ def test_frames_that_are_not_there_are_named(tmp_path: Path):
 
     assert error.what == "1 of 3 frames are not there"
     assert "m1/b.png" in error.where
-    run(Dlc(project=project, out=tmp_path / "out", canvas=32, skip_missing=True))
+    run(DeepLabCutArgs(project=project, out=tmp_path / "out", max_image_size=32, skip_missing=True))
     skipped = (tmp_path / "out" / "skipped.csv").read_text()
     assert "m1/b.png,missing picture" in skipped
 
@@ -416,7 +416,7 @@ def test_a_broken_picture_is_named_like_any_other(tmp_path: Path):
     (project / "labeled-data" / "m1" / "a.png").write_bytes(b"no picture")
 
     with pytest.raises(DataError, match="1 pictures cannot be read") as refused:
-        run(Dlc(project=project, out=tmp_path / "out", val_videos=("m2",)))
+        run(DeepLabCutArgs(project=project, out=tmp_path / "out", val_videos=("m2",)))
 
     assert "m1/a.png" in refused.value.where
 
@@ -460,7 +460,7 @@ def test_whatever_stands_in_a_table_becomes_rows_or_one_sentence(tmp_path: Path,
     if isinstance(found, DataError):
         assert str(found).count("\n") == 2
     else:
-        assert found.labels.read == 2
+        assert found.labels.num_read == 2
         for one in found.labels.instances:
             x, y, w, h = one.box_xywh
             assert min(x, y) >= 0 < min(w, h)
@@ -481,11 +481,15 @@ def test_a_project_becomes_a_data_set_parted_by_videos(tmp_path: Path, capsys):
     project = written(tmp_path / "mice", videos)
     out = tmp_path / "out"
 
-    run(parse(Args, ["dlc", "--project", str(project), "--out", str(out)], prog="prepare"))
+    run(
+        parse_args(
+            PrepareArgs, ["dlc", "--project", str(project), "--out", str(out)], prog="prepare"
+        )
+    )
 
     manifest = read_manifest(out)
     train, val = (
-        {image.split("/")[0] for image in read_table(manifest, split)["image"].to_pylist()}
+        {image.split("/")[0] for image in read_split(manifest, split)["image"].to_pylist()}
         for split in ("train", "val")
     )
     assert len(train) == 4
@@ -504,7 +508,7 @@ def test_a_project_becomes_a_data_set_parted_by_videos(tmp_path: Path, capsys):
 def test_it_is_the_data_set_that_the_same_labels_in_coco_form_give(tmp_path: Path):
     """Once the box is the same: rows, pictures and their checksums."""
     project = written(tmp_path / "mice", {"m1": {"a.png": LABELS}, "m2": {"b.png": LABELS}})
-    run(Dlc(project=project, out=tmp_path / "a", canvas=64, val_videos=("m2",)))
+    run(DeepLabCutArgs(project=project, out=tmp_path / "a", max_image_size=64, val_videos=("m2",)))
     for split, name in (("train", "m1/a.png"), ("val", "m2/b.png")):
         document = {
             "images": [{"id": 1, "file_name": name}],
@@ -520,12 +524,16 @@ def test_it_is_the_data_set_that_the_same_labels_in_coco_form_give(tmp_path: Pat
             "categories": [{"id": 1, "name": "mouse", "keypoints": PARTS}],
         }
         (tmp_path / f"{split}.json").write_text(json.dumps(document))
-    flags = ["coco", "--images", str(project / "labeled-data"), "--canvas", "64"]
+    flags = ["coco", "--images", str(project / "labeled-data"), "--max-image-size", "64"]
     flags += ["--annotations", str(tmp_path / "train.json"), "--out", str(tmp_path / "b")]
-    run(parse(Args, [*flags, "--val-annotations", str(tmp_path / "val.json")], prog="prepare"))
+    run(
+        parse_args(
+            PrepareArgs, [*flags, "--val-annotations", str(tmp_path / "val.json")], prog="prepare"
+        )
+    )
 
     ours, theirs = read_manifest(tmp_path / "a"), read_manifest(tmp_path / "b")
     for split in ("train", "val"):
-        (mine,), (coco,) = (read_table(one, split).to_pylist() for one in (ours, theirs))
+        (mine,), (coco,) = (read_split(one, split).to_pylist() for one in (ours, theirs))
         for key in mine.keys() - {"id", "image_id"}:
             np.testing.assert_equal(mine[key], coco[key], err_msg=key)

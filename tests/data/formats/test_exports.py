@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.annotations import AnnotationSet
 from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.data.formats.label_studio import read_label_studio
-from hrnet_ray.data.formats.label_studio_tasks import picture_name
+from hrnet_ray.data.formats.label_studio_tasks import parse_image_name_from_url
 from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import ATRW, Skeleton
 
@@ -22,7 +22,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "foxes.json"
 
 
-def read(path: Path, content: object, skeleton: Skeleton | None = None) -> Labels:
+def read(path: Path, content: object, skeleton: Skeleton | None = None) -> AnnotationSet:
     path.write_text(json.dumps(content))
     return read_coco(path, skeleton=skeleton)
 
@@ -33,7 +33,7 @@ def refused(path: Path, content: object, skeleton: Skeleton | None = None) -> Da
     return error.value
 
 
-def reasons(labels: Labels) -> list[tuple[str, str]]:
+def reasons(labels: AnnotationSet) -> list[tuple[str, str]]:
     return [(str(thing.reason), thing.detail) for thing in labels.skipped]
 
 
@@ -351,7 +351,7 @@ def test_the_points_of_several_animals_in_one_pose_are_skipped(path: Path):
 
     assert [fox.image for fox in labels.instances] == ["b.jpg"]
     assert reasons(labels)[-1] == ("merged poses", "one pose, several boxes")
-    assert labels.read == 4
+    assert labels.num_read == 4
     assert labels.notes[1].startswith("foxes.json: 1 poses mix the points of several animals")
 
 
@@ -635,7 +635,7 @@ def test_a_file_may_be_read_as_what_it_is(path: Path):
     ],
 )
 def test_an_address_becomes_a_file_name(address: str, name: str):
-    assert picture_name(address) == name
+    assert parse_image_name_from_url(address) == name
 
 
 @pytest.mark.parametrize("address", ["", "/", "https://example.com", "/data/local-files/"])

@@ -14,7 +14,7 @@ import pytest
 import scipy.io
 
 from hrnet_ray.data.formats import matlab
-from hrnet_ray.data.formats.matlab import load_matlab
+from hrnet_ray.data.formats.matlab import load_mat_safe
 from hrnet_ray.errors import DataError
 
 MOST_MB = 500
@@ -125,7 +125,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         "that ends -16 bytes off",
     ),
 }
-MOST = matlab.MOST_BYTES
+MOST = matlab.MAX_FILE_BYTES
 
 
 def many_cells() -> bytes:
@@ -180,7 +180,7 @@ def test_version_7_3_says_how_to_save_it_again(tmp_path: Path):
     (tmp_path / "a.mat").write_bytes(BAD["version 7.3"][0]())
 
     with pytest.raises(DataError) as error:
-        load_matlab(tmp_path / "a.mat", ["RELEASE"], flag="--annotations")
+        load_mat_safe(tmp_path / "a.mat", ["RELEASE"], flag="--annotations")
 
     assert str(error.value) == (
         "a MATLAB file of version 7.3, which is HDF5\n"
@@ -201,7 +201,7 @@ def test_what_scipy_and_matlab_write_is_read(tmp_path: Path, compress: bool):
     written = {"RELEASE": {"cells": cells, "structs": structs, **numbers}, "other": 5}
     (tmp_path / "a.mat").write_bytes(saved(compress, **written))
 
-    found = load_matlab(tmp_path / "a.mat", ["RELEASE"], flag="-", simplify_cells=True)["RELEASE"]
+    found = load_mat_safe(tmp_path / "a.mat", ["RELEASE"], flag="-", simplify_cells=True)["RELEASE"]
 
     assert found["cells"][0].tolist() == ["text", "ünïcode ☃"]
     assert found["cells"][1, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -221,6 +221,6 @@ def test_a_file_of_another_byte_order_is_read(tmp_path: Path):
         + struct.pack(">2Id", 9, 8, 2.5)
     )
 
-    found = load_matlab(tmp_path / "a.mat", ["RELEASE"], flag="-")
+    found = load_mat_safe(tmp_path / "a.mat", ["RELEASE"], flag="-")
 
     assert found["RELEASE"].tolist() == [[2.5]]

@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 import torch
 
-from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.annotations import AnnotationSet
 from hrnet_ray.data.formats.mpii import PADDING, read_mpii
 from hrnet_ray.errors import DataError
 from hrnet_ray.pose.geometry import box_to_center_scale
@@ -27,12 +27,12 @@ def record(**changes: Any) -> dict[str, Any]:
     return {**usual, **changes}
 
 
-def read(folder: Path, *records: object, gt_valid: Path | None = None) -> Labels:
+def read(folder: Path, *records: object, gt_valid: Path | None = None) -> AnnotationSet:
     (folder / "valid.json").write_text(json.dumps(records))
     return read_mpii(folder / "valid.json", gt_valid=gt_valid)
 
 
-def center_and_scale(labels: Labels, *, input_hw: tuple[int, int]) -> tuple[list, list]:
+def center_and_scale(labels: AnnotationSet, *, input_hw: tuple[int, int]) -> tuple[list, list]:
     """What the published code calls c and s, after all its changes."""
     boxes = torch.tensor([instance.box_xywh for instance in labels.instances], dtype=torch.float64)
     center_xy, scale_wh = box_to_center_scale(boxes, input_hw=input_hw, padding=PADDING)
@@ -252,7 +252,7 @@ def test_the_real_people_are_read_completely(shared_data: Path):
 
     labels = read_mpii(path)
 
-    assert labels.read == len(labels.instances) == 5
+    assert labels.num_read == len(labels.instances) == 5
     for person, content in zip(labels.instances, records, strict=True):
         seen = np.array(content["joints_vis"]) > 0
         assert person.image == content["image"]

@@ -11,7 +11,7 @@ import pytest
 import scipy.io
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from hrnet_ray.data.annotations import Labels
+from hrnet_ray.data.annotations import AnnotationSet
 from hrnet_ray.data.formats.mpii import read_mpii
 from hrnet_ray.data.formats.mpii_release import read_mpii_release
 from hrnet_ray.errors import DataError
@@ -77,10 +77,10 @@ def save(folder: Path, *pictures: dict[str, Any], **changes: Any) -> Path:
     return path
 
 
-def everyone(path: Path, **how: Any) -> Labels:
+def everyone(path: Path, **how: Any) -> AnnotationSet:
     """Both sides as one."""
     train, val = read_mpii_release(path, **how)
-    return Labels(
+    return AnnotationSet(
         source=path,
         skeleton=train.skeleton,
         instances=sorted(train.instances + val.instances, key=lambda one: one.id),
@@ -182,7 +182,7 @@ def test_a_person_that_cannot_be_used_is_named(
     (thing,) = labels.skipped
     assert (thing.item, thing.reason) == ("annolist(2).annorect(2) (a.jpg)", reason)
     assert thing.detail.startswith(detail)
-    assert labels.read == 3
+    assert labels.num_read == 3
 
 
 def test_everything_in_the_file_is_used_or_skipped(tmp_path: Path):
@@ -215,7 +215,7 @@ def test_everything_in_the_file_is_used_or_skipped(tmp_path: Path):
         ("a.jpg", 1, 1),
         ("other.jpg", 2, 6),
     ]
-    assert labels.read == len(labels.instances) + len(labels.skipped) == 9
+    assert labels.num_read == len(labels.instances) + len(labels.skipped) == 9
 
 
 def test_people_without_a_head_box_are_counted(tmp_path: Path):
@@ -223,7 +223,7 @@ def test_people_without_a_head_box_are_counted(tmp_path: Path):
     boxless = {name: value for name, value in person().items() if name not in ("x1", "y2")}
     path = save(tmp_path, picture("a.jpg", person(), boxless, flat), OTHER)
 
-    train, val = read_mpii_release(path, valid=save_json(tmp_path, *[record()] * 3))
+    train, val = read_mpii_release(path, valid_json=save_json(tmp_path, *[record()] * 3))
 
     assert [math.isnan(one.head_size) for one in val.instances] == [False, True, True]
     assert val.notes == ["2 people have no head box, so PCKh leaves them out"]
@@ -245,7 +245,7 @@ def videos(folder: Path) -> Path:
 def test_frames_of_one_video_are_on_one_side(tmp_path: Path):
     path = videos(tmp_path)
 
-    train, val = read_mpii_release(path, val_share=0.2)
+    train, val = read_mpii_release(path, val_fraction=0.2)
 
     sides = [{one.image[:2] for one in side.instances} for side in (train, val)]
     assert not sides[0] & sides[1]
@@ -269,7 +269,7 @@ def test_a_seed_decides_which(tmp_path: Path):
 def test_without_videos_a_picture_stands_for_itself(tmp_path: Path):
     pictures = [picture(f"{at}.jpg", person(), person(), video=None) for at in range(10)]
 
-    train, val = read_mpii_release(save(tmp_path, *pictures), val_share=0.3)
+    train, val = read_mpii_release(save(tmp_path, *pictures), val_fraction=0.3)
 
     assert len({one.image for one in val.instances}) == 3
     assert len({one.image for one in train.instances}) == 7
@@ -291,7 +291,7 @@ def test_the_authors_json_decides_in_its_order(tmp_path: Path):
     )
     valid = save_json(tmp_path, record("c.jpg"), record("a.jpg", x=300.4), record("a.jpg"))
 
-    train, val = read_mpii_release(path, valid=valid)
+    train, val = read_mpii_release(path, valid_json=valid)
 
     assert [(one.image, one.id) for one in val.instances] == [
         ("c.jpg", 4),
@@ -305,7 +305,7 @@ def test_the_authors_json_decides_in_its_order(tmp_path: Path):
         ("annolist(3).annorect(2) (c.jpg)", "in a validation picture"),
     ]
     assert val.notes == []
-    assert train.read + val.read == 6
+    assert train.num_read + val.num_read == 6
 
 
 def test_records_that_are_not_in_the_release_are_counted(tmp_path: Path):
@@ -314,7 +314,7 @@ def test_records_that_are_not_in_the_release_are_counted(tmp_path: Path):
         tmp_path, record(), record(), record("b.jpg", x=102), record("b.jpg", scale=0.51)
     )
 
-    train, val = read_mpii_release(path, valid=valid)
+    train, val = read_mpii_release(path, valid_json=valid)
 
     assert [one.image for one in val.instances] == ["a.jpg"]
     assert [one.image for one in train.instances] == ["other.jpg"]  # b.jpg was asked for
@@ -328,14 +328,14 @@ def test_a_json_of_other_pictures_is_refused(tmp_path: Path):
     valid = save_json(tmp_path, record("x.jpg"))
 
     with pytest.raises(DataError, match="nobody of 1 records is in the release"):
-        read_mpii_release(save(tmp_path, OTHER), valid=valid)
+        read_mpii_release(save(tmp_path, OTHER), valid_json=valid)
 
 
 def test_other_visibility_in_the_json_is_counted_for_each_keypoint(tmp_path: Path):
     path = save(tmp_path, picture("a.jpg", person()), OTHER)
     valid = save_json(tmp_path, record(joints_vis=[0, 0, *[1] * 14]))
 
-    _, val = read_mpii_release(path, valid=valid)
+    _, val = read_mpii_release(path, valid_json=valid)
 
     assert val.notes == [
         "mpii.mat: visibility differs from valid.json at 2 keypoints (right_ankle 1, right_knee 1)"
@@ -413,7 +413,9 @@ def check_outcome(path: Path) -> str:
         assert one.visible.any()
         assert np.isfinite([*one.box_xywh, one.area, *one.image_xy.flat]).all()
     assert all(thing.item and thing.reason for thing in train.skipped)
-    assert train.read + val.read == len(train.instances + val.instances) + len(train.skipped)
+    assert train.num_read + val.num_read == len(train.instances + val.instances) + len(
+        train.skipped
+    )
     return "accepted"
 
 

@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 
 from hrnet_ray.cli.prepare import run
-from hrnet_ray.cli.prepare_args import Coco, Yolo
-from hrnet_ray.data.formats.yolo_pose import read_yolo
+from hrnet_ray.cli.prepare_args import CocoArgs, YoloArgs
+from hrnet_ray.data.formats.yolo_pose import read_yolo_pose
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.manifest import read_manifest, read_table
+from hrnet_ray.data.manifest import read_manifest, read_split
 from hrnet_ray.errors import DataError
 
 NAMED = {
@@ -32,7 +32,7 @@ def data_set(root: Path, labels: dict[str, Sequence[str] | None], **entries: Any
     """A data.yaml with pictures of 100 x 50 below `root`; None is a picture without labels."""
     for name, lines in labels.items():
         path = root / "images" / f"{name}.jpg"
-        codec.write(path, np.full((50, 100, 3), 90, np.uint8))
+        codec.write_image(path, np.full((50, 100, 3), 90, np.uint8))
         if lines is not None:
             told = root / "labels" / f"{name}.txt"
             told.parent.mkdir(parents=True, exist_ok=True)
@@ -44,10 +44,10 @@ def data_set(root: Path, labels: dict[str, Sequence[str] | None], **entries: Any
 
 
 def read(config: Path, **more):
-    return read_yolo(config, skeleton=None, progress=lambda *_: None, **more)
+    return read_yolo_pose(config, skeleton=None, progress=lambda *_: None, **more)
 
 
-NO_VAL = "the data.yaml names no `val`: a part of `train` is kept for validation (--val-share)"
+NO_VAL = "the data.yaml names no `val`: a part of `train` is kept for validation (--val-fraction)"
 
 
 def refusal(config: Path) -> DataError:
@@ -79,14 +79,14 @@ def test_it_becomes_a_data_set_like_the_same_labels_in_coco_form(tmp_path: Path,
         }
         (tmp_path / f"{split}.json").write_text(json.dumps(document))
 
-    run(Yolo(yaml=config, out=tmp_path / "a", canvas=64))
+    run(YoloArgs(yaml=config, out=tmp_path / "a", max_image_size=64))
     run(
-        Coco(
+        CocoArgs(
             images=tmp_path / "yolo" / "images",
             annotations=tmp_path / "train.json",
             val_annotations=tmp_path / "val.json",
             out=tmp_path / "b",
-            canvas=64,
+            max_image_size=64,
         )
     )
 
@@ -95,7 +95,7 @@ def test_it_becomes_a_data_set_like_the_same_labels_in_coco_form(tmp_path: Path,
     assert ours.skeleton.flip_order == (1, 0, 2)
     assert {name: split.rows for name, split in ours.splits.items()} == {"train": 3, "val": 1}
     for split in ("train", "val"):
-        mine, coco = (read_table(one, split).to_pylist() for one in (ours, theirs))
+        mine, coco = (read_split(one, split).to_pylist() for one in (ours, theirs))
         assert len(mine) == len(coco)
         for one, other in zip(mine, coco, strict=True):
             assert one.keys() == other.keys()
@@ -172,7 +172,7 @@ def test_a_skeleton_in_another_order_than_the_names_is_refused(tmp_path: Path):
     (tmp_path / "other.yaml").write_text("keypoints: [right_paw, left_paw, nose]")
 
     with pytest.raises(DataError, match="but in another order"):
-        run(Yolo(yaml=config, out=tmp_path / "out", skeleton=str(tmp_path / "other.yaml")))
+        run(YoloArgs(yaml=config, out=tmp_path / "out", skeleton=str(tmp_path / "other.yaml")))
 
 
 def test_what_leads_to_nothing_is_told_and_stays_with_the_data(tmp_path: Path, capsys):
@@ -189,7 +189,7 @@ def test_what_leads_to_nothing_is_told_and_stays_with_the_data(tmp_path: Path, c
     (images / "linked").symlink_to(tmp_path)
     (images / "a.png").write_bytes((images / "a.jpg").read_bytes())
 
-    run(Yolo(yaml=config, out=tmp_path / "out", canvas=32))
+    run(YoloArgs(yaml=config, out=tmp_path / "out", max_image_size=32))
 
     notes = read_manifest(tmp_path / "out").splits["train"].notes
     for note in (
@@ -248,10 +248,10 @@ def test_links_lead_out_of_no_folder_but_the_folder_itself_may_be_one(tmp_path: 
     config.write_text(yaml.safe_dump(NAMED | {"train": "images/train"}))
 
     found = read(config)
-    assert (found.images / found.documents["train"]["images"][0]["file_name"]).is_file()
+    assert (found.images_dir / found.documents["train"]["images"][0]["file_name"]).is_file()
 
     secret = tmp_path / "secret.jpg"
-    codec.write(secret, np.zeros((9, 9, 3), np.uint8))
+    codec.write_image(secret, np.zeros((9, 9, 3), np.uint8))
     (tmp_path / "real/images/train/b.jpg").symlink_to(secret)
     assert refusal(config).what == "a picture that is a link out of its folder"
 
@@ -288,7 +288,7 @@ def test_pictures_are_found_where_the_tools_say(tmp_path: Path, entries, layout:
 
     names = [image["file_name"] for image in found.documents["train"]["images"]]
     assert [Path(name).name for name in names] == ["a.jpg", "b.jpg"]
-    assert all((found.images / name).is_file() for name in names)
+    assert all((found.images_dir / name).is_file() for name in names)
     assert len(found.documents["train"]["annotations"]) == 2
     assert "val" not in found.documents
 
@@ -363,6 +363,6 @@ def test_a_broken_picture_is_named_like_any_other(tmp_path: Path):
     (tmp_path / "images" / "train" / "b.jpg").write_bytes(b"no picture")
 
     with pytest.raises(DataError, match="1 pictures cannot be read") as refused:
-        run(Yolo(yaml=config, out=tmp_path / "out"))
+        run(YoloArgs(yaml=config, out=tmp_path / "out"))
 
     assert "train/b.jpg" in refused.value.where

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.images.codec import Reason
-from hrnet_ray.data.manifest import Manifest, read_table
+from hrnet_ray.data.images.codec import RejectReason
+from hrnet_ray.data.manifest import DatasetManifest, read_split
 from tests.data.hostile import black_png, claiming, with_orientation, with_scans
 from tests.data.paws import instance, labels, written
 
@@ -25,13 +25,13 @@ GOOD, EACH = 880, 20
 NOISE = np.random.default_rng(0).integers(0, 256, (*HW, 3), dtype=np.uint8)
 PAGE = b"<!DOCTYPE html><html><body>404 not found</body></html>"
 
-BAD: dict[str, tuple[Callable[[bytes, int], bytes], Reason]] = {
-    "empty": (lambda jpeg, at: b"", Reason.EMPTY),
-    "half": (lambda jpeg, at: jpeg[: len(jpeg) // 2], Reason.CUT_OFF),
-    "without_end": (lambda jpeg, at: jpeg[:-2], Reason.CUT_OFF),
-    "page": (lambda jpeg, at: PAGE, Reason.NO_PICTURE),
-    "ten_bytes": (lambda jpeg, at: jpeg[:10], Reason.CUT_OFF),
-    "random": (lambda jpeg, at: np.random.default_rng(at).bytes(2000), Reason.NO_PICTURE),
+BAD: dict[str, tuple[Callable[[bytes, int], bytes], RejectReason]] = {
+    "empty": (lambda jpeg, at: b"", RejectReason.EMPTY),
+    "half": (lambda jpeg, at: jpeg[: len(jpeg) // 2], RejectReason.TRUNCATED),
+    "without_end": (lambda jpeg, at: jpeg[:-2], RejectReason.TRUNCATED),
+    "page": (lambda jpeg, at: PAGE, RejectReason.NOT_AN_IMAGE),
+    "ten_bytes": (lambda jpeg, at: jpeg[:10], RejectReason.TRUNCATED),
+    "random": (lambda jpeg, at: np.random.default_rng(at).bytes(2000), RejectReason.NOT_AN_IMAGE),
 }
 """What became of a JPEG, the how-manyeth of its kind, and the reason that it is refused for."""
 
@@ -48,7 +48,7 @@ def pillow(kind: str, picture: Image.Image, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def bad_files() -> dict[str, tuple[bytes, Reason]]:
+def bad_files() -> dict[str, tuple[bytes, RejectReason]]:
     """Each name with its bytes and the reason that they must be refused for: 120, and ten bombs."""
     found = {
         f"{name}_{at:02d}.jpg": (spoil(jpeg(at), at), reason)
@@ -68,8 +68,8 @@ def bad_files() -> dict[str, tuple[bytes, Reason]]:
         "9_000.jpg": claiming(progressive, size_hw=(9_000, 9_000)),
     }
     scans = {f"scans_{count}.jpg": with_scans(progressive, count) for count in (101, 1500)}
-    found |= {name: (data, Reason.TOO_LARGE) for name, data in bombs.items()}
-    return found | {name: (data, Reason.TOO_MANY_SCANS) for name, data in scans.items()}
+    found |= {name: (data, RejectReason.TOO_MANY_PIXELS) for name, data in bombs.items()}
+    return found | {name: (data, RejectReason.TOO_MANY_SCANS) for name, data in scans.items()}
 
 
 def odd_files() -> dict[str, bytes]:
@@ -91,12 +91,12 @@ def odd_files() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def bad() -> dict[str, tuple[bytes, Reason]]:
+def bad() -> dict[str, tuple[bytes, RejectReason]]:
     return bad_files()
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, bad: dict[str, tuple[bytes, Reason]]) -> Path:
+def folder(tmp_path_factory, bad: dict[str, tuple[bytes, RejectReason]]) -> Path:
     """All files, the bad ones among the good ones."""
     images = tmp_path_factory.mktemp("strangers") / "images"
     images.mkdir()
@@ -108,7 +108,7 @@ def folder(tmp_path_factory, bad: dict[str, tuple[bytes, Reason]]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(folder: Path) -> tuple[Manifest, float]:
+def made(folder: Path) -> tuple[DatasetManifest, float]:
     """The data set of all that is good, and by how many MB its making let this process grow."""
     names = sorted(path.name for path in folder.iterdir())
     np.random.default_rng(0).shuffle(names)
@@ -141,7 +141,7 @@ def test_every_good_picture_is_used_and_nothing_is_lost(made):
 
     assert split.rows == GOOD + len(odd_files())
     assert (split.read, split.skipped) == (split.rows + 130, 130)
-    used = read_table(manifest, "train")["image"].to_pylist()
+    used = read_split(manifest, "train")["image"].to_pylist()
     assert len(set(used)) == len(used) == split.rows
     assert set(odd_files()) <= set(used)
 
@@ -152,7 +152,7 @@ def test_bombs_take_no_memory(made):
 
 def test_odd_pictures_are_opened_as_they_are_stored():
     for name, data in odd_files().items():
-        opened = codec.open_picture(data)
+        opened = codec.decode_or_reject(data)
         assert isinstance(opened, np.ndarray), name
         assert opened.shape == (*HW, 3), name
         assert opened.dtype == np.uint8, name

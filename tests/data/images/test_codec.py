@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.images.codec import Reason, Refused
+from hrnet_ray.data.images.codec import RejectedImage, RejectReason
 from hrnet_ray.errors import DataError
 from tests.data.hostile import black_png, with_orientation
 
@@ -25,16 +25,16 @@ def test_a_written_png_is_read_back_pixel_by_pixel_in_rgb(tmp_path: Path):
     picture = noise()
     picture[0, :2] = RED, GREEN
 
-    codec.write(tmp_path / "new folder" / "a.png", picture)
+    codec.write_image(tmp_path / "new folder" / "a.png", picture)
 
-    assert (codec.read(tmp_path / "new folder" / "a.png") == picture).all()
+    assert (codec.read_image(tmp_path / "new folder" / "a.png") == picture).all()
     assert cv2.imread(str(tmp_path / "new folder" / "a.png"))[0, 0].tolist() == [0, 0, 255]
 
 
 def test_a_red_jpeg_stays_red():
     picture = np.full((16, 24, 3), RED, np.uint8)
 
-    decoded = codec.decode(codec.encode_jpeg(picture))
+    decoded = codec.decode_image(codec.encode_jpeg(picture))
 
     assert decoded is not None
     assert decoded.shape == (16, 24, 3)
@@ -44,11 +44,11 @@ def test_a_red_jpeg_stays_red():
 def test_the_way_a_camera_was_held_is_ignored():
     data = with_orientation(codec.encode_jpeg(noise()))
 
-    decoded = codec.decode(data)
+    decoded = codec.decode_image(data)
 
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (40, 30, 3)
     assert decoded is not None
-    assert (decoded == codec.decode(codec.encode_jpeg(noise()))).all()
+    assert (decoded == codec.decode_image(codec.encode_jpeg(noise()))).all()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_way_a_camera_was_held_is_ignored():
     ids=["grey", "with transparency", "16 bits"],
 )
 def test_every_kind_of_png_becomes_rgb_of_8_bits(stored: np.ndarray):
-    decoded = codec.decode(cv2.imencode(".png", stored)[1].tobytes())
+    decoded = codec.decode_image(cv2.imencode(".png", stored)[1].tobytes())
 
     assert decoded is not None
     assert decoded.dtype == np.uint8
@@ -73,8 +73,8 @@ def test_every_kind_of_png_becomes_rgb_of_8_bits(stored: np.ndarray):
 def test_a_picture_that_is_cut_off_is_none(ending: str, kept: float):
     data = cv2.imencode(ending, noise())[1].tobytes()
 
-    assert codec.decode(data) is not None
-    assert codec.decode(data[: int(len(data) * kept)]) is None
+    assert codec.decode_image(data) is not None
+    assert codec.decode_image(data[: int(len(data) * kept)]) is None
 
 
 def test_a_small_file_that_would_fill_the_memory_is_none():
@@ -102,31 +102,31 @@ def whole() -> bytes:
 @pytest.mark.parametrize(
     ("data", "reason", "detail"),
     [
-        (b"", Reason.EMPTY, "0 bytes"),
+        (b"", RejectReason.EMPTY, "0 bytes"),
         (
             b"<html><body>404",
-            Reason.NO_PICTURE,
+            RejectReason.NOT_AN_IMAGE,
             "15 bytes that start b'<html><b'; JPEG, PNG, WebP, TIFF, BMP are read",
         ),
-        (whole()[:10], Reason.CUT_OFF, "a JPEG whose header ends at 10 bytes"),
+        (whole()[:10], RejectReason.TRUNCATED, "a JPEG whose header ends at 10 bytes"),
         (
             whole()[:-2],
-            Reason.CUT_OFF,
+            RejectReason.TRUNCATED,
             f"a JPEG of 40 x 30 pixels in {len(whole()) - 2:,} bytes",
         ),
         (
             whole()[:-200],
-            Reason.CUT_OFF,
+            RejectReason.TRUNCATED,
             f"a JPEG of 40 x 30 pixels in {len(whole()) - 200:,} bytes",
         ),
         (
             whole().replace(b"\xff\xdb", b"\xff\xfe"),  # its tables become comments
-            Reason.DAMAGED,
+            RejectReason.CORRUPT,
             f"a JPEG of 40 x 30 pixels in {len(whole()):,} bytes",
         ),
         (
             black_png(8200),
-            Reason.TOO_LARGE,
+            RejectReason.TOO_MANY_PIXELS,
             f"a PNG of 8,200 x 8,200 pixels in {len(black_png(8200)):,} bytes; "
             "67,108,864 pixels are decoded at most",
         ),
@@ -134,11 +134,11 @@ def whole() -> bytes:
     ids=["empty", "page", "10 bytes", "no end", "cut", "no tables", "large"],
 )
 def test_bytes_that_are_no_whole_picture_are_refused_for_a_reason(
-    data: bytes, reason: Reason, detail: str
+    data: bytes, reason: RejectReason, detail: str
 ):
-    assert codec.decode(data) is None
-    assert codec.refusal(data) == Refused(reason, detail)
-    assert codec.open_picture(data) == Refused(reason, detail)
+    assert codec.decode_image(data) is None
+    assert codec.explain_rejection(data) == RejectedImage(reason, detail)
+    assert codec.decode_or_reject(data) == RejectedImage(reason, detail)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -147,7 +147,7 @@ def test_a_tiff_is_not_turned_either(orientation: int):
     exif[0x0112] = orientation
     Image.fromarray(noise()).save(file, "TIFF", exif=exif)
 
-    opened = codec.open_picture(file.getvalue())
+    opened = codec.decode_or_reject(file.getvalue())
 
     assert isinstance(opened, np.ndarray)
     assert (opened == noise()).all()
@@ -157,7 +157,7 @@ def test_a_jpeg_for_the_press_is_opened_in_its_colours():
     red, file = np.full((16, 24, 3), RED, np.uint8), io.BytesIO()
     Image.fromarray(red).convert("CMYK").save(file, "JPEG", quality=95)
 
-    opened = codec.open_picture(file.getvalue())
+    opened = codec.decode_or_reject(file.getvalue())
 
     assert isinstance(opened, np.ndarray)
     assert opened.shape == red.shape
@@ -168,11 +168,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
     (tmp_path / "page.jpg").write_bytes(b"<html>")
 
     with pytest.raises(DataError) as missing:
-        codec.read(tmp_path / "a.jpg")
+        codec.read_image(tmp_path / "a.jpg")
     with pytest.raises(DataError) as folder:
-        codec.read(tmp_path)
+        codec.read_image(tmp_path)
     with pytest.raises(DataError) as page:
-        codec.read(tmp_path / "page.jpg")
+        codec.read_image(tmp_path / "page.jpg")
 
     assert str(missing.value) == (
         "a picture that cannot be opened\n"
@@ -193,19 +193,19 @@ def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path):
 
     for path in (tmp_path / "a.jpgg", tmp_path / "file" / "a.jpg"):
         with pytest.raises(DataError, match="a picture that cannot be written") as refused:
-            codec.write(path, noise())
+            codec.write_image(path, noise())
         assert refused.value.where == str(path)
 
 
 def test_a_name_that_is_no_utf8_is_a_name_too(tmp_path: Path):
     path = tmp_path / os.fsdecode(b"caf\xe9.png")
 
-    codec.write(path, noise())
+    codec.write_image(path, noise())
 
     assert os.listdir(os.fsencode(tmp_path)) == [b"caf\xe9.png"]
-    assert (codec.read(path) == noise()).all()
+    assert (codec.read_image(path) == noise()).all()
     with pytest.raises(DataError, match="a picture that cannot be written"):
-        codec.write(tmp_path / os.fsdecode(b"a.jp\xe9"), noise())
+        codec.write_image(tmp_path / os.fsdecode(b"a.jp\xe9"), noise())
 
 
 def test_half_a_picture_does_not_stay_where_the_whole_has_no_room(tmp_path: Path):
@@ -229,7 +229,7 @@ def test_half_a_picture_does_not_stay_where_the_whole_has_no_room(tmp_path: Path
 def test_a_smaller_picture_is_the_mean_of_what_it_covers_and_its_matrix_says_where():
     picture = noise(size_hw=(4, 6))
 
-    smaller, into = codec.resized(picture, size_hw=(2, 2))
+    smaller, into = codec.resize_image(picture, size_hw=(2, 2))
 
     means = picture.reshape(2, 2, 2, 3, 3).mean(axis=(1, 3))
     assert np.abs(smaller - means).max() <= 0.5
@@ -239,4 +239,4 @@ def test_a_smaller_picture_is_the_mean_of_what_it_covers_and_its_matrix_says_whe
 
 
 def test_a_fingerprint_is_sha256():
-    assert codec.sha256(b"abc").startswith("ba7816bf8f01cfea")
+    assert codec.hash_bytes(b"abc").startswith("ba7816bf8f01cfea")

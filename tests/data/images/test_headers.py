@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hrnet_ray.data.images import codec, headers
-from hrnet_ray.data.images.headers import Reason
+from hrnet_ray.data.images.headers import RejectReason
 from tests.data.hostile import black_png, claiming, with_scans, with_segment
 
 HW = (30, 41)
@@ -59,26 +59,31 @@ WHOLE = {
 def test_a_header_tells_the_size_that_decoding_gives(name: str):
     data = WHOLE[name]
 
-    decoded = codec.decode(data)
+    decoded = codec.decode_image(data)
 
     assert decoded is not None
-    assert headers.fault(data) is None
-    assert headers.size_hw(data) == decoded.shape[:2] == HW
+    assert headers.find_problem(data) is None
+    assert headers.read_size_hw(data) == decoded.shape[:2] == HW
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_no_beginning_of_a_file_is_taken_for_the_whole(name: str):
     data = WHOLE[name]
-    reasons = [headers.fault(data[:length]) for length in range(len(data))]
+    reasons = [headers.find_problem(data[:length]) for length in range(len(data))]
 
     found = {None if fault is None else fault.reason for fault in reasons}
 
-    assert reasons[0] == headers.Refused(Reason.EMPTY, "0 bytes")
+    assert reasons[0] == headers.RejectedImage(RejectReason.EMPTY, "0 bytes")
     if "tiff" in name:  # its end can be anywhere; OpenCV looks for what is missing
-        assert found == {Reason.EMPTY, Reason.NO_PICTURE, Reason.CUT_OFF, None}
-        assert all(codec.decode(data[:length]) is None for length in range(len(data)))
+        assert found == {
+            RejectReason.EMPTY,
+            RejectReason.NOT_AN_IMAGE,
+            RejectReason.TRUNCATED,
+            None,
+        }
+        assert all(codec.decode_image(data[:length]) is None for length in range(len(data)))
     else:
-        assert found == {Reason.EMPTY, Reason.NO_PICTURE, Reason.CUT_OFF}
+        assert found == {RejectReason.EMPTY, RejectReason.NOT_AN_IMAGE, RejectReason.TRUNCATED}
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -86,19 +91,19 @@ def test_what_comes_after_the_end_is_left_alone(name: str):
     data = WHOLE[name]
 
     for junk in (b"\0", b"\xff", PROGRESSIVE, b"\xff\xda" * 1000):
-        decoded = codec.decode(data + junk)
+        decoded = codec.decode_image(data + junk)
         assert decoded is not None
-        assert (decoded == codec.decode(data)).all()
+        assert (decoded == codec.decode_image(data)).all()
 
 
 def test_a_jpeg_that_lost_its_end_is_not_saved_by_the_end_of_its_preview():
     with_preview = with_segment(BASELINE, 0xE1, b"Exif\0\0" + BASELINE)
 
-    assert headers.fault(with_preview) is None
-    refused = headers.fault(with_preview[:-2])
+    assert headers.find_problem(with_preview) is None
+    refused = headers.find_problem(with_preview[:-2])
 
     assert refused is not None
-    assert refused.reason == Reason.CUT_OFF
+    assert refused.reason == RejectReason.TRUNCATED
     assert refused.detail == f"a JPEG of 41 x 30 pixels in {len(with_preview) - 2:,} bytes"
 
 
@@ -115,11 +120,11 @@ def test_a_jpeg_that_lost_its_end_is_not_saved_by_the_end_of_its_preview():
 def test_a_bomb_is_refused_by_its_header(bomb: bytes, size: str):
     assert len(bomb) < 130_000
     began = time.perf_counter()
-    decoded, refused = codec.decode(bomb), codec.refusal(bomb)
+    decoded, refused = codec.decode_image(bomb), codec.explain_rejection(bomb)
     took_s = time.perf_counter() - began
 
     assert decoded is None
-    assert refused.reason == Reason.TOO_LARGE
+    assert refused.reason == RejectReason.TOO_MANY_PIXELS
     assert refused.detail == (
         f"{size} in {len(bomb):,} bytes; 67,108,864 pixels are decoded at most"
     )
@@ -135,10 +140,10 @@ def test_a_size_that_no_file_of_so_few_bytes_can_have_is_not_believed():
     wide = claiming(BASELINE, size_hw=(8000, 8000))
 
     assert len(plain) < 20_000
-    assert codec.decode(plain) is not None
-    assert codec.decode(wide) is None
-    assert codec.refusal(wide) == headers.Refused(
-        Reason.DAMAGED, f"a JPEG of 8,000 x 8,000 pixels in {len(wide):,} bytes"
+    assert codec.decode_image(plain) is not None
+    assert codec.decode_image(wide) is None
+    assert codec.explain_rejection(wide) == headers.RejectedImage(
+        RejectReason.CORRUPT, f"a JPEG of 8,000 x 8,000 pixels in {len(wide):,} bytes"
     )
 
 
@@ -146,32 +151,32 @@ def test_a_size_that_no_file_of_so_few_bytes_can_have_is_not_believed():
 def test_a_header_without_a_size_is_damaged(size_hw: tuple[int, int]):
     data = claiming(BASELINE, size_hw=size_hw)
 
-    assert headers.size_hw(data) is None
-    assert codec.refusal(data) == headers.Refused(
-        Reason.DAMAGED, f"a JPEG of {len(data):,} bytes without a size"
+    assert headers.read_size_hw(data) is None
+    assert codec.explain_rejection(data) == headers.RejectedImage(
+        RejectReason.CORRUPT, f"a JPEG of {len(data):,} bytes without a size"
     )
 
 
 def test_a_hundred_scans_are_decoded_and_more_are_not():
-    assert headers.fault(with_scans(PROGRESSIVE, 100)) is None
-    assert codec.decode(with_scans(PROGRESSIVE, 100)) is not None
+    assert headers.find_problem(with_scans(PROGRESSIVE, 100)) is None
+    assert codec.decode_image(with_scans(PROGRESSIVE, 100)) is not None
     for count in (101, 1500):
         bomb = with_scans(PROGRESSIVE, count)
         began = time.process_time()
-        assert codec.decode(bomb) is None
+        assert codec.decode_image(bomb) is None
         assert time.process_time() - began < 0.05
-        refused = codec.refusal(bomb)
-        assert refused.reason == Reason.TOO_MANY_SCANS
+        refused = codec.explain_rejection(bomb)
+        assert refused.reason == RejectReason.TOO_MANY_SCANS
         assert "; 100 scans are decoded at most" in refused.detail
 
 
 def test_a_large_picture_may_have_fewer_scans():
     large = made("JPEG", np.zeros((6000, 8000), np.uint8), progressive=True)
 
-    assert headers.fault(with_scans(large, 22)) is None  # 22 x 48 million
-    refused = headers.fault(with_scans(large, 23))
+    assert headers.find_problem(with_scans(large, 22)) is None  # 22 x 48 million
+    refused = headers.find_problem(with_scans(large, 23))
     assert refused is not None
-    assert refused.reason == Reason.TOO_MANY_SCANS
+    assert refused.reason == RejectReason.TOO_MANY_SCANS
 
 
 def test_scans_cannot_hide():
@@ -184,9 +189,9 @@ def test_scans_cannot_hide():
 
     # An end within a comment; scans of one colour each, which need not be progressive.
     for data in (with_segment(bomb, 0xFE, END, at=second), one_by_one):
-        refused = headers.fault(data)
+        refused = headers.find_problem(data)
         assert refused is not None
-        assert refused.reason == Reason.TOO_MANY_SCANS
+        assert refused.reason == RejectReason.TOO_MANY_SCANS
 
 
 def test_a_canvas_is_checked_in_no_time():
@@ -196,7 +201,7 @@ def test_a_canvas_is_checked_in_no_time():
     took_s = []
     for _ in range(300):
         began = time.perf_counter()
-        assert headers.fault(canvas) is None
+        assert headers.find_problem(canvas) is None
         took_s.append(time.perf_counter() - began)
 
     assert min(took_s) < 1e-4  # 13 microseconds, where nothing else runs
@@ -212,12 +217,12 @@ def with_orientation(kind: str, value: int) -> bytes:
 @pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
 @pytest.mark.parametrize(("value", "asks"), [(1, False), (2, True), (6, True), (8, True)])
 def test_a_picture_that_asks_to_be_turned_is_known(kind: str, value: int, asks: bool):
-    assert headers.asks_to_be_turned(with_orientation(kind, value)) is asks
+    assert headers.has_exif_orientation(with_orientation(kind, value)) is asks
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_picture_that_says_nothing_of_it_asks_for_nothing(name: str):
-    assert not headers.asks_to_be_turned(WHOLE[name])
+    assert not headers.has_exif_orientation(WHOLE[name])
 
 
 def test_broken_exif_asks_for_nothing_or_something_and_never_fails():
@@ -225,5 +230,5 @@ def test_broken_exif_asks_for_nothing_or_something_and_never_fails():
     start = whole.index(b"Exif")
 
     for cut in range(start, start + 80):
-        assert headers.asks_to_be_turned(whole[:cut]) in (False, True)
-    assert not headers.asks_to_be_turned(whole[: start + 12])
+        assert headers.has_exif_orientation(whole[:cut]) in (False, True)
+    assert not headers.has_exif_orientation(whole[: start + 12])

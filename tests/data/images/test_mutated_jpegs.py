@@ -108,7 +108,7 @@ def _peak_mb() -> float:
 def main(count: int) -> None:
     """Decode them all. Prints the number of each before it, so that the last one is the culprit."""
     sound = seeds()
-    assert all(codec.decode(data) is not None for data in sound)
+    assert all(codec.decode_image(data) is not None for data in sound)
     limit = _address_space() + 2 * MOST_MB * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     before_mb, slowest_s, outcomes = _peak_mb(), 0.0, Counter()
@@ -123,13 +123,13 @@ def main(count: int) -> None:
 
 
 def _outcome(data: bytes) -> str:
-    opened = codec.open_picture(data)
-    if isinstance(opened, codec.Refused):
-        assert isinstance(opened.reason, codec.Reason)
+    opened = codec.decode_or_reject(data)
+    if isinstance(opened, codec.RejectedImage):
+        assert isinstance(opened.reason, codec.RejectReason)
         assert opened.detail.isprintable()
         return opened.reason
     assert opened.dtype == np.uint8
-    assert opened.shape == (*(codec.size_hw(data) or ()), 3)
+    assert opened.shape == (*(codec.read_size_hw(data) or ()), 3)
     return "picture"
 
 

@@ -9,7 +9,7 @@ import scipy.io
 from faster_coco_eval import COCO, COCOeval_faster
 
 from hrnet_ray.data.synthetic import people, tigers
-from hrnet_ray.data.synthetic.datasets import write_people, write_tigers
+from hrnet_ray.data.synthetic.datasets import write_people_dataset, write_tiger_dataset
 from hrnet_ray.skeletons import ATRW, MPII
 
 SIZE_HW = (90, 120)
@@ -18,14 +18,14 @@ SIZE_HW = (90, 120)
 @pytest.fixture(scope="module")
 def atrw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("atrw")
-    write_tigers(folder, train=40, val=20, seed=3, size_hw=SIZE_HW)
+    write_tiger_dataset(folder, num_train=40, num_val=20, seed=3, size_hw=SIZE_HW)
     return folder
 
 
 @pytest.fixture(scope="module")
 def mpii(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mpii")
-    write_people(folder, train=4, val=5, seed=3, size_hw=SIZE_HW)
+    write_people_dataset(folder, num_train=4, num_val=5, seed=3, size_hw=SIZE_HW)
     return folder
 
 
@@ -96,36 +96,40 @@ def test_a_box_holds_its_tiger_and_stays_in_the_picture(atrw: Path):
 
 
 def test_both_flanks_are_seen_equally_often():
-    facings = [tigers.random_tiger(np.random.default_rng(i)).facing for i in range(400)]
+    facings = [tigers.sample_tiger(np.random.default_rng(i)).facing for i in range(400)]
 
     assert 160 < facings.count("left") < 240
 
 
 def test_the_nose_points_to_where_the_tiger_faces():
     for seed in range(50):
-        tiger = tigers.random_tiger(np.random.default_rng(seed))
-        pose = dict(zip(ATRW.keypoints, tigers.keypoints(tiger), strict=True))
+        tiger = tigers.sample_tiger(np.random.default_rng(seed))
+        pose = dict(zip(ATRW.keypoints, tigers.compute_tiger_keypoints(tiger), strict=True))
 
         assert (pose["nose"][0] > pose["tail"][0]) == (tiger.facing == "right")
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_mirrored_tiger_is_a_tiger_with_left_and_right_exchanged(seed: int):
-    tiger = tigers.random_tiger(np.random.default_rng(seed))
+    tiger = tigers.sample_tiger(np.random.default_rng(seed))
 
-    mirror = tigers.keypoints(tigers.mirrored(tiger, width=120))[list(ATRW.flip_order)]
+    mirror = tigers.compute_tiger_keypoints(tigers.mirror_tiger(tiger, image_width=120))[
+        list(ATRW.flip_order)
+    ]
 
-    np.testing.assert_allclose(mirror * (-1, 1) + (119, 0), tigers.keypoints(tiger), atol=1e-9)
+    np.testing.assert_allclose(
+        mirror * (-1, 1) + (119, 0), tigers.compute_tiger_keypoints(tiger), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_mirrored_tiger_is_drawn_as_the_mirrored_picture(seed: int):
-    tiger = tigers.random_tiger(np.random.default_rng(seed))
+    tiger = tigers.sample_tiger(np.random.default_rng(seed))
     tiger = replace(tiger, center_xy=(60.3, 45.0), body_px=50.0)
     picture, mirror = np.full((2, *SIZE_HW, 3), 200, np.uint8)
 
     tigers.draw_tiger(picture, tiger)
-    tigers.draw_tiger(mirror, tigers.mirrored(tiger, width=120))
+    tigers.draw_tiger(mirror, tigers.mirror_tiger(tiger, image_width=120))
 
     difference = cv2.absdiff(picture, np.ascontiguousarray(mirror[:, ::-1]))
     assert difference.mean() < 1.5  # cv2 rounds to 1/16 pixel, and edges are soft
@@ -134,17 +138,21 @@ def test_a_mirrored_tiger_is_drawn_as_the_mirrored_picture(seed: int):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_mirrored_person_is_a_person_with_left_and_right_exchanged(seed: int):
-    person = people.random_person(np.random.default_rng(seed))
+    person = people.sample_person(np.random.default_rng(seed))
 
-    mirror = people.keypoints(people.mirrored(person, width=120))[list(MPII.flip_order)]
+    mirror = people.compute_person_keypoints(people.mirror_person(person, image_width=120))[
+        list(MPII.flip_order)
+    ]
 
-    np.testing.assert_allclose(mirror * (-1, 1) + (119, 0), people.keypoints(person), atol=1e-9)
+    np.testing.assert_allclose(
+        mirror * (-1, 1) + (119, 0), people.compute_person_keypoints(person), atol=1e-9
+    )
 
 
 def test_the_left_hand_of_a_person_who_looks_at_us_is_on_our_right():
     for seed in range(50):
-        person = people.random_person(np.random.default_rng(seed))
-        pose = dict(zip(MPII.keypoints, people.keypoints(person), strict=True))
+        person = people.sample_person(np.random.default_rng(seed))
+        pose = dict(zip(MPII.keypoints, people.compute_person_keypoints(person), strict=True))
         left_is_right = pose["left_shoulder"][0] > pose["right_shoulder"][0]
 
         assert left_is_right == (person.view == "front")
@@ -152,9 +160,13 @@ def test_the_left_hand_of_a_person_who_looks_at_us_is_on_our_right():
 
 def test_a_picture_does_not_depend_on_how_many_were_drawn_before(tmp_path: Path):
     told = []
-    write_tigers(tmp_path / "few", train=0, val=3, size_hw=SIZE_HW)
-    write_tigers(
-        tmp_path / "many", train=2, val=4, size_hw=SIZE_HW, progress=lambda *at: told.append(at)
+    write_tiger_dataset(tmp_path / "few", num_train=0, num_val=3, size_hw=SIZE_HW)
+    write_tiger_dataset(
+        tmp_path / "many",
+        num_train=2,
+        num_val=4,
+        size_hw=SIZE_HW,
+        on_progress=lambda *at: told.append(at),
     )
 
     few = (tmp_path / "few" / "images" / "val" / "000002.jpg").read_bytes()
@@ -164,7 +176,9 @@ def test_a_picture_does_not_depend_on_how_many_were_drawn_before(tmp_path: Path)
 
 def test_another_seed_draws_other_pictures(tmp_path: Path):
     for seed in (0, 1):
-        write_people(tmp_path / str(seed), train=1, val=0, seed=seed, size_hw=SIZE_HW)
+        write_people_dataset(
+            tmp_path / str(seed), num_train=1, num_val=0, seed=seed, size_hw=SIZE_HW
+        )
 
     one, other = (tmp_path / s / "images" / "000000000.jpg" for s in "01")
     assert one.read_bytes() != other.read_bytes()

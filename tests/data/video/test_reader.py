@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 
 from hrnet_ray.data.video import reader
-from hrnet_ray.data.video.reader import Frame, Video
+from hrnet_ray.data.video.reader import VideoFrame, VideoReader
 from hrnet_ray.data.video.writer import VideoWriter
 from hrnet_ray.errors import DataError, UsageError
 from tests.data.video.clips import HW, clip, cut_off, holed, moving, place_of, sound, turned
 
 
-def read(path: Path) -> tuple[list[Frame], str | None]:
-    with Video(path) as video:
-        return list(video), video.fault
+def read(path: Path) -> tuple[list[VideoFrame], str | None]:
+    with VideoReader(path) as video:
+        return list(video), video.read_problem
 
 
 def written(path: Path, pictures: list[np.ndarray], times: list[float] | None = None) -> Path:
-    with VideoWriter(path, rate=Fraction(25)) as writer:
+    with VideoWriter(path, fps=Fraction(25)) as writer:
         for number, picture in enumerate(pictures):
-            writer.add(times[number] if times else number / 25, picture)
+            writer.add_frame(times[number] if times else number / 25, picture)
     return path
 
 
@@ -37,10 +37,10 @@ def test_frames_come_in_order_with_their_times(tmp_path: Path, ending: str):
     frames, fault = read(clip(tmp_path / f"clip.{ending}", codec=codec))
 
     assert fault is None
-    assert [frame.number for frame in frames] == list(range(24))
-    assert [place_of(frame.picture) for frame in frames] == list(range(24))
-    assert {frame.picture.shape for frame in frames} == {(*HW, 3)}
-    times = [frame.seconds for frame in frames]
+    assert [frame.index for frame in frames] == list(range(24))
+    assert [place_of(frame.image) for frame in frames] == list(range(24))
+    assert {frame.image.shape for frame in frames} == {(*HW, 3)}
+    times = [frame.time_s for frame in frames]
     np.testing.assert_allclose(times, np.arange(24) / 25, atol=0.002)
 
 
@@ -52,8 +52,8 @@ def test_what_is_drawn_is_what_is_read_again(tmp_path: Path):
     assert fault is None
     assert len(frames) == 10
     for frame, picture in zip(frames, pictures, strict=True):
-        assert np.abs(frame.picture.astype(int) - picture).mean() < 6  # colours of grain are lost
-    assert [round(frame.seconds * 25, 3) for frame in frames] == list(range(10))
+        assert np.abs(frame.image.astype(int) - picture).mean() < 6  # colours of grain are lost
+    assert [round(frame.time_s * 25, 3) for frame in frames] == list(range(10))
     assert [path.name for path in tmp_path.iterdir()] == ["drawn.mp4"]
 
 
@@ -64,8 +64,8 @@ def test_uneven_times_stay_as_they_are(tmp_path: Path):
     drawn, fault_mp4 = read(written(tmp_path / "drawn.mp4", list(moving(8)), times))
 
     assert (fault_mkv, fault_mp4) == (None, None)
-    np.testing.assert_allclose([frame.seconds for frame in read_mkv], times, atol=0.0011)
-    np.testing.assert_allclose([frame.seconds for frame in drawn], times, atol=0.0001)
+    np.testing.assert_allclose([frame.time_s for frame in read_mkv], times, atol=0.0011)
+    np.testing.assert_allclose([frame.time_s for frame in drawn], times, atol=0.0001)
 
 
 def test_a_beginning_that_is_not_at_zero_is_the_beginning(tmp_path: Path):
@@ -73,7 +73,7 @@ def test_a_beginning_that_is_not_at_zero_is_the_beginning(tmp_path: Path):
 
     frames, _ = read(clip(tmp_path / "clip.mts", frames=4, codec="libx264", times=times))
 
-    np.testing.assert_allclose([f.seconds for f in frames], [0, 0.04, 0.08, 0.12], atol=0.001)
+    np.testing.assert_allclose([f.time_s for f in frames], [0, 0.04, 0.08, 0.12], atol=0.001)
 
 
 def test_times_that_stand_still_or_go_back_do_not_stop_a_drawing(tmp_path: Path):
@@ -82,7 +82,7 @@ def test_times_that_stand_still_or_go_back_do_not_stop_a_drawing(tmp_path: Path)
     frames, fault = read(path)
 
     assert fault is None
-    assert [place_of(frame.picture) for frame in frames] == [0, 1, 2, 3, 4]
+    assert [place_of(frame.image) for frame in frames] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("hw", [(49, 65), (48, 65), (49, 64)])
@@ -90,8 +90,8 @@ def test_an_odd_row_or_column_is_left_out_of_a_drawing(tmp_path: Path, hw: tuple
     frames, fault = read(written(tmp_path / "drawn.mp4", list(moving(3, hw))))
 
     assert fault is None
-    assert [frame.picture.shape for frame in frames] == [(48, 64, 3)] * 3
-    assert [place_of(frame.picture) for frame in frames] == [0, 1, 2]
+    assert [frame.image.shape for frame in frames] == [(48, 64, 3)] * 3
+    assert [place_of(frame.image) for frame in frames] == [0, 1, 2]
 
 
 def test_a_picture_of_another_size_is_scaled_to_the_first_ones(tmp_path: Path):
@@ -99,16 +99,16 @@ def test_a_picture_of_another_size_is_scaled_to_the_first_ones(tmp_path: Path):
 
     frames, _ = read(written(tmp_path / "drawn.mp4", [first, second]))
 
-    assert [frame.picture.shape for frame in frames] == [(48, 64, 3)] * 2
+    assert [frame.image.shape for frame in frames] == [(48, 64, 3)] * 2
 
 
 def test_without_x264_a_drawing_is_mpeg4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reader.pyav(), "codecs_available", {"mpeg4"})
+    monkeypatch.setattr(reader.import_pyav(), "codecs_available", {"mpeg4"})
 
     frames, fault = read(written(tmp_path / "drawn.mp4", list(moving(5))))
 
     assert fault is None
-    assert [place_of(frame.picture) for frame in frames] == [0, 1, 2, 3, 4]
+    assert [place_of(frame.image) for frame in frames] == [0, 1, 2, 3, 4]
 
 
 # How av_display_rotation_get (libavutil/display.h) tells a matrix: a phone that was held upright
@@ -131,7 +131,7 @@ def test_a_phones_video_is_turned_and_mirrored_as_players_show_it(
 ):
     frames, _ = read(turned(clip(tmp_path / "clip.mp4", frames=3), abcd))
 
-    picture = frames[0].picture.astype(int)
+    picture = frames[0].image.astype(int)
     assert picture.shape == shape
     assert picture.flags.c_contiguous
     corners = {
@@ -152,13 +152,13 @@ def test_of_a_video_that_was_cut_off_the_beginning_is_read(
     frames, fault = read(cut_off(clip(tmp_path / f"clip.{ending}", frames=30), share))
 
     assert 5 < len(frames) < 25
-    assert [place_of(frame.picture) for frame in frames[:5]] == [0, 1, 2, 3, 4]
+    assert [place_of(frame.image) for frame in frames[:5]] == [0, 1, 2, 3, 4]
     assert fault == f"{len(frames)} frames could be read of about 30"
 
 
 def test_an_mp4_that_was_cut_off_has_lost_where_its_frames_are(tmp_path: Path):
     with pytest.raises(DataError) as refused:
-        Video(cut_off(clip(tmp_path / "clip.mp4")))
+        VideoReader(cut_off(clip(tmp_path / "clip.mp4")))
 
     assert str(refused.value) == (
         "a video that cannot be read: Invalid data found when processing input\n"
@@ -174,8 +174,8 @@ def test_a_damaged_frame_does_not_cost_those_after_it(tmp_path: Path, ending: st
     frames, fault = read(holed(path, share=0.7, size=120))
 
     assert fault
-    assert 30 > place_of(frames[-1].picture) > 25 or ending == "mkv"  # there, the rest is lost
-    assert [place_of(frame.picture) for frame in frames[:3]] == [0, 1, 2]
+    assert 30 > place_of(frames[-1].image) > 25 or ending == "mkv"  # there, the rest is lost
+    assert [place_of(frame.image) for frame in frames[:3]] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("ending", ["mp4", "avi", "mkv"])
@@ -201,14 +201,14 @@ def test_what_is_no_video_is_refused(tmp_path: Path, data: bytes):
     (tmp_path / "clip.mp4").write_bytes(data)
 
     with pytest.raises(DataError, match="a video that cannot be read: Invalid data"):
-        Video(tmp_path / "clip.mp4")
+        VideoReader(tmp_path / "clip.mp4")
 
 
 def test_a_video_that_is_missing_or_has_nothing_to_see_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="No such file"):
-        Video(tmp_path / "clip.mp4")
+        VideoReader(tmp_path / "clip.mp4")
     with pytest.raises(DataError, match="no pictures in it"):
-        Video(sound(tmp_path / "song.mp4"))
+        VideoReader(sound(tmp_path / "song.mp4"))
 
 
 def test_a_video_that_nothing_here_decodes_is_refused(tmp_path: Path):
@@ -216,7 +216,7 @@ def test_a_video_that_nothing_here_decodes_is_refused(tmp_path: Path):
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
 
     with pytest.raises(DataError, match="no decoder for its pictures"):
-        Video(path)
+        VideoReader(path)
 
 
 def test_a_playlist_that_calls_itself_a_video_opens_nothing(tmp_path: Path):
@@ -227,7 +227,7 @@ def test_a_playlist_that_calls_itself_a_video_opens_nothing(tmp_path: Path):
         (tmp_path / "clip.mp4").write_text(text)
 
         with pytest.raises(DataError, match="a video that cannot be read"):
-            Video(tmp_path / "clip.mp4")
+            VideoReader(tmp_path / "clip.mp4")
 
 
 def test_a_name_that_reads_like_an_address_is_a_files(
@@ -247,12 +247,12 @@ def test_more_pixels_than_a_picture_may_have_are_not_decoded(
     monkeypatch.setattr(reader, "MAX_PIXELS", 64 * 48 - 1)
 
     with pytest.raises(DataError, match="64 x 48 pixels; 3,071 are decoded at most"):
-        Video(path)
+        VideoReader(path)
 
 
 def test_a_size_that_grows_on_the_way_is_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = clip(tmp_path / "clip.avi")
-    monkeypatch.setattr(reader, "_LIMITS", {"max_pixels": str(64 * 48 - 1)})
+    monkeypatch.setattr(reader, "_DECODER_OPTIONS", {"max_pixels": str(64 * 48 - 1)})
 
     frames, fault = read(path)
 
@@ -263,7 +263,7 @@ def test_without_pyav_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setitem(sys.modules, "av", None)
 
     with pytest.raises(UsageError) as refused:
-        Video(tmp_path / "clip.mp4")
+        VideoReader(tmp_path / "clip.mp4")
 
     what, where, fix = str(refused.value).splitlines()
     assert what == "videos need PyAV, which cannot be imported"

@@ -2,12 +2,12 @@
 
 import socket
 
-from hrnet_ray.distributed.cluster.head_monitor import _answers
+from hrnet_ray.distributed.cluster.head_monitor import _can_connect
 
 
 def test_a_head_answers_until_it_is_gone():
     with socket.create_server(("127.0.0.1", 0)) as head:
         address = f"127.0.0.1:{head.getsockname()[1]}"
-        assert _answers(address)
+        assert _can_connect(address)
 
-    assert not _answers(address)
+    assert not _can_connect(address)

@@ -11,13 +11,13 @@ import ray
 import torch
 
 from hrnet_ray.config import DataConfig
-from hrnet_ray.data.manifest import read_manifest, read_table
-from hrnet_ray.data.records import decode_exact, decode_rows
-from hrnet_ray.data.storage import open_folder
-from hrnet_ray.distributed.cluster.resources import configure_data
+from hrnet_ray.data.manifest import read_manifest, read_split
+from hrnet_ray.data.records import decode_eval_batch, decode_train_batch
+from hrnet_ray.data.storage import open_storage_dir
+from hrnet_ray.distributed.cluster.resources import configure_ray_data
 from hrnet_ray.distributed.data import object_store
-from hrnet_ray.distributed.data.data_loader import Feed
-from hrnet_ray.distributed.data.object_store import load
+from hrnet_ray.distributed.data.data_loader import WorkerDataLoader
+from hrnet_ray.distributed.data.object_store import load_into_object_store
 from hrnet_ray.errors import DataError
 from tests.s3 import new_bucket, served, uri
 
@@ -27,14 +27,16 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", params=["decoded", "encoded"])
 def stored(request, ray_session, tigers):
-    configure_data()
+    configure_ray_data()
     data = DataConfig(root=str(tigers.root), input_hw=(32, 64))
-    return data, load(tigers, data, decoded=request.param == "decoded")
+    return data, load_into_object_store(tigers, data, decoded=request.param == "decoded")
 
 
-def feed(stored, *, rank: int = 0, workers: int = 1) -> Feed:
+def feed(stored, *, rank: int = 0, workers: int = 1) -> WorkerDataLoader:
     data, splits = stored
-    return Feed(splits, data, canvas_px=96, device=CPU, rank=rank, workers=workers, threads=2)
+    return WorkerDataLoader(
+        splits, data, canvas_px=96, device=CPU, rank=rank, num_workers=workers, threads=2
+    )
 
 
 def orders(stored, *, workers: int, epoch: int, size: int = 4) -> list[list[int]]:
@@ -42,17 +44,17 @@ def orders(stored, *, workers: int, epoch: int, size: int = 4) -> list[list[int]
     met = []
     for rank in range(workers):
         worker = feed(stored, rank=rank, workers=workers)
-        list(worker.training(size=size, seed=0, epoch=epoch))
-        met.append(worker.met)
+        list(worker.iter_train_batches(batch_size=size, seed=0, epoch=epoch))
+        met.append(worker.seen_ids)
     return [list(chain(*parts)) for parts in zip(*met, strict=True)]
 
 
 def test_a_feed_gives_what_the_pure_functions_give(stored, tigers):
-    table = read_table(tigers, "train")
-    wanted = decode_rows(table, canvas_px=96)
+    table = read_split(tigers, "train")
+    wanted = decode_train_batch(table, canvas_px=96)
     place = {row: at for at, row in enumerate(wanted["id"].tolist())}
 
-    batches = list(feed(stored).training(size=4, seed=0, epoch=0))
+    batches = list(feed(stored).iter_train_batches(batch_size=4, seed=0, epoch=0))
 
     for batch in batches:
         of = [place[row] for row in batch.ids.tolist()]
@@ -64,9 +66,9 @@ def test_a_feed_gives_what_the_pure_functions_give(stored, tigers):
 
 
 def test_validation_crops_are_the_exact_ones(stored, tigers):
-    wanted = decode_exact(read_table(tigers, "val"), input_hw=(32, 64), padding=1.25)
+    wanted = decode_eval_batch(read_split(tigers, "val"), input_hw=(32, 64), padding=1.25)
 
-    batches = list(feed(stored).validation(size=3))
+    batches = list(feed(stored).iter_val_batches(batch_size=3))
 
     np.testing.assert_array_equal(torch.cat([b.ids for b in batches]), wanted["id"])
     np.testing.assert_array_equal(torch.cat([b.crops for b in batches]), wanted["crop"])
@@ -93,7 +95,7 @@ def test_more_workers_learn_from_the_same_batches(stored, tigers, workers):
 
 def test_uneven_shares_weigh_as_one_batch(stored):
     workers = [feed(stored, rank=rank, workers=2) for rank in range(2)]
-    batches = [list(worker.training(size=5, seed=0, epoch=0)) for worker in workers]
+    batches = [list(worker.iter_train_batches(batch_size=5, seed=0, epoch=0)) for worker in workers]
 
     for one, other in zip(*batches, strict=True):
         rows = len(one.ids) + len(other.ids)
@@ -106,11 +108,11 @@ def test_every_validation_row_is_seen_exactly_once(stored, tigers, workers):
     seen = [
         row
         for rank in range(workers)
-        for batch in feed(stored, rank=rank, workers=workers).validation(size=2)
+        for batch in feed(stored, rank=rank, workers=workers).iter_val_batches(batch_size=2)
         for row in batch.ids.tolist()
     ]
 
-    assert sorted(seen) == sorted(read_table(tigers, "val", columns=["id"])["id"].to_pylist())
+    assert sorted(seen) == sorted(read_split(tigers, "val", columns=["id"])["id"].to_pylist())
 
 
 def test_the_object_store_holds_pictures_and_never_heatmaps_or_floats_of_them(stored):
@@ -127,17 +129,17 @@ def test_the_object_store_holds_pictures_and_never_heatmaps_or_floats_of_them(st
 def test_rows_that_rot_after_prepare_are_skipped_and_told(tigers, tmp_path, decoded):
     rotten = spoil(tigers, tmp_path, rows={"train": [0, 3, 4], "val": [1]})
     data = DataConfig(root=str(tmp_path), input_hw=(32, 64))
-    worker = feed((data, load(rotten, data, decoded=decoded)))
+    worker = feed((data, load_into_object_store(rotten, data, decoded=decoded)))
 
-    batches = list(worker.training(size=4, seed=0, epoch=0))
-    crops = list(worker.validation(size=2))
+    batches = list(worker.iter_train_batches(batch_size=4, seed=0, epoch=0))
+    crops = list(worker.iter_val_batches(batch_size=2))
 
     ids = {
-        name: read_table(tigers, name, columns=["id"])["id"].to_pylist() for name in rotten.splits
+        name: read_split(tigers, name, columns=["id"])["id"].to_pylist() for name in rotten.splits
     }
     lost = {("train", ids["train"][at]) for at in (0, 3, 4)} | {("val", ids["val"][1])}
-    assert worker.rotten == lost
-    met = [row for step in worker.met for row in step]
+    assert worker.corrupt_rows == lost
+    met = [row for step in worker.seen_ids for row in step]
     assert sorted(met) == sorted(row for row in ids["train"] if ("train", row) not in lost)
     assert sum(len(batch.ids) for batch in crops) == len(ids["val"]) - 1
     for batch in batches:  # a rotten row shows another one's pixels, and teaches nothing
@@ -155,7 +157,7 @@ def test_a_shard_without_rows_that_can_be_told_apart_is_an_error_of_the_data(tig
     path.write_bytes(data)
 
     with pytest.raises(DataError, match="shards of train that cannot be read"):
-        load(torn, DataConfig(root=str(torn.root), input_hw=(32, 64)))
+        load_into_object_store(torn, DataConfig(root=str(torn.root), input_hw=(32, 64)))
 
 
 def spoil(manifest, root, *, rows):
@@ -181,23 +183,23 @@ def test_a_bucket_serves_as_well_as_a_folder(tigers):
     data = DataConfig(root=str(tigers.root), input_hw=(32, 64))
     with served() as address:
         there = uri(new_bucket(address), "tigers", address)
-        bucket = open_folder(there, "--out")
+        bucket = open_storage_dir(there, "--out")
         for path in tigers.root.rglob("*.*"):
             if path.suffix in (".parquet", ".json"):
                 bucket.write_bytes(str(path.relative_to(tigers.root)), path.read_bytes())
 
-        stored = load(read_manifest(there), data)
+        stored = load_into_object_store(read_manifest(there), data)
 
-        batches = list(feed((data, stored)).training(size=4, seed=0, epoch=0))
-    ids = read_table(tigers, "train", columns=["id"])["id"].to_pylist()
+        batches = list(feed((data, stored)).iter_train_batches(batch_size=4, seed=0, epoch=0))
+    ids = read_split(tigers, "train", columns=["id"])["id"].to_pylist()
     assert sorted(row for batch in batches for row in batch.ids.tolist()) == sorted(ids)
 
 
 def test_what_does_not_fit_is_not_decoded_in_advance_and_that_is_said(tigers, capsys, monkeypatch):
-    monkeypatch.setattr(object_store, "CACHE_SHARE", 1e-6)
+    monkeypatch.setattr(object_store, "OBJECT_STORE_FRAC", 1e-6)
     data = DataConfig(root=str(tigers.root), input_hw=(32, 64))
 
-    assert not load(tigers, data)["train"].decoded
+    assert not load_into_object_store(tigers, data)["train"].decoded
 
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("data: decoded it would take 0.0 GB")

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import ray
 
-from hrnet_ray.cli.prepare import MANY, Coco, run
+from hrnet_ray.cli.prepare import MIN_INSTANCES_FOR_RAY, CocoArgs, run
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.integrity import check_shards, verify
-from hrnet_ray.data.manifest import read_manifest, read_table
-from hrnet_ray.data.shards import ShardReport, ShardTask, write_shard
-from hrnet_ray.data.storage import open_folder
-from hrnet_ray.distributed.cluster.resources import configure_data
-from hrnet_ray.distributed.data.shard_tasks import make_on_ray
+from hrnet_ray.data.integrity import verify_checksums, verify_footers
+from hrnet_ray.data.manifest import read_manifest, read_split
+from hrnet_ray.data.shards import ShardResult, ShardTask, write_shard
+from hrnet_ray.data.storage import open_storage_dir
+from hrnet_ray.distributed.cluster.resources import configure_ray_data
+from hrnet_ray.distributed.data.shard_tasks import write_shards_ray
 from hrnet_ray.errors import ClusterError, DataError
 from tests.data.paws import ids, instance, labels, some, written
 from tests.s3 import new_bucket, served, uri
@@ -32,11 +32,11 @@ def images(tmp_path: Path) -> Path:
     """Thirty pictures of noise."""
     for id in range(30):
         noise = np.random.default_rng(id).integers(0, 256, (24, 36, 3), dtype=np.uint8)
-        codec.write(tmp_path / "images" / f"{id}.png", noise)
+        codec.write_image(tmp_path / "images" / f"{id}.png", noise)
     return tmp_path / "images"
 
 
-def killed_by(names: frozenset[str], times: Path | None, task: ShardTask) -> ShardReport:
+def killed_by(names: frozenset[str], times: Path | None, task: ShardTask) -> ShardResult:
     """Make a shard with a decoder that some pictures kill, or kill so many `times`."""
     if names & {instance.image for instance in task.instances}:
         if times is None:
@@ -57,16 +57,16 @@ def test_the_data_set_is_the_same_on_ray_and_in_this_process(images: Path, tmp_p
         some(30),
         out=tmp_path / "ray",
         shard_rows=8,
-        make=make_on_ray,
+        make=write_shards_ray,
         progress=lambda _: lambda *count: told.append(count),
     )
 
     assert there.splits == here.splits  # the bytes of every shard too
     assert there.digest == here.digest
-    verify(there)
+    verify_checksums(there)
     assert len(told) == 4
     assert told[-1] == (30, 30)
-    assert ids(read_table(there, "train")) == list(range(30))
+    assert ids(read_split(there, "train")) == list(range(30))
 
 
 def test_a_broken_picture_is_named_by_a_task_as_it_is_here(images: Path):
@@ -75,7 +75,7 @@ def test_a_broken_picture_is_named_by_a_task_as_it_is_here(images: Path):
         written(images, some(30), shard_rows=8)
 
     with pytest.raises(DataError) as there:
-        written(images, some(30), shard_rows=9, make=make_on_ray)
+        written(images, some(30), shard_rows=9, make=write_shards_ray)
 
     assert str(there.value) == str(here.value)
 
@@ -83,11 +83,11 @@ def test_a_broken_picture_is_named_by_a_task_as_it_is_here(images: Path):
 def test_an_error_of_a_task_is_three_lines(images: Path):
     found = labels(instance(0), instance(1, "1.png"))
 
-    def work(task: ShardTask) -> ShardReport:
+    def work(task: ShardTask) -> ShardResult:
         raise ClusterError("no space", "here", "make some")
 
     with pytest.raises(ClusterError) as error:
-        written(images, found, make=partial(make_on_ray, work=work))
+        written(images, found, make=partial(write_shards_ray, shard_writer=work))
 
     assert type(error.value) is ClusterError
     assert str(error.value) == "no space\n  here\n  fix: make some"
@@ -97,34 +97,38 @@ def test_a_process_that_dies_once_costs_nothing(images: Path, tmp_path: Path):
     (tmp_path / "times").write_text("1")
     work = partial(killed_by, frozenset({"9.png"}), tmp_path / "times")
 
-    manifest = written(images, some(30), shard_rows=8, make=partial(make_on_ray, work=work))
+    manifest = written(
+        images, some(30), shard_rows=8, make=partial(write_shards_ray, shard_writer=work)
+    )
 
     assert manifest.splits["train"].rows == 30
     assert manifest.digest == written(images, some(30), out=tmp_path / "here").digest
 
 
 def test_pictures_that_crash_the_decoder_are_found_and_named(images: Path, tmp_path: Path):
-    make = partial(make_on_ray, work=partial(killed_by, frozenset({"9.png", "14.png"}), None))
+    make = partial(
+        write_shards_ray, shard_writer=partial(killed_by, frozenset({"9.png", "14.png"}), None)
+    )
     with pytest.raises(DataError, match="2 pictures cannot be read") as error:
         written(images, some(30), shard_rows=8, make=make)
 
     manifest = written(images, some(30), shard_rows=8, make=make, skip_broken=True)
 
     assert "9.png (crashes the decoder: instance 9)" in error.value.where
-    assert ids(read_table(manifest, "train")) == [id for id in range(30) if id not in (9, 14)]
+    assert ids(read_split(manifest, "train")) == [id for id in range(30) if id not in (9, 14)]
     listed = (tmp_path / "out" / "skipped.csv").read_text().splitlines()[1:]
     assert listed == [f"train,{id}.png,crashes the decoder,instance {id}" for id in (9, 14)]
-    verify(manifest)
+    verify_checksums(manifest)
 
 
 def test_a_shard_that_dies_whatever_its_pictures_is_named(images: Path):
-    def work(task: ShardTask) -> ShardReport:
+    def work(task: ShardTask) -> ShardResult:
         if len(task.instances) > 1:  # as where the memory is short
             os.kill(os.getpid(), signal.SIGKILL)
         return write_shard(task)
 
     with pytest.raises(ClusterError, match="a shard whose making kills its process") as error:
-        written(images, some(5), shard_rows=5, make=partial(make_on_ray, work=work))
+        written(images, some(5), shard_rows=5, make=partial(write_shards_ray, shard_writer=work))
 
     assert error.value.where.startswith("train/00000.parquet: 5 instances from 0.png on")
 
@@ -139,18 +143,20 @@ def bucket() -> Iterator[Callable[[str], str]]:
 def test_tasks_read_and_write_a_bucket_and_ray_data_reads_it(
     images: Path, bucket: Callable[[str], str]
 ):
-    there = open_folder(bucket("raw"), "--images")
+    there = open_storage_dir(bucket("raw"), "--images")
     for path in images.iterdir():
         there.write_bytes(path.name, path.read_bytes())
 
-    written(bucket("raw"), some(30), out=bucket("atrw"), shard_rows=8, make=make_on_ray)
+    written(bucket("raw"), some(30), out=bucket("atrw"), shard_rows=8, make=write_shards_ray)
 
     manifest = read_manifest(bucket("atrw"))
-    check_shards(manifest)
-    verify(manifest)
+    verify_footers(manifest)
+    verify_checksums(manifest)
     assert manifest.digest == written(images, some(30)).digest
-    configure_data()
-    found = ray.data.read_parquet(manifest.files("train"), filesystem=manifest.folder.files)
+    configure_ray_data()
+    found = ray.data.read_parquet(
+        manifest.get_shard_uris("train"), filesystem=manifest.folder.filesystem
+    )
     assert sorted(row["id"] for row in found.select_columns(["id"]).take_all()) == list(range(30))
 
 
@@ -172,10 +178,10 @@ def test_an_address_and_many_instances_go_to_ray(
         "categories": [{"id": 1, "name": "toe", "keypoints": ["toe"]}],
     }
     (tmp_path / "toes.json").write_text(json.dumps(document))
-    args = Coco(images=images, annotations=tmp_path / "toes.json", out=tmp_path / "out")
+    args = CocoArgs(images=images, annotations=tmp_path / "toes.json", out=tmp_path / "out")
     run(args)
     alone = capsys.readouterr().out
-    monkeypatch.setattr("hrnet_ray.cli.prepare.MANY", 29)
+    monkeypatch.setattr("hrnet_ray.cli.prepare.MIN_INSTANCES_FOR_RAY", 29)
 
     run(replace(args, out=tmp_path / "ray"))
 
@@ -183,5 +189,5 @@ def test_an_address_and_many_instances_go_to_ray(
     assert capsys.readouterr().out.startswith("  on Ray: 2 CPUs of this machine\n")
     run(replace(args, out=tmp_path / "ray"))
     assert "on Ray" not in capsys.readouterr().out  # there is nothing left to make
-    assert MANY == 2_000
+    assert MIN_INSTANCES_FOR_RAY == 2_000
     assert read_manifest(tmp_path / "ray").digest == read_manifest(tmp_path / "out").digest

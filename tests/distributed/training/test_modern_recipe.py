@@ -5,36 +5,36 @@ import shutil
 import pytest
 import torch
 
-from hrnet_ray.config import override
-from hrnet_ray.distributed.training.train import fit
+from hrnet_ray.config import with_overrides
+from hrnet_ray.distributed.training.train import train_experiment
 from hrnet_ray.inference.model_package import load_model
-from hrnet_ray.runs.event_log import read_epochs
+from hrnet_ray.runs.event_log import read_metrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
 def test_the_averaged_weights_are_judged_kept_and_saved_beside_the_own(tiny, here):
-    modern = override(
+    modern = with_overrides(
         tiny,
         {
-            "optim.algorithm": "adamw",
+            "optim.optimizer": "adamw",
             "optim.weight_decay": 0.05,
-            "optim.lr_per": "sqrt",
-            "optim.lr_batch": 16,
+            "optim.lr_scaling": "sqrt",
+            "optim.lr_reference_batch_size": 16,
             "optim.schedule": "cosine",
             "optim.epochs": 1,
-            "optim.ema": 0.9,
-            "optim.accumulate": 2,
-            "optim.clip_norm": 1.0,
-            "optim.sync_norm": True,
+            "optim.ema_decay": 0.9,
+            "optim.gradient-accumulation-steps": 2,
+            "optim.max_grad_norm": 1.0,
+            "optim.sync_batchnorm": True,
             "optim.batch_size": 8,
         },
     )
 
-    outcome = fit(modern, here)
+    outcome = train_experiment(modern, here)
 
-    (epoch,) = read_epochs(outcome.folder)
-    assert epoch["train/lr_height"] == pytest.approx(1e-3 * 0.5**0.5)
+    (epoch,) = read_metrics(outcome.folder)
+    assert epoch["train/peak_lr"] == pytest.approx(1e-3 * 0.5**0.5)
     model, _ = load_model(outcome.folder / "model")
     (saved,) = outcome.folder.glob("ray/epoch_*/state.pt")
     state = torch.load(saved, map_location="cpu", weights_only=True)
@@ -49,9 +49,9 @@ def test_the_averaged_weights_are_judged_kept_and_saved_beside_the_own(tiny, her
 def test_bf16_on_a_cpu_learns_with_norms_in_one_go(tiny, here):
     settings = {"optim.precision": "bf16", "optim.epochs": 2, "optim.batch_size": 8}
 
-    outcome = fit(override(tiny, settings), here)
+    outcome = train_experiment(with_overrides(tiny, settings), here)
 
-    first, second = read_epochs(outcome.folder)
+    first, second = read_metrics(outcome.folder)
     assert second["train/loss"] < first["train/loss"]
     assert 0 <= second["val/OKS_AP"] <= 1
-    assert "BatchNorm and ReLU one by one" not in (outcome.folder / "log.txt").read_text()
+    assert "BatchNorm and ReLU one by one" not in (outcome.folder / "run.log").read_text()

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from hrnet_ray.cli import main
-from hrnet_ray.distributed.training.train import check
+from hrnet_ray.distributed.training.train import run_preflight_checks
 from hrnet_ray.errors import DataError
 from tests.hostile_weights import PAYLOADS
 
@@ -18,7 +18,7 @@ def test_a_run_that_would_start_from_hostile_weights_is_refused(
     PAYLOADS[payload](file, sprung)
 
     with pytest.raises(DataError, match=r"can be read safely|fit only|holds no weights"):
-        check(replace(tiny, model=replace(tiny.model, init=str(file))), here, tigers)
+        run_preflight_checks(replace(tiny, model=replace(tiny.model, init=str(file))), here, tigers)
 
     assert not sprung.exists()
 

@@ -1,6 +1,6 @@
 import torch
 
-from hrnet_ray.distributed.tuning.latency import forward_ms
+from hrnet_ray.distributed.tuning.latency import measure_latency_ms
 from hrnet_ray.training.builders import build_model
 
 
@@ -8,7 +8,7 @@ def test_timing_a_net_leaves_it_as_it_was(tiny, tigers):
     net = build_model(tiny, tigers).train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
 
-    taken_ms = forward_ms(net, input_hw=(32, 64))
+    taken_ms = measure_latency_ms(net, input_hw=(32, 64))
 
     assert 0 < taken_ms < 60_000
     assert net.training

@@ -4,27 +4,33 @@ from dataclasses import replace
 import pytest
 from ray import tune
 
-from hrnet_ray.config import Experiment
-from hrnet_ray.distributed.tuning.samplers import at_random, check_space, evenly, grid, warm_points
-from hrnet_ray.distributed.tuning.search_space import in_words, parse_space
+from hrnet_ray.config import ExperimentConfig
+from hrnet_ray.distributed.tuning.samplers import (
+    list_grid_points,
+    load_warm_start_points,
+    sample_halton,
+    sample_random,
+    validate_search_space,
+)
+from hrnet_ray.distributed.tuning.search_space import format_sampler, parse_search_space
 from hrnet_ray.errors import UsageError
 
 SPACE = {"optim.lr": tune.loguniform(1e-4, 1e-2), "heatmap.sigma": tune.uniform(1.0, 3.0)}
-BASE = Experiment()
+BASE = ExperimentConfig()
 
 
 def test_even_points_leave_no_quarter_of_the_space_empty():
-    points = [evenly(SPACE, number, seed=5) for number in range(1, 13)]
+    points = [sample_halton(SPACE, number, seed=5) for number in range(1, 13)]
 
     quarters = {(p["optim.lr"] > 1e-3, p["heatmap.sigma"] > 2.0) for p in points[:6]}
     assert len(quarters) == 4
     for name, low, high in (("optim.lr", 1e-4, 1e-2), ("heatmap.sigma", 1.0, 3.0)):
         assert all(low <= point[name] <= high for point in points)
-    assert points[3] == evenly(SPACE, 4, seed=5)
-    assert points[3] != evenly(SPACE, 4, seed=6)
+    assert points[3] == sample_halton(SPACE, 4, seed=5)
+    assert points[3] != sample_halton(SPACE, 4, seed=6)
 
 
-@pytest.mark.parametrize("draw", [evenly, at_random])
+@pytest.mark.parametrize("draw", [sample_halton, sample_random])
 def test_every_kind_of_sampler_stays_within_its_bounds(draw):
     space = {
         "optim.batch_size": tune.randint(4, 7),
@@ -48,23 +54,23 @@ def test_every_kind_of_sampler_stays_within_its_bounds(draw):
 def test_a_grid_has_each_combination_once_in_mixed_order():
     space = {"optim.lr": tune.choice([1e-4, 1e-3, 1e-2]), "optim.batch_size": tune.randint(4, 8)}
 
-    points = grid(space, seed=0)
+    points = list_grid_points(space, seed=0)
 
     pairs = [(point["optim.lr"], point["optim.batch_size"]) for point in points]
     assert sorted(pairs) == [(lr, size) for lr in (1e-4, 1e-3, 1e-2) for size in (4, 5, 6, 7)]
     assert pairs != sorted(pairs)
-    assert points == grid(space, seed=0)
+    assert points == list_grid_points(space, seed=0)
 
 
 def test_a_grid_of_bounds_is_refused():
     with pytest.raises(UsageError, match=r"heatmap\.sigma has no choices"):
-        grid({"heatmap.sigma": tune.uniform(1, 2)}, seed=0)
+        list_grid_points({"heatmap.sigma": tune.uniform(1, 2)}, seed=0)
 
 
 def test_what_cannot_be_drawn_from_is_refused():
     for sampler in (tune.grid_search([1, 2]), tune.randn(), 0.5):
         with pytest.raises(UsageError, match="a sampler that a study cannot draw from"):
-            check_space(BASE, {"heatmap.sigma": sampler})
+            validate_search_space(BASE, {"heatmap.sigma": sampler})
 
 
 @pytest.mark.parametrize(
@@ -80,7 +86,7 @@ def test_what_cannot_be_drawn_from_is_refused():
 )
 def test_what_all_trials_have_in_common_cannot_be_searched(entry: str, why: str):
     with pytest.raises(UsageError) as refused:
-        check_space(BASE, parse_space([entry]))
+        validate_search_space(BASE, parse_search_space([entry]))
 
     assert str(refused.value) == (
         f"{entry.partition('=')[0]} cannot be searched: {why}\n"
@@ -91,9 +97,9 @@ def test_what_all_trials_have_in_common_cannot_be_searched(entry: str, why: str)
 
 def test_a_group_of_settings_cannot_be_searched():
     with pytest.raises(UsageError) as refused:
-        check_space(BASE, {"heatmap": tune.choice([BASE.heatmap])})
+        validate_search_space(BASE, {"heatmap": tune.choice([BASE.heatmap])})
 
-    assert refused.value.fix == "search one of heatmap.sigma, heatmap.rounded"
+    assert refused.value.fix == "search one of heatmap.sigma, heatmap.quantize-center"
 
 
 @pytest.mark.usefixtures("as_shipped")
@@ -108,8 +114,8 @@ def test_a_group_of_settings_cannot_be_searched():
         ("model.width=uniform(16,64)", "model.width cannot be 16.0", "give an int"),
         ("heatmap.sigma=uniform(0,4)", "heatmap.sigma cannot be 0.0", "give more than 0"),
         (
-            "augment.flip_share=uniform(0,2)",
-            "augment.flip_share cannot be 2.0",
+            "augment.flip_prob=uniform(0,2)",
+            "augment.flip_prob cannot be 2.0",
             "give between 0 and 1",
         ),
         ("model.stem=int(0,64)", "model.stem cannot be 0", "give 1 or more"),
@@ -119,12 +125,12 @@ def test_a_group_of_settings_cannot_be_searched():
 def test_a_value_that_no_trial_could_have_is_refused_before_there_are_any(
     entry: str, what: str, fix: str
 ):
-    space = parse_space([entry])
+    space = parse_search_space([entry])
 
     with pytest.raises(UsageError) as refused:
-        check_space(BASE, space)
+        validate_search_space(BASE, space)
 
-    (words,) = (f"--space {name}={in_words(sampler)}" for name, sampler in space.items())
+    (words,) = (f"--space {name}={format_sampler(sampler)}" for name, sampler in space.items())
     assert str(refused.value) == f"{what}\n  {words}\n  fix: {fix}"
 
 
@@ -134,16 +140,16 @@ def test_all_other_settings_can_be_searched():
         "heatmap.sigma": tune.choice([1, 2.5]),
         "model.width": tune.qrandint(16, 48, 16),
         "model.modules": tune.choice([(1, 1, 1), [1, 4, 3]]),
-        "model.init": tune.choice([None, "w32.pth"]),
-        "augment.half_body_above": tune.randint(4, 9),
-        "augment.flip_share": tune.uniform(0, 1),
+        "model.pretrained": tune.choice([None, "w32.pth"]),
+        "augment.half_body_min_visible": tune.randint(4, 9),
+        "augment.flip_prob": tune.uniform(0, 1),
         "optim.loss": tune.choice(["mse", "ohkm"]),
         "optim.warmup_steps": tune.lograndint(1, 100),
         "evaluation.flip_test": tune.choice([True, False]),
         "seed": tune.randint(0, 3),
     }
 
-    check_space(BASE, space)
+    validate_search_space(BASE, space)
 
 
 def test_a_warm_start_takes_the_best_settings_that_lie_in_the_space(tmp_path):
@@ -157,7 +163,7 @@ def test_a_warm_start_takes_the_best_settings_that_lie_in_the_space(tmp_path):
     (tmp_path / "summary.json").write_text(json.dumps({"trials": trials}))
     base = replace(BASE, heatmap=replace(BASE.heatmap, sigma=1.5))
 
-    points, outside = warm_points([str(tmp_path)], SPACE, base, most=3)
+    points, outside = load_warm_start_points([str(tmp_path)], SPACE, base, top_k=3)
 
     assert points == [
         {"optim.lr": 2e-3, "heatmap.sigma": 1.5},  # not searched there: as it is here
@@ -168,6 +174,6 @@ def test_a_warm_start_takes_the_best_settings_that_lie_in_the_space(tmp_path):
 
 def test_a_warm_start_from_what_is_no_study_is_refused(tmp_path):
     with pytest.raises(UsageError, match="a study to start from that is none") as refused:
-        warm_points([str(tmp_path)], SPACE, BASE, most=3)
+        load_warm_start_points([str(tmp_path)], SPACE, BASE, top_k=3)
 
     assert f"--search.warm-start {tmp_path}" in str(refused.value)

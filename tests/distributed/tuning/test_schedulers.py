@@ -2,7 +2,13 @@ import random
 
 import pytest
 
-from hrnet_ray.distributed.tuning.schedulers import Halving, Median, Score, replay, score_of
+from hrnet_ray.distributed.tuning.schedulers import (
+    MedianStopping,
+    SuccessiveHalving,
+    TrialScore,
+    extract_score,
+    replay_scores,
+)
 
 
 def _run(order, *, rule, epochs):
@@ -16,7 +22,7 @@ def _run(order, *, rule, epochs):
         waiting.discard(going)
         while trained[going] < epochs:
             trained[going] += 1
-            if rule.stops(going, Score(trained[going], order[going])):
+            if rule.stops(going, TrialScore(trained[going], order[going])):
                 waiting.add(going)
                 break
 
@@ -28,7 +34,9 @@ def test_halving_finds_the_best_of_twelve_in_far_fewer_epochs_whatever_their_ord
     random.Random(seed).shuffle(names)
     order = {name: qualities[name] for name in names}
 
-    trained = _run(order, rule=Halving(grace=2, reduction=3, epochs=16), epochs=16)
+    trained = _run(
+        order, rule=SuccessiveHalving(grace_period=2, reduction_factor=3, epochs=16), epochs=16
+    )
 
     assert trained["11"] == 16
     assert min(trained.values()) == 2
@@ -36,62 +44,70 @@ def test_halving_finds_the_best_of_twelve_in_far_fewer_epochs_whatever_their_ord
 
 
 def test_a_trial_that_waits_goes_on_when_it_is_among_the_best():
-    rule = Halving(grace=1, reduction=2, epochs=9)
+    rule = SuccessiveHalving(grace_period=1, reduction_factor=2, epochs=9)
 
-    assert rule.stops("01", Score(1, 0.5))  # half of one is nobody
-    assert rule.goes_on({"01"}, last=False) is None
-    assert rule.stops("02", Score(1, 0.4))
-    assert rule.goes_on({"01", "02"}, last=False) == "01"
-    assert not rule.stops("03", Score(1, 0.6))
-    assert rule.stops("03", Score(2, 0.6))
-    assert rule.goes_on({"02", "03"}, last=False) is None
-    assert rule.goes_on({"02", "03"}, last=True) == "03"  # nobody comes to compare it with
+    assert rule.should_stop("01", TrialScore(1, 0.5))  # half of one is nobody
+    assert rule.next_to_resume({"01"}, no_more_trials=False) is None
+    assert rule.should_stop("02", TrialScore(1, 0.4))
+    assert rule.next_to_resume({"01", "02"}, no_more_trials=False) == "01"
+    assert not rule.should_stop("03", TrialScore(1, 0.6))
+    assert rule.should_stop("03", TrialScore(2, 0.6))
+    assert rule.next_to_resume({"02", "03"}, no_more_trials=False) is None
+    assert (
+        rule.next_to_resume({"02", "03"}, no_more_trials=True) == "03"
+    )  # nobody comes to compare it with
 
 
 def test_the_rungs_are_said_and_none_is_at_the_last_epoch():
-    rule = Halving(grace=1, reduction=3, epochs=9)
+    rule = SuccessiveHalving(grace_period=1, reduction_factor=3, epochs=9)
 
     assert rule.rungs == [1, 3]
     assert str(rule) == "ASHA, one bracket: the best 1/3 go on after epoch 1, 3"
 
 
 def test_a_rule_filled_from_the_past_decides_as_if_it_had_been_there():
-    past = [(3, "03", Score(1, 0.2)), (1, "01", Score(1, 0.4)), (2, "02", Score(1, 0.6))]
-    there, later = (Halving(grace=1, reduction=2, epochs=9) for _ in range(2))
-    decided = [there.stops(trial, score) for _, trial, score in sorted(past)]
-    replay(later, past)
+    past = [
+        (3, "03", TrialScore(1, 0.2)),
+        (1, "01", TrialScore(1, 0.4)),
+        (2, "02", TrialScore(1, 0.6)),
+    ]
+    there, later = (
+        SuccessiveHalving(grace_period=1, reduction_factor=2, epochs=9) for _ in range(2)
+    )
+    decided = [there.should_stop(trial, score) for _, trial, score in sorted(past)]
+    replay_scores(later, past)
 
     assert decided == [True, False, True]
     for trial, value in (("04", 0.5), ("05", 0.7), ("06", 0.1)):
-        score = Score(1, value)
-        assert there.stops(trial, score) == later.stops(trial, score) == (value < 0.4)
+        score = TrialScore(1, value)
+        assert there.should_stop(trial, score) == later.should_stop(trial, score) == (value < 0.4)
 
 
 def test_a_trial_is_judged_once_at_a_rung():
-    rule = Halving(grace=2, reduction=2, epochs=20)
-    rule.stops("01", Score(2, 0.5))
+    rule = SuccessiveHalving(grace_period=2, reduction_factor=2, epochs=20)
+    rule.should_stop("01", TrialScore(2, 0.5))
 
-    assert rule.stops("02", Score(2, 0.1))
-    assert not rule.stops("02", Score(3, 0.1))  # it goes on after a restart
+    assert rule.should_stop("02", TrialScore(2, 0.1))
+    assert not rule.should_stop("02", TrialScore(3, 0.1))  # it goes on after a restart
 
 
 def test_the_median_of_three_others_decides():
-    rule = Median(grace=2)
+    rule = MedianStopping(grace_period=2)
     for trial, value in (("01", 0.2), ("02", 0.4)):
         for epoch in (1, 2, 3):
-            rule.stops(trial, Score(epoch, value))
-    assert not rule.stops("04", Score(3, 0.0))  # two others only
+            rule.should_stop(trial, TrialScore(epoch, value))
+    assert not rule.should_stop("04", TrialScore(3, 0.0))  # two others only
     for epoch in (1, 2, 3):
-        rule.stops("03", Score(epoch, 0.6))
+        rule.should_stop("03", TrialScore(epoch, 0.6))
 
-    assert not rule.stops("05", Score(1, 0.0))  # in its grace
-    assert rule.stops("05", Score(2, 0.39))
-    assert not rule.stops("06", Score(2, 0.4))
+    assert not rule.should_stop("05", TrialScore(1, 0.0))  # in its grace
+    assert rule.should_stop("05", TrialScore(2, 0.39))
+    assert not rule.should_stop("06", TrialScore(2, 0.4))
 
 
 def test_what_an_epoch_was_worth():
     entry = {"train/loss": 0.1, "objective": 0.7, "epochs_done": 3}
 
-    assert score_of(entry) is None  # not validated: the objective is of an earlier epoch
-    assert score_of(entry | {"val/OKS_AP": 0.7}) == Score(3, 0.7)
-    assert score_of(entry | {"train/loss": float("nan")}) == Score(3, 0.0)
+    assert extract_score(entry) is None  # not validated: the objective is of an earlier epoch
+    assert extract_score(entry | {"val/OKS_AP": 0.7}) == TrialScore(3, 0.7)
+    assert extract_score(entry | {"train/loss": float("nan")}) == TrialScore(3, 0.0)

@@ -7,17 +7,17 @@ import optuna
 import pytest
 from ray import tune
 
-from hrnet_ray.distributed.tuning.latency import LATENCY
-from hrnet_ray.distributed.tuning.search_algorithm import StudySearcher
-from hrnet_ray.distributed.tuning.search_config import Search
+from hrnet_ray.distributed.tuning.latency import LATENCY_METRIC
+from hrnet_ray.distributed.tuning.search_algorithm import ResumableSearcher
+from hrnet_ray.distributed.tuning.search_config import SearchConfig
 from hrnet_ray.distributed.tuning.trial_records import (
-    amend,
-    ended,
-    failed,
-    read_notes,
-    trials_folder,
+    get_trials_dir,
+    mark_ended,
+    mark_failed,
+    read_trial_records,
+    update_trial_record,
 )
-from hrnet_ray.errors import DataError, DivergedError
+from hrnet_ray.errors import DataError, TrainingDivergedError
 
 SPACE = {"optim.lr": tune.loguniform(1e-4, 1e-2), "heatmap.sigma": tune.uniform(1.0, 3.0)}
 EPOCHS = 4
@@ -26,7 +26,7 @@ EPOCHS = 4
 def _searcher(study, **search):
     points = search.pop("points", [])
     search = {"scheduler": "none"} | search if "grace_epochs" not in search else search
-    return StudySearcher(study, SPACE, Search(**search), points, epochs=EPOCHS)
+    return ResumableSearcher(study, SPACE, SearchConfig(**search), points, epochs=EPOCHS)
 
 
 def _trains(study, number, scores, **more):
@@ -43,13 +43,13 @@ def _trains(study, number, scores, **more):
         for epoch, score in enumerate(scores)
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (trials_folder(study) / number / "metrics.jsonl").write_text(text)
+    (get_trials_dir(study) / number / "metrics.jsonl").write_text(text)
 
 
 def _ends(searcher, study, tune_id, number, scores, **more):
     _trains(study, number, scores, **more)
     searcher.on_trial_complete(tune_id)
-    amend(study, number, ended)
+    update_trial_record(study, number, mark_ended)
 
 
 def _states(searcher):
@@ -59,8 +59,8 @@ def _states(searcher):
 def test_a_draw_is_on_disk_before_the_trial_begins(tmp_path):
     drawn = _searcher(tmp_path).suggest("a")
 
-    note = read_notes(tmp_path)["01"]
-    assert drawn == {**note.drawn, "number": "01"}
+    note = read_trial_records(tmp_path)["01"]
+    assert drawn == {**note.sampled_params, "number": "01"}
     assert note.state == "running"
 
 
@@ -91,7 +91,9 @@ def test_trials_that_had_not_ended_go_on_before_new_ones_are_drawn(tmp_path):
     before = _searcher(tmp_path)
     one, two, three = (before.suggest(tune_id) for tune_id in "abc")
     _ends(before, tmp_path, "b", "02", [0.1, 0.2, 0.3, 0.4])
-    amend(tmp_path, "03", lambda note: ended(failed(note, RuntimeError("no luck"))))
+    update_trial_record(
+        tmp_path, "03", lambda note: mark_ended(mark_failed(note, RuntimeError("no luck")))
+    )
 
     after = _searcher(tmp_path)
 
@@ -99,7 +101,7 @@ def test_trials_that_had_not_ended_go_on_before_new_ones_are_drawn(tmp_path):
     assert after.suggest("e") == three
     assert after.suggest("f")["number"] == "04"
     assert two["number"] == "02"
-    assert {note.state for note in read_notes(tmp_path).values()} == {"running", "done"}
+    assert {note.state for note in read_trial_records(tmp_path).values()} == {"running", "done"}
 
 
 def test_what_optuna_is_told(tmp_path):
@@ -108,12 +110,18 @@ def test_what_optuna_is_told(tmp_path):
         searcher.suggest(tune_id)
     _ends(searcher, tmp_path, "a", "01", [0.1, 0.2, 0.3, 0.4])
     _ends(searcher, tmp_path, "b", "02", [0.1, 0.2])
-    amend(tmp_path, "02", lambda note: replace(note, stopped_by="asha"))
+    update_trial_record(tmp_path, "02", lambda note: replace(note, stopped_by="asha"))
     _trains(tmp_path, "03", [0.9])
-    amend(tmp_path, "03", lambda note: failed(note, DivergedError("no number", "here", "lower")))
+    update_trial_record(
+        tmp_path,
+        "03",
+        lambda note: mark_failed(note, TrainingDivergedError("no number", "here", "lower")),
+    )
     searcher.on_trial_complete("c")
     searcher.on_trial_complete("d", error=True)  # noted when the others have ended
-    amend(tmp_path, "05", lambda note: failed(note, DataError("no file", "there", "copy it")))
+    update_trial_record(
+        tmp_path, "05", lambda note: mark_failed(note, DataError("no file", "there", "copy it"))
+    )
     searcher.on_trial_complete("e")
 
     assert _states(searcher) == [
@@ -123,7 +131,7 @@ def test_what_optuna_is_told(tmp_path):
         ("RUNNING", None),
         ("FAIL", None),
     ]
-    notes = read_notes(tmp_path)
+    notes = read_trial_records(tmp_path)
     assert notes["03"].diverged
     assert notes["03"].error == "no number: here"
     assert (notes["05"].state, notes["05"].error) == ("failed", "no file: there")
@@ -156,10 +164,10 @@ def test_score_against_latency_tells_optuna_both(tmp_path):
     searcher = _searcher(tmp_path, against_latency=True, startup=1)
     for tune_id, number, score in (("a", "01", 0.5), ("b", "02", 0.0)):
         searcher.suggest(tune_id)
-        _ends(searcher, tmp_path, tune_id, number, [score] * 4, **{LATENCY: 7.0})
+        _ends(searcher, tmp_path, tune_id, number, [score] * 4, **{LATENCY_METRIC: 7.0})
     third = searcher.suggest("c")  # TPE itself, with two directions
 
-    known = searcher.told().trials
+    known = searcher.build_optuna_study().trials
     assert known[0].values == [0.5, 7.0]
     assert known[1].state == optuna.trial.TrialState.FAIL
     assert 1e-4 <= third["optim.lr"] <= 1e-2
@@ -174,13 +182,15 @@ def test_what_waits_at_a_rung_goes_on_before_new_trials_and_the_best_at_the_end(
         _trains(tmp_path, number, [scores[number]] * epochs)
         searcher.on_trial_complete(tune_id)
         stopped_by = "" if epochs == EPOCHS else "asha"
-        amend(tmp_path, number, lambda note: ended(replace(note, stopped_by=stopped_by)))
+        update_trial_record(
+            tmp_path, number, lambda note: mark_ended(replace(note, stopped_by=stopped_by))
+        )
         return number
 
     numbers = [one_trial(*step) for step in (("a", 1), ("b", 1), ("c", 2), ("d", 1), ("e", 4))]
 
     assert numbers == ["01", "02", "01", "03", "01"]  # rungs are at 1 and 2
-    assert not searcher.has_more()
+    assert not searcher.has_pending_trials()
     assert searcher.suggest("f") == "FINISHED"
     more = _searcher(tmp_path, trials=4, grace_epochs=1, reduction=2)
     assert more.suggest("g")["number"] == "04"
@@ -189,16 +199,18 @@ def test_what_waits_at_a_rung_goes_on_before_new_trials_and_the_best_at_the_end(
 
 def test_a_note_cut_short_is_named(tmp_path):
     _searcher(tmp_path).suggest("a")
-    path = trials_folder(tmp_path) / "01" / "trial.json"
+    path = get_trials_dir(tmp_path) / "01" / "trial.json"
     path.write_text(path.read_text()[:20])
 
     with pytest.raises(DataError, match="a trial's note that cannot be read"):
-        read_notes(tmp_path)
+        read_trial_records(tmp_path)
 
 
 def test_the_time_that_a_trial_took_adds_up_over_commands(tmp_path):
     _searcher(tmp_path).suggest("a")
-    amend(tmp_path, "01", lambda note: replace(note, seconds=100.0, asked_at=note.asked_at - 20))
-    amend(tmp_path, "01", ended)
+    update_trial_record(
+        tmp_path, "01", lambda note: replace(note, seconds=100.0, asked_at=note.last_started_s - 20)
+    )
+    update_trial_record(tmp_path, "01", mark_ended)
 
-    assert 120 <= read_notes(tmp_path)["01"].seconds < 130
+    assert 120 <= read_trial_records(tmp_path)["01"].duration_s < 130

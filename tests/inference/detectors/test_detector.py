@@ -17,14 +17,14 @@ import pytest
 from onnx import TensorProto, numpy_helper, parser
 
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.inference.detectors.detector import Detector
-from hrnet_ray.inference.detectors.letterbox import Look, fit
-from hrnet_ray.inference.detectors.onnx_session import Net
-from hrnet_ray.inference.detectors.output_formats import LAYOUTS, Kind, possible_kinds
+from hrnet_ray.inference.detectors.detector import ObjectDetector
+from hrnet_ray.inference.detectors.letterbox import DetectorPreprocessing, letterbox_image
+from hrnet_ray.inference.detectors.onnx_session import OnnxModel
+from hrnet_ray.inference.detectors.output_formats import OUTPUT_FORMATS, FormatName, infer_formats
 from tests.inference.detectors.blob_net import HW, blob_net, write
 
-KINDS = get_args(Kind)
-WITH_NMS = [kind for kind in KINDS if LAYOUTS[kind].most_overlap]
+KINDS = get_args(FormatName)
+WITH_NMS = [kind for kind in KINDS if OUTPUT_FORMATS[kind].nms_iou_threshold]
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 OFF = 1.0
 """Pixels of the canvas that a side of a box may lie beside the truth: what scaling blurs."""
@@ -61,11 +61,11 @@ SCENES = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("scene", SCENES)
-def test_blobs_are_found_where_they_are(nets: dict[str, Path], kind: Kind, scene: str):
+def test_blobs_are_found_where_they_are(nets: dict[str, Path], kind: FormatName, scene: str):
     picture_hw, blobs = SCENES[scene]
     wanted = np.array([blob[:4] for blob in blobs], float)
 
-    found = Detector.from_file(nets[kind], kind=kind)(dark(*picture_hw, *blobs))
+    found = ObjectDetector.from_file(nets[kind], format_name=kind)(dark(*picture_hw, *blobs))
 
     assert found.shape == (len(blobs), 5)
     assert found.dtype == np.float64
@@ -77,8 +77,8 @@ def test_blobs_are_found_where_they_are(nets: dict[str, Path], kind: Kind, scene
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_blue_blob_is_no_red_one(nets: dict[str, Path], kind: Kind):
-    detector = Detector.from_file(nets[kind], kind=kind, least_score=0.01)
+def test_a_blue_blob_is_no_red_one(nets: dict[str, Path], kind: FormatName):
+    detector = ObjectDetector.from_file(nets[kind], format_name=kind, min_score=0.01)
 
     found = detector(dark(100, 150, (40, 30, 40, 30, BLUE)))
 
@@ -86,11 +86,11 @@ def test_a_blue_blob_is_no_red_one(nets: dict[str, Path], kind: Kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_classes_are_told_apart(nets: dict[str, Path], kind: Kind):
+def test_classes_are_told_apart(nets: dict[str, Path], kind: FormatName):
     picture = dark(128, 192, (20, 20, 40, 30, RED), (120, 60, 40, 50, GREEN))
 
     def found(*classes: int) -> list[int]:
-        boxes = Detector.from_file(nets[kind], kind=kind, classes=classes)(picture)
+        boxes = ObjectDetector.from_file(nets[kind], format_name=kind, class_ids=classes)(picture)
         return sorted(boxes[:, 0].round().astype(int).tolist())
 
     assert found() == [20, 120]
@@ -100,34 +100,34 @@ def test_classes_are_told_apart(nets: dict[str, Path], kind: Kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_below_the_score_is_left_out(nets: dict[str, Path], kind: Kind):
+def test_what_is_below_the_score_is_left_out(nets: dict[str, Path], kind: FormatName):
     loose = dark(128, 192)
     cv2.ellipse(loose, (90, 60), (30, 20), 0, 0, 360, RED, -1)  # of its box, only three quarters
 
-    (sure,) = Detector.from_file(nets[kind], kind=kind)(loose)[:, 4]
+    (sure,) = ObjectDetector.from_file(nets[kind], format_name=kind)(loose)[:, 4]
 
     assert 0.6 < sure < 0.95
     for least, count in ((sure - 0.01, 1), (sure + 0.01, 0)):
-        found = Detector.from_file(nets[kind], kind=kind, least_score=least)(loose)
+        found = ObjectDetector.from_file(nets[kind], format_name=kind, min_score=least)(loose)
         assert len(found) == count
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("picture_hw", [(128, 192), (1, 1), (3, 900), (700, 2)])
 def test_an_empty_picture_has_no_boxes(
-    nets: dict[str, Path], kind: Kind, picture_hw: tuple[int, int]
+    nets: dict[str, Path], kind: FormatName, picture_hw: tuple[int, int]
 ):
-    assert Detector.from_file(nets[kind], kind=kind)(dark(*picture_hw)).shape == (0, 5)
+    assert ObjectDetector.from_file(nets[kind], format_name=kind)(dark(*picture_hw)).shape == (0, 5)
 
 
 @pytest.mark.parametrize("kind", WITH_NMS)
-def test_many_answers_to_one_blob_become_one_box(nets: dict[str, Path], kind: Kind):
+def test_many_answers_to_one_blob_become_one_box(nets: dict[str, Path], kind: FormatName):
     # Each centre is a corner of four cells of 16 pixels, and each cell answers.
     picture = dark(*HW, (46, 33, 36, 30, RED), (126, 33, 36, 30, RED))
-    net, layout = Net(nets[kind]), LAYOUTS[kind]
+    net, layout = OnnxModel(nets[kind]), OUTPUT_FORMATS[kind]
 
-    answers = layout.read(net(layout.look.planes(picture)), HW)
-    found = Detector.from_file(nets[kind], kind=kind)(picture)
+    answers = layout.decode_outputs(net(layout.preprocessing.to_input_array(picture)), HW)
+    found = ObjectDetector.from_file(nets[kind], format_name=kind)(picture)
 
     assert (answers.scores > 0.5).sum() >= 8
     assert sorted(found[:, 0].round().tolist()) == [46, 126]
@@ -135,7 +135,7 @@ def test_many_answers_to_one_blob_become_one_box(nets: dict[str, Path], kind: Ki
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("classes", [("red",), ("red", "green")])
-def test_a_file_is_told_by_its_answers(tmp_path: Path, kind: Kind, classes: tuple[str, ...]):
+def test_a_file_is_told_by_its_answers(tmp_path: Path, kind: FormatName, classes: tuple[str, ...]):
     path = blob_net(tmp_path / "a.onnx", kind, classes=classes)
     two = {
         "rtmdet": "rtmdet or yolox-mmdet",
@@ -144,19 +144,19 @@ def test_a_file_is_told_by_its_answers(tmp_path: Path, kind: Kind, classes: tupl
     }
 
     if kind not in two:
-        assert Detector.from_file(path).kind == kind
+        assert ObjectDetector.from_file(path).format_name == kind
         return
     with pytest.raises(DataError) as refused:
-        Detector.from_file(path)
+        ObjectDetector.from_file(path)
 
-    assert refused.value.fix == f"give --detector-kind {two[kind]}"
+    assert refused.value.fix == f"give --detector-format {two[kind]}"
 
 
 @pytest.mark.parametrize("kind", ["yolox", "yolo", "yolov5"])
-def test_a_net_of_one_class_finds_it(tmp_path: Path, kind: Kind):
+def test_a_net_of_one_class_finds_it(tmp_path: Path, kind: FormatName):
     path = blob_net(tmp_path / "a.onnx", kind, classes=["green"])
 
-    found = Detector.from_file(path, classes=(0,))(
+    found = ObjectDetector.from_file(path, class_ids=(0,))(
         dark(*HW, (30, 40, 40, 30, GREEN), (120, 30, 40, 30, RED))
     )
 
@@ -166,9 +166,9 @@ def test_a_net_of_one_class_finds_it(tmp_path: Path, kind: Kind):
 def test_open_sides_are_640_pixels(tmp_path: Path):
     path = blob_net(tmp_path / "a.onnx", "yolo", hw=(640, 640), sides="any")
 
-    detector = Detector.from_file(path)
+    detector = ObjectDetector.from_file(path)
 
-    assert detector.net.input_hw == (640, 640)
+    assert detector.onnx_model.input_hw == (640, 640)
     (found,) = detector(dark(480, 640, (200, 100, 50, 44, RED)))
     np.testing.assert_allclose(found[:4], [200, 100, 50, 44], atol=0.01)
 
@@ -176,7 +176,7 @@ def test_open_sides_are_640_pixels(tmp_path: Path):
 def test_half_numbers_will_do(tmp_path: Path):
     path = blob_net(tmp_path / "a.onnx", "yolo", half=True)
 
-    (found,) = Detector.from_file(path)(dark(*HW, (30, 40, 40, 30, RED)))
+    (found,) = ObjectDetector.from_file(path)(dark(*HW, (30, 40, 40, 30, RED)))
 
     np.testing.assert_allclose(found, [30, 40, 40, 30, 1], atol=0.1)
 
@@ -187,36 +187,38 @@ def test_half_numbers_will_do(tmp_path: Path):
 def test_a_canvas_is_padded_with_grey(centred: bool, corner_xy: tuple[int, int]):
     picture = dark(30, 100)  # 0.48 as large, 48 x 14.4, of 32 rows
 
-    canvas = fit(picture, (32, 48), centred=centred)
+    canvas = letterbox_image(picture, (32, 48), centered=centred)
 
     dark_rows = np.flatnonzero((canvas.pixels == 20).all(axis=(1, 2)))
     assert dark_rows.tolist() == list(range(corner_xy[1], corner_xy[1] + 14))
     assert (np.delete(canvas.pixels, dark_rows, axis=0) == 114).all()
-    assert canvas.corner_xy.tolist() == list(corner_xy)
-    assert canvas.zoom_xy.tolist() == [0.48, 14 / 30]
+    assert canvas.offset_xy.tolist() == list(corner_xy)
+    assert canvas.scale_xy.tolist() == [0.48, 14 / 30]
     whole = np.array([[*corner_xy, 48, corner_xy[1] + 14]])
-    np.testing.assert_allclose(canvas.to_picture(whole), [[0, 0, 100, 30]])
+    np.testing.assert_allclose(canvas.to_image_boxes(whole), [[0, 0, 100, 30]])
 
 
 def test_colours_are_those_that_each_family_was_taught():
     canvas = np.array([[[200, 100, 50]]], np.uint8)
 
-    def seen(look: Look) -> list[float]:
-        return look.planes(canvas)[:, 0, 0].round(3).tolist()
+    def seen(look: DetectorPreprocessing) -> list[float]:
+        return look.to_input_array(canvas)[:, 0, 0].round(3).tolist()
 
-    assert seen(LAYOUTS["yolox"].look) == [50, 100, 200]
-    assert seen(LAYOUTS["yolo"].look) == pytest.approx([200 / 255, 100 / 255, 50 / 255], abs=1e-3)
-    assert seen(LAYOUTS["rtmdet"].look) == pytest.approx(
+    assert seen(OUTPUT_FORMATS["yolox"].preprocessing) == [50, 100, 200]
+    assert seen(OUTPUT_FORMATS["yolo"].preprocessing) == pytest.approx(
+        [200 / 255, 100 / 255, 50 / 255], abs=1e-3
+    )
+    assert seen(OUTPUT_FORMATS["rtmdet"].preprocessing) == pytest.approx(
         [(50 - 103.53) / 57.375, (100 - 116.28) / 57.12, (200 - 123.675) / 58.395], abs=1e-3
     )
-    centred = [kind for kind, layout in LAYOUTS.items() if layout.look.centred]
+    centred = [kind for kind, layout in OUTPUT_FORMATS.items() if layout.preprocessing.centered]
     assert centred == ["yolo", "yolo-end2end", "yolov5"]
 
 
 def test_yolox_is_read_as_its_authors_do():
     rows = np.random.default_rng(3).normal(0, 1, (504, 7))
 
-    read = LAYOUTS["yolox"].read({"output": rows[None].astype(np.float32)}, HW)
+    read = OUTPUT_FORMATS["yolox"].decode_outputs({"output": rows[None].astype(np.float32)}, HW)
 
     at = 0
     for stride in (8, 16, 32):
@@ -225,8 +227,8 @@ def test_yolox_is_read_as_its_authors_do():
                 x, y, log_w, log_h, thing, *each = rows[at].tolist()
                 left = (x + column) * stride - math.exp(log_w) * stride / 2
                 bottom = (y + row) * stride + math.exp(log_h) * stride / 2
-                assert read.canvas_xyxy[at, 0] == pytest.approx(left, abs=1e-3)
-                assert read.canvas_xyxy[at, 3] == pytest.approx(bottom, abs=1e-3)
+                assert read.letterbox_xyxy[at, 0] == pytest.approx(left, abs=1e-3)
+                assert read.letterbox_xyxy[at, 3] == pytest.approx(bottom, abs=1e-3)
                 assert read.scores[at] == pytest.approx(max(thing * c for c in each), abs=1e-5)
                 at += 1
     assert at == 504
@@ -237,12 +239,12 @@ def test_raw_places_are_told_from_pixels_also_where_they_stray(input_hw: tuple[i
     """Cells without a thing answer places that nobody taught them."""
     count = sum(input_hw[0] // s * (input_hw[1] // s) for s in (8, 16, 32))
     raw = np.random.default_rng(5).normal(0.5, 2.0, (1, count, 85))
-    decoded = LAYOUTS["yolox"].read({"output": raw}, input_hw).canvas_xyxy
+    decoded = OUTPUT_FORMATS["yolox"].decode_outputs({"output": raw}, input_hw).letterbox_xyxy
     pixels = raw.copy()
     pixels[0, :, :2] = (decoded[:, :2] + decoded[:, 2:]) / 2
 
-    assert possible_kinds({"output": raw}, input_hw) == ("yolox",)
-    assert possible_kinds({"output": pixels}, input_hw) == ("yolox-decoded", "yolov5")
+    assert infer_formats({"output": raw}, input_hw) == ("yolox",)
+    assert infer_formats({"output": pixels}, input_hw) == ("yolox-decoded", "yolov5")
 
 
 def answering(path: Path, **outputs: np.ndarray) -> Path:
@@ -274,11 +276,11 @@ END2END = [
 
 
 def test_boxes_end_with_the_picture_and_what_is_none_is_left_out(tmp_path: Path):
-    detector = Detector.from_file(answering(tmp_path / "a.onnx", output=[END2END]))
+    detector = ObjectDetector.from_file(answering(tmp_path / "a.onnx", output=[END2END]))
 
     found = detector(dark(64, 96))
 
-    assert detector.kind == "yolo-end2end"
+    assert detector.format_name == "yolo-end2end"
     np.testing.assert_allclose(
         found,
         [[10, 10, 20, 30, 0.9], [10, 10, 20, 31, 0.8], [0, 50, 20, 14, 0.7], [50, 20, 10, 10, 0.3]],
@@ -297,7 +299,7 @@ def test_boxes_of_two_classes_do_not_displace_each_other(tmp_path: Path):
     ]
     path = answering(tmp_path / "a.onnx", output=rows.T[None])
 
-    found = Detector.from_file(path)(dark(64, 96))
+    found = ObjectDetector.from_file(path)(dark(64, 96))
 
     np.testing.assert_allclose(found[:, 4], [0.9, 0.7, 0.5, 0.4], rtol=1e-6)
 
@@ -305,7 +307,7 @@ def test_boxes_of_two_classes_do_not_displace_each_other(tmp_path: Path):
 @pytest.mark.parametrize("nan", [float("nan"), float("-inf")])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_net_that_answers_no_numbers_finds_nothing(
-    tmp_path: Path, kind: Kind, nan: float, recwarn: pytest.WarningsRecorder
+    tmp_path: Path, kind: FormatName, nan: float, recwarn: pytest.WarningsRecorder
 ):
     shapes = {
         "yolo": {"output": (1, 6, 126)},
@@ -318,9 +320,9 @@ def test_a_net_that_answers_no_numbers_finds_nothing(
 
     if nan < 0 and kind in ("yolox", "yolox-decoded", "yolov5"):
         with pytest.raises(DataError, match="scores above 1"):  # endless times endless
-            Detector.from_file(path, kind=kind)
+            ObjectDetector.from_file(path, format_name=kind)
     else:
-        found = Detector.from_file(path, kind=kind, least_score=0.0)(dark(64, 96))
+        found = ObjectDetector.from_file(path, format_name=kind, min_score=0.0)(dark(64, 96))
         assert found.shape == (0, 5)
     assert not recwarn.list
 
@@ -343,40 +345,43 @@ def test_a_net_that_answers_no_numbers_finds_nothing(
 )
 @pytest.mark.parametrize("kind", ["auto", *KINDS])
 def test_outputs_of_no_family_are_told(
-    tmp_path: Path, kind: Kind, outputs: dict[str, tuple[int, ...]], says: str
+    tmp_path: Path, kind: FormatName, outputs: dict[str, tuple[int, ...]], says: str
 ):
     fits = kind in ("yolox-decoded", "yolov5", "yolo") and outputs == {"output": (1, 300, 84)}
     path = answering(tmp_path / "a.onnx", **{n: np.ones(shape) for n, shape in outputs.items()})
 
     if fits:
-        Detector.from_file(path, kind=kind)  # who says so may try it
+        ObjectDetector.from_file(path, format_name=kind)  # who says so may try it
         return
     with pytest.raises(DataError) as refused:
-        Detector.from_file(path, kind=kind)
+        ObjectDetector.from_file(path, format_name=kind)
 
     assert says in refused.value.where
-    assert "--detector-kind" in refused.value.fix
+    assert "--detector-format" in refused.value.fix
 
 
 def test_whoever_answers_scores_above_1_is_of_another_family(nets: dict[str, Path]):
     with pytest.raises(DataError, match="kind yolov5: it answers scores above 1"):
-        Detector.from_file(nets["yolo"], kind="yolov5")
+        ObjectDetector.from_file(nets["yolo"], format_name="yolov5")
 
 
 def test_a_net_for_keypoints_is_no_detector(tmp_path: Path):
     path = blob_net(tmp_path / "a.onnx", "yolo", metadata={"task": "pose"})
 
     with pytest.raises(DataError) as refused:
-        Detector.from_file(path)
+        ObjectDetector.from_file(path)
 
     assert refused.value.where == f"--detector {path}: its task is 'pose'"
-    assert Detector.from_file(blob_net(path, "yolo", metadata={"task": "detect"})).kind == "yolo"
+    assert (
+        ObjectDetector.from_file(blob_net(path, "yolo", metadata={"task": "detect"})).format_name
+        == "yolo"
+    )
 
 
 @pytest.mark.parametrize("least_score", [-0.1, 1.1, float("nan")])
 def test_a_score_that_cannot_be_is_told(nets: dict[str, Path], least_score: float):
-    with pytest.raises(UsageError, match="--detector-score"):
-        Detector.from_file(nets["yolo"], least_score=least_score)
+    with pytest.raises(UsageError, match="--detector-min-score"):
+        ObjectDetector.from_file(nets["yolo"], min_score=least_score)
 
 
 @pytest.mark.parametrize(("classes", "wrong"), [((0, 2), 2), ((-1,), -1)])
@@ -384,7 +389,7 @@ def test_a_class_that_the_file_has_not_is_told(
     nets: dict[str, Path], classes: tuple[int, ...], wrong: int
 ):
     with pytest.raises(UsageError) as refused:
-        Detector.from_file(nets["yolox"], classes=classes)
+        ObjectDetector.from_file(nets["yolox"], class_ids=classes)
 
     assert refused.value.where == f"--detector-classes {wrong}: the file has 2, from 0 to 1"
 
@@ -394,7 +399,7 @@ def test_a_class_that_the_file_has_not_is_told(
 )
 def test_only_pictures_are_looked_at(nets: dict[str, Path], picture: np.ndarray):
     with pytest.raises(ValueError, match="a picture is RGB uint8"):
-        Detector.from_file(nets["yolo"])(picture)
+        ObjectDetector.from_file(nets["yolo"])(picture)
 
 
 def test_without_onnxruntime_the_way_to_it_is_told(
@@ -403,16 +408,16 @@ def test_without_onnxruntime_the_way_to_it_is_told(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
 
     with pytest.raises(UsageError) as refused:
-        Detector.from_file(nets["yolo"])
+        ObjectDetector.from_file(nets["yolo"])
 
     assert "onnxruntime" in refused.value.where
     assert "hrnet-ray[export]" in refused.value.fix
 
 
 def test_without_cuda_in_onnxruntime_the_cpu_does_it(nets: dict[str, Path], capfd):
-    detector = Detector.from_file(nets["yolo"], device="cuda")
+    detector = ObjectDetector.from_file(nets["yolo"], device="cuda")
 
-    assert detector.net.device in ("cpu", "cuda")
+    assert detector.onnx_model.device in ("cpu", "cuda")
     assert len(detector(dark(*HW, (30, 40, 40, 30, RED)))) == 1
     assert capfd.readouterr() == ("", "")
 
@@ -440,7 +445,7 @@ def test_a_damaged_file_is_told(
     path.write_bytes(damaged(good))
 
     with pytest.raises(DataError) as refused:
-        Detector.from_file(path)
+        ObjectDetector.from_file(path)
 
     assert refused.value.what == "a detector that cannot be loaded"
     assert len(str(refused.value).splitlines()) == 3
@@ -456,7 +461,7 @@ def test_a_file_with_wrong_bytes_works_or_is_told(tmp_path: Path, good: bytes, c
             wrong[chance.randrange(6000)] = chance.randrange(256)
         path.write_bytes(bytes(wrong))
         try:
-            Detector.from_file(path)(dark(50, 70))
+            ObjectDetector.from_file(path)(dark(50, 70))
         except DataError:
             told += 1
 
@@ -466,9 +471,9 @@ def test_a_file_with_wrong_bytes_works_or_is_told(tmp_path: Path, good: bytes, c
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path):
     with pytest.raises(DataError, match="the file is not there"):
-        Detector.from_file(tmp_path / "a.onnx")
+        ObjectDetector.from_file(tmp_path / "a.onnx")
     with pytest.raises(DataError, match="the file is a folder"):
-        Detector.from_file(tmp_path)
+        ObjectDetector.from_file(tmp_path)
 
 
 def test_a_file_beyond_all_sizes_is_not_read(tmp_path: Path):
@@ -477,7 +482,7 @@ def test_a_file_beyond_all_sizes_is_not_read(tmp_path: Path):
         file.truncate(2**31 + 1)  # a hole: it takes no room
 
     with pytest.raises(DataError, match="larger than an ONNX file can be"):
-        Detector.from_file(path)
+        ObjectDetector.from_file(path)
 
 
 @pytest.mark.parametrize(
@@ -498,7 +503,7 @@ def test_a_net_that_takes_no_picture_is_told(tmp_path: Path, inputs: str, says: 
     graph = parser.parse_graph(f"odd ({inputs}) => (float o) {{ o = Constant<value_float=1.0>() }}")
 
     with pytest.raises(DataError) as refused:
-        Detector.from_file(write(tmp_path / "a.onnx", graph))
+        ObjectDetector.from_file(write(tmp_path / "a.onnx", graph))
 
     assert says in refused.value.where
 
@@ -519,7 +524,7 @@ def test_a_net_that_cannot_be_run_is_told(tmp_path: Path, output: str, node: str
     graph.initializer.append(numpy_helper.from_array(np.array([10**9, 3, 64, 64]), "huge"))
 
     with pytest.raises(DataError) as refused:
-        Detector.from_file(write(tmp_path / "a.onnx", graph))
+        ObjectDetector.from_file(write(tmp_path / "a.onnx", graph))
 
     assert says in refused.value.where
     assert capfd.readouterr() == ("", "")
@@ -543,9 +548,9 @@ def test_weights_are_read_from_the_folder_of_the_file_only(tmp_path: Path, good:
     (folder / "link").symlink_to(tmp_path / "weights.bin")
 
     if place == "weights.bin":
-        assert Detector.from_file(folder / "a.onnx").kind == "yolo"
+        assert ObjectDetector.from_file(folder / "a.onnx").format_name == "yolo"
         return
     with pytest.raises(DataError) as refused:
-        Detector.from_file(folder / "a.onnx")
+        ObjectDetector.from_file(folder / "a.onnx")
 
     assert "External data path validation failed" in refused.value.where

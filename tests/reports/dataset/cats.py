@@ -4,10 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-from hrnet_ray.data.dataset_preparation import Source, prepare
+from hrnet_ray.data.dataset_preparation import SplitSource, prepare_dataset
 from hrnet_ray.data.formats.coco import read_coco
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.synthetic.datasets import write_tigers
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.data.synthetic.datasets import write_tiger_dataset
 
 HOSTILE, FORMULA, ANSI = "<script>alert(1).jpg", "=bill().jpg", "\x1b[31mred\nline.jpg"
 PICTURE_HW = (90, 120)
@@ -46,14 +46,14 @@ def write_coco(path: Path, names: dict[int, str], annotations: list[dict]) -> No
     path.write_text(json.dumps(content))
 
 
-def write_cats(raw: Path) -> Manifest:
+def write_cats(raw: Path) -> DatasetManifest:
     """Drawn tigers under hostile names; `copy.jpg` in val is a picture of train."""
-    write_tigers(raw, train=4, val=1, size_hw=PICTURE_HW, per_picture=(1, 1))
+    write_tiger_dataset(raw, num_train=4, num_val=1, size_hw=PICTURE_HW, tigers_per_image=(1, 1))
     images = raw / "images" / "train"
     for number, name in enumerate(("plain.jpg", HOSTILE, FORMULA, ANSI)):
         (images / f"{number:06d}.jpg").rename(images / name)
     shutil.copy(images / FORMULA, images / "copy.jpg")
     write_coco(raw / "train.json", {0: "plain.jpg", 1: HOSTILE, 2: FORMULA, 4: ANSI}, TRAIN)
     write_coco(raw / "val.json", {3: "copy.jpg"}, VAL)
-    sources = {s: Source(read_coco(raw / f"{s}.json"), images) for s in ("train", "val")}
-    return prepare(sources, out=raw / "prepared", name="<b>cats</b>")
+    sources = {s: SplitSource(read_coco(raw / f"{s}.json"), images) for s in ("train", "val")}
+    return prepare_dataset(sources, out=raw / "prepared", name="<b>cats</b>")

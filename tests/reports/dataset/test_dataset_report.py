@@ -12,21 +12,24 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from hrnet_ray.data.batch import CanvasBatch, Recipe, augmented
-from hrnet_ray.data.dataset_preparation import Source, prepare
+from hrnet_ray.data.batch import AugmentationPipelineConfig, RawTrainBatch, augment_batch
+from hrnet_ray.data.dataset_preparation import SplitSource, prepare_dataset
 from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.data.images import codec
-from hrnet_ray.data.manifest import Manifest
-from hrnet_ray.data.synthetic.datasets import write_tigers
+from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.data.synthetic.datasets import write_tiger_dataset
 from hrnet_ray.errors import DataError
-from hrnet_ray.pose.augmentation import Augmentation
-from hrnet_ray.reports.dataset.augmented_samples import crops_to_look_at, warp_captions
-from hrnet_ray.reports.dataset.dataset_report import write_report
-from hrnet_ray.reports.dataset.issues import Kind, Spot
-from hrnet_ray.reports.dataset.sample_grids import read_rows, read_samples, suspect_tiles
-from hrnet_ray.reports.dataset.statistics import SkippedItem, count
+from hrnet_ray.pose.augmentation import AugmentationParams
+from hrnet_ray.reports.dataset.augmented_samples import (
+    convert_crops_to_uint8,
+    describe_augmentation,
+)
+from hrnet_ray.reports.dataset.dataset_report import write_dataset_report
+from hrnet_ray.reports.dataset.issues import DatasetIssue, IssueType
+from hrnet_ray.reports.dataset.sample_grids import draw_issues, load_rows, load_samples
+from hrnet_ray.reports.dataset.statistics import SkippedRow, compute_statistics
 from hrnet_ray.skeletons import Skeleton
-from hrnet_ray.visualization.drawing import LEFT, RIGHT, moved
+from hrnet_ray.visualization.drawing import LEFT_COLOR, RIGHT_COLOR, transform_points
 from tests.reports.dataset.cats import ANSI, FORMULA, HOSTILE, write_cats
 from tests.reports.html_pages import WATCH, Elements, browse
 
@@ -34,80 +37,95 @@ INPUT_HW = (64, 96)
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     return write_cats(tmp_path_factory.mktemp("raw"))
 
 
-def recipe_of(manifest: Manifest, **changes) -> Recipe:
-    return Recipe(
+def recipe_of(manifest: DatasetManifest, **changes) -> AugmentationPipelineConfig:
+    return AugmentationPipelineConfig(
         skeleton=manifest.skeleton,
         input_hw=INPUT_HW,
         padding=1.25,
-        augmentation=Augmentation(**changes),
+        augmentation=AugmentationParams(**changes),
         seed=0,
     )
 
 
 @pytest.fixture(scope="module")
-def report(manifest: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def report(manifest: DatasetManifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    return write_report(manifest, out, recipe=recipe_of(manifest), sigma=2.0)
+    return write_dataset_report(manifest, out, pipeline_config=recipe_of(manifest), sigma=2.0)
 
 
-def test_what_was_read_is_what_is_used_and_what_was_skipped_by_reason(manifest: Manifest):
-    train = count(manifest).splits["train"]
+def test_what_was_read_is_what_is_used_and_what_was_skipped_by_reason(manifest: DatasetManifest):
+    train = compute_statistics(manifest).splits["train"]
 
-    assert (train.read, train.used, train.pictures) == (6, 4, 4)
-    assert train.reasons == {"crowd": 1, "no keypoints": 1}
-    assert train.skipped[0] == SkippedItem(f"annotation 13 ({FORMULA})", "crowd", "")
-
-
-def test_visible_keypoints_are_counted_by_name_and_by_pose(manifest: Manifest):
-    splits = count(manifest).splits
-
-    assert splits["train"].shown == {"=nose()": 4, "left_paw": 4, "right_paw": 4, "tail": 2}
-    assert splits["val"].shown == {"=nose()": 1, "left_paw": 1, "right_paw": 1, "tail": 0}
-    assert splits["train"].points == 14
-    assert splits["train"].per_pose == {"0": 0, "1": 0, "2": 0, "3": 2, "4": 2}
+    assert (train.rows_read, train.rows_used, train.num_images) == (6, 4, 4)
+    assert train.skip_reason_counts == {"crowd": 1, "no keypoints": 1}
+    assert train.skipped_rows[0] == SkippedRow(f"annotation 13 ({FORMULA})", "crowd", "")
 
 
-def test_what_deserves_a_look_is_named(manifest: Manifest):
-    train = count(manifest).splits["train"].findings
+def test_visible_keypoints_are_counted_by_name_and_by_pose(manifest: DatasetManifest):
+    splits = compute_statistics(manifest).splits
 
-    assert train[Kind.OUTSIDE_BOX] == [
-        Spot(2, f"{FORMULA} #12", "left_paw by 4 px", (1,)),
-        Spot(1, f"{HOSTILE} #11", "right_paw by 2 px", (2,)),
+    assert splits["train"].visible_per_keypoint == {
+        "=nose()": 4,
+        "left_paw": 4,
+        "right_paw": 4,
+        "tail": 2,
+    }
+    assert splits["val"].visible_per_keypoint == {
+        "=nose()": 1,
+        "left_paw": 1,
+        "right_paw": 1,
+        "tail": 0,
+    }
+    assert splits["train"].num_visible_keypoints == 14
+    assert splits["train"].poses_per_visible_count == {"0": 0, "1": 0, "2": 0, "3": 2, "4": 2}
+
+
+def test_what_deserves_a_look_is_named(manifest: DatasetManifest):
+    train = compute_statistics(manifest).splits["train"].issues
+
+    assert train[IssueType.KEYPOINT_OUTSIDE_BOX] == [
+        DatasetIssue(2, f"{FORMULA} #12", "left_paw by 4 px", (1,)),
+        DatasetIssue(1, f"{HOSTILE} #11", "right_paw by 2 px", (2,)),
     ]
-    assert train[Kind.OUTSIDE_PICTURE] == [Spot(2, f"{FORMULA} #12", "left_paw by 2 px", (1,))]
-    assert train[Kind.FEW] == [Spot(1, f"{HOSTILE} #11"), Spot(2, f"{FORMULA} #12")]
-    assert train[Kind.UNREADABLE] == []
-
-
-def test_a_renamed_copy_in_the_other_split_is_found(manifest: Manifest):
-    splits = count(manifest).splits
-
-    assert splits["val"].findings[Kind.IN_BOTH] == [
-        Spot(0, "copy.jpg", f"in train as {FORMULA}", (), ("train", 2))
+    assert train[IssueType.KEYPOINT_OUTSIDE_IMAGE] == [
+        DatasetIssue(2, f"{FORMULA} #12", "left_paw by 2 px", (1,))
     ]
-    assert splits["val"].findings[Kind.LIKE_OTHER] == []  # it is the same one
+    assert train[IssueType.FEW_VISIBLE_KEYPOINTS] == [
+        DatasetIssue(1, f"{HOSTILE} #11"),
+        DatasetIssue(2, f"{FORMULA} #12"),
+    ]
+    assert train[IssueType.UNREADABLE_IMAGE] == []
 
 
-def test_boxes_fall_into_their_bins(manifest: Manifest):
-    train = count(manifest).splits["train"]  # 59 x 39, 29 x 59, 38 x 38, 59 x 39
+def test_a_renamed_copy_in_the_other_split_is_found(manifest: DatasetManifest):
+    splits = compute_statistics(manifest).splits
 
-    assert {span: n for span, n in train.box_px.items() if n} == {"32 to 64": 4}
-    assert {span: n for span, n in train.aspect.items() if n} == {
+    assert splits["val"].issues[IssueType.IMAGE_IN_OTHER_SPLIT] == [
+        DatasetIssue(0, "copy.jpg", f"in train as {FORMULA}", (), ("train", 2))
+    ]
+    assert splits["val"].issues[IssueType.NEAR_DUPLICATE_IN_OTHER_SPLIT] == []  # it is the same one
+
+
+def test_boxes_fall_into_their_bins(manifest: DatasetManifest):
+    train = compute_statistics(manifest).splits["train"]  # 59 x 39, 29 x 59, 38 x 38, 59 x 39
+
+    assert {span: n for span, n in train.box_size_px_histogram.items() if n} == {"32 to 64": 4}
+    assert {span: n for span, n in train.aspect_ratio_histogram.items() if n} == {
         "0.4 to 0.6": 1,
         "0.8 to 1.25": 1,
         "1.25 to 1.67": 2,
     }
 
 
-def test_a_split_without_rows_is_refused(manifest: Manifest):
+def test_a_split_without_rows_is_refused(manifest: DatasetManifest):
     empty = replace(manifest.splits["val"], rows=0, read=2, skipped=2, shards=[])
 
     with pytest.raises(DataError) as caught:
-        count(replace(manifest, splits=manifest.splits | {"val": empty}))
+        compute_statistics(replace(manifest, splits=manifest.splits | {"val": empty}))
 
     assert str(caught.value) == (
         "no instance in val: 2 read, 2 skipped\n"
@@ -116,31 +134,31 @@ def test_a_split_without_rows_is_refused(manifest: Manifest):
     )
 
 
-def test_files_that_do_not_add_up_are_refused(manifest: Manifest):
+def test_files_that_do_not_add_up_are_refused(manifest: DatasetManifest):
     more = replace(manifest.splits["train"], read=7)
 
     with pytest.raises(DataError, match=r"^train: 7 read, but 4 used \+ 2 skipped\n"):
-        count(replace(manifest, splits=manifest.splits | {"train": more}))
+        compute_statistics(replace(manifest, splits=manifest.splits | {"train": more}))
 
 
-def test_a_list_of_skipped_items_that_is_none_is_refused(manifest: Manifest, tmp_path: Path):
+def test_a_list_of_skipped_items_that_is_none_is_refused(manifest: DatasetManifest, tmp_path: Path):
     shutil.copytree(manifest.root, tmp_path / "data")
     (tmp_path / "data" / "skipped.csv").write_text("a,b\n1,2\n")
 
     with pytest.raises(DataError, match="a list of skipped instances that cannot be read"):
-        count(replace(manifest, root=tmp_path / "data"))
+        compute_statistics(replace(manifest, root=tmp_path / "data"))
 
 
 def test_the_report_is_a_page_with_its_sheets_and_tables(report: Path):
-    assert report.name == "check.html"
+    assert report.name == "report.html"
     assert sorted(path.name for path in report.parent.iterdir()) == [
-        "check.html",
+        "report.html",
         "counts.csv",
         "samples.png",
         "samples_augmented.png",
         "skipped.csv",
-        "suspects.csv",
-        "suspects.png",
+        "issues.csv",
+        "issues.png",
     ]
 
 
@@ -159,7 +177,12 @@ def test_the_tables_hold_all_and_no_formula(report: Path):
     assert ["train", "skipped", "crowd", "1"] in counts
     assert ["train", "visible", "'=nose()", "4"] in counts
     assert ["val", "worth a look", "pictures that are in another split, too", "1"] in counts
-    assert ["train", str(Kind.OUTSIDE_BOX), f"'{FORMULA} #12", "left_paw by 4 px"] in suspects
+    assert [
+        "train",
+        str(IssueType.KEYPOINT_OUTSIDE_BOX),
+        f"'{FORMULA} #12",
+        "left_paw by 4 px",
+    ] in suspects
     assert ["train", f"annotation 13 ({FORMULA})", "crowd", ""] in skipped
     every = [cell for table in (counts, suspects, skipped) for line in table for cell in line]
     assert not [cell for cell in every if cell.startswith(("=", "+", "-", "@"))]
@@ -183,28 +206,30 @@ def test_the_page_needs_nothing_from_elsewhere(report: Path):
     text = report.read_text(encoding="utf-8")
     links = Elements(text).links
 
-    files = {"counts.csv", "suspects.csv", "skipped.csv"}
+    files = {"counts.csv", "issues.csv", "skipped.csv"}
     assert {link for link in links if not link.startswith("data:image/jpeg;base64,")} == files
     assert all((report.parent / file).is_file() for file in files)
     assert "default-src 'none'" in text
 
 
-def test_every_kind_of_suspect_has_a_tile_that_says_why(manifest: Manifest):
-    captions = [tile.caption for tile in suspect_tiles(manifest, count(manifest))]
+def test_every_kind_of_suspect_has_a_tile_that_says_why(manifest: DatasetManifest):
+    captions = [tile.caption for tile in draw_issues(manifest, compute_statistics(manifest))]
 
     assert captions == [
         f"train, pictures that are in another split, too: {FORMULA}: in val as copy.jpg",
-        f"train, {Kind.OUTSIDE_PICTURE}: {FORMULA} #12: left_paw by 2 px",
+        f"train, {IssueType.KEYPOINT_OUTSIDE_IMAGE}: {FORMULA} #12: left_paw by 2 px",
         f"train, points outside their box: {FORMULA} #12: left_paw by 4 px",
         f"train, points outside their box: {HOSTILE} #11: right_paw by 2 px",
         f"train, poses with 3 visible keypoints or fewer: {HOSTILE} #11",
         "val, poses with 3 visible keypoints or fewer: copy.jpg #20",
         f"train, poses with 3 visible keypoints or fewer: {FORMULA} #12",
     ]
-    assert len(suspect_tiles(manifest, count(manifest), most=3)) == 3
+    assert len(draw_issues(manifest, compute_statistics(manifest), max_tiles=3)) == 3
 
 
-def test_a_picture_that_rotted_is_named_and_breaks_nothing(manifest: Manifest, tmp_path: Path):
+def test_a_picture_that_rotted_is_named_and_breaks_nothing(
+    manifest: DatasetManifest, tmp_path: Path
+):
     data = Path(shutil.copytree(manifest.root, tmp_path / "data"))
     path = data / "train" / "00000.parquet"
     table = pq.read_table(path)
@@ -213,42 +238,42 @@ def test_a_picture_that_rotted_is_named_and_breaks_nothing(manifest: Manifest, t
     pq.write_table(table.set_column(place, table.schema.field(place), rotten), path)
     spoilt = replace(manifest, root=data)
 
-    found = count(spoilt).splits["train"].findings
-    page = write_report(spoilt, tmp_path, recipe=recipe_of(spoilt), sigma=2.0)
+    found = compute_statistics(spoilt).splits["train"].issues
+    page = write_dataset_report(spoilt, tmp_path, pipeline_config=recipe_of(spoilt), sigma=2.0)
 
-    assert found[Kind.UNREADABLE] == [Spot(3, f"{ANSI} #15")]
+    assert found[IssueType.UNREADABLE_IMAGE] == [DatasetIssue(3, f"{ANSI} #15")]
     assert "stored pictures that cannot be read" in page.read_text(encoding="utf-8")
 
 
-def test_rows_come_in_the_order_they_are_asked_for(manifest: Manifest):
-    assert read_rows(manifest, "train", [3, 0, 3]).rows["id"].tolist() == [15, 10, 15]
+def test_rows_come_in_the_order_they_are_asked_for(manifest: DatasetManifest):
+    assert load_rows(manifest, "train", [3, 0, 3]).rows["id"].tolist() == [15, 10, 15]
 
 
-def test_a_left_paw_is_drawn_warm_where_it_stands(manifest: Manifest, report: Path):
-    sheet = codec.read(report.parent / "samples.png")
-    samples = read_samples(manifest)  # instance 10 is the first, on a tile of 300 px from (6, 6)
+def test_a_left_paw_is_drawn_warm_where_it_stands(manifest: DatasetManifest, report: Path):
+    sheet = codec.read_image(report.parent / "samples.png")
+    samples = load_samples(manifest)  # instance 10 is the first, on a tile of 300 px from (6, 6)
     height, width = samples.stored_hw[0]
     zoom = 300 / max(height, width)
-    paws = moved(samples.rows["canvas_from_image"][0], np.array([[40.0, 50], [70, 40]]))
+    paws = transform_points(samples.rows["canvas_from_image"][0], np.array([[40.0, 50], [70, 40]]))
 
     x, y = np.rint(6 + zoom * paws + (300 - zoom * np.array([width, height])) / 2).astype(int).T
 
-    assert tuple(sheet[y[0], x[0]]) == LEFT
-    assert tuple(sheet[y[1], x[1]]) == RIGHT
+    assert tuple(sheet[y[0], x[0]]) == LEFT_COLOR
+    assert tuple(sheet[y[1], x[1]]) == RIGHT_COLOR
 
 
-def test_samples_stand_at_equal_distances(manifest: Manifest):
-    assert read_samples(manifest, most=2).rows["id"].tolist() == [10, 15]
-    assert read_samples(manifest).images == ["plain.jpg", HOSTILE, FORMULA, ANSI]
+def test_samples_stand_at_equal_distances(manifest: DatasetManifest):
+    assert load_samples(manifest, max_samples=2).rows["id"].tolist() == [10, 15]
+    assert load_samples(manifest).image_names == ["plain.jpg", HOSTILE, FORMULA, ANSI]
 
 
-def painted(count: int) -> CanvasBatch:
+def painted(count: int) -> RawTrainBatch:
     """Canvases with a red square at the left paw and a blue one at the right paw."""
     image_xy = torch.tensor([[60.0, 50.0], [40.0, 40.0], [80.0, 44.0], [58.0, 70.0]])
     canvas = torch.zeros(128, 128, 3, dtype=torch.uint8)
     canvas[36:45, 36:45, 0] = 255
     canvas[40:49, 76:85, 2] = 255
-    return CanvasBatch(
+    return RawTrainBatch(
         ids=torch.arange(count),
         canvases=canvas.expand(count, -1, -1, -1),
         canvas_from_image=torch.eye(3).expand(count, -1, -1),
@@ -258,25 +283,25 @@ def painted(count: int) -> CanvasBatch:
     )
 
 
-def test_sides_are_exchanged_in_mirrored_crops_and_only_there(manifest: Manifest):
+def test_sides_are_exchanged_in_mirrored_crops_and_only_there(manifest: DatasetManifest):
     batch, recipe = painted(32), recipe_of(manifest)
-    poses = augmented(batch, recipe, epoch=0)
+    poses = augment_batch(batch, recipe, epoch=0)
 
     x, y = poses.crop_xy[:, 1].round().int().T.numpy()
-    at_left_paw = crops_to_look_at(poses)[np.arange(32), y, x]
-    mirrored = ["mirrored" in caption for caption in warp_captions(batch, recipe)]
+    at_left_paw = convert_crops_to_uint8(poses)[np.arange(32), y, x]
+    mirrored = ["mirrored" in caption for caption in describe_augmentation(batch, recipe)]
 
     assert 8 < sum(mirrored) < 24
     for pixel, turned in zip(at_left_paw.tolist(), mirrored, strict=True):
         assert pixel == ([0, 0, 255] if turned else [255, 0, 0])
 
 
-def test_captions_say_what_happened_to_the_points(manifest: Manifest):
+def test_captions_say_what_happened_to_the_points(manifest: DatasetManifest):
     batch, recipe = painted(32), recipe_of(manifest)
-    crop_xy = augmented(batch, recipe, epoch=0).crop_xy.double()
-    at_rest = augmented(batch, recipe_of(manifest, **STILL), epoch=0).crop_xy.double()
+    crop_xy = augment_batch(batch, recipe, epoch=0).crop_xy.double()
+    at_rest = augment_batch(batch, recipe_of(manifest, **STILL), epoch=0).crop_xy.double()
 
-    for at, caption in enumerate(warp_captions(batch, recipe)):
+    for at, caption in enumerate(describe_augmentation(batch, recipe)):
         mirrored = "mirrored" in caption
         moved = crop_xy[at, [0, 2, 1, 3]] if mirrored else crop_xy[at]
         assert caption == f"#{at} " + _caption_of(at_rest[at], moved, mirrored)
@@ -307,9 +332,9 @@ def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, 
     assert f"{HOSTILE} #11: right_paw by 2 px" in shown.text
     assert "6 read = 4 used + 2 skipped" in shown.text
     assert "script" not in shown.tags
-    page = codec.read(shot).astype(int)
+    page = codec.read_image(shot).astype(int)
     assert page[5, 5].tolist() == [251, 250, 248]  # the style sheet's paper
-    warm = (abs(page - np.array(LEFT)).max(-1) < 40).sum()
+    warm = (abs(page - np.array(LEFT_COLOR)).max(-1) < 40).sum()
     assert warm > 500  # the pictures are there, not only their frames
 
 
@@ -345,7 +370,9 @@ def test_all_pictures_load_and_nothing_is_wider_than_the_screen(
 
 
 def test_a_skeleton_without_sides_has_its_page(tmp_path: Path):
-    write_tigers(tmp_path, train=2, val=1, size_hw=(90, 120), per_picture=(1, 1))
+    write_tiger_dataset(
+        tmp_path, num_train=2, num_val=1, size_hw=(90, 120), tigers_per_image=(1, 1)
+    )
     worm = Skeleton(name="worm", keypoints=("head", "middle", "tail"))
     sources = {}
     for split in ("train", "val"):
@@ -354,9 +381,11 @@ def test_a_skeleton_without_sides_has_its_page(tmp_path: Path):
         for annotation in document["annotations"]:
             annotation["keypoints"] = annotation["keypoints"][:9]
         path.write_text(json.dumps(document))
-        sources[split] = Source(read_coco(path, skeleton=worm), tmp_path / "images" / split)
-    manifest = prepare(sources, out=tmp_path / "prepared", name="worms")
+        sources[split] = SplitSource(read_coco(path, skeleton=worm), tmp_path / "images" / split)
+    manifest = prepare_dataset(sources, out=tmp_path / "prepared", name="worms")
 
-    page = write_report(manifest, tmp_path / "out", recipe=recipe_of(manifest), sigma=2.0)
+    page = write_dataset_report(
+        manifest, tmp_path / "out", pipeline_config=recipe_of(manifest), sigma=2.0
+    )
 
     assert "This skeleton has no left and no right." in page.read_text()

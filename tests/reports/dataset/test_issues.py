@@ -1,6 +1,6 @@
 import numpy as np
 
-from hrnet_ray.reports.dataset.issues import Kind, Spot, of_labels
+from hrnet_ray.reports.dataset.issues import DatasetIssue, IssueType, find_label_issues
 
 NAMES = ("nose", "left_eye", "right_eye", "tail")
 POSE = np.array([[20.0, 20], [60, 20], [20, 80], [60, 80]])
@@ -20,7 +20,7 @@ def found(poses: list[np.ndarray], shown: list[list[int]], boxes: list[list[floa
         "visible": np.array(shown, bool),
         "box_xywh": np.array(boxes, float),
     } | more
-    return of_labels("train", labels, np.tile([0.0, 0, 99, 99], (count, 1)), NAMES)
+    return find_label_issues("train", labels, np.tile([0.0, 0, 99, 99], (count, 1)), NAMES)
 
 
 BOX = [10.0, 10, 60, 80]
@@ -32,13 +32,18 @@ def test_points_outside_are_named_the_farthest_first():
 
     findings = found(poses, [ALL, [0, 1, 1, 1], [1, 1, 1, 0]], [BOX] * 3)
 
-    assert findings[Kind.OUTSIDE_BOX] == [
-        Spot(2, "a.jpg #102", "left_eye by 35 px", (1,)),
-        Spot(1, "a.jpg #101", "left_eye by 7 px", (1,)),
-        Spot(1, "a.jpg #101", "tail by 7 px", (3,)),
+    assert findings[IssueType.KEYPOINT_OUTSIDE_BOX] == [
+        DatasetIssue(2, "a.jpg #102", "left_eye by 35 px", (1,)),
+        DatasetIssue(1, "a.jpg #101", "left_eye by 7 px", (1,)),
+        DatasetIssue(1, "a.jpg #101", "tail by 7 px", (3,)),
     ]
-    assert findings[Kind.OUTSIDE_PICTURE] == [Spot(2, "a.jpg #102", "left_eye by 6 px", (1,))]
-    assert findings[Kind.FEW] == [Spot(1, "a.jpg #101"), Spot(2, "a.jpg #102")]
+    assert findings[IssueType.KEYPOINT_OUTSIDE_IMAGE] == [
+        DatasetIssue(2, "a.jpg #102", "left_eye by 6 px", (1,))
+    ]
+    assert findings[IssueType.FEW_VISIBLE_KEYPOINTS] == [
+        DatasetIssue(1, "a.jpg #101"),
+        DatasetIssue(2, "a.jpg #102"),
+    ]
 
 
 def test_a_pose_that_is_labelled_twice_is_named():
@@ -46,7 +51,9 @@ def test_a_pose_that_is_labelled_twice_is_named():
 
     findings = found([POSE, near, far], [ALL, ALL, ALL], [BOX, BOX, BOX])
 
-    assert findings[Kind.TWINS] == [Spot(1, "a.jpg #101", "as #100", (), ("train", 0))]
+    assert findings[IssueType.DUPLICATE_INSTANCE] == [
+        DatasetIssue(1, "a.jpg #101", "as #100", (), ("train", 0))
+    ]
 
 
 def test_with_few_common_points_the_boxes_tell():
@@ -54,19 +61,19 @@ def test_with_few_common_points_the_boxes_tell():
 
     findings = found([POSE] * 3, shown, [BOX, [11, 10, 60, 80], [20, 10, 60, 80]])
 
-    assert [spot.row for spot in findings[Kind.TWINS]] == [1]
+    assert [spot.row for spot in findings[IssueType.DUPLICATE_INSTANCE]] == [1]
 
 
 def test_equal_poses_on_two_pictures_are_no_twins():
     findings = found([POSE, POSE], [ALL, ALL], [BOX, BOX], sha256=np.array(["A", "B"], object))
 
-    assert findings[Kind.TWINS] == []
+    assert findings[IssueType.DUPLICATE_INSTANCE] == []
 
 
 def test_a_keypoint_that_is_never_visible_is_named():
     findings = found([POSE], [[1, 1, 1, 0]], [BOX])
 
-    assert findings[Kind.NEVER] == [Spot(-1, "tail")]
+    assert findings[IssueType.KEYPOINT_NEVER_VISIBLE] == [DatasetIssue(-1, "tail")]
 
 
 def test_an_unreadable_picture_has_no_edges_to_lie_outside_of():
@@ -80,7 +87,7 @@ def test_an_unreadable_picture_has_no_edges_to_lie_outside_of():
         "box_xywh": np.array([BOX]),
     }
 
-    findings = of_labels("val", labels, nowhere, NAMES)
+    findings = find_label_issues("val", labels, nowhere, NAMES)
 
-    assert findings[Kind.UNREADABLE] == [Spot(0, "a.jpg #0")]
-    assert findings[Kind.OUTSIDE_PICTURE] == []
+    assert findings[IssueType.UNREADABLE_IMAGE] == [DatasetIssue(0, "a.jpg #0")]
+    assert findings[IssueType.KEYPOINT_OUTSIDE_IMAGE] == []

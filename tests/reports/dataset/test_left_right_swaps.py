@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from hrnet_ray.data.synthetic import people, tigers
-from hrnet_ray.reports.dataset.left_right_swaps import doubts, exchanged, learn_sides, pairs_of
+from hrnet_ray.reports.dataset.left_right_swaps import (
+    check_skeleton_pairs,
+    detect_swaps,
+    estimate_left_right_model,
+    get_left_right_pairs,
+)
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
 
 Poses = tuple[np.ndarray, np.ndarray]
@@ -14,22 +19,26 @@ STARTED = 0.05  # of the poses get a pair exchanged
 def people_poses(count: int, seed: int = 1) -> Poses:
     """People from the front and from behind, most keypoints shown."""
     rng = np.random.default_rng(seed)
-    drawn = [replace(people.random_person(rng), height_px=200.0) for _ in range(count)]
-    return np.array([people.keypoints(p) for p in drawn]), rng.uniform(size=(count, 16)) < 0.95
+    drawn = [replace(people.sample_person(rng), height_px=200.0) for _ in range(count)]
+    return np.array([people.compute_person_keypoints(p) for p in drawn]), rng.uniform(
+        size=(count, 16)
+    ) < 0.95
 
 
 def tiger_poses(count: int, seed: int = 1) -> Poses:
     """Tigers that walk to either side, most keypoints shown."""
     rng = np.random.default_rng(seed)
-    drawn = [replace(tigers.random_tiger(rng), body_px=120.0) for _ in range(count)]
-    return np.array([tigers.keypoints(t) for t in drawn]), rng.uniform(size=(count, 15)) < 0.9
+    drawn = [replace(tigers.sample_tiger(rng), body_px=120.0) for _ in range(count)]
+    return np.array([tigers.compute_tiger_keypoints(t) for t in drawn]), rng.uniform(
+        size=(count, 15)
+    ) < 0.9
 
 
 def spoilt(
     poses: Poses, skeleton: Skeleton, only: tuple[str, ...] = ()
 ) -> tuple[Poses, np.ndarray]:
     """Exchange one pair in some poses; returns these, and which pairs: bool [N, P]."""
-    (xy, visible), pairs = poses, pairs_of(skeleton)
+    (xy, visible), pairs = poses, get_left_right_pairs(skeleton)
     xy, rng = xy.copy(), np.random.default_rng(7)
     allowed = [not only or skeleton.keypoints[left] in only for left, _ in pairs]
     truth = np.zeros((len(xy), len(pairs)), bool)
@@ -43,7 +52,7 @@ def spoilt(
 
 
 def judged(poses: Poses, skeleton: Skeleton) -> np.ndarray:
-    return exchanged(learn_sides(*poses, skeleton), *poses)[0]
+    return detect_swaps(estimate_left_right_model(*poses, skeleton), *poses)[0]
 
 
 TOLD = ("left_ear", "left_shoulder", "left_hip")
@@ -83,7 +92,7 @@ def test_tigers_with_all_pairs_exchanged_are_found():
 
     found = judged((xy, visible), ATRW)
 
-    most = found.sum(1) >= 0.5 * np.all(visible[:, pairs_of(ATRW)], axis=-1).sum(1)
+    most = found.sum(1) >= 0.5 * np.all(visible[:, get_left_right_pairs(ATRW)], axis=-1).sum(1)
     print(f"{most[turned].mean():.0%} of {turned.sum()} found, {most[~turned].mean():.2%} wrongly")
     assert most[turned].mean() > 0.5
     assert most[~turned].mean() < 0.01
@@ -91,13 +100,13 @@ def test_tigers_with_all_pairs_exchanged_are_found():
 
 def test_a_turned_a_zoomed_and_a_mirrored_pose_is_judged_alike():
     xy, visible = people_poses(300)
-    sides = learn_sides(xy, visible, MPII)
+    sides = estimate_left_right_model(xy, visible, MPII)
     turn = 3.0 * np.array([[0.8, -0.6], [0.6, 0.8]])
     flip_order = list(MPII.flip_order)
 
-    _, odds = exchanged(sides, xy, visible)
-    _, turned = exchanged(sides, xy @ turn + (40, -9), visible)
-    _, mirrored = exchanged(sides, (xy * (-1, 1))[:, flip_order], visible[:, flip_order])
+    _, odds = detect_swaps(sides, xy, visible)
+    _, turned = detect_swaps(sides, xy @ turn + (40, -9), visible)
+    _, mirrored = detect_swaps(sides, (xy * (-1, 1))[:, flip_order], visible[:, flip_order])
 
     np.testing.assert_allclose(turned, odds, atol=1e-6)
     np.testing.assert_allclose(mirrored, odds, atol=1e-6)
@@ -106,21 +115,21 @@ def test_a_turned_a_zoomed_and_a_mirrored_pose_is_judged_alike():
 def test_sides_without_any_order_accuse_nobody():
     rng = np.random.default_rng(3)
     xy, visible = rng.normal(size=(400, 16, 2)), np.ones((400, 16), bool)
-    sides = learn_sides(xy, visible, MPII)
+    sides = estimate_left_right_model(xy, visible, MPII)
 
-    found, odds = exchanged(sides, xy, visible)
+    found, odds = detect_swaps(sides, xy, visible)
 
     assert found.any(1).mean() < 0.01
-    assert sides.told(odds).mean() < 0.05
+    assert sides.is_confident(odds).mean() < 0.05
 
 
 def test_a_few_poses_are_not_judged():
     xy, visible = people_poses(49)
-    sides = learn_sides(xy, visible, MPII)
+    sides = estimate_left_right_model(xy, visible, MPII)
 
-    found, odds = exchanged(sides, xy, visible)
+    found, odds = detect_swaps(sides, xy, visible)
 
-    assert not sides.learnt.any()
+    assert not sides.is_pair_learned.any()
     assert not found.any()
     assert np.isnan(odds).all()
 
@@ -128,19 +137,19 @@ def test_a_few_poses_are_not_judged():
 def test_a_skeleton_without_sides_and_a_split_without_poses_are_nothing_to_judge():
     worm = Skeleton("worm", ("head", "middle", "tail"))
     xy, visible = np.ones((60, 3, 2)), np.ones((60, 3), bool)
-    found, odds = exchanged(learn_sides(xy, visible, worm), xy, visible)
-    none, _ = exchanged(learn_sides(xy, visible, worm), xy[:0], visible[:0])
+    found, odds = detect_swaps(estimate_left_right_model(xy, visible, worm), xy, visible)
+    none, _ = detect_swaps(estimate_left_right_model(xy, visible, worm), xy[:0], visible[:0])
 
     assert found.shape == odds.shape == (60, 0)
     assert none.shape == (0, 0)
-    assert doubts(xy, visible, worm) == []
+    assert check_skeleton_pairs(xy, visible, worm) == []
 
 
 def test_poses_without_extent_and_without_points_break_nothing():
     xy, visible = people_poses(100)
     xy[::10], visible[5::10] = 0.0, False
 
-    found, odds = exchanged(learn_sides(xy, visible, MPII), xy, visible)
+    found, odds = detect_swaps(estimate_left_right_model(xy, visible, MPII), xy, visible)
 
     assert not found[::10].any()
     assert np.isnan(odds[5::10]).all()
@@ -152,9 +161,9 @@ def test_names_that_are_exchanged_throughout_are_doubted():
     renamed = xy.copy()
     renamed[:, knees] = xy[:, knees[::-1]]
 
-    assert doubts(xy, visible, MPII) == []
-    assert doubts(*tiger_poses(200), ATRW) == []
-    said = doubts(renamed, visible, MPII)
+    assert check_skeleton_pairs(xy, visible, MPII) == []
+    assert check_skeleton_pairs(*tiger_poses(200), ATRW) == []
+    said = check_skeleton_pairs(renamed, visible, MPII)
     assert len(said) == 2  # against the hips, and against the ankles
     assert all("left_knee and right_knee" in line for line in said)
     assert all(line.endswith("names of one pair may be exchanged throughout") for line in said)
@@ -165,6 +174,6 @@ def test_a_pair_that_is_none_is_doubted():
     place = MPII.keypoints.index
     xy[:, place("left_wrist")] = xy[:, place("left_hip")]
 
-    assert doubts(xy, visible, MPII)[-1] == (
+    assert check_skeleton_pairs(xy, visible, MPII)[-1] == (
         "right_wrist lies much farther out than left_wrist: they may be no pair"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hrnet_ray.config import Experiment, flatten, override
+from hrnet_ray.config import ExperimentConfig, flatten_config, with_overrides
 from hrnet_ray.skeletons import ATRW
 
 HOSTILE = "<script>alert(1)</script> & \x1b[31mred"
@@ -72,7 +72,7 @@ def _reached(drawn: Mapping[str, Any], epoch: int) -> float:
     """The score after so many epochs."""
     lr, sigma = drawn.get("optim.lr", 6e-4), drawn.get("heatmap.sigma", 2.0)
     height = 0.82 - 0.22 * math.log10(lr / 6e-4) ** 2 - 0.05 * (sigma - 2) ** 2
-    height += 0.02 * (drawn.get("optim.algorithm") == "adamw")
+    height += 0.02 * (drawn.get("optim.optimizer") == "adamw")
     height += 0.001 * (drawn.get("model.width", 32) - 32)
     return max(0.0, height * (1 - math.exp(-epoch / 5)))
 
@@ -125,11 +125,11 @@ def _write_trial(
     trial = folder / "trials" / label
     trial.mkdir(parents=True)
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in drawn.items()}
-    experiment = override(
-        Experiment(), {"optim.epochs": epochs, "name": f"study/trials/{label}", **plain}
+    experiment = with_overrides(
+        ExperimentConfig(), {"optim.epochs": epochs, "name": f"study/trials/{label}", **plain}
     )
-    settings = flatten(experiment) | {"drawn": drawn}
-    (trial / "resolved.json").write_text(json.dumps(settings), encoding="utf-8")
+    settings = flatten_config(experiment) | {"drawn": drawn}
+    (trial / "resolved_config.json").write_text(json.dumps(settings), encoding="utf-8")
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     (trial / "metrics.jsonl").write_text(lines, encoding="utf-8")
     if at + 1 in failed:

@@ -1,53 +1,57 @@
 import shlex
 
-from hrnet_ray.cli import parse
-from hrnet_ray.cli.train import Args
-from hrnet_ray.config import Experiment, flatten, override
-from hrnet_ray.reports.study.cli_command import as_shell, train_command
+from hrnet_ray.cli import parse_args
+from hrnet_ray.cli.train import TrainArgs
+from hrnet_ray.config import ExperimentConfig, flatten_config, with_overrides
+from hrnet_ray.reports.study.cli_command import build_train_argv, format_shell_command
 
-CHANGED = override(
-    Experiment(),
+CHANGED = with_overrides(
+    ExperimentConfig(),
     {
         "name": "study/trials/07",
         "data.root": "data/my tigers",
         "data.input_hw": (192, 256),
-        "model.init": "w32.pth",
-        "heatmap.rounded": False,
-        "optim.algorithm": "adamw",
+        "model.pretrained": "w32.pth",
+        "heatmap.quantize-center": False,
+        "optim.optimizer": "adamw",
         "optim.lr": 0.0009024902754642899,
         "optim.milestones": (9, 11),
-        "optim.sync_norm": True,
+        "optim.sync_batchnorm": True,
         "evaluation.flip_test": False,
         "seed": 3,
     },
 )
 
 
-def read_back(words: list[str]) -> Experiment:
+def read_back(words: list[str]) -> ExperimentConfig:
     assert words[:2] == ["hrnet-ray", "train"]
-    return parse(Args, words[2:], prog="hrnet-ray train").experiment
+    return parse_args(TrainArgs, words[2:], prog="hrnet-ray train").experiment
 
 
 def test_the_command_gives_the_same_settings_back_under_another_name():
-    words = train_command(flatten(CHANGED), name="best", defaults=flatten(Experiment()))
+    words = build_train_argv(
+        flatten_config(CHANGED), name="best", defaults=flatten_config(ExperimentConfig())
+    )
 
-    assert read_back(words) == override(CHANGED, {"name": "best"})
+    assert read_back(words) == with_overrides(CHANGED, {"name": "best"})
     assert "--optim.epochs" not in words  # at its default
 
 
 def test_without_defaults_every_setting_is_named():
-    words = train_command(flatten(CHANGED), name="best")
+    words = build_train_argv(flatten_config(CHANGED), name="best")
 
-    assert read_back(words) == override(CHANGED, {"name": "best"})
+    assert read_back(words) == with_overrides(CHANGED, {"name": "best"})
     assert "--optim.epochs" in words
 
 
 def test_a_shell_reads_the_same_words():
-    words = train_command(
-        flatten(CHANGED), name="a; rm -rf $HOME 'x'", defaults=flatten(Experiment())
+    words = build_train_argv(
+        flatten_config(CHANGED),
+        name="a; rm -rf $HOME 'x'",
+        defaults=flatten_config(ExperimentConfig()),
     )
 
-    said = as_shell(words)
+    said = format_shell_command(words)
 
     assert shlex.split(said.replace("\\\n", " ")) == words
     assert said.splitlines()[0] == "hrnet-ray train \\"
@@ -56,6 +60,6 @@ def test_a_shell_reads_the_same_words():
 def test_a_password_in_an_address_is_left_out():
     settings = {"data.root": "s3://user:secret@host/poses"}
 
-    words = train_command(settings, name="best")
+    words = build_train_argv(settings, name="best")
 
     assert words[-1] == "s3://host/poses"

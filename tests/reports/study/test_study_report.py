@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hrnet_ray.config import Experiment, flatten
+from hrnet_ray.config import ExperimentConfig, flatten_config
 from hrnet_ray.data.images import codec
 from hrnet_ray.errors import DataError
 from hrnet_ray.reports.study import setting_plots as study_plots, study_report
-from hrnet_ray.reports.study.pareto_front import on_front
-from hrnet_ray.reports.study.trial_results import read_trials
+from hrnet_ray.reports.study.pareto_front import select_pareto_optimal
+from hrnet_ray.reports.study.trial_results import load_study
 from tests.reports.html_pages import WATCH, Elements, browse
 from tests.reports.study.studies import HOSTILE, rate_and_sigma, with_latency, write_study
 
@@ -24,8 +24,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_study(folder, failed={5: HOSTILE}, name=HOSTILE, keypoints=["nose", HOSTILE, "tail"])
     crops = folder / "trials" / "01" / "plots" / "fixed16"
     for epoch in range(24):
-        codec.write(crops / f"epoch_{epoch:04d}.jpg", np.full((40, 60, 3), 200, np.uint8))
-    return study_report.write(folder, defaults=flatten(Experiment()))
+        codec.write_image(crops / f"epoch_{epoch:04d}.jpg", np.full((40, 60, 3), 200, np.uint8))
+    return study_report.write_study_report(folder, defaults=flatten_config(ExperimentConfig()))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_the_command_trains_the_best_trial(shown: Elements):
             "Fewer than two trials have scores for their keypoints.",
         ),
         (
-            {"draw": lambda rng: {"optim.algorithm": str(rng.choice(["adam", "adamw"]))}},
+            {"draw": lambda rng: {"optim.optimizer": str(rng.choice(["adam", "adamw"]))}},
             ["cost", "keypoints", "parallel", "rungs", "settings"],
             "Columns with the best trial first.",
         ),
@@ -117,7 +117,7 @@ def test_the_command_trains_the_best_trial(shown: Elements):
 def test_what_cannot_be_drawn_is_said(tmp_path: Path, options: dict, plots: list[str], said: str):
     write_study(tmp_path, keypoints=["nose", "tail"], epochs=10, **{"trials": 6, **options})
 
-    page = study_report.write(tmp_path)
+    page = study_report.write_study_report(tmp_path)
 
     assert sorted(path.stem for path in (tmp_path / "plots").iterdir()) == plots
     shown = Elements(page.read_text(encoding="utf-8"))
@@ -131,30 +131,30 @@ def test_a_search_for_quick_models_shows_score_against_speed(tmp_path: Path):
 
     study = with_latency(write_study(tmp_path, trials=6, draw=rate_and_width, keypoints=["nose"]))
 
-    page = study_report.write(study)
+    page = study_report.write_study_report(study)
 
     shown = Elements(page.read_text(encoding="utf-8"))
     assert "Score against speed" in shown.text
     assert "latency_ms" in shown.text
-    front = [trial.name for _, trial in on_front(read_trials(study))]
-    assert read_trials(study).best.name == front[-1]  # the best one is the slowest of these
-    line = codec.read(tmp_path / "plots" / "speed.png") == (0x00, 0x72, 0xB2)
+    front = [trial.name for _, trial in select_pareto_optimal(load_study(study))]
+    assert load_study(study).best_trial.name == front[-1]  # the best one is the slowest of these
+    line = codec.read_image(tmp_path / "plots" / "speed.png") == (0x00, 0x72, 0xB2)
     assert line.all(-1).sum() > 100
 
 
 def test_a_plot_of_an_earlier_time_does_not_stay(tmp_path: Path):
     write_study(tmp_path / "study", trials=1, rungs=())
     old = tmp_path / "study" / "plots" / "keypoints.png"
-    codec.write(old, np.zeros((4, 4, 3), np.uint8))
+    codec.write_image(old, np.zeros((4, 4, 3), np.uint8))
 
-    study_report.write(tmp_path / "study")
+    study_report.write_study_report(tmp_path / "study")
 
     assert not old.exists()
 
 
 def test_a_folder_that_is_no_study_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="a list of trials that cannot be read"):
-        study_report.write(tmp_path)
+        study_report.write_study_report(tmp_path)
 
 
 @pytest.mark.browser
@@ -166,8 +166,8 @@ def test_a_browser_shows_the_page_and_runs_nothing(chromium: str, report: Path, 
 
     assert "CONSOLE" not in done.stderr
     assert "Trial #01 won with" in Elements(done.stdout).text
-    page = codec.read(shot).astype(int)
-    best = np.array(list(bytes.fromhex(study_plots.BEST[1:])))
+    page = codec.read_image(shot).astype(int)
+    best = np.array(list(bytes.fromhex(study_plots.BEST_COLOR[1:])))
     assert (abs(page - best).max(-1) < 10).sum() > 500  # the pictures are there
 
 
