@@ -1,0 +1,33 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from hrnet_ray.utils.files import sha256_file, write_bytes_atomically, write_text_atomically
+
+
+def test_a_file_is_replaced_and_no_partial_file_is_left(tmp_path: Path):
+    path = tmp_path / "summary.json"
+    path.write_text("old")
+
+    write_text_atomically(path, "naïve")
+
+    assert path.read_bytes() == "naïve".encode()
+    assert os.listdir(tmp_path) == ["summary.json"]
+
+
+def test_the_old_file_stays_when_the_new_one_cannot_take_its_place(tmp_path: Path):
+    (tmp_path / "summary.json" / "inside").mkdir(parents=True)  # a directory cannot be replaced
+
+    with pytest.raises(OSError):
+        write_bytes_atomically(tmp_path / "summary.json", b"new")
+
+    assert os.listdir(tmp_path) == ["summary.json"]
+
+
+def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path: Path):
+    path = tmp_path / "weights"
+    path.write_bytes(b"hrnet" * 100_000)
+
+    assert sha256_file(path) == hashlib.sha256(b"hrnet" * 100_000).hexdigest()
