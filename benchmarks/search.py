@@ -90,7 +90,7 @@ def compared(folder: Path, *, quick: bool, seed: int) -> dict[str, float]:
     pairs = told(
         named(with_overrides(base, {"optim.epochs": 1}), f"pairs-{seed}"),
         SPACE,
-        replace(cluster, workers=2),
+        replace(cluster, num_workers=2),
         SearchConfig(num_trials=2, grace_period=1),
     )
     for workers, study in ((1, whole), (2, pairs)):

@@ -112,7 +112,7 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         _validate_types(self, "augment.")
-        for name in ("rotation_share", "flip_share", "half_body_share"):
+        for name in ("rotation_prob", "flip_prob", "half_body_prob"):
             share = getattr(self, name)
             _require_setting(f"augment.{name}", share, 0 <= share <= 1, "between 0 and 1")
         _require_setting(
@@ -163,7 +163,7 @@ class OptimizerConfig:
         _validate_types(self, "optim.")
         _require_setting("optim.lr", self.lr, self.lr > 0, "more than 0")
         _require_setting("optim.epochs", self.epochs, self.epochs >= 1, "1 or more")
-        for name in ("batch_size", "lr_batch", "accumulate"):
+        for name in ("batch_size", "lr_reference_batch_size", "gradient_accumulation_steps"):
             _require_setting(
                 f"optim.{name}", getattr(self, name), getattr(self, name) >= 1, "1 or more"
             )

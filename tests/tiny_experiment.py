@@ -48,7 +48,7 @@ def from_here(
     """The same, from weights whose path starts in the driver's folder; workers stand elsewhere."""
     torch.save(build_model(tiny, tigers).state_dict(), tmp_path / "start.pth")
     monkeypatch.chdir(tmp_path)
-    return replace(tiny, model=replace(tiny.model, init="start.pth"))
+    return replace(tiny, model=replace(tiny.model, pretrained="start.pth"))
 
 
 @pytest.fixture

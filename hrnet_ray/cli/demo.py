@@ -165,7 +165,7 @@ def _prepare_tigers(root: Path, *, num_images: int) -> DatasetManifest:
 
 def _run_search(experiment: ExperimentConfig, cluster: ClusterConfig) -> StudyResult:
     changes = {"name": SEARCH_NAME, "optim.epochs": TRIAL_EPOCHS, "evaluation.val-interval": 1}
-    alone = replace(cluster, workers=1)  # a trial a core
+    alone = replace(cluster, num_workers=1)  # a trial a core
     return run_study_and_report(
         with_overrides(experiment, changes), SEARCH_SPACE, alone, SEARCH_CONFIG
     )

@@ -134,7 +134,7 @@ def predict_partition(
     intact = np.zeros(len(ground_truth.image_names), bool)
     batches = enumerate(_iter_detection_tables(eyes, ground_truth, detections, intact))
     mine = (table for number, table in batches if partition.has_item(number))
-    return replace(eyes.predict_tables(mine, total_rows=len(detections.score)), intact=intact)
+    return replace(eyes.predict_tables(mine, total_rows=len(detections.score)), intact_images=intact)
 
 
 def finalize_predictions(
@@ -306,7 +306,7 @@ def _assign_poses_to_detections(
     _, first = np.unique(readable_truth.columns["picture"], return_index=True)
     poses = replace(
         poses,
-        picture=place,
+        image_index=place,
         image_id=readable_truth.columns["image_id"][first][place],
         category_id=detections.category_id[box],
         score=poses.score * detections.score[box],

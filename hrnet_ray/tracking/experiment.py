@@ -137,7 +137,7 @@ class RunLogger:
         run = cls(
             mlflow_experiment,
             folder,
-            replace(story, address=address, tags=_redact_tags(tags), status=RUNNING_STATUS),
+            replace(story, tracking_uri=address, tags=_redact_tags(tags), status=RUNNING_STATUS),
         )
         if parent_run is None:
             mlflow_experiment.start_system_metrics(folder)
@@ -153,11 +153,11 @@ class RunLogger:
             if name not in known or known[name].value != value
         }
         tags = self._record.tags | _redact_tags(tags)
-        self._write_record(replace(self._record, figures=known | fresh, tags=tags))
+        self._write_record(replace(self._record, summary_metrics=known | fresh, tags=tags))
 
     def log_artifacts(self, folder: Path, *, relative_paths: tuple[str, ...]) -> None:
         """Copy files and folders of the run's own tree, under the same names."""
-        self._write_record(replace(self._record, files=relative_paths))
+        self._write_record(replace(self._record, artifact_paths=relative_paths))
 
     def finish_run(self, status: str) -> None:
         """FINISHED, FAILED or KILLED. It is the last word on a study, or on a run by itself."""

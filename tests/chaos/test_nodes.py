@@ -116,7 +116,7 @@ def test_an_elastic_run_goes_on_with_the_worker_that_is_left(calm, tigers, tmp_p
 def test_rows_that_ray_cannot_make_again_are_read_again(
     ray_session, tiny: ExperimentConfig, here: ClusterConfig, monkeypatch
 ):
-    here = replace(here, workers=1)
+    here = replace(here, num_workers=1)
     train_experiment(replace(tiny, name="calm"), here)
     times = []
 

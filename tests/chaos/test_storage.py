@@ -30,7 +30,7 @@ def small(here: ClusterConfig, tmp_path: Path) -> Iterator[ClusterConfig]:
     command = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", storage]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("only root can mount a file system")
-    yield replace(here, workers=1, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    yield replace(here, num_workers=1, tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     subprocess.run(["umount", "--lazy", storage], check=True)
 
 
@@ -80,7 +80,7 @@ def test_a_disk_that_fills_up_ends_the_run_after_three_saves_and_the_command_goe
     ids=["truncated", "empty", "of another Ray"],
 )
 def test_a_damaged_snapshot_of_rays_stops_nobody(snapshot, ray_session, tiny, here):
-    here = replace(here, workers=1)
+    here = replace(here, num_workers=1)
     outcome = train_experiment(tiny, here)
     straight = [entry["train/loss"] for entry in read_metrics(outcome.folder)]
     shutil.rmtree(outcome.folder / "ray" / "epoch_0001")
@@ -96,7 +96,7 @@ def test_a_worker_that_does_not_see_the_folder_ends_the_run_in_seconds(
     ray_session, tiny, here, monkeypatch
 ):
     """As on a node where the storage is not mounted."""
-    here = replace(here, workers=1)
+    here = replace(here, num_workers=1)
     monkeypatch.setattr(
         "hrnet_ray.distributed.training.train.hide_ray_checkpoint_snapshot",
         lambda folder: (folder / "resolved_config.json").rename(folder / "hidden.json"),

@@ -158,7 +158,7 @@ def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(
     strange = [{**box, "image_id": 999}, {**box, "image_id": first, "category_id": 3}]
     file.write_text(json.dumps([{**box, "image_id": first}, *strange]))
 
-    evaluation = evaluate_model(tigers, replace(QUICK, boxes=file), candidate(EASY))
+    evaluation = evaluate_model(tigers, replace(QUICK, detections_path=file), candidate(EASY))
 
     said = format_report(evaluation)
     assert (

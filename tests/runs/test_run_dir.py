@@ -81,7 +81,7 @@ def test_a_storage_that_may_not_be_written_to_is_refused(tiny, here, tigers, tmp
 
 
 def test_a_storage_where_nobody_can_make_folders_is_refused(tiny, here, tigers):
-    _refused(tiny, replace(here, storage="/proc/no such mount"), tigers)
+    _refused(tiny, replace(here, storage_path="/proc/no such mount"), tigers)
 
 
 @pytest.fixture

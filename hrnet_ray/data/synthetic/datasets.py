@@ -283,7 +283,7 @@ def _sample_tiger_placement(
     """Of some places, take the one with the least overlap and the most keypoints inside."""
     height, width = size_hw
     body_px = min(rng.uniform(*body_frac_range) * height, 0.52 * width)
-    tiger = replace(sample_tiger(rng), body_px=body_px)
+    tiger = replace(sample_tiger(rng), body_length_px=body_px)
     figure_xy = tiger_keypoints(tiger)
     low, high = figure_xy.min(axis=0), figure_xy.max(axis=0)
     nearest_y = height - 0.7 * high[1]  # some paws end below the picture

@@ -107,7 +107,7 @@ def mirror_person(person: SyntheticPerson, *, image_width: int) -> SyntheticPers
         person,
         pelvis_xy=(image_width - 1 - x, y),
         lean_deg=-person.lean_deg,
-        head_deg=-person.head_tilt_deg,
+        head_tilt_deg=-person.head_tilt_deg,
         right_arm=person.left_arm,
         left_arm=person.right_arm,
         right_leg=person.left_leg,

@@ -105,7 +105,7 @@ def run_training(worker_config: WorkerConfig, *, reduce_lr: bool = False) -> boo
         if judge:
             metrics |= {"objective": judge.last_score, "epochs_done": epoch + 1}
         metrics["perf/epoch_s"] = pulse.measure_elapsed_s()
-        done = replace(done, epoch=epoch, rate=replica.lr_factor, begun=None)
+        done = replace(done, epoch=epoch, lr_factor=replica.lr_factor, partial_epoch=None)
         replica.report_epoch(metrics, done)
     stop.clear_flag()
     return True

@@ -125,7 +125,7 @@ class WorkerTrainer:
         self.backend.restore_checkpoint(load_state, allow_mid_epoch=not reduce_lr)
         self.lr_factor = found[-1].lr_factor * (LR_BACKOFF if reduce_lr else 1.0)
         scale_lr_schedule(self.scheduler, self.lr_factor)
-        return replace(found[-1], rate=self.lr_factor)
+        return replace(found[-1], lr_factor=self.lr_factor)
 
     def report_epoch(self, metrics: dict[str, Any], train_state: checkpoint.TrainState) -> None:
         """Tell the figures of an epoch; the first worker saves it before."""
@@ -216,7 +216,7 @@ class WorkerTrainer:
             corrupt_rows=rotten,
         )
         if self.backend.get_rank() == 0:
-            progress = replace(train_state, rate=self.lr_factor, begun=begun)
+            progress = replace(train_state, lr_factor=self.lr_factor, partial_epoch=begun)
             self.backend.save_mid_epoch(
                 epoch=train_state.epoch + 1,
                 save_state=lambda folder: self._save_state(folder, progress),

@@ -123,7 +123,7 @@ class ResumableSearcher(Searcher):
 
     def _restart_trial(self, number: str) -> TrialRecord:
         note = read_trial_records(self.study_dir)[number]
-        return replace(note, asked_at=time.time(), state="running", error="", stopped_by="")
+        return replace(note, last_started_s=time.time(), state="running", error="", stopped_by="")
 
     def _create_trial(self) -> TrialRecord:
         number = self._get_last_number() + 1

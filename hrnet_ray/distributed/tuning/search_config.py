@@ -6,7 +6,7 @@ from typing import Literal
 from hrnet_ray.distributed.tuning.schedulers import MedianStopping, StoppingRule, SuccessiveHalving
 from hrnet_ray.errors import UsageError
 
-CHANGEABLE_ON_RESUME = ("trials", "at_once", "time_budget_s", "challenge")
+CHANGEABLE_ON_RESUME = ("num_trials", "max_concurrent_trials", "time_budget_s", "register_best")
 """Settings that may differ when a study goes on: they decide how much is done, not what."""
 
 
@@ -43,14 +43,20 @@ class SearchConfig:
     """Trials that train when it is over stop there; the same command goes on with them."""
 
     def __post_init__(self) -> None:
-        least = {"trials": 1, "startup": 1, "grace_epochs": 1, "reduction": 2, "warm_points": 1}
+        least = {
+            "num_trials": 1,
+            "n_startup_trials": 1,
+            "grace_period": 1,
+            "reduction_factor": 2,
+            "warm_start_top_k": 1,
+        }
         for name, low in least.items():
             if (value := getattr(self, name)) < low:
                 flag = f"--search.{name.replace('_', '-')}"
                 raise UsageError(f"{name} cannot be {value}", f"{flag} {value}", f"give {low}, up")
         if self.max_concurrent_trials is not None and self.max_concurrent_trials < 1:
             raise UsageError(
-                f"at_once cannot be {self.max_concurrent_trials}",
+                f"max_concurrent_trials cannot be {self.max_concurrent_trials}",
                 f"--search.max-concurrent-trials {self.max_concurrent_trials}",
                 "give 1, up",
             )

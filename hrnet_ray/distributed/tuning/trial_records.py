@@ -141,7 +141,7 @@ def mark_ended(record: TrialRecord) -> TrialRecord:
     """The note of a trial that has ended."""
     state = "done" if record.state == "running" else record.state
     return replace(
-        record, state=state, seconds=record.duration_s + time.time() - record.last_started_s
+        record, state=state, duration_s=record.duration_s + time.time() - record.last_started_s
     )
 
 

@@ -125,7 +125,7 @@ def test_a_mirrored_tiger_is_a_tiger_with_left_and_right_exchanged(seed: int):
 @pytest.mark.parametrize("seed", range(5))
 def test_a_mirrored_tiger_is_drawn_as_the_mirrored_picture(seed: int):
     tiger = tigers.sample_tiger(np.random.default_rng(seed))
-    tiger = replace(tiger, center_xy=(60.3, 45.0), body_px=50.0)
+    tiger = replace(tiger, center_xy=(60.3, 45.0), body_length_px=50.0)
     picture, mirror = np.full((2, *SIZE_HW, 3), 200, np.uint8)
 
     tigers.draw_tiger(picture, tiger)

@@ -25,7 +25,7 @@ def figures(folder: Path) -> list[dict]:
 def test_behind_a_damaged_checkpoint_and_snapshot_the_same_command_ends_the_same(
     tiny, here, tigers, capsys
 ):
-    here = replace(here, workers=1)
+    here = replace(here, num_workers=1)
     run = train_experiment(tiny, here)
     straight, newest = figures(run.folder), run.folder / "ray" / "epoch_0001"
     about = verify_checkpoint(newest)["about"]

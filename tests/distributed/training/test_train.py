@@ -91,7 +91,7 @@ def test_the_order_of_rows_is_written_and_does_not_know_how_many_workers_there_a
     for workers in (1, 2):
         run = train_experiment(
             replace(of_size, name=f"order{workers}"),
-            replace(here, workers=workers, write_order=True),
+            replace(here, num_workers=workers, log_sample_order=True),
         )
         met.append([path.read_text() for path in sorted((run.folder / "data/order").iterdir())])
 
@@ -111,7 +111,7 @@ def test_a_row_that_rots_is_named_once_counted_and_not_fatal(tiny, here, tigers,
     pq.write_table(table.set_column(place, "picture", pa.array(pictures, pa.binary())), path)
     spoilt = replace(tiny, data=replace(tiny.data, root=str(root)))
 
-    run = train_experiment(spoilt, replace(here, workers=1))
+    run = train_experiment(spoilt, replace(here, num_workers=1))
 
     assert [entry["data/corrupt_rows"] for entry in read_metrics(run.folder)] == [1, 1]
     name, row = table["image"][0].as_py(), table["id"][0].as_py()
@@ -138,7 +138,7 @@ def test_batches_that_workers_cannot_share_are_refused(tiny, here):
 
 
 def test_weights_that_are_not_there_are_refused_before_anything_starts(tiny, here):
-    lost = replace(tiny, model=replace(tiny.model, init="nowhere.pth"))
+    lost = replace(tiny, model=replace(tiny.model, pretrained="nowhere.pth"))
 
     with pytest.raises(DataError, match=r"nowhere\.pth"):
         train_experiment(lost, here)

@@ -18,7 +18,7 @@ def test_a_run_that_would_start_from_hostile_weights_is_refused(
     PAYLOADS[payload](file, sprung)
 
     with pytest.raises(DataError, match=r"can be read safely|fit only|holds no weights"):
-        run_preflight_checks(replace(tiny, model=replace(tiny.model, init=str(file))), here, tigers)
+        run_preflight_checks(replace(tiny, model=replace(tiny.model, pretrained=str(file))), here, tigers)
 
     assert not sprung.exists()
 

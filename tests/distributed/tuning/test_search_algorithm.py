@@ -209,7 +209,7 @@ def test_a_note_cut_short_is_named(tmp_path):
 def test_the_time_that_a_trial_took_adds_up_over_commands(tmp_path):
     _searcher(tmp_path).suggest("a")
     update_trial_record(
-        tmp_path, "01", lambda note: replace(note, seconds=100.0, asked_at=note.last_started_s - 20)
+        tmp_path, "01", lambda note: replace(note, duration_s=100.0, last_started_s=note.last_started_s - 20)
     )
     update_trial_record(tmp_path, "01", mark_ended)
 

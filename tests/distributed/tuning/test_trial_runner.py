@@ -46,7 +46,7 @@ def test_a_trial_that_cannot_begin_ends_whatever_an_earlier_command_saved(plan: 
         plan.base_experiment, {"model.pretrained": str(plan.folder / "absent.pth")}
     )
 
-    run_trial({TRIAL_NUMBER_KEY: "01"}, plan=replace(plan, base=without), data={})
+    run_trial({TRIAL_NUMBER_KEY: "01"}, plan=replace(plan, base_experiment=without), data={})
 
     note = read_trial_records(plan.folder)["01"]
     assert note.state == "failed"
@@ -58,7 +58,7 @@ def test_a_trial_that_cannot_begin_ends_whatever_an_earlier_command_saved(plan: 
 def test_lost_rows_are_tunes_to_try_again_unless_the_trial_read_them_anew_itself(
     workers: int, again: bool, plan: StudyPlan, monkeypatch
 ):
-    plan = replace(plan, cluster=replace(plan.cluster, workers=workers))
+    plan = replace(plan, cluster=replace(plan.cluster, num_workers=workers))
 
     def lose(*_: object) -> None:
         raise LostBlocksError("rows in the object store are lost", "OwnerDiedError", "try again")

@@ -39,7 +39,7 @@ def test_a_choice_that_the_data_or_the_machines_cannot_have_is_refused_before_th
 
 
 def test_a_body_without_an_upper_half_is_not_cut_in_two(tiny, here, tigers):
-    halves = replace(tiny, augment=replace(tiny.augment, half_body_share=0.3))
+    halves = replace(tiny, augment=replace(tiny.augment, half_body_prob=0.3))
     validate_settings(halves, here, tigers)
     nobody = replace(tigers, skeleton=replace(tigers.skeleton, upper_body=()))
 

@@ -28,7 +28,7 @@ def people_poses(count: int, seed: int = 1) -> Poses:
 def tiger_poses(count: int, seed: int = 1) -> Poses:
     """Tigers that walk to either side, most keypoints shown."""
     rng = np.random.default_rng(seed)
-    drawn = [replace(tigers.sample_tiger(rng), body_px=120.0) for _ in range(count)]
+    drawn = [replace(tigers.sample_tiger(rng), body_length_px=120.0) for _ in range(count)]
     return np.array([tigers.compute_tiger_keypoints(t) for t in drawn]), rng.uniform(
         size=(count, 15)
     ) < 0.9

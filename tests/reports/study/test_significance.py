@@ -79,7 +79,7 @@ def test_predictions_that_give_another_score_are_not_compared(
     tigers: DatasetManifest, tmp_path: Path
 ):
     study = study_of(tmp_path, tigers, [9.0, 12.0])
-    wrong = replace(study, all=[replace(study.best_trial, score=0.5), study.trials[1]])
+    wrong = replace(study, trials=[replace(study.best_trial, score=0.5), study.trials[1]])
 
     with pytest.raises(DataError, match=f"trial #{study.best_trial.name} do not give its score"):
         compare_best_trials(wrong, resamples=2)

@@ -185,7 +185,7 @@ def test_what_the_study_noted_of_a_trials_time_counts(tmp_path: Path):
 def test_trials_that_came_to_the_same_have_no_winner(tmp_path: Path):
     study = load_study(write_study(tmp_path, trials=3, rungs=()))
     first = study.best_trial
-    tied = replace(study, all=[first, replace(study.trials[1], score=first.score), study.trials[2]])
+    tied = replace(study, trials=[first, replace(study.trials[1], score=first.score), study.trials[2]])
 
     assert describe_best_trial(study).startswith(f"Trial #{first.name} won with optim.lr ")
     assert describe_best_trial(tied).startswith("No trial won: 2 of 3 came to the same OKS_AP ")
