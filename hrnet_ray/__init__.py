@@ -15,7 +15,7 @@ os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
 from hrnet_ray.skeletons import ATRW as ATRW, COCO as COCO, MPII as MPII, Skeleton as Skeleton
 
 if TYPE_CHECKING:
-    from hrnet_ray.inference.predictor import PosePredictor as PosePredictor
+    from hrnet_ray.inference.predictor import Predictor as Predictor
     from hrnet_ray.models import HRNet as HRNet
     from hrnet_ray.pose.heatmaps import (
         decode_heatmaps as decode_heatmaps,

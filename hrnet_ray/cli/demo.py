@@ -34,7 +34,7 @@ from hrnet_ray.distributed.training.run_summary import RunResult
 from hrnet_ray.distributed.training.train import train_experiment
 from hrnet_ray.distributed.tuning.search_space import parse_search_space
 from hrnet_ray.distributed.tuning.tune import SearchConfig, StudyResult
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.metrics.validation import compute_validation_metrics
 from hrnet_ray.reports.dataset.dataset_report import write_dataset_report
 from hrnet_ray.runs.progress import make_progress_line
@@ -179,7 +179,7 @@ def _evaluate_on_test_split(
     *,
     seconds: float,
 ) -> dict[str, Any]:
-    predictor = PosePredictor.from_model_dir(training_result.folder / "model")
+    predictor = Predictor.from_model_dir(training_result.folder / "model")
     table = read_split(manifest, "test")
     truth = get_label_columns(table)
     found = predictor.predict_table(table)

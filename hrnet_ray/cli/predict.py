@@ -20,7 +20,7 @@ from hrnet_ray.data.annotations import ensure_dir
 from hrnet_ray.data.video.reader import import_pyav
 from hrnet_ray.errors import DataError, UsageError, format_list
 from hrnet_ray.inference.detectors.detector import FormatChoice, ObjectDetector
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.runs.progress import print_line
 from hrnet_ray.skeletons import Skeleton
 from hrnet_ray.text import escape_control_chars
@@ -88,7 +88,7 @@ def run(args: PredictArgs) -> int:
     loaded = resolve_model(
         args.model, "--model", MlflowStoreArgs(args.tracking_uri, args.storage_path)
     )
-    predictor = PosePredictor(loaded.model, loaded.spec, device=select_device(args.device))
+    predictor = Predictor(loaded.model, loaded.spec, device=select_device(args.device))
     ensure_dir(args.out, "--out")
     results = PredictionWriter(args.out, loaded.spec.skeleton)
     try:
@@ -106,7 +106,7 @@ def run(args: PredictArgs) -> int:
 def _predict_frames(
     input_reader: InputReader,
     box_source: BoxSource,
-    predictor: PosePredictor,
+    predictor: Predictor,
     prediction_writer: PredictionWriter,
     overlay_writer: OverlayWriter | None,
 ) -> None:

@@ -10,7 +10,7 @@ import uvicorn
 
 from hrnet_ray.cli.model_resolution import MlflowStoreArgs, resolve_model, select_device
 from hrnet_ray.errors import UsageError
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.serving.app import create_app
 from hrnet_ray.text import escape_control_chars
 
@@ -51,7 +51,7 @@ def run(args: ServeArgs) -> None:
     loaded = resolve_model(
         args.model, "--model", MlflowStoreArgs(args.tracking_uri, args.storage_path)
     )
-    predictor = PosePredictor(loaded.model, loaded.spec, device=select_device(args.device))
+    predictor = Predictor(loaded.model, loaded.spec, device=select_device(args.device))
     listening = _open_listening_socket(args.host, args.port)
     address, port = listening.getsockname()[:2]
     names = ("localhost", args.host, *args.allowed_hosts)

@@ -22,7 +22,7 @@ from hrnet_ray.evaluation.predict_split import (
     predict_partition,
 )
 from hrnet_ray.inference.model_package import ModelSpec
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.metrics.bootstrap import (
     BOOTSTRAP_SEED,
     NUM_RESAMPLES,
@@ -75,7 +75,7 @@ def predict_in_process(
     progress: ProgressCallback,
 ) -> PartialPredictions:
     """Look at the whole split in this process."""
-    predictor = PosePredictor(eval_model.model, eval_model.spec, device=eval_model.device)
+    predictor = Predictor(eval_model.model, eval_model.spec, device=eval_model.device)
     return predict_partition(
         predictor, manifest, split, ground_truth, detections=detections, progress=progress
     )

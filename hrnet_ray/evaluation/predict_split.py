@@ -21,7 +21,7 @@ from hrnet_ray.data.shards import ProgressCallback
 from hrnet_ray.errors import DataError
 from hrnet_ray.evaluation.ground_truth import GroundTruth
 from hrnet_ray.inference.model_package import ModelSpec
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.metrics.detections import DetectedBoxes
 from hrnet_ray.metrics.oks import DetectedPoses
 from hrnet_ray.metrics.predictions import KeypointPredictions, compute_pose_scores
@@ -84,7 +84,7 @@ class PartialPredictions:
 
 
 def predict_split(
-    predictor: PosePredictor,
+    predictor: Predictor,
     manifest: DatasetManifest,
     split: str,
     ground_truth: GroundTruth,
@@ -113,7 +113,7 @@ def predict_split(
 
 
 def predict_partition(
-    predictor: PosePredictor,
+    predictor: Predictor,
     manifest: DatasetManifest,
     split: str,
     ground_truth: GroundTruth,
@@ -187,7 +187,7 @@ def _find_readable_rows(
 class _PartitionPredictor:
     """How rows are read and looked at."""
 
-    predictor: PosePredictor
+    predictor: Predictor
     manifest: DatasetManifest
     split: str
     batch_size: int

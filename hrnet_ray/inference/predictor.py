@@ -18,7 +18,7 @@ from hrnet_ray.models.bn_folding import fold_batchnorm
 HEATMAP_STRIDE = 4  # crop pixels per heatmap cell
 
 
-class PosePredictor:
+class Predictor:
     """A trained model, ready for pictures.
 
     predictor = Predictor.from_folder("runs/atrw/w32/model")
@@ -33,7 +33,7 @@ class PosePredictor:
         self.spec = spec
 
     @classmethod
-    def from_model_dir(cls, folder: str | Path, *, device: str = "cpu") -> "PosePredictor":
+    def from_model_dir(cls, folder: str | Path, *, device: str = "cpu") -> "Predictor":
         """Load a `model/` folder.
 
         Raises:

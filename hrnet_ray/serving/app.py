@@ -25,7 +25,7 @@ from hrnet_ray.data.annotations import parse_numbers
 from hrnet_ray.data.images import codec
 from hrnet_ray.data.images.codec import RejectedImage
 from hrnet_ray.errors import DataError, HrnetRayError, UsageError
-from hrnet_ray.inference.predictor import PosePredictor, make_full_image_box
+from hrnet_ray.inference.predictor import Predictor, make_full_image_box
 from hrnet_ray.metrics.predictions import KEYPOINT_SCORE_THRESHOLD, compute_pose_scores
 from hrnet_ray.serving.origin_guard import OriginGuardMiddleware, make_error_response
 from hrnet_ray.visualization.drawing import get_bone_colors, get_keypoint_colors
@@ -45,7 +45,7 @@ class PayloadTooLarge(DataError):
 
 
 def create_app(
-    predictor: PosePredictor, model_name: str, *, allowed_hosts: Collection[str]
+    predictor: Predictor, model_name: str, *, allowed_hosts: Collection[str]
 ) -> OriginGuardMiddleware:
     """The application; it answers to addresses and to `names`, and to no other name."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # their page asks a CDN
@@ -109,7 +109,7 @@ def create_app(
     return OriginGuardMiddleware(app, allowed_hosts)
 
 
-def _describe_model(predictor: PosePredictor, model_name: str) -> dict[str, Any]:
+def _describe_model(predictor: Predictor, model_name: str) -> dict[str, Any]:
     spec = predictor.spec
     place = {keypoint: at for at, keypoint in enumerate(spec.skeleton.keypoints)}
     return {
@@ -194,7 +194,7 @@ def _parse_boxes(text: str) -> np.ndarray:
 
 
 def _predict_poses(
-    predictor: PosePredictor, image: np.ndarray, requested_boxes: np.ndarray | None
+    predictor: Predictor, image: np.ndarray, requested_boxes: np.ndarray | None
 ) -> dict[str, Any]:
     boxes = make_full_image_box(image) if requested_boxes is None else requested_boxes
     found = predictor(image, boxes)

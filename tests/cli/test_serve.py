@@ -22,7 +22,7 @@ from hrnet_ray.cli import EXIT_CODE_INTERRUPTED
 from hrnet_ray.cli.serve import ServeArgs, run
 from hrnet_ray.errors import UsageError
 from hrnet_ray.inference.model_package import save_model
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.serving.app import MAX_UPLOAD_BYTES
 from tests.browser import browsing
 from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
@@ -89,7 +89,7 @@ def refusal(served: Served, data: bytes, **more) -> tuple[int, dict]:
 def test_a_program_is_told_what_the_predictor_finds(served: Served):
     found = served.post(served.picture.read_bytes(), boxes=BOXES.tolist())
 
-    ours = PosePredictor(lively_model(), SPEC)(blotched_picture(), BOXES)
+    ours = Predictor(lively_model(), SPEC)(blotched_picture(), BOXES)
     assert (found["width"], found["height"]) == (150, 120)
     assert found["keypoints"] == ["left_paw", "right_paw", "nose"]
     assert [pose["box"] for pose in found["poses"]] == BOXES.tolist()

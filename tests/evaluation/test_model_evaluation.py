@@ -12,7 +12,7 @@ from hrnet_ray.data.manifest import DatasetManifest, read_split
 from hrnet_ray.data.records import get_label_columns
 from hrnet_ray.errors import DataError
 from hrnet_ray.evaluation.model_evaluation import EvaluationResult, EvaluationSpec, evaluate_model
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.metrics.validation import compute_validation_metrics
 from hrnet_ray.reports.evaluation.evaluation_page import render_page
 from hrnet_ray.reports.evaluation.figures import plot_metric_curve, write_plots
@@ -57,7 +57,7 @@ def test_the_figures_are_those_of_a_training_on_the_same_rows(tigers: DatasetMan
 
     table = read_split(tigers, "val")
     trained = compute_validation_metrics(
-        PosePredictor(one.model, one.spec).predict_table(table), get_label_columns(table), EASY
+        Predictor(one.model, one.spec).predict_table(table), get_label_columns(table), EASY
     )
     summary = evaluation.model_evaluation.metrics.summary
     assert 0 < trained.primary_value < 1

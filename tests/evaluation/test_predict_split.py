@@ -20,7 +20,7 @@ from hrnet_ray.evaluation.predict_split import (
     predict_split,
     prefetch_items,
 )
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.metrics.detections import DetectedBoxes
 from hrnet_ray.metrics.predictions import compute_pose_scores
 from tests.evaluation.evaluated_models import (
@@ -44,9 +44,9 @@ def rotting(tmp_path: Path) -> DatasetManifest:
 
 
 @pytest.fixture(scope="module")
-def predictor() -> PosePredictor:
+def predictor() -> Predictor:
     one = candidate(EASY)
-    return PosePredictor(one.model, one.spec)
+    return Predictor(one.model, one.spec)
 
 
 def boxes_at(*boxes: tuple[int, list[float], float]) -> DetectedBoxes:
@@ -61,7 +61,7 @@ def boxes_at(*boxes: tuple[int, list[float], float]) -> DetectedBoxes:
 
 
 def test_poses_are_those_of_the_predictor_row_by_row(
-    tigers: DatasetManifest, predictor: PosePredictor
+    tigers: DatasetManifest, predictor: Predictor
 ):
     labelled = load_ground_truth(tigers, "val")
 
@@ -81,7 +81,7 @@ def test_poses_are_those_of_the_predictor_row_by_row(
 
 
 def test_the_size_of_batches_moves_points_by_float_noise_only(
-    tigers: DatasetManifest, predictor: PosePredictor
+    tigers: DatasetManifest, predictor: Predictor
 ):
     labelled = load_ground_truth(tigers, "val")
 
@@ -97,7 +97,7 @@ def test_the_size_of_batches_moves_points_by_float_noise_only(
 
 
 def test_detected_boxes_equal_to_the_true_ones_give_the_same_poses(
-    tigers: DatasetManifest, predictor: PosePredictor
+    tigers: DatasetManifest, predictor: Predictor
 ):
     labelled = load_ground_truth(tigers, "val")
     truth = labelled.columns
@@ -121,7 +121,7 @@ def test_detected_boxes_equal_to_the_true_ones_give_the_same_poses(
 
 
 def test_any_number_of_boxes_is_looked_at_in_one_picture(
-    tigers: DatasetManifest, predictor: PosePredictor
+    tigers: DatasetManifest, predictor: Predictor
 ):
     labelled = load_ground_truth(tigers, "val")
     box = [10.0, 10.0, 60.0, 50.0]
@@ -146,7 +146,7 @@ def test_any_number_of_boxes_is_looked_at_in_one_picture(
 
 @pytest.mark.parametrize("detector", [False, True])
 def test_rows_that_rotted_are_left_out_by_name(
-    rotting: DatasetManifest, predictor: PosePredictor, detector: bool
+    rotting: DatasetManifest, predictor: Predictor, detector: bool
 ):
     labelled = load_ground_truth(rotting, "val")
     alone = [p for p in range(8) if (labelled.columns["picture"] == p).sum() == 1]
@@ -166,7 +166,7 @@ def test_rows_that_rotted_are_left_out_by_name(
 
 
 def test_a_picture_with_one_rotten_row_is_served_by_another(
-    rotting: DatasetManifest, predictor: PosePredictor
+    rotting: DatasetManifest, predictor: Predictor
 ):
     labelled = load_ground_truth(rotting, "val")
     (shared,) = next(
@@ -181,7 +181,7 @@ def test_a_picture_with_one_rotten_row_is_served_by_another(
     assert len(seen.poses) == 1
 
 
-def test_nothing_but_rot_is_an_error(rotting: DatasetManifest, predictor: PosePredictor):
+def test_nothing_but_rot_is_an_error(rotting: DatasetManifest, predictor: Predictor):
     labelled = load_ground_truth(rotting, "val")
     rot(rotting, *range(len(labelled)))
 
@@ -238,7 +238,7 @@ def test_batches_come_in_order_and_their_errors_too():
 
 @pytest.mark.parametrize(("detector", "parts"), [(False, 2), (False, 9), (True, 3)])
 def test_parts_join_to_the_whole_to_the_bit(
-    rotting: DatasetManifest, predictor: PosePredictor, detector: bool, parts: int
+    rotting: DatasetManifest, predictor: Predictor, detector: bool, parts: int
 ):
     labelled = load_ground_truth(rotting, "val")
     rot(rotting, 2)

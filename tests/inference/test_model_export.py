@@ -18,7 +18,7 @@ from hrnet_ray.cli.export import ExportArgs, run
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.model_export import EXPORT_FORMATS, ExportParity, export_model
 from hrnet_ray.inference.model_package import compute_file_sha256, load_model, save_model
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.skeletons import from_dict
 from tests.inference.paws import SPEC, blotched_picture, lively_model
 
@@ -57,7 +57,7 @@ def test_the_lines_of_the_docs_find_what_predict_finds(folder: Path, tmp_path: P
     )
 
     assert found.returncode == 0, found.stderr
-    ours = PosePredictor(*load_model(folder / "model"))(
+    ours = Predictor(*load_model(folder / "model"))(
         blotched_picture(), np.array([[20.0, 10, 90, 70]])
     )
     rows = [line.split() for line in found.stdout.splitlines()]

@@ -13,13 +13,13 @@ import torch
 from hrnet_ray.data import records
 from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.inference.model_package import save_model
-from hrnet_ray.inference.predictor import PosePredictor, build_decode_config
+from hrnet_ray.inference.predictor import Predictor, build_decode_config
 from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
 
 
 @pytest.fixture(scope="module")
-def predictor() -> PosePredictor:
-    return PosePredictor(lively_model(), SPEC)
+def predictor() -> Predictor:
+    return Predictor(lively_model(), SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def table_of(picture: np.ndarray, boxes: np.ndarray) -> pa.Table:
 
 
 def test_a_picture_with_boxes_gives_what_its_exact_rows_give(
-    predictor: PosePredictor, picture: np.ndarray
+    predictor: Predictor, picture: np.ndarray
 ):
     found = predictor(picture, BOXES)
     scored = predictor.predict_table(table_of(picture, BOXES))
@@ -59,7 +59,7 @@ def test_a_picture_with_boxes_gives_what_its_exact_rows_give(
     assert len(found.image_xy.flatten(0, 1).unique(dim=0)) == 9  # nine different places
 
 
-def test_the_size_of_batches_changes_nothing(predictor: PosePredictor, picture: np.ndarray):
+def test_the_size_of_batches_changes_nothing(predictor: Predictor, picture: np.ndarray):
     whole = predictor(picture, BOXES)
 
     for found in (
@@ -71,7 +71,7 @@ def test_the_size_of_batches_changes_nothing(predictor: PosePredictor, picture: 
         assert torch.allclose(found.scores, whole.scores, rtol=1e-4)
 
 
-def test_points_move_with_the_box(predictor: PosePredictor, picture: np.ndarray):
+def test_points_move_with_the_box(predictor: Predictor, picture: np.ndarray):
     moved = np.zeros((160, 200, 3), np.uint8)
     moved[40:, 50:] = picture
 
@@ -81,7 +81,7 @@ def test_points_move_with_the_box(predictor: PosePredictor, picture: np.ndarray)
     assert torch.allclose(found.image_xy, expected_xy, atol=1e-3)
 
 
-def test_a_picture_without_boxes_has_no_poses(predictor: PosePredictor, picture: np.ndarray):
+def test_a_picture_without_boxes_has_no_poses(predictor: Predictor, picture: np.ndarray):
     found = predictor(picture, np.zeros((0, 4)))
 
     assert found.ids.shape == (0,)
@@ -90,7 +90,7 @@ def test_a_picture_without_boxes_has_no_poses(predictor: PosePredictor, picture:
 
 
 def test_several_pictures_at_once_give_what_one_by_one_gives(
-    predictor: PosePredictor, picture: np.ndarray
+    predictor: Predictor, picture: np.ndarray
 ):
     pictures = [picture, np.ascontiguousarray(picture[:, ::-1]), picture[:90], picture]
     boxes = [BOXES, BOXES[1:], BOXES[:0], BOXES[:1] + 5]
@@ -107,11 +107,11 @@ def test_several_pictures_at_once_give_what_one_by_one_gives(
 
 
 def test_a_loaded_folder_predicts_as_the_model_that_was_saved(
-    predictor: PosePredictor, picture: np.ndarray, tmp_path: Path
+    predictor: Predictor, picture: np.ndarray, tmp_path: Path
 ):
     save_model(tmp_path, predictor.model, SPEC)
 
-    found = PosePredictor.from_model_dir(tmp_path)(picture, BOXES)
+    found = Predictor.from_model_dir(tmp_path)(picture, BOXES)
 
     expected = predictor(picture, BOXES)
     assert torch.allclose(found.image_xy, expected.image_xy, atol=1e-3)
@@ -135,7 +135,7 @@ def test_the_spec_says_how_heatmaps_are_read():
     ],
 )
 def test_what_is_no_picture_or_no_box_is_refused(
-    predictor: PosePredictor, picture: np.ndarray, change: Any, boxes: np.ndarray, what: str
+    predictor: Predictor, picture: np.ndarray, change: Any, boxes: np.ndarray, what: str
 ):
     with pytest.raises(ValueError, match=what):
         predictor(change(picture), boxes)

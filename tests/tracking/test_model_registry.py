@@ -15,7 +15,7 @@ from hrnet_ray.data.batch import EvalBatch
 from hrnet_ray.errors import ClusterError, DataError
 from hrnet_ray.inference.export_modules import KeypointExportModule
 from hrnet_ray.inference.model_package import compute_file_hashes, load_model
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.tracking.logged_model import LoggedModelRef, log_model
 from hrnet_ray.tracking.model_download import download_model
 from hrnet_ray.tracking.model_registry import (
@@ -197,7 +197,7 @@ def test_what_is_exported_finds_what_the_predictor_finds(changed: dict):
     with torch.inference_mode():
         found = KeypointExportModule(model, spec).eval()(crops)
 
-    wanted = PosePredictor(model, spec).predict_crop_batches(
+    wanted = Predictor(model, spec).predict_crop_batches(
         [EvalBatch(torch.arange(3), crops, uncut)]
     )
     torch.testing.assert_close(found[..., :2], wanted.image_xy.float(), atol=1e-3, rtol=0)

@@ -28,7 +28,7 @@ from hrnet_ray.errors import ClusterError, HrnetRayError
 from hrnet_ray.evaluation.ground_truth import GroundTruth
 from hrnet_ray.evaluation.model_evaluation import EvalModel
 from hrnet_ray.evaluation.predict_split import PartialPredictions, WorkPartition, predict_partition
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.metrics.detections import DetectedBoxes
 
 PARTITIONS_PER_WORKER = 8  # for each worker: a slow one takes fewer of them
@@ -100,7 +100,7 @@ class PredictionActor:
         torch.set_num_threads(min(worker_resources.threads, cpu_count()))
         cv2.setNumThreads(1)  # decoding has its own threads
         device = "cuda" if worker_resources.gpus else "cpu"
-        self.predictor = PosePredictor(candidate.model, candidate.spec, device=device)
+        self.predictor = Predictor(candidate.model, candidate.spec, device=device)
 
     def predict_part(self, partition: WorkPartition) -> PartialPredictions:
         """What the model finds in a part."""

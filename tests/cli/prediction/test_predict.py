@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from hrnet_ray.data.images import codec
-from hrnet_ray.inference.predictor import PosePredictor
+from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.skeletons import from_coco_category
 from tests.cli.otters import NAMES, PAWS, truncate
 from tests.data.hostile import with_orientation
@@ -36,7 +36,7 @@ def test_predict_gives_what_the_predictor_gives_and_draws_it(command, otters: Pa
     assert [result["image_id"] for result in results] == list(NAMES)
     assert [result["id"] for result in results] == [1, 2, 3, 4]
     picture = codec.read_image(otters / "images" / "b.jpg")
-    found = PosePredictor.from_model_dir(model)(picture, np.array([[0.0, 0.0, 59.0, 39.0]]))
+    found = Predictor.from_model_dir(model)(picture, np.array([[0.0, 0.0, 59.0, 39.0]]))
     points = torch.cat([found.image_xy[0], found.scores[0, :, None]], dim=-1)
     assert results[1]["keypoints"] == pytest.approx(points.flatten().tolist(), abs=2e-3)
     drawing = codec.read_image(otters / "out" / "b.jpg")

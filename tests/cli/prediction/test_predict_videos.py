@@ -17,7 +17,7 @@ from hrnet_ray.data.images import codec
 from hrnet_ray.data.video.reader import VideoReader
 from hrnet_ray.data.video.writer import VideoWriter
 from hrnet_ray.inference.box_tracker import BoxTracker
-from hrnet_ray.inference.predictor import PosePredictor, make_full_image_box
+from hrnet_ray.inference.predictor import Predictor, make_full_image_box
 from tests.cli.otters import PAWS
 from tests.data.video.clips import clip, cut_off
 from tests.inference.detectors.blob_net import blob_net
@@ -61,7 +61,7 @@ def test_each_frame_of_a_video_gives_what_its_picture_gives(command, film: Path,
     assert [result["frame"] for result in results] == list(range(FRAMES))
     assert [result["seconds"] for result in results] == pytest.approx(np.arange(FRAMES) / 25)
     assert [result["id"] for result in results] == list(range(1, FRAMES + 1))
-    predictor = PosePredictor.from_model_dir(model)
+    predictor = Predictor.from_model_dir(model)
     for picture, result, row in zip(frames_of(film / "clip.mkv"), results, table, strict=True):
         found = predictor(picture, make_full_image_box(picture))
         points = np.dstack([found.image_xy.numpy(), found.scores.numpy()[..., None]]).ravel()
@@ -86,7 +86,7 @@ def test_a_video_is_drawn_frame_by_frame(command, film: Path, model: Path):
     with VideoReader(film.parent / "out" / "clip.mp4") as video:
         frames = list(video)
     assert [frame.time_s for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-3)
-    predictor = PosePredictor.from_model_dir(model)
+    predictor = Predictor.from_model_dir(model)
     for frame, before in zip(frames, frames_of(film / "clip.mov"), strict=True):
         expected = draw_overlay(
             before, predictor(before, make_full_image_box(before)), PAWS
@@ -218,7 +218,7 @@ def test_a_box_follows_its_pose_from_frame_to_frame(command, film: Path, model: 
     )
 
     assert (code, said) == (0, f"24 poses on 12 frames -> {film.parent / 'out'}\n")
-    predictor, following = PosePredictor.from_model_dir(model), BoxTracker(first)
+    predictor, following = Predictor.from_model_dir(model), BoxTracker(first)
     rows = table_of(film)
     for number, picture in enumerate(frames_of(film / "clip.mkv")):
         two = rows[2 * number : 2 * number + 2]
