@@ -25,7 +25,7 @@ def load_recipe(path: Path) -> dict[str, Any]:
     sys.path.insert(0, str(path.parent))  # as `python PAGE` has it
     page = runpy.run_path(str(path), run_name="page")
     if not isinstance(page.get("BASE"), ExperimentConfig):
-        raise ValueError("it has no `BASE = Experiment(...)`")
+        raise ValueError("it has no `BASE = ExperimentConfig(...)`")
     if space := page.get("SPACE"):
         from hrnet_ray.distributed.tuning.samplers import (
             validate_search_space,  # Ray: where it is in use anyway

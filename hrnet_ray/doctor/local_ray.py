@@ -9,9 +9,9 @@ START_TIMEOUT_S = 60.0
 TOTAL_TIMEOUT_S = IMPORT_TIMEOUT_S + START_TIMEOUT_S + 1
 START_SCRIPT = """
 import ray
-from hrnet_ray.config import Cluster
-from hrnet_ray.distributed.cluster.resources import connect
-connect(Cluster(address="local"))
+from hrnet_ray.config import ClusterConfig
+from hrnet_ray.distributed.cluster.resources import init_ray
+init_ray(ClusterConfig(ray_address="local"))
 cpus = ray.cluster_resources().get("CPU", 0)
 ray.shutdown()
 print(f"{cpus:g}")

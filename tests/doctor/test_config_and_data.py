@@ -18,7 +18,7 @@ def test_a_page_is_read_with_what_it_searches(tmp_path: Path):
     path = page(
         tmp_path,
         "print('{chatter}')",
-        "BASE = Experiment(name='x', data=DataConfig(root='somewhere', input_hw=(192, 256)))",
+        "BASE = ExperimentConfig(name='x', data=DataConfig(root='somewhere', input_hw=(192, 256)))",
         "from ray import tune",
         "SPACE = {'optim.lr': tune.loguniform(1e-4, 1e-2)}",
     )
@@ -38,16 +38,16 @@ def test_a_page_is_read_with_what_it_searches(tmp_path: Path):
         (["", "BASE = Experimint()"], 3, "NameError: name 'Experimint' is not defined"),
         (["BASE = (", ""], 2, "SyntaxError: '(' was never closed"),
         (["BASE = HeatmapConfig(sigma=0)"], 2, "UsageError: heatmap.sigma cannot be 0"),
-        (["base = 1"], 1, "ValueError: it has no `BASE = Experiment(...)`"),
+        (["base = 1"], 1, "ValueError: it has no `BASE = ExperimentConfig(...)`"),
         (
-            ["from ray import tune", "BASE = Experiment()", "SPACE = {'optim.lx': tune.randn()}"],
+            ["from ray import tune", "BASE = ExperimentConfig()", "SPACE = {'optim.lx': tune.randn()}"],
             1,
             "UsageError: a sampler that a study cannot draw from, optim.lx",
         ),
         (
             [
                 "from ray import tune",
-                "BASE = Experiment()",
+                "BASE = ExperimentConfig()",
                 "SPACE = {'model.width': tune.uniform(16, 64)}",
             ],
             1,

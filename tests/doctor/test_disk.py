@@ -34,7 +34,7 @@ def test_looking_at_a_missing_storage_does_not_make_it(
 
 @pytest.mark.parametrize(
     ("limit", "value", "state"),
-    [("FULLEST", 0.0, "wrong"), ("LEAST_DISK_GB", 10**9, "careful"), ("LEAST_DISK_GB", 0, "ok")],
+    [("MAX_DISK_USED_FRACTION", 0.0, "wrong"), ("MIN_DISK_GB", 10**9, "careful"), ("MIN_DISK_GB", 0, "ok")],
 )
 def test_a_disk_without_room_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, state: str

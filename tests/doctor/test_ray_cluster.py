@@ -99,7 +99,7 @@ def test_a_refused_token_is_fetched_from_the_head():
 
 
 def test_gpus_that_ray_does_not_know_are_told():
-    found = check_reachable(visited(node(gpus=1.0, devices=4)), ClusterConfig())
+    found = check_reachable(visited(node(gpus=1.0, installed_gpus=4)), ClusterConfig())
 
     assert found.state == "careful"
     assert found.detail.endswith("10.0.0.2 has 4 GPUs, Ray knows 1")
@@ -109,7 +109,7 @@ def test_gpus_that_ray_does_not_know_are_told():
 
 
 def test_fewer_gpus_than_workers_are_wrong():
-    two = visited(node(gpus=2.0, devices=2))
+    two = visited(node(gpus=2.0, installed_gpus=2))
 
     assert check_reachable(two, ClusterConfig(device="gpu", num_workers=3)).state == "wrong"
     assert check_reachable(two, ClusterConfig(device="gpu", num_workers=2)).state == "ok"
@@ -117,7 +117,7 @@ def test_fewer_gpus_than_workers_are_wrong():
 
 def test_a_node_without_the_storage_is_named_with_how_to_mount_it():
     found = check_shared_storage(
-        visited(node(), node("10.0.0.3", trouble="cannot write: Read-only"))
+        visited(node(), node("10.0.0.3", storage_problem="cannot write: Read-only"))
     )
 
     assert found == CheckResult(
@@ -131,7 +131,7 @@ def test_a_node_without_the_storage_is_named_with_how_to_mount_it():
 def test_a_node_reads_what_was_written_and_answers(tmp_path: Path):
     (tmp_path / "mark").write_text("abc")
 
-    assert node_probe.probe_storage(str(tmp_path), "mark", "abc", "answer")["trouble"] == ""
+    assert node_probe.probe_storage(str(tmp_path), "mark", "abc", "answer")["storage_problem"] == ""
     assert (tmp_path / "answer").read_text() == "cba"
 
 
@@ -148,7 +148,7 @@ def test_a_node_that_sees_another_folder_says_so(tmp_path: Path):
     (tmp_path / "mark").write_text("another cluster's")
 
     trouble = [
-        node_probe.probe_storage(str(place), "mark", "abc", "answer")["trouble"]
+        node_probe.probe_storage(str(place), "mark", "abc", "answer")["storage_problem"]
         for place in (tmp_path, tmp_path / "none", tmp_path / "mark")
     ]
 
@@ -161,18 +161,18 @@ def test_a_node_that_sees_another_folder_says_so(tmp_path: Path):
 
 
 def test_the_clock_that_is_wrong_is_set():
-    late = node("10.0.0.3", ahead_s=-9.0, doubt_s=0.1)
+    late = node("10.0.0.3", clock_offset_s=-9.0, clock_uncertainty_s=0.1)
 
-    assert check_clock_skew(visited(node(ahead_s=0.2), late)) == CheckResult(
+    assert check_clock_skew(visited(node(clock_offset_s=0.2), late)) == CheckResult(
         "wrong",
         "9.2 s apart; 10.0.0.3 is farthest from the others",
         "ssh 10.0.0.3 sudo timedatectl set-ntp true",
     )
-    mine = check_clock_skew(visited(node(ahead_s=8.9), node("10.0.0.3", ahead_s=9.0)))
+    mine = check_clock_skew(visited(node(clock_offset_s=8.9), node("10.0.0.3", clock_offset_s=9.0)))
     assert mine.fix == "sudo timedatectl set-ntp true"
-    assert check_clock_skew(visited(node(ahead_s=4.9))).state == "ok"
+    assert check_clock_skew(visited(node(clock_offset_s=4.9))).state == "ok"
 
 
 def test_a_difference_that_a_slow_answer_explains_is_no_skew():
-    assert check_clock_skew(visited(node(ahead_s=6.0, doubt_s=2.0))).state == "ok"
-    assert check_clock_skew(visited(node(ahead_s=6.0, doubt_s=0.1))).state == "wrong"
+    assert check_clock_skew(visited(node(clock_offset_s=6.0, clock_uncertainty_s=2.0))).state == "ok"
+    assert check_clock_skew(visited(node(clock_offset_s=6.0, clock_uncertainty_s=0.1))).state == "wrong"

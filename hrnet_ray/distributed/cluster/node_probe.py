@@ -27,19 +27,19 @@ def probe_storage(
     """On a node: read what this machine wrote in `place`, write the answer beside it."""
     import glob
 
-    found: dict[str, Any] = {"devices": len(glob.glob("/dev/nvidia[0-9]*")), "trouble": ""}
+    found: dict[str, Any] = {"installed_gpus": len(glob.glob("/dev/nvidia[0-9]*")), "storage_problem": ""}
     try:
         if Path(storage_dir, probe_name).read_text() != content:
-            found["trouble"] = "reads something else than this machine wrote"
+            found["storage_problem"] = "reads something else than this machine wrote"
             return found
         with Path(storage_dir, answer_name).open("w") as file:
             file.write(content[::-1])
             file.flush()
             os.fsync(file.fileno())
     except FileNotFoundError:
-        found["trouble"] = "does not see what this machine writes"
+        found["storage_problem"] = "does not see what this machine writes"
     except OSError as error:
-        found["trouble"] = f"cannot write: {error.strerror}"
+        found["storage_problem"] = f"cannot write: {error.strerror}"
     return found
 
 
@@ -86,13 +86,13 @@ def probe_nodes(
         found[id] = (
             get_task_result(task)
             if task in done
-            else {"trouble": f"no answer in {NODE_PROBE_TIMEOUT_S:g} s"}
+            else {"storage_problem": f"no answer in {NODE_PROBE_TIMEOUT_S:g} s"}
         )
         if (
-            not found[id]["trouble"]
+            not found[id]["storage_problem"]
             and try_read_file(Path(storage_dir, answer_names[id])) != probe_name[::-1]
         ):
-            found[id]["trouble"] = "writes what this machine does not see"
+            found[id]["storage_problem"] = "writes what this machine does not see"
         if task in done:
             found[id] |= measure_clock_offset(id)
     return found
@@ -114,7 +114,7 @@ def get_task_result(task: Any) -> dict[str, Any]:
     try:
         return ray.get(task)
     except Exception as error:  # of any kind, from another machine: it is told as it is
-        return {"trouble": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
+        return {"storage_problem": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
 
 
 def try_write_file(path: Path, content: str) -> str:
@@ -149,8 +149,8 @@ def measure_clock_offset(node_id: str) -> dict[str, float]:
             return best
         ended = time.time()
         doubt = (ended - began) / 2
-        if not best or doubt < best["doubt_s"]:
-            best = {"ahead_s": theirs - (began + ended) / 2, "doubt_s": doubt}
+        if not best or doubt < best["clock_uncertainty_s"]:
+            best = {"clock_offset_s": theirs - (began + ended) / 2, "clock_uncertainty_s": doubt}
     return best
 
 

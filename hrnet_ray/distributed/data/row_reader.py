@@ -47,7 +47,7 @@ class ObjectStoreReader:
         """These rows, in this order, as `decode_rows` or `decode_exact` gives them."""
         if self._cached_split.decoded:
             return self._gather_decoded(row_indices)
-        return self._decode(self._take_encoded(row_indices), each=self._pool.map)
+        return self._decode(self._take_encoded(row_indices), map_function=self._pool.map)
 
     def _gather_decoded(self, row_indices: np.ndarray) -> Arrays:
         of = self._find_blocks(row_indices)

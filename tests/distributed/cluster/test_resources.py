@@ -103,10 +103,10 @@ def test_trials_never_starve_each_other(cluster, have, trials, at_once):
     share = compute_worker_resources(
         cluster, have, concurrent_trials=at_once
     )  # and there is room for all of them
-    assert at_once * cluster.workers * share.cpus <= have["CPU"] - 1
+    assert at_once * cluster.num_workers * share.cpus <= have["CPU"] - 1
 
 
 @pytest.mark.parametrize("seconds", [-1.0, float("inf"), float("nan")])
 def test_machines_are_waited_for_some_time_and_not_for_ever(seconds):
-    with pytest.raises(UsageError, match="wait-s"):
+    with pytest.raises(UsageError, match="resource-timeout-s"):
         ClusterConfig(resource_timeout_s=seconds)

@@ -99,8 +99,8 @@ def test_uneven_shares_weigh_as_one_batch(stored):
 
     for one, other in zip(*batches, strict=True):
         rows = len(one.ids) + len(other.ids)
-        assert one.weight / 2 == pytest.approx(len(one.ids) / rows)
-        assert other.weight / 2 == pytest.approx(len(other.ids) / rows)
+        assert one.loss_weight / 2 == pytest.approx(len(one.ids) / rows)
+        assert other.loss_weight / 2 == pytest.approx(len(other.ids) / rows)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -118,7 +118,7 @@ def test_every_validation_row_is_seen_exactly_once(stored, tigers, workers):
 def test_the_object_store_holds_pictures_and_never_heatmaps_or_floats_of_them(stored):
     _, splits = stored
     for split in splits.values():
-        for block in ray.get(split.blocks):
+        for block in ray.get(split.block_refs):
             fields = {field.name: field.type for field in block.schema}
             large = {name for name in fields if block[name].nbytes > 1000 * block.num_rows}
             assert large <= {"canvas", "crop", "picture"}
@@ -151,7 +151,7 @@ def test_rows_that_rot_after_prepare_are_skipped_and_told(tigers, tmp_path, deco
 def test_a_shard_without_rows_that_can_be_told_apart_is_an_error_of_the_data(tigers, tmp_path):
     shutil.copytree(tigers.root, tmp_path / "torn")
     torn = replace(tigers, root=tmp_path / "torn")
-    path = Path(torn.files("train")[0])
+    path = Path(torn.get_shard_uris("train")[0])
     data = bytearray(path.read_bytes())
     data[4:400] = bytes(396)  # the first column's pages; the footer stays
     path.write_bytes(data)

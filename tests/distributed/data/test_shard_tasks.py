@@ -49,16 +49,16 @@ def killed_by(names: frozenset[str], times: Path | None, task: ShardTask) -> Sha
 
 
 def test_the_data_set_is_the_same_on_ray_and_in_this_process(images: Path, tmp_path: Path):
-    here = written(images, some(30), shard_rows=8)
+    here = written(images, some(30), rows_per_shard=8)
     told = []
 
     there = written(
         images,
         some(30),
         out=tmp_path / "ray",
-        shard_rows=8,
-        make=write_shards_ray,
-        progress=lambda _: lambda *count: told.append(count),
+        rows_per_shard=8,
+        write_shards=write_shards_ray,
+        make_progress=lambda _: lambda *count: told.append(count),
     )
 
     assert there.splits == here.splits  # the bytes of every shard too
@@ -72,10 +72,10 @@ def test_the_data_set_is_the_same_on_ray_and_in_this_process(images: Path, tmp_p
 def test_a_broken_picture_is_named_by_a_task_as_it_is_here(images: Path):
     (images / "9.png").write_bytes(b"no picture")
     with pytest.raises(DataError) as here:
-        written(images, some(30), shard_rows=8)
+        written(images, some(30), rows_per_shard=8)
 
     with pytest.raises(DataError) as there:
-        written(images, some(30), shard_rows=9, make=write_shards_ray)
+        written(images, some(30), rows_per_shard=9, write_shards=write_shards_ray)
 
     assert str(there.value) == str(here.value)
 
@@ -87,7 +87,7 @@ def test_an_error_of_a_task_is_three_lines(images: Path):
         raise ClusterError("no space", "here", "make some")
 
     with pytest.raises(ClusterError) as error:
-        written(images, found, make=partial(write_shards_ray, shard_writer=work))
+        written(images, found, write_shards=partial(write_shards_ray, shard_writer=work))
 
     assert type(error.value) is ClusterError
     assert str(error.value) == "no space\n  here\n  fix: make some"
@@ -98,7 +98,7 @@ def test_a_process_that_dies_once_costs_nothing(images: Path, tmp_path: Path):
     work = partial(killed_by, frozenset({"9.png"}), tmp_path / "times")
 
     manifest = written(
-        images, some(30), shard_rows=8, make=partial(write_shards_ray, shard_writer=work)
+        images, some(30), rows_per_shard=8, write_shards=partial(write_shards_ray, shard_writer=work)
     )
 
     assert manifest.splits["train"].rows == 30
@@ -110,9 +110,9 @@ def test_pictures_that_crash_the_decoder_are_found_and_named(images: Path, tmp_p
         write_shards_ray, shard_writer=partial(killed_by, frozenset({"9.png", "14.png"}), None)
     )
     with pytest.raises(DataError, match="2 pictures cannot be read") as error:
-        written(images, some(30), shard_rows=8, make=make)
+        written(images, some(30), rows_per_shard=8, write_shards=make)
 
-    manifest = written(images, some(30), shard_rows=8, make=make, skip_broken=True)
+    manifest = written(images, some(30), rows_per_shard=8, write_shards=make, skip_corrupt=True)
 
     assert "9.png (crashes the decoder: instance 9)" in error.value.where
     assert ids(read_split(manifest, "train")) == [id for id in range(30) if id not in (9, 14)]
@@ -128,7 +128,7 @@ def test_a_shard_that_dies_whatever_its_pictures_is_named(images: Path):
         return write_shard(task)
 
     with pytest.raises(ClusterError, match="a shard whose making kills its process") as error:
-        written(images, some(5), shard_rows=5, make=partial(write_shards_ray, shard_writer=work))
+        written(images, some(5), rows_per_shard=5, write_shards=partial(write_shards_ray, shard_writer=work))
 
     assert error.value.where.startswith("train/00000.parquet: 5 instances from 0.png on")
 
@@ -147,7 +147,7 @@ def test_tasks_read_and_write_a_bucket_and_ray_data_reads_it(
     for path in images.iterdir():
         there.write_bytes(path.name, path.read_bytes())
 
-    written(bucket("raw"), some(30), out=bucket("atrw"), shard_rows=8, make=write_shards_ray)
+    written(bucket("raw"), some(30), out=bucket("atrw"), rows_per_shard=8, write_shards=write_shards_ray)
 
     manifest = read_manifest(bucket("atrw"))
     verify_footers(manifest)

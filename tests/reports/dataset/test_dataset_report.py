@@ -152,13 +152,13 @@ def test_a_list_of_skipped_items_that_is_none_is_refused(manifest: DatasetManife
 def test_the_report_is_a_page_with_its_sheets_and_tables(report: Path):
     assert report.name == "report.html"
     assert sorted(path.name for path in report.parent.iterdir()) == [
-        "report.html",
         "counts.csv",
+        "issues.csv",
+        "issues.png",
+        "report.html",
         "samples.png",
         "samples_augmented.png",
         "skipped.csv",
-        "issues.csv",
-        "issues.png",
     ]
 
 
@@ -168,8 +168,8 @@ def cells(path: Path) -> list[list[str]]:
 
 
 def test_the_tables_hold_all_and_no_formula(report: Path):
-    counts, suspects, skipped = (
-        cells(report.parent / f"{name}.csv") for name in ("counts", "suspects", "skipped")
+    counts, issues, skipped = (
+        cells(report.parent / f"{name}.csv") for name in ("counts", "issues", "skipped")
     )
 
     assert counts[0] == ["split", "what", "which", "count"]
@@ -182,9 +182,9 @@ def test_the_tables_hold_all_and_no_formula(report: Path):
         str(IssueType.KEYPOINT_OUTSIDE_BOX),
         f"'{FORMULA} #12",
         "left_paw by 4 px",
-    ] in suspects
+    ] in issues
     assert ["train", f"annotation 13 ({FORMULA})", "crowd", ""] in skipped
-    every = [cell for table in (counts, suspects, skipped) for line in table for cell in line]
+    every = [cell for table in (counts, issues, skipped) for line in table for cell in line]
     assert not [cell for cell in every if cell.startswith(("=", "+", "-", "@"))]
     assert not [cell for cell in every if "\n" in cell or "\x1b" in cell]
 
@@ -307,7 +307,7 @@ def test_captions_say_what_happened_to_the_points(manifest: DatasetManifest):
         assert caption == f"#{at} " + _caption_of(at_rest[at], moved, mirrored)
 
 
-STILL = {"scale_factor": 0.0, "rotation_share": 0.0, "flip_share": 0.0}
+STILL = {"scale_factor": 0.0, "rotation_prob": 0.0, "flip_prob": 0.0}
 
 
 def _caption_of(before: torch.Tensor, after: torch.Tensor, mirrored: bool) -> str:

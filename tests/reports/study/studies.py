@@ -128,7 +128,7 @@ def _write_trial(
     experiment = with_overrides(
         ExperimentConfig(), {"optim.epochs": epochs, "name": f"study/trials/{label}", **plain}
     )
-    settings = flatten_config(experiment) | {"drawn": drawn}
+    settings = flatten_config(experiment) | {"sampled_params": drawn}
     (trial / "resolved_config.json").write_text(json.dumps(settings), encoding="utf-8")
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     (trial / "metrics.jsonl").write_text(lines, encoding="utf-8")
@@ -150,7 +150,7 @@ def with_latency(study: Path) -> Path:
         own = float(line["score"]), -float(line["latency_ms"])
         others = [(float(o["score"]), -float(o["latency_ms"])) for o in lines if o is not line]
         beaten = any(a >= own[0] and b >= own[1] and (a, b) != own for a, b in others)
-        line["on_front"] = str(math.isfinite(own[0]) and not beaten)
+        line["pareto_optimal"] = str(math.isfinite(own[0]) and not beaten)
     with (study / "trials.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(lines[0]))
         table.writeheader()

@@ -12,7 +12,7 @@ CHANGED = with_overrides(
         "data.root": "data/my tigers",
         "data.input_hw": (192, 256),
         "model.pretrained": "w32.pth",
-        "heatmap.quantize-center": False,
+        "heatmap.quantize_center": False,
         "optim.optimizer": "adamw",
         "optim.lr": 0.0009024902754642899,
         "optim.milestones": (9, 11),

@@ -22,7 +22,7 @@ PLOTS = ["cost", "keypoints", "lr_sigma", "parallel", "rungs", "settings"]
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     write_study(folder, failed={5: HOSTILE}, name=HOSTILE, keypoints=["nose", HOSTILE, "tail"])
-    crops = folder / "trials" / "01" / "plots" / "fixed16"
+    crops = folder / "trials" / "01" / "plots" / "sample_predictions"
     for epoch in range(24):
         codec.write_image(crops / f"epoch_{epoch:04d}.jpg", np.full((40, 60, 3), 200, np.uint8))
     return study_report.write_study_report(folder, defaults=flatten_config(ExperimentConfig()))
