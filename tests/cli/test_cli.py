@@ -294,7 +294,7 @@ def test_a_file_for_a_folder_and_the_like_are_refused_by_the_flags_name(
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 1.5, -0.5, float("nan")])
 def test_a_share_that_leaves_one_side_empty_is_refused(command, otters: Path, share: float):
-    code, _, said = command(*prepare_words(otters, val_share=share))
+    code, _, said = command(*prepare_words(otters, val_fraction=share))
 
     assert code == 2
     assert said == (

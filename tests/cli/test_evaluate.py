@@ -87,7 +87,7 @@ def test_decoding_and_flip_test_are_asked_for_and_stated(evaluate, tmp_path: Pat
 def test_two_models_are_compared(evaluate, tmp_path: Path):
     other = write_model(tmp_path / "other", EASY, seed=5)
 
-    code, said, _ = evaluate(against=other, confidence=0.9, seed=3)
+    code, said, _ = evaluate(**{"compare-to": other}, confidence=0.9, seed=3)
 
     assert code == 0
     assert f"against {other} (" in said
@@ -126,7 +126,7 @@ def test_a_model_is_found_by_its_folder_its_run_or_its_weights(run_folder: Path)
         ({"data": "/nowhere/at/all"}, 3, "no such folder\n  --data /nowhere/at/all\n"),
         ({"boxes": "/nowhere.json"}, 3, "the file is not there\n  --boxes /nowhere.json\n"),
         ({"model": "/nowhere"}, 3, "no model there\n  --model /nowhere\n"),
-        ({"against": "/nowhere"}, 3, "no model there\n  --compare-to /nowhere\n"),
+        ({"compare-to": "/nowhere"}, 3, "no model there\n  --compare-to /nowhere\n"),
         ({"out": "/dev/null/x"}, 3, "a folder that cannot be made\n  --out /dev/null/x: "),
     ],
 )

@@ -279,7 +279,7 @@ def test_the_release_knows_the_truth_itself(tmp_path: Path):
 
 
 def test_untouched_files_and_small_shards_can_be_asked_for(toes: Path):
-    words = {"images": toes / "images", "annotations": toes / "toes.json", "val_share": 0.3}
+    words = {"images": toes / "images", "annotations": toes / "toes.json", "val_fraction": 0.3}
     run(CocoArgs(**words, out=toes / "out", store_full_images=True, rows_per_shard=2))
 
     manifest = read_manifest(toes / "out")

@@ -236,7 +236,7 @@ def test_where_there_is_no_video_nothing_is_followed_and_told_so(
 
     assert (code, said) == (
         0,
-        f"4 poses on 4 pictures -> {otters / 'out'}\n--follow: there is no video\n",
+        f"4 poses on 4 pictures -> {otters / 'out'}\n--track: there is no video\n",
     )
 
 
