@@ -85,7 +85,7 @@ def test_a_model_is_no_better_than_itself(tigers: DatasetManifest):
     assert evaluation.comparison is not None
     assert evaluation.comparison.difference == 0.0
     assert (evaluation.comparison.interval.low, evaluation.comparison.interval.high) == (0.0, 0.0)
-    assert "within noise: these pictures cannot tell the two apart" in format_report(evaluation)
+    assert "within noise: these images do not separate the two models" in format_report(evaluation)
 
 
 def test_a_difference_is_told_with_its_interval_and_a_sentence(of_tigers: EvaluationResult):
@@ -98,9 +98,9 @@ def test_a_difference_is_told_with_its_interval_and_a_sentence(of_tigers: Evalua
     assert against.difference == values[0] - values[1]
     low, high = against.interval.low, against.interval.high
     assert (
-        f"against net 1 (decode quarter, flip test on, OKS-NMS 0.9 "
+        f"compared to net 1 (decode quarter, flip test on, OKS-NMS 0.9 "
         f"({against.baseline.metrics.num_nms_dropped} of {len(of_tigers.ground_truth)} poses dropped), "
-        "score = box x mean height of keypoints above 0.2):\n"
+        "score = box score x mean of keypoint scores above 0.2):\n"
         f"OKS_AP {values[1]:.4f}, difference {against.difference:+.4f}, "
         f"95 % interval {low:+.4f} to {high:+.4f}\n"
     ) in said
@@ -112,9 +112,9 @@ def test_the_text_states_what_was_done(of_tigers: EvaluationResult):
 
     count = len(of_tigers.ground_truth)
     assert lines[0].startswith(
-        f"tigers val: {count} read = {count} used + 0 skipped, in 8 pictures; version "
+        f"tigers val: {count} read = {count} used + 0 skipped, in 8 images; version "
     )
-    assert lines[1] == "boxes: true boxes"
+    assert lines[1] == "boxes: ground truth"
     assert lines[2].startswith("net 0: decode quarter, flip test on, OKS-NMS 0.9 (")
     assert lines[4].split() == [
         "OKS",
@@ -131,7 +131,7 @@ def test_the_text_states_what_was_done(of_tigers: EvaluationResult):
         "ARL",
     ]
     assert [line.split()[0] for line in lines[5:7]] == ["own", "easier"]
-    assert "(40 draws of 8 pictures)" in format_report(of_tigers)
+    assert "(40 resamples of 8 images)" in format_report(of_tigers)
 
 
 def test_people_get_the_published_table(of_people: EvaluationResult):
@@ -162,7 +162,7 @@ def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(
 
     said = format_report(evaluation)
     assert (
-        f"boxes: a detector's, {file}: 3 read = 1 used + 1 of other picture + 1 of other category"
+        f"boxes: detections from {file}: 3 read = 1 used + 1 other picture + 1 other category"
     ) in said
     assert "note: 7 pictures have no box: what is in them counts as missed" in said
     assert f"of {len(evaluation.ground_truth)} instances that match at OKS 0.5" in said

@@ -1,4 +1,4 @@
-"""Pages as a browser and a parser find them: what tests of HTML pages share."""
+"""Helpers for tests of HTML pages, with a parser and a browser."""
 
 import subprocess
 from html.parser import HTMLParser
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class Elements(HTMLParser):
-    """The elements of a page, and all its text."""
+    """Tags, attribute names, links and text of a page."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -26,12 +26,13 @@ class Elements(HTMLParser):
 
 
 FLAGS = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
-# A phone's lie over the page. Others take 15 px from it, sometimes after the page was measured.
+# Phone scrollbars overlay the page; others take 15 px, sometimes after the page was measured.
 FLAGS += " --hide-scrollbars"
 QUIET = "--disable-background-networking --disable-component-update --enable-logging=stderr"
 
 
 def browse(chromium: str, url: str, tmp_path: Path, *flags: str) -> subprocess.CompletedProcess:
+    """Open a URL in headless Chromium."""
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     return subprocess.run(
         [chromium, *FLAGS.split(), *QUIET.split(), profile, *flags, url],
@@ -42,13 +43,13 @@ def browse(chromium: str, url: str, tmp_path: Path, *flags: str) -> subprocess.C
     )
 
 
-WATCH = """<!DOCTYPE html><iframe id="page" style="width: {width}px; height: 800px"></iframe>
-<pre id="said"></pre>
+FRAME_PAGE = """<!DOCTYPE html><iframe id="page" style="width: {width}px; height: 800px"></iframe>
+<pre id="result"></pre>
 <script>
   const frame = document.getElementById("page");
   frame.onload = () => {{
     const page = frame.contentDocument, images = [...page.images];
-    document.getElementById("said").textContent = JSON.stringify({{
+    document.getElementById("result").textContent = JSON.stringify({{
       images: images.length,
       loaded: images.filter(image => image.naturalWidth > 0).length,
       wide: page.documentElement.scrollWidth - page.documentElement.clientWidth,

@@ -1,1 +1,1 @@
-"""The data report: what was read, used and skipped, and what deserves a look."""
+"""Dataset report: rows read, used and skipped, statistics, and possible issues."""

@@ -1,4 +1,4 @@
-"""Tiles for the data report: instances as the model meets them, with what it has to answer."""
+"""Tiles of the dataset report: augmented crops with their pose and target heatmaps."""
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from hrnet_ray.visualization.drawing import (
     transform_points,
 )
 
-CROP_HEIGHT_PX = 230  # rows of a crop
+CROP_HEIGHT_PX = 230
+"""Height of a crop on its tile, in pixels."""
 
 
 def draw_augmented_samples(
@@ -34,7 +35,7 @@ def draw_augmented_samples(
     sigma: float,
     quantize_center: bool,
 ) -> list[ReportTile]:
-    """Each instance as the model meets it: the crop with its pose, and its heatmaps."""
+    """Draw each instance as in the first epoch: the crop with its pose, and its target heatmaps."""
     batch = to_raw_train_batch(samples.rows, torch.device("cpu"))
     poses = augment_batch(batch, pipeline_config, epoch=0)
     heatmaps, _ = encode_heatmaps(
@@ -48,7 +49,7 @@ def draw_augmented_samples(
         sigma=sigma,
         rounded=quantize_center,
     )
-    drawn = [
+    images = [
         _draw_crop_and_heatmaps(crop, xy, visible, maps, pipeline_config.skeleton)
         for crop, xy, visible, maps in zip(
             convert_crops_to_uint8(poses),
@@ -59,13 +60,15 @@ def draw_augmented_samples(
         )
     ]
     return [
-        ReportTile(*both)
-        for both in zip(drawn, describe_augmentation(batch, pipeline_config), strict=True)
+        ReportTile(*image_and_caption)
+        for image_and_caption in zip(
+            images, describe_augmentation(batch, pipeline_config), strict=True
+        )
     ]
 
 
 def convert_crops_to_uint8(batch: TrainBatch) -> np.ndarray:
-    """Undo the normalisation: uint8 [B, H, W, 3]."""
+    """Undo the ImageNet normalization and return uint8 [B, H, W, 3]."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
     crops = (batch.crops * std + mean).clamp(0, 1) * 255
     return crops.round().byte().permute(0, 2, 3, 1).numpy()
@@ -81,29 +84,31 @@ def _draw_crop_and_heatmaps(
     size_hw = (CROP_HEIGHT_PX, round(CROP_HEIGHT_PX * crop.shape[1] / crop.shape[0]))
     tile, into = resize_to_fit(crop, size_hw=size_hw)
     posed = draw_pose(tile, transform_points(into, crop_xy), visible, skeleton)
-    glowing, _ = resize_to_fit(overlay_heatmaps_by_side(crop, heatmaps, skeleton), size_hw=size_hw)
-    return np.concatenate([posed, glowing], 1)
+    with_heatmaps, _ = resize_to_fit(
+        overlay_heatmaps_by_side(crop, heatmaps, skeleton), size_hw=size_hw
+    )
+    return np.concatenate([posed, with_heatmaps], 1)
 
 
 def describe_augmentation(
     batch: RawTrainBatch, pipeline_config: AugmentationPipelineConfig, *, epoch: int = 0
 ) -> list[str]:
-    """Say what chance did to each instance: `#12 mirrored, +17 deg, 1.12x`.
+    """Describe the sampled augmentation of each instance: `#12 mirrored, +17 deg, 1.12x`.
 
-    Turns are counter-clockwise, as seen; a zoom above 1 makes the instance larger.
+    Rotations are counter-clockwise on the image; a zoom above 1 makes the instance larger.
     """
     center_xy, scale_wh = box_to_center_scale(
         batch.box_xywh, input_hw=pipeline_config.input_hw, padding=pipeline_config.padding
     )
     warps = sample_batch_params(batch, pipeline_config, epoch=epoch)
-    halved = (warps.center_xy != center_xy).any(1).tolist()
+    is_half_body = (warps.center_xy != center_xy).any(1).tolist()
     zooms = (scale_wh / warps.scale_wh)[:, 0].tolist()
     parts = zip(
         batch.ids.tolist(),
         warps.mirrored.tolist(),
         warps.rotation_deg.tolist(),
         zooms,
-        halved,
+        is_half_body,
         strict=True,
     )
     return [

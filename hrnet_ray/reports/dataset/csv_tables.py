@@ -1,4 +1,4 @@
-"""The tables beside the data report, fit for a spreadsheet."""
+"""CSV tables beside the dataset report, safe to open in a spreadsheet."""
 
 import csv
 from collections.abc import Iterable, Iterator
@@ -10,17 +10,17 @@ from hrnet_ray.text import escape_csv_cell
 
 
 def write_statistics_csv(statistics: DatasetStatistics, path: Path) -> None:
-    """All figures, one a line: split, what, which, count."""
+    """Write all counts, one per line: split, what, which, count."""
     lines = [
         (name, what, which, number)
         for name, split in statistics.splits.items()
         for what, which, number in _iter_statistics_rows(split)
     ]
     for pair in statistics.left_right_pairs:
-        lines.append(("all", "pairs shown whole", pair.name, pair.num_complete))
+        lines.append(("all", "pairs both visible", pair.name, pair.num_complete))
         if pair.num_decided is not None:
-            lines.append(("all", "pairs told left from right", pair.name, pair.num_decided))
-        lines.append(("all", "pairs that look exchanged", pair.name, pair.num_swapped))
+            lines.append(("all", "pairs decided", pair.name, pair.num_decided))
+        lines.append(("all", "pairs that look swapped", pair.name, pair.num_swapped))
     _write_csv_file(path, ("split", "what", "which", "count"), lines)
 
 
@@ -29,13 +29,13 @@ def _iter_statistics_rows(split: SplitStatistics) -> Iterator[tuple[str, str, in
     yield "instances", "used", split.rows_used
     for reason, number in split.skip_reason_counts.items():
         yield "skipped", reason, number
-    yield "pictures", "used", split.num_images
-    yield "points", "visible", split.num_visible_keypoints
-    for kind, spots in split.issues.items():
-        yield "worth a look", kind, len(spots)
+    yield "images", "used", split.num_images
+    yield "keypoints", "visible", split.num_visible_keypoints
+    for kind, issues in split.issues.items():
+        yield "issues", kind, len(issues)
     tables = {
         "visible": split.visible_per_keypoint,
-        "visible keypoints a pose": split.poses_per_visible_count,
+        "visible keypoints per pose": split.poses_per_visible_count,
         "box px": split.box_size_px_histogram,
         "box width / height": split.aspect_ratio_histogram,
     }
@@ -45,20 +45,20 @@ def _iter_statistics_rows(split: SplitStatistics) -> Iterator[tuple[str, str, in
 
 
 def write_issues_csv(statistics: DatasetStatistics, path: Path) -> None:
-    """Everything that deserves a look, one thing a line."""
+    """Write all possible issues, one per line."""
     lines = [
-        (name, kind, spot.name, spot.detail)
+        (name, kind, issue.name, issue.detail)
         for name, split in statistics.splits.items()
-        for kind, spots in split.issues.items()
-        for spot in spots
+        for kind, issues in split.issues.items()
+        for issue in issues
     ]
     _write_csv_file(path, ("split", "what", "item", "detail"), lines)
 
 
 def write_skipped_csv(statistics: DatasetStatistics, path: Path) -> None:
-    """Everything that was left out when the data was prepared, one thing a line."""
+    """Write all rows that `prepare` skipped, one per line."""
     lines = [
-        (name, *thing) for name, split in statistics.splits.items() for thing in split.skipped_rows
+        (name, *row) for name, split in statistics.splits.items() for row in split.skipped_rows
     ]
     _write_csv_file(path, SKIPPED_COLUMNS, lines)
 
@@ -70,5 +70,6 @@ def _write_csv_file(
         table = csv.writer(file)
         table.writerow(column_names)
         table.writerows(
-            [escape_csv_cell(x) if isinstance(x, str) else x for x in line] for line in csv_rows
+            [escape_csv_cell(cell) if isinstance(cell, str) else cell for cell in row]
+            for row in csv_rows
         )

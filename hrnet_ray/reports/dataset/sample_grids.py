@@ -1,4 +1,4 @@
-"""Tiles for the data report: instances as they are stored, and suspects close by."""
+"""Tiles of the dataset report: stored instances, and close-ups of possible issues."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -26,12 +26,13 @@ MAX_SAMPLES = 16
 TILE_SIZE_PX = 300
 BOX_COLOR = (255, 255, 255)
 RING_COLOR = (255, 0, 200)
-ISSUE_MARGIN_FRAC = 0.08  # around a suspect, of its longer side
+ISSUE_MARGIN_FRAC = 0.08
+"""Margin around an instance with an issue, as a fraction of its longer side."""
 
 
 @dataclass(frozen=True)
 class ReportTile:
-    """One picture of a sheet, RGB, and the line below it."""
+    """One RGB image of a grid, and its caption."""
 
     image: np.ndarray
     caption: str
@@ -39,38 +40,38 @@ class ReportTile:
 
 @dataclass(frozen=True)
 class SampleBatch:
-    """Instances to look at; pixels and points as training gets them."""
+    """Instances to draw; pixels and keypoints as training gets them."""
 
     rows: Arrays
     image_names: list[str]
     stored_hw: list[tuple[int, int]]
-    """How much of each canvas is picture."""
+    """Size of the image in the top left of each canvas."""
 
 
 def to_grid(tiles: Sequence[ReportTile]) -> np.ndarray:
-    """All tiles on one page, for a file of its own."""
-    letters = tiles[0].image.shape[1] // 7
-    captions = [_truncate_caption_start(tile.caption, letters) for tile in tiles]
+    """Join all tiles into one image."""
+    max_chars = tiles[0].image.shape[1] // 7
+    captions = [_truncate_caption_start(tile.caption, max_chars) for tile in tiles]
     height, width = np.max([tile.image.shape[:2] for tile in tiles], 0).tolist()
     padded = [resize_to_fit(tile.image, size_hw=(height, width))[0] for tile in tiles]
     return render_image_grid(padded, captions=captions)
 
 
 def _truncate_caption_start(caption: str, max_chars: int) -> str:
-    """The end of a long name says more than its start. OpenCV's letters are ASCII."""
+    """Cut a caption at its start, and keep ASCII only, as OpenCV's fonts need."""
     caption = caption.encode("ascii", "replace").decode()
     return caption if len(caption) <= max_chars else ".." + caption[2 - max_chars :]
 
 
 def load_samples(manifest: DatasetManifest, max_samples: int = MAX_SAMPLES) -> SampleBatch:
-    """Decode training rows that stand at equal distances, so that no one scene fills the sheet."""
+    """Decode training rows at equal distances, so that no scene fills the whole grid."""
     total = manifest.splits["train"].rows
-    wanted = np.linspace(0, total - 1, min(max_samples, total)).round().astype(int)
-    return load_rows(manifest, "train", np.unique(wanted).tolist())
+    rows = np.linspace(0, total - 1, min(max_samples, total)).round().astype(int)
+    return load_rows(manifest, "train", np.unique(rows).tolist())
 
 
 def load_rows(manifest: DatasetManifest, split: str, row_indices: Sequence[int]) -> SampleBatch:
-    """Decode some rows of a split, in the order in which they are `wanted`."""
+    """Decode some rows of a split, in the order of `row_indices`."""
     rows, order = np.unique(row_indices, return_inverse=True)
     parts, start = [], 0
     for shard in manifest.get_shards(split):
@@ -88,7 +89,7 @@ def load_rows(manifest: DatasetManifest, split: str, row_indices: Sequence[int])
 def _read_shard_rows(
     manifest: DatasetManifest, shard: ShardInfo, row_indices: np.ndarray
 ) -> pa.Table:
-    """Some rows of a shard; only the row groups that hold them are read."""
+    """Read the row groups of a shard that hold the rows, and select the rows."""
     with open_shard(manifest, shard) as file:
         ends = np.cumsum([file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)])
         groups = np.searchsorted(ends, row_indices, side="right")
@@ -106,7 +107,7 @@ def _compute_canvas_hw(data: bytes, canvas_px: int) -> tuple[int, int]:
 
 
 def draw_stored_samples(samples: SampleBatch, skeleton: Skeleton) -> list[ReportTile]:
-    """Each instance with its pose, its box, and the surroundings that are stored with it."""
+    """Draw each stored instance with its pose and its box."""
     return [
         ReportTile(
             _draw_stored_sample(samples, at, skeleton)[0], _format_sample_caption(samples, at)
@@ -118,7 +119,7 @@ def draw_stored_samples(samples: SampleBatch, skeleton: Skeleton) -> list[Report
 def _draw_stored_sample(
     samples: SampleBatch, index: int, skeleton: Skeleton, *, fit_width: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A drawn tile, and where the keypoints lie on it."""
+    """Draw one tile; returns it and its keypoints in tile pixels."""
     rows, (height, width) = samples.rows, samples.stored_hw[index]
     zoom = TILE_SIZE_PX / (width if fit_width else max(height, width))
     size_hw = (max(1, round(height * zoom)), max(1, round(width * zoom)))
@@ -149,66 +150,65 @@ def _format_sample_caption(samples: SampleBatch, index: int) -> str:
 def draw_issues(
     manifest: DatasetManifest, statistics: DatasetStatistics, max_tiles: int = MAX_SAMPLES
 ) -> list[ReportTile]:
-    """Some of what deserves a look, of every kind that has an instance to show."""
+    """Draw examples of each kind of issue that concerns an instance."""
     return [
-        _draw_issue_tile(manifest, *thing)
-        for thing in _select_issues_in_turn(statistics, max_tiles)
+        _draw_issue_tile(manifest, *selected)
+        for selected in _select_issues_in_turn(statistics, max_tiles)
     ]
 
 
 def _select_issues_in_turn(
     statistics: DatasetStatistics, max_issues: int
 ) -> list[tuple[str, IssueType, DatasetIssue]]:
-    """The first of each kind and split, then the second, until there are enough, kind by kind."""
-    order = {name: place for place, name in enumerate(statistics.splits)}
+    """Select issues from each kind and split in turn, up to `max_issues`; sort them by kind."""
+    split_order = {name: index for index, name in enumerate(statistics.splits)}
     queues = [
         [
-            (name, kind, spot)
-            for spot in _merge_issues_by_row(split.issues[kind])
-            if not spot.similar_to
-            or order[name] <= order[spot.similar_to[0]]  # found from both ends
+            (name, kind, issue)
+            for issue in _merge_issues_by_row(split.issues[kind])
+            # Both splits list a shared image; it gets one tile.
+            if not issue.similar_to or split_order[name] <= split_order[issue.similar_to[0]]
         ]
         for kind in IssueType
         for name, split in statistics.splits.items()
     ]
-    turns = (thing for turn in zip_longest(*queues) for thing in turn if thing)
-    taken = list(islice(turns, max_issues))
-    places = {kind: place for place, kind in enumerate(IssueType)}
-    return sorted(taken, key=lambda thing: places[thing[1]])
+    in_turn = (item for turn in zip_longest(*queues) for item in turn if item)
+    kinds = list(IssueType)
+    return sorted(islice(in_turn, max_issues), key=lambda item: kinds.index(item[1]))
 
 
 def _merge_issues_by_row(issues: Iterable[DatasetIssue]) -> list[DatasetIssue]:
-    """Spots of one instance become one, with all their keypoints; what is no instance is left."""
+    """Merge the issues of one row, with all their keypoints; drop issues without a row."""
     rows: dict[int, DatasetIssue] = {}
-    for spot in issues:
-        first = rows.setdefault(spot.row, spot)
-        if first is not spot:
-            detail, keypoints = f"{first.detail}, {spot.detail}", first.keypoints + spot.keypoints
-            rows[spot.row] = first._replace(detail=detail, keypoints=keypoints)
-    return [spot for row, spot in rows.items() if row >= 0]
+    for issue in issues:
+        first = rows.setdefault(issue.row, issue)
+        if first is not issue:
+            rows[issue.row] = first._replace(
+                detail=f"{first.detail}, {issue.detail}",
+                keypoints=first.keypoints + issue.keypoints,
+            )
+    return [issue for row, issue in rows.items() if row >= 0]
 
 
 def _draw_issue_tile(
     manifest: DatasetManifest, split: str, issue_type: IssueType, issue: DatasetIssue
 ) -> ReportTile:
     if issue.similar_to:
-        both = [
-            load_rows(manifest, *one)
-            for one in ((split, [issue.row]), (issue.similar_to[0], [issue.similar_to[1]]))
+        pair = [
+            load_rows(manifest, name, [row]) for name, row in ((split, issue.row), issue.similar_to)
         ]
-        picture = np.concatenate(
-            [_draw_stored_sample(s, 0, manifest.skeleton, fit_width=True)[0] for s in both]
+        image = np.concatenate(
+            [_draw_stored_sample(s, 0, manifest.skeleton, fit_width=True)[0] for s in pair]
         )
     else:
-        picture = _draw_ringed_keypoints(manifest, split, issue.row, issue.keypoints)
-    said = f"{split}, {issue_type}: {issue.name}" + (f": {issue.detail}" if issue.detail else "")
-    return ReportTile(picture, escape_control_chars(said))
+        image = _draw_ringed_keypoints(manifest, split, issue.row, issue.keypoints)
+    return ReportTile(image, escape_control_chars(f"{split}, {issue_type}: {issue.label}"))
 
 
 def _draw_ringed_keypoints(
     manifest: DatasetManifest, split: str, row: int, keypoints: Sequence[int]
 ) -> np.ndarray:
-    """An instance, close by; its suspicious keypoints have a ring around them."""
+    """Draw a close-up of an instance, with a ring around each keypoint in question."""
     tile, xy = _draw_stored_sample(
         _crop_to_instance(load_rows(manifest, split, [row])), 0, manifest.skeleton
     )
@@ -221,7 +221,7 @@ def _draw_ringed_keypoints(
 
 
 def _crop_to_instance(samples: SampleBatch) -> SampleBatch:
-    """Cut one sample down to its box, its points, and a little more."""
+    """Crop one sample to its box and keypoints plus a margin."""
     rows, (height, width) = samples.rows, samples.stored_hw[0]
     into = rows["canvas_from_image"][0]
     xy = np.concatenate(

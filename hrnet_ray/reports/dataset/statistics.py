@@ -1,4 +1,4 @@
-"""What a prepared data set holds, counted, and what in it deserves a look."""
+"""Statistics of a prepared dataset, and its possible issues."""
 
 import csv
 import io
@@ -34,7 +34,7 @@ from hrnet_ray.reports.dataset.left_right_swaps import (
     estimate_left_right_model,
 )
 
-BOX_EDGES_PX = np.array([0, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, np.inf])
+BOX_SIZE_EDGES_PX = np.array([0, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, np.inf])
 ASPECT_EDGES = np.array([0, 0.25, 0.4, 0.6, 0.8, 1.25, 1.67, 2.5, 4, np.inf])
 
 
@@ -45,10 +45,15 @@ class SkippedRow(NamedTuple):
     reason: str
     detail: str
 
+    @property
+    def label(self) -> str:
+        """The item with its detail, as a page shows it."""
+        return f"{self.item}: {self.detail}" if self.detail else self.item
+
 
 @dataclass(frozen=True, kw_only=True)
 class SplitStatistics:
-    """One split: `read == used + len(skipped)`."""
+    """Statistics of one split; `rows_read == rows_used + len(skipped_rows)`."""
 
     rows_read: int
     rows_used: int
@@ -56,63 +61,63 @@ class SplitStatistics:
     notes: list[str]
     num_images: int
     visible_per_keypoint: dict[str, int]
-    """In how many poses each keypoint is visible."""
+    """Number of poses in which each keypoint is visible."""
     poses_per_visible_count: dict[str, int]
-    """How many poses have so many visible keypoints."""
+    """Number of poses by their number of visible keypoints."""
     box_size_px_histogram: dict[str, int]
-    """Longer sides of the boxes, in pixels of the original picture."""
+    """Longer sides of the boxes, in pixels of the original image."""
     aspect_ratio_histogram: dict[str, int]
     """Width / height of the boxes."""
     issues: IssuesByType
 
     @property
     def skip_reason_counts(self) -> dict[str, int]:
-        """How many were left out, by reason, the most frequent first."""
-        return dict(Counter(thing.reason for thing in self.skipped_rows).most_common())
+        """Number of skipped rows by reason, the most frequent first."""
+        return dict(Counter(row.reason for row in self.skipped_rows).most_common())
 
     @property
     def num_visible_keypoints(self) -> int:
-        """Visible keypoints, all poses together."""
+        """Number of visible keypoints of all poses."""
         return sum(self.visible_per_keypoint.values())
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftRightStatistics:
-    """A left and a right keypoint, all splits together."""
+    """Statistics of one left/right pair over all splits."""
 
     name: str
     num_complete: int
-    """Poses that show both."""
+    """Poses in which both keypoints are visible."""
     num_decided: int | None
-    """Poses whose other keypoints tell clearly which of the two is which; None: not judged."""
+    """Poses whose other keypoints show clearly which keypoint is which; None if not checked."""
     num_swapped: int
-    """Of these, the ones that seem to be labelled the other way round."""
+    """Poses in which the pair looks swapped."""
 
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """All splits, what deserves a look in them, and how left and right lie."""
+    """Statistics of all splits, and of the left/right pairs."""
 
     splits: dict[str, SplitStatistics]
     left_right_pairs: list[LeftRightStatistics]
     skeleton_warnings: list[str]
-    """What speaks against the skeleton, not against single poses."""
+    """Doubts about the skeleton itself, not about single poses."""
 
     def count_issues(self) -> dict[IssueType, int]:
-        """How many of each kind there are in all splits, the gravest kind first."""
+        """Count the issues of each kind in all splits, the most severe kind first."""
         sums = {kind: sum(len(s.issues[kind]) for s in self.splits.values()) for kind in IssueType}
-        return {kind: number for kind, number in sums.items() if number}
+        return {kind: count for kind, count in sums.items() if count}
 
 
 def compute_statistics(
     manifest: DatasetManifest, *, progress: Callable[[str], ProgressCallback] | None = None
 ) -> DatasetStatistics:
-    """Read all labels, and open every stored picture once.
+    """Read all labels and decode every stored image once.
 
-    Memory grows by the labels (about 1 kB a row), never by the pictures.
+    Memory grows with the labels (about 1 kB per row), not with the images.
 
     Raises:
-        DataError: a split without rows, or shards and skipped.csv that do not add up.
+        DataError: a split has no rows, or shards and skipped.csv disagree with the manifest.
     """
     skipped = _load_skipped_rows(manifest)
     labels = {
@@ -122,24 +127,24 @@ def compute_statistics(
         name: scan_stored_images(manifest, name, progress(name) if progress else None)
         for name in labels
     }
-    learnt_from = labels.get("train") or next(iter(labels.values()))
-    xy, visible = learnt_from["image_xy"], learnt_from["visible"]
-    sides = estimate_left_right_model(xy, visible, manifest.skeleton)
-    judged = {
-        name: detect_swaps(sides, part["image_xy"], part["visible"])
+    reference = labels.get("train") or next(iter(labels.values()))
+    xy, visible = reference["image_xy"], reference["visible"]
+    model = estimate_left_right_model(xy, visible, manifest.skeleton)
+    swaps = {
+        name: detect_swaps(model, part["image_xy"], part["visible"])
         for name, part in labels.items()
     }
-    same, alike = find_exact_duplicates(labels), find_near_duplicates(labels, stored)
+    exact, near = find_exact_duplicates(labels), find_near_duplicates(labels, stored)
     splits = {}
     for name, part in labels.items():
-        of_sides = {IssueType.LEFT_RIGHT_SWAP: _build_swap_issues(part, *judged[name], sides)}
-        others = same[name] | alike[name] | of_sides
+        swapped = {IssueType.LEFT_RIGHT_SWAP: _build_swap_issues(part, *swaps[name], model)}
+        others = exact[name] | near[name] | swapped
         splits[name] = _compute_split_statistics(
             manifest, name, part, skipped.get(name, []), stored[name], others
         )
     return DatasetStatistics(
         splits,
-        _compute_pair_statistics(labels, judged, sides),
+        _compute_pair_statistics(labels, swaps, model),
         check_skeleton_pairs(xy, visible, manifest.skeleton),
     )
 
@@ -150,16 +155,17 @@ def _load_split_labels(
     split = manifest.splits[split_name]
     if not split.rows:
         raise DataError(
-            f"no instance in {split_name}: {split.read:,} read, {split.skipped:,} skipped",
+            f"{split_name} has no instances: {split.read:,} read, {split.skipped:,} skipped",
             _get_skipped_csv_uri(manifest),
-            "its third column says why; correct the annotations and prepare them again",
+            "the third column has the reasons; correct the annotations and prepare again",
         )
     table = read_split(manifest, split_name, columns=[*LABEL_COLUMNS, "image", "sha256"])
     if split.read != table.num_rows + len(skipped_rows):
         raise DataError(
-            f"{split_name}: {split.read:,} read, but {table.num_rows:,} used + {len(skipped_rows):,} skipped",
-            f"{manifest.root}: manifest.json, {split_name}/ and skipped.csv are not of one making",
-            "prepare the data set again",
+            f"{split_name}: {split.read:,} read, but {table.num_rows:,} used "
+            f"+ {len(skipped_rows):,} skipped",
+            f"{manifest.root}: manifest.json, {split_name}/ and skipped.csv do not belong together",
+            "prepare the dataset again",
         )
     texts = {column: np.array(table[column].to_pylist(), object) for column in ("image", "sha256")}
     return get_label_columns(table) | texts
@@ -178,9 +184,9 @@ def _load_skipped_rows(manifest: DatasetManifest) -> dict[str, list[SkippedRow]]
             found.setdefault(line["split"], []).append(item)
     except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
         raise DataError(
-            "a list of skipped instances that cannot be read",
+            "the list of skipped rows cannot be read",
             f"{_get_skipped_csv_uri(manifest)}: {type(error).__name__}: {error}",
-            "copy it again, or prepare the data set again",
+            "copy it again, or prepare the dataset again",
         ) from error
     return found
 
@@ -206,8 +212,8 @@ def _compute_split_statistics(
         notes=split.notes,
         num_images=len(set(labels["image"])),
         visible_per_keypoint=dict(zip(keypoints, visible.sum(0).tolist(), strict=True)),
-        poses_per_visible_count={str(n): many for n, many in enumerate(per_pose.tolist())},
-        box_size_px_histogram=_compute_histogram(box_xywh[:, 2:].max(1), BOX_EDGES_PX),
+        poses_per_visible_count={str(n): count for n, count in enumerate(per_pose.tolist())},
+        box_size_px_histogram=_compute_histogram(box_xywh[:, 2:].max(1), BOX_SIZE_EDGES_PX),
         aspect_ratio_histogram=_compute_histogram(box_xywh[:, 2] / box_xywh[:, 3], ASPECT_EDGES),
         issues={kind: findings[kind] for kind in IssueType},
     )
@@ -228,22 +234,22 @@ def _format_bin_range(low: float, high: float) -> str:
 def _build_swap_issues(
     labels: Arrays, is_swapped: np.ndarray, log_odds: np.ndarray, left_right_model: LeftRightModel
 ) -> list[DatasetIssue]:
-    """The surest first."""
-    spots = []
-    whole = np.all(labels["visible"][:, left_right_model.pairs], axis=-1)
+    """Build an issue for each pose with a swapped pair, the most certain first."""
+    issues = []
+    is_complete = np.all(labels["visible"][:, left_right_model.pairs], axis=-1)
     rows = np.flatnonzero(is_swapped.any(1))
-    surest = np.where(is_swapped, log_odds, 0)[rows].min(1, initial=0.0)  # without pairs, too
-    for row in rows[np.argsort(surest, kind="stable")].tolist():
+    certainty = np.where(is_swapped, log_odds, 0)[rows].min(1, initial=0.0)  # also without pairs
+    for row in rows[np.argsort(certainty, kind="stable")].tolist():
         pairs = np.flatnonzero(is_swapped[row])
         keypoints = tuple(left_right_model.pairs[pairs].ravel().tolist())
-        all_of_them = len(pairs) > 1 and len(pairs) == whole[row].sum()
+        are_all_swapped = len(pairs) > 1 and len(pairs) == is_complete[row].sum()
         names = (
             "all pairs"
-            if all_of_them
+            if are_all_swapped
             else ", ".join(left_right_model.format_pair_name(pair) for pair in pairs)
         )
-        spots.append(DatasetIssue(row, format_instance_label(labels, row), names, keypoints))
-    return spots
+        issues.append(DatasetIssue(row, format_instance_label(labels, row), names, keypoints))
+    return issues
 
 
 def _compute_pair_statistics(
@@ -252,17 +258,17 @@ def _compute_pair_statistics(
     left_right_model: LeftRightModel,
 ) -> list[LeftRightStatistics]:
     visible = np.concatenate([part["visible"] for part in labels_by_split.values()])
-    whole = np.all(visible[:, left_right_model.pairs], axis=-1).sum(0)
-    found = np.concatenate([found for found, _ in swaps_by_split.values()])
-    told = left_right_model.is_confident(
+    num_complete = np.all(visible[:, left_right_model.pairs], axis=-1).sum(0)
+    is_swapped = np.concatenate([swapped for swapped, _ in swaps_by_split.values()])
+    num_decided = left_right_model.is_confident(
         np.concatenate([odds for _, odds in swaps_by_split.values()])
     ).sum(0)
     return [
         LeftRightStatistics(
             name=left_right_model.format_pair_name(pair),
-            num_complete=int(whole[pair]),
-            num_decided=int(told[pair]) if left_right_model.is_pair_learned[pair] else None,
-            num_swapped=int(found[:, pair].sum()),
+            num_complete=int(num_complete[pair]),
+            num_decided=int(num_decided[pair]) if left_right_model.is_pair_learned[pair] else None,
+            num_swapped=int(is_swapped[:, pair].sum()),
         )
         for pair in range(len(left_right_model.pairs))
     ]

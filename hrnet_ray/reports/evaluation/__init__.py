@@ -1,1 +1,1 @@
-"""Text, figures and HTML page of an evaluation."""
+"""Text, JSON, plots and HTML page of an evaluation."""

@@ -1,4 +1,4 @@
-"""An evaluation in words and in JSON."""
+"""Evaluation as text and as JSON."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,20 @@ from hrnet_ray.metrics.bootstrap import ConfidenceInterval
 from hrnet_ray.metrics.pckh_table import PCKH_TABLE_COLUMNS
 
 SCORES_FORMAT_VERSION = 1
-"""Of scores.json: keys are added, never renamed."""
+"""Format version of scores.json; keys may be added, but are never renamed."""
 
-MAX_SKIPPED_NAMES = 10  # skipped rows in the text; scores.json names all
+MAX_SKIPPED_NAMES = 10
+"""Number of skipped rows that the text lists; scores.json lists all."""
 
 
 def format_report(evaluation: EvaluationResult) -> str:
-    """Blocks for a terminal: what was asked, the tables, and how sure the main figure is."""
-    assessment = evaluation.model_evaluation.metrics
+    """Format the evaluation for a terminal: settings, tables, and the primary metric."""
+    metrics = evaluation.model_evaluation.metrics
     blocks = [format_header(evaluation)]
-    if assessment.mpii_pckh_table:
-        blocks += [format_pckh_table(assessment.mpii_pckh_table)]
-    if assessment.oks_by_sigma_set:
-        blocks.append(_format_oks_table(assessment.oks_by_sigma_set))
+    if metrics.mpii_pckh_table:
+        blocks += [format_pckh_table(metrics.mpii_pckh_table)]
+    if metrics.oks_by_sigma_set:
+        blocks.append(_format_oks_table(metrics.oks_by_sigma_set))
     blocks += [
         _format_keypoint_table(evaluation),
         _format_remaining_metrics(evaluation),
@@ -32,15 +33,16 @@ def format_report(evaluation: EvaluationResult) -> str:
 
 
 def format_header(evaluation: EvaluationResult) -> str:
-    """What was scored, on what, and how."""
-    judged, used = evaluation.model_evaluation, len(evaluation.ground_truth)
-    skipped = judged.split_poses.skipped_rows
+    """Format the split, the boxes, the decoding, skipped rows and notes."""
+    model, used = evaluation.model_evaluation, len(evaluation.ground_truth)
+    skipped = model.split_poses.skipped_rows
     lines = [
         f"{evaluation.dataset_name} {evaluation.eval_spec.split}: {evaluation.rows_read:,} read = "
-        f"{used:,} used + {len(skipped):,} skipped, in {len(evaluation.ground_truth.image_names):,} "
-        f"pictures; version {evaluation.dataset_digest[:12]}",
+        f"{used:,} used + {len(skipped):,} skipped, "
+        f"in {len(evaluation.ground_truth.image_names):,} images; "
+        f"version {evaluation.dataset_digest[:12]}",
         f"boxes: {format_box_summary(evaluation)}",
-        f"{judged.name}: {format_decode_settings(judged, evaluation)}",
+        f"{model.name}: {format_decode_settings(model, evaluation)}",
     ]
     if skipped:
         named = [f"{image} #{row}" for row, image in skipped]
@@ -49,38 +51,40 @@ def format_header(evaluation: EvaluationResult) -> str:
 
 
 def format_box_summary(evaluation: EvaluationResult) -> str:
-    """Whose boxes, and what became of them."""
+    """Format the source of the boxes and their counts."""
     boxes = evaluation.detections
     if boxes is None:
-        return "true boxes"
-    left_out = "".join(f" + {count:,} of {why}" for why, count in boxes.skipped_counts.items())
+        return "ground truth"
+    skipped = "".join(f" + {count:,} {reason}" for reason, count in boxes.skipped_counts.items())
     return (
-        f"a detector's, {evaluation.eval_spec.detections_path}: {boxes.num_read:,} read = "
-        f"{len(boxes.score):,} used{left_out or ' + 0 left out'}"
+        f"detections from {evaluation.eval_spec.detections_path}: {boxes.num_read:,} read = "
+        f"{len(boxes.score):,} used{skipped or ' + 0 skipped'}"
     )
 
 
 def format_decode_settings(model_evaluation: ModelEvaluation, evaluation: EvaluationResult) -> str:
-    """How a model's heatmaps were read, and what was done with its poses."""
-    spec, assessment = model_evaluation.spec, model_evaluation.metrics
-    said = f"decode {spec.decode}, flip test {'on' if spec.flip_test else 'off'}"
-    if assessment.primary_metric == "OKS_AP":
-        said += (
+    """Format the decoding, and the NMS and score of OKS metrics."""
+    spec, metrics = model_evaluation.spec, model_evaluation.metrics
+    text = f"decode {spec.decode}, flip test {'on' if spec.flip_test else 'off'}"
+    if metrics.primary_metric == "OKS_AP":
+        num_poses = len(model_evaluation.split_poses.poses)
+        text += (
             f", OKS-NMS {evaluation.eval_spec.nms_oks:g} "
-            f"({assessment.num_nms_dropped:,} of {len(model_evaluation.split_poses.poses):,} poses dropped), "
-            "score = box x mean height of keypoints above 0.2"
+            f"({metrics.num_nms_dropped:,} of {num_poses:,} poses dropped), "
+            "score = box score x mean of keypoint scores above 0.2"
         )
-    return said
+    return text
 
 
 def format_primary_metric(evaluation: EvaluationResult) -> list[str]:
-    """The main figure with its interval, and the comparison."""
-    judged, question = evaluation.model_evaluation, evaluation.eval_spec
-    percent, main = f"{100 * question.confidence:g} %", judged.metrics.primary_metric
+    """Format the primary metric with its interval, and the comparison."""
+    model, eval_spec = evaluation.model_evaluation, evaluation.eval_spec
+    percent, main = f"{100 * eval_spec.confidence:g} %", model.metrics.primary_metric
     lines = [
-        f"{main} {judged.metrics.primary_value:.4f}, {percent} interval "
-        f"{judged.interval.low:.4f} to {judged.interval.high:.4f} "
-        f"({question.resamples:,} draws of {len(evaluation.ground_truth.image_names):,} pictures)"
+        f"{main} {model.metrics.primary_value:.4f}, {percent} interval "
+        f"{model.interval.low:.4f} to {model.interval.high:.4f} "
+        f"({eval_spec.resamples:,} resamples of "
+        f"{len(evaluation.ground_truth.image_names):,} images)"
     ]
     if evaluation.comparison:
         lines.append(format_comparison(evaluation.comparison, evaluation))
@@ -88,7 +92,7 @@ def format_primary_metric(evaluation: EvaluationResult) -> list[str]:
 
 
 def format_comparison(comparison: ModelComparison, evaluation: EvaluationResult) -> str:
-    """Both models in two lines, and whether one is better."""
+    """Format the baseline, the difference, and whether it is significant."""
     other, low, high = comparison.baseline, comparison.interval.low, comparison.interval.high
     percent, main = (
         f"{100 * comparison.interval.confidence:g} %",
@@ -98,17 +102,17 @@ def format_comparison(comparison: ModelComparison, evaluation: EvaluationResult)
     sentence = (
         f"beyond noise: {evaluation.model_evaluation.name} is {better}"
         if comparison.is_significant
-        else "within noise: these pictures cannot tell the two apart"
+        else "within noise: these images do not separate the two models"
     )
     return (
-        f"against {other.name} ({format_decode_settings(other, evaluation)}):\n"
-        f"{main} {other.metrics.primary_value:.4f}, difference {comparison.difference:+.4f}, {percent} "
-        f"interval {low:+.4f} to {high:+.4f}\n{sentence}"
+        f"compared to {other.name} ({format_decode_settings(other, evaluation)}):\n"
+        f"{main} {other.metrics.primary_value:.4f}, difference {comparison.difference:+.4f}, "
+        f"{percent} interval {low:+.4f} to {high:+.4f}\n{sentence}"
     )
 
 
 def format_pckh_table(table: Mapping[str, float]) -> str:
-    """PCKh in percent, in the columns of the papers."""
+    """Format PCKh in percent, in the columns of the papers."""
     names = [*PCKH_TABLE_COLUMNS, "Mean", "Mean@0.1"]
     widths = [max(len(name), 5) for name in names]
     heads = " | ".join(name.rjust(width) for name, width in zip(names, widths, strict=True))
@@ -117,7 +121,7 @@ def format_pckh_table(table: Mapping[str, float]) -> str:
     )
     rule = "-|-".join("-" * width for width in widths)
     return (
-        "PCKh in percent, in the published columns (Mean@0.1 is taken at 0.11, as published)\n"
+        "PCKh in percent, in the published columns (Mean@0.1 is measured at 0.11, as published)\n"
         f"| {heads} |\n|-{rule}-|\n| {cells} |"
     )
 
@@ -133,14 +137,14 @@ def _format_oks_table(metrics_by_sigma_set: Mapping[str, Mapping[str, float]]) -
 
 
 def _format_keypoint_table(evaluation: EvaluationResult) -> str:
-    assessment = evaluation.model_evaluation.metrics
-    scores = assessment.per_keypoint
+    metrics = evaluation.model_evaluation.metrics
+    scores = metrics.per_keypoint
     width = max(len("keypoint"), *map(len, scores))
-    kind = assessment.primary_metric.split("_")[0]
+    kind = metrics.primary_metric.split("_")[0]
     title = f"{'keypoint':<{width}}{kind:>9}{'EPE px':>9}{'count':>8}"
-    if "instances_matched" in assessment.summary:
+    if "instances_matched" in metrics.summary:
         title += (
-            f"   (of {assessment.summary['instances_matched']:,.0f} of "
+            f"   (of {metrics.summary['instances_matched']:,.0f} of "
             f"{len(evaluation.ground_truth):,} instances that match at OKS 0.5)"
         )
     lines = [
@@ -151,40 +155,40 @@ def _format_keypoint_table(evaluation: EvaluationResult) -> str:
 
 
 def _format_remaining_metrics(evaluation: EvaluationResult) -> str:
-    """What no table has shown."""
-    told = ("PCK", "EPE", "OKS_AP_without")
+    """Format the metrics that no table shows."""
+    prefixes = ("PCK", "EPE", "OKS_AP_without")
     summary = evaluation.model_evaluation.metrics.summary
-    named = {name: value for name, value in summary.items() if name.startswith(told)}
+    named = {name: value for name, value in summary.items() if name.startswith(prefixes)}
     return "\n".join(f"{name:<20}{value:>9.4f}" for name, value in named.items())
 
 
 def to_json_dict(evaluation: EvaluationResult) -> dict[str, Any]:
-    """scores.json; docs/evaluate.md says what the keys mean. NaN is null."""
-    judged, against = evaluation.model_evaluation, evaluation.comparison
-    question, boxes = evaluation.eval_spec, evaluation.detections
+    """Build scores.json; docs/evaluate.md explains the keys. NaN and Inf become null."""
+    model, against = evaluation.model_evaluation, evaluation.comparison
+    eval_spec, boxes = evaluation.eval_spec, evaluation.detections
     document = {
         "format": SCORES_FORMAT_VERSION,
         "data": {
             "name": evaluation.dataset_name,
             "digest": evaluation.dataset_digest,
-            "split": question.split,
+            "split": eval_spec.split,
         },
         "read": evaluation.rows_read,
         "used": len(evaluation.ground_truth),
-        "skipped": [{"id": row, "image": image} for row, image in judged.split_poses.skipped_rows],
+        "skipped": [{"id": row, "image": image} for row, image in model.split_poses.skipped_rows],
         "pictures": len(evaluation.ground_truth.image_names),
         "boxes": {
             "kind": "true" if boxes is None else "detections",
-            "file": str(question.detections_path) if boxes is not None else None,
+            "file": str(eval_spec.detections_path) if boxes is not None else None,
             "read": boxes.num_read if boxes is not None else len(evaluation.ground_truth),
             "used": len(boxes.score) if boxes is not None else len(evaluation.ground_truth),
             "left_out": dict(boxes.skipped_counts) if boxes is not None else {},
         },
-        "resamples": question.resamples,
-        "seed": question.seed,
-        "nms_oks": question.nms_oks,
+        "resamples": eval_spec.resamples,
+        "seed": eval_spec.seed,
+        "nms_oks": eval_spec.nms_oks,
         "notes": evaluation.notes,
-        **_build_model_entry(judged),
+        **_build_model_entry(model),
         "against": None,
     }
     if against:
@@ -198,25 +202,25 @@ def to_json_dict(evaluation: EvaluationResult) -> dict[str, Any]:
 
 
 def _build_model_entry(model_evaluation: ModelEvaluation) -> dict[str, Any]:
-    spec, assessment = model_evaluation.spec, model_evaluation.metrics
+    spec, metrics = model_evaluation.spec, model_evaluation.metrics
     return {
         "model": model_evaluation.name,
         "decode": spec.decode,
         "flip_test": spec.flip_test,
-        "nms_dropped": assessment.num_nms_dropped,
-        "main": assessment.primary_metric,
-        "value": assessment.primary_value,
+        "nms_dropped": metrics.num_nms_dropped,
+        "main": metrics.primary_metric,
+        "value": metrics.primary_value,
         "interval": _build_interval_entry(model_evaluation.interval),
-        "summary": assessment.summary,
-        "pckh_table": assessment.mpii_pckh_table,
-        "oks": assessment.oks_by_sigma_set,
-        "per_keypoint": {name: vars(score) for name, score in assessment.per_keypoint.items()},
-        "curve": assessment.metric_curve,
+        "summary": metrics.summary,
+        "pckh_table": metrics.mpii_pckh_table,
+        "oks": metrics.oks_by_sigma_set,
+        "per_keypoint": {name: vars(score) for name, score in metrics.per_keypoint.items()},
+        "curve": metrics.metric_curve,
     }
 
 
 def _replace_nan_with_none(value: Any) -> Any:
-    """JSON has no NaN."""
+    """Replace NaN and Inf, which JSON lacks."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

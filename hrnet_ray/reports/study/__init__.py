@@ -1,1 +1,1 @@
-"""The page of a search: which setting won, how sure that is, and what it cost."""
+"""Study report: the best settings, their significance, and the cost of the search."""

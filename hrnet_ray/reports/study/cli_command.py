@@ -1,4 +1,4 @@
-"""Settings as the command line that trains with them again."""
+"""Command line that trains again with given settings."""
 
 import re
 import shlex
@@ -11,10 +11,10 @@ URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 def build_train_argv(
     settings: Mapping[str, Any], *, name: str, defaults: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """The words of a `hrnet-ray train` command; settings at their `defaults` are left out.
+    """Build the words of a `hrnet-ray train` command, without settings at their `defaults`.
 
-    The run is called `name`: under its trial's own name it would be finished already. A password
-    within an address is left out.
+    The run gets a `name` of its own, because the run of the trial is finished. Passwords in URLs
+    are removed.
     """
     defaults = defaults or {}
     missing = object()
@@ -28,7 +28,7 @@ def build_train_argv(
 
 
 def format_shell_command(argv: list[str]) -> str:
-    """For a terminal: a flag a line, every word quoted where it must be."""
+    """Format the command for a shell, one flag per line."""
     parts: list[str] = []
     for word in argv:
         if word.startswith("--") or not parts:

@@ -1,4 +1,4 @@
-"""How the trials of a study went, and what they took: learning curves, rungs, hours."""
+"""Plots of a study over time: learning curves, early stopping, and duration of the trials."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,32 +19,38 @@ OUTCOME_COLORS = {
     TrialOutcome.STOPPED: STOPPED_COLOR,
     TrialOutcome.FAILED: FAILED_COLOR,
 }
-MAX_LABELED_RUNGS = 6  # more marks than this would write over each other
+OUTCOME_MARKERS = {
+    TrialOutcome.COMPLETED: "o",
+    TrialOutcome.STOPPED: ".",
+    TrialOutcome.FAILED: "X",
+}
+MAX_LABELED_RUNGS = 6
+"""Number of rungs with a label; more labels would overlap."""
 
 
 def group_trials_by_rung(study: StudyResults) -> dict[int, list[TrialResult]]:
-    """The trials that were stopped, by the epochs that they had done."""
-    found: dict[int, list[TrialResult]] = {}
+    """Group the stopped trials by their number of epochs."""
+    rungs: dict[int, list[TrialResult]] = {}
     for trial in study.select_by_outcome(TrialOutcome.STOPPED):
-        found.setdefault(len(trial.epoch_records), []).append(trial)
-    return dict(sorted(found.items()))
+        rungs.setdefault(len(trial.epoch_records), []).append(trial)
+    return dict(sorted(rungs.items()))
 
 
 def plot_learning_curves(path: Path, study: StudyResults) -> None:
-    """Every trial's score over its epochs, and below how many were still training."""
+    """Plot the score of every trial over its epochs, and below the number of active trials."""
     figure = Figure(figsize=(6.6, 5.2), layout="constrained")
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    curves, active = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for trial in reversed(study.trials):
-        _plot_trial_curve(above, trial, is_best=trial is study.best_trial)
-    above.set(ylabel=f"validation {study.metric}")
-    above.grid(alpha=0.25)
-    above.legend(handles=_build_outcome_legend(study), fontsize=8, loc="lower right")
-    _plot_active_trials(below, study)
+        _plot_trial_curve(curves, trial, is_best=trial is study.best_trial)
+    curves.set(ylabel=f"validation {study.metric}")
+    curves.grid(alpha=0.25)
+    curves.legend(handles=_build_outcome_legend(study), fontsize=8, loc="lower right")
+    _plot_active_trials(active, study)
     counts = Counter({epoch: len(trials) for epoch, trials in group_trials_by_rung(study).items()})
     for epoch, stopped in sorted(counts.most_common(MAX_LABELED_RUNGS)):
-        for axes in (above, below):
+        for axes in (curves, active):
             axes.axvline(epoch, color=TEXT_COLOR, linestyle=":", linewidth=1)
-        above.annotate(
+        curves.annotate(
             f"{stopped} stopped",
             (epoch, 1),
             xycoords=("data", "axes fraction"),
@@ -63,64 +69,68 @@ def _plot_trial_curve(axes: Axes, trial: TrialResult, *, is_best: bool) -> None:
     if is_best:
         axes.plot(epochs, scores, color=BEST_COLOR, linewidth=2.8, zorder=5)
         return
-    pale = trial.outcome is not TrialOutcome.COMPLETED
-    colour = OUTCOME_COLORS[trial.outcome]
-    axes.plot(epochs, scores, color=colour, linewidth=1.4, alpha=0.6 if pale else 0.9)
-    marker = {TrialOutcome.COMPLETED: "o", TrialOutcome.STOPPED: ".", TrialOutcome.FAILED: "X"}[
-        trial.outcome
-    ]
-    axes.plot(epochs[-1], scores[-1], color=colour, marker=marker, markersize=6)
+    color = OUTCOME_COLORS[trial.outcome]
+    alpha = 0.9 if trial.outcome is TrialOutcome.COMPLETED else 0.6
+    axes.plot(epochs, scores, color=color, linewidth=1.4, alpha=alpha)
+    marker = OUTCOME_MARKERS[trial.outcome]
+    axes.plot(epochs[-1], scores[-1], color=color, marker=marker, markersize=6)
 
 
 def _build_outcome_legend(study: StudyResults) -> list[Patch]:
     others = [trial for trial in study.trials if trial is not study.best_trial]
-    seen = [ending for ending in TrialOutcome if any(trial.outcome is ending for trial in others)]
-    first = Patch(color=BEST_COLOR, label=f"best: #{study.best_trial.name}")
-    return [first, *(Patch(color=OUTCOME_COLORS[ending], label=str(ending)) for ending in seen)]
+    present = {trial.outcome for trial in others}
+    return [
+        Patch(color=BEST_COLOR, label=f"best: #{study.best_trial.name}"),
+        *(Patch(color=OUTCOME_COLORS[o], label=str(o)) for o in TrialOutcome if o in present),
+    ]
 
 
 def _plot_active_trials(axes: Axes, study: StudyResults) -> None:
-    """The filled area is the epochs that were run, the pale one those that were spared."""
+    """Plot the trained epochs as a filled area, the saved ones as a pale area."""
     longest = max(1, *(trial.planned_epochs for trial in study.trials))
-    at = np.arange(longest)
-    running, wanted = (
-        (np.array(lengths)[:, None] > at).sum(0)
+    epochs = np.arange(longest)
+    running, planned = (
+        (np.array(lengths)[:, None] > epochs).sum(0)
         for lengths in (
             [len(trial.epoch_records) for trial in study.trials],
             [trial.planned_epochs for trial in study.trials],
         )
     )
-    axes.bar(at + 0.5, wanted, width=1.0, color="#e3e3e0")
-    axes.bar(at + 0.5, running, width=1.0, color=COMPLETED_COLOR)
-    axes.set(ylabel="still training", xlabel="epochs done", xlim=(0, longest * 1.02))
+    axes.bar(epochs + 0.5, planned, width=1.0, color="#e3e3e0")
+    axes.bar(epochs + 0.5, running, width=1.0, color=COMPLETED_COLOR)
+    axes.set(ylabel="active trials", xlabel="epoch", xlim=(0, longest * 1.02))
     axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
 
 
 def plot_trial_cost(path: Path, study: StudyResults) -> None:
-    """The time that each trial took, and what its early end saved."""
+    """Plot the duration of each trial, and the time that early stopping saved."""
     trials = sorted(study.trials, key=lambda trial: trial.name)
-    unit, per = _select_time_unit(max(trial.duration_s + trial.time_saved_s for trial in trials))
+    unit, unit_s = _select_time_unit(max(trial.duration_s + trial.time_saved_s for trial in trials))
     figure = Figure(figsize=(6.6, 1.3 + 0.2 * max(4, len(trials))), layout="constrained")
     axes = figure.subplots()
-    at = np.arange(len(trials))
-    took = np.array([trial.duration_s for trial in trials]) / per
-    saved = np.array([trial.time_saved_s for trial in trials]) / per
-    colours = [
+    positions = np.arange(len(trials))
+    durations = np.array([trial.duration_s for trial in trials]) / unit_s
+    saved = np.array([trial.time_saved_s for trial in trials]) / unit_s
+    colors = [
         BEST_COLOR if trial is study.best_trial else OUTCOME_COLORS[trial.outcome]
         for trial in trials
     ]
-    axes.barh(at, took, color=colours)
+    axes.barh(positions, durations, color=colors)
     axes.barh(
-        at, saved, left=took, color="none", edgecolor=MUTED_COLOR, hatch="////", linewidth=0.5
+        positions,
+        saved,
+        left=durations,
+        color="none",
+        edgecolor=MUTED_COLOR,
+        hatch="////",
+        linewidth=0.5,
     )
-    axes.set_yticks(at, [f"#{trial.name}" for trial in trials], fontsize=7.5)
+    axes.set_yticks(positions, [f"#{trial.name}" for trial in trials], fontsize=7.5)
     axes.invert_yaxis()
     axes.set(xlabel=f"{unit} of training", ylim=(len(trials) - 0.4, -0.6))
     axes.grid(axis="x", alpha=0.25)
-    hatched = Patch(
-        facecolor="none", edgecolor=MUTED_COLOR, hatch="////", label="saved, at its own pace"
-    )
+    hatched = Patch(facecolor="none", edgecolor=MUTED_COLOR, hatch="////", label="saved (estimate)")
     axes.legend(
         handles=[*_build_outcome_legend(study), hatched],
         fontsize=8,
@@ -139,7 +149,7 @@ def _select_time_unit(seconds: float) -> tuple[str, float]:
 
 
 def format_duration(seconds: float) -> str:
-    """For people: `48 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Format a duration: `48 s`, `3 min 20 s`, `2 h 05 min`."""
     if not np.isfinite(seconds):
         return "unknown"
     whole = round(seconds)

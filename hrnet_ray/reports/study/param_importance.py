@@ -1,7 +1,8 @@
-"""Which settings mattered: how much of the differences between trials each one explains.
+"""Parameter importance: the fraction of the trials' rank variance that each setting explains.
 
-Trials are compared after as many epochs as all of them had, so that those which were stopped early
-are not worse for that. Numbers are cut into thirds, so a best value in the middle is seen, too.
+Trials are compared after their common epochs, so early stopping does not bias the result. Numbers
+are cut into thirds, so an optimum in the middle counts too. `optuna.importance` has no significance
+test: its fANOVA and PED-ANOVA report an importance for pure noise as well.
 """
 
 from collections.abc import Sequence
@@ -18,25 +19,25 @@ from hrnet_ray.reports.study.trial_results import (
 )
 
 MIN_TRIALS = 6
-"""With fewer trials, nothing can be said."""
+"""Smallest number of trials for which importance is computed."""
 NUM_PERMUTATIONS = 1_000
 SIGNIFICANCE_LEVEL = 0.05
-"""What shuffled scores explain as well in fewer cases is taken for more than chance."""
+"""Largest p-value of a significant importance."""
 
 
 @dataclass(frozen=True)
 class ParamImportance:
-    """What one setting explains."""
+    """Importance of one setting, with a permutation test."""
 
     setting: str
     explained_fraction: float
-    """Share of the variance of the trials' ranks, in [0, 1]."""
+    """Fraction of the variance of the trials' ranks, in [0, 1]."""
     chance_fraction: float
-    """What shuffled ranks give on average."""
+    """Mean fraction that shuffled ranks explain."""
     p_value: float
-    """Share of the shuffles that give as much."""
+    """Fraction of the permutations that explain as much."""
     rank_correlation: float
-    """Spearman's: above 0, more is better; NaN for a choice."""
+    """Spearman correlation with the score, above 0 if more is better; NaN for a category."""
 
     @property
     def is_significant(self) -> bool:
@@ -44,7 +45,7 @@ class ParamImportance:
 
 
 def compute_param_importances(study: StudyResults) -> list[ParamImportance]:
-    """The heaviest first; none when there are too few trials, or all came to the same."""
+    """Compute the importances, the largest first; empty with too few trials or equal scores."""
     trials = [
         trial
         for trial in study.scored_trials
@@ -54,8 +55,8 @@ def compute_param_importances(study: StudyResults) -> list[ParamImportance]:
     if len(trials) < MIN_TRIALS or np.ptp(scores) == 0:
         return []
     ranks = rankdata(scores)
-    found = [_compute_param_importance(trials, name, ranks) for name in study.searched_settings]
-    return sorted((one for one in found if one), key=lambda one: -one.explained_fraction)
+    computed = [_compute_param_importance(trials, name, ranks) for name in study.searched_settings]
+    return sorted(filter(None, computed), key=lambda importance: -importance.explained_fraction)
 
 
 def _compute_param_importance(
@@ -72,30 +73,30 @@ def _compute_param_importance(
             for _ in range(NUM_PERMUTATIONS)
         ]
     )
-    luck = float((shuffled >= explained - 1e-12).mean())
-    return ParamImportance(setting, explained, float(shuffled.mean()), luck, correlation)
+    p_value = float((shuffled >= explained - 1e-12).mean())
+    return ParamImportance(setting, explained, float(shuffled.mean()), p_value, correlation)
 
 
 def _group_trials_by_value(
     trials: Sequence[TrialResult], setting: str, ranks: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """The group of each trial, int [N], and the correlation of a number with the ranks."""
+    """Return the group of each trial, int [N], and the rank correlation of a number."""
     if not is_numeric_setting(trials, setting):
-        said = [format_value(trial.sampled_params.get(setting)) for trial in trials]
-        return np.unique(said, return_inverse=True)[1], float("nan")
+        labels = [format_value(trial.sampled_params.get(setting)) for trial in trials]
+        return np.unique(labels, return_inverse=True)[1], float("nan")
     values = np.array([trial.sampled_params[setting] for trial in trials], np.float64)
     if np.ptp(values) == 0:
         return np.zeros(len(values), np.int64), float("nan")
     correlation = float(np.corrcoef(rankdata(values), ranks)[0, 1])
-    different = np.unique(values)
-    edges = different[1:] if len(different) <= 3 else np.quantile(values, [1 / 3, 2 / 3])
+    distinct = np.unique(values)
+    edges = distinct[1:] if len(distinct) <= 3 else np.quantile(values, [1 / 3, 2 / 3])
     return np.searchsorted(edges, values, side="right"), correlation
 
 
 def _compute_explained_fraction(group: np.ndarray, ranks: np.ndarray) -> float:
-    """Variance between the groups as a share of all."""
+    """Compute the variance between the groups as a fraction of the total variance."""
     counts = np.bincount(group)
-    used = counts > 0
-    means = np.bincount(group, ranks)[used] / counts[used]
-    between = float(counts[used] @ (means - ranks.mean()) ** 2)
+    is_used = counts > 0
+    means = np.bincount(group, ranks)[is_used] / counts[is_used]
+    between = float(counts[is_used] @ (means - ranks.mean()) ** 2)
     return between / float(((ranks - ranks.mean()) ** 2).sum())

@@ -1,4 +1,4 @@
-"""Score against speed, where a study searched for both."""
+"""Score against latency, for a study that optimized both."""
 
 import math
 from pathlib import Path
@@ -10,11 +10,11 @@ from hrnet_ray.reports.study.trial_results import StudyResults, TrialResult
 from hrnet_ray.visualization.plots import save_figure
 
 LATENCY_COLUMN, PARETO_COLUMN = "latency_ms", "pareto_optimal"
-"""Columns of trials.csv."""
+"""Columns of trials.csv; the study marks its Pareto-optimal trials itself."""
 
 
 def sort_trials_by_latency(study: StudyResults) -> list[tuple[float, TrialResult]]:
-    """Milliseconds and trial, the quickest first; none where speed was not searched for."""
+    """List (latency in ms, trial), the fastest first; empty if latency was not optimized."""
     if not any(PARETO_COLUMN in trial.extra_columns for trial in study.trials):
         return []
     pairs = [
@@ -25,7 +25,7 @@ def sort_trials_by_latency(study: StudyResults) -> list[tuple[float, TrialResult
 
 
 def select_pareto_optimal(study: StudyResults) -> list[tuple[float, TrialResult]]:
-    """Those that no other trial beats in both."""
+    """List (latency in ms, trial) of the Pareto-optimal trials, the fastest first."""
     return [
         (ms, trial)
         for ms, trial in sort_trials_by_latency(study)
@@ -34,17 +34,17 @@ def select_pareto_optimal(study: StudyResults) -> list[tuple[float, TrialResult]
 
 
 def plot_score_vs_latency(path: Path, study: StudyResults) -> None:
-    """A mark for each trial; a line through those that no other one beats in both."""
+    """Plot score over latency, with a line through the Pareto-optimal trials."""
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    everything, front = sort_trials_by_latency(study), select_pareto_optimal(study)
+    all_trials, front = sort_trials_by_latency(study), select_pareto_optimal(study)
     axes.scatter(
-        [ms for ms, _ in everything],
-        [trial.score for _, trial in everything],
+        [ms for ms, _ in all_trials],
+        [trial.score for _, trial in all_trials],
         s=40,
         facecolors="white",
         edgecolors=MUTED_COLOR,
-        label="another is better and quicker",
+        label="dominated",
     )
     axes.plot(
         [ms for ms, _ in front],
@@ -52,21 +52,25 @@ def plot_score_vs_latency(path: Path, study: StudyResults) -> None:
         color="#0072b2",
         marker="o",
         drawstyle="steps-post",
-        label="none is",
+        label="Pareto-optimal",
     )
     for ms, trial in front:
-        place = (ms, trial.score)
         axes.annotate(
-            f"#{trial.name}", place, (-7, 6), textcoords="offset points", ha="right", fontsize=8
+            f"#{trial.name}",
+            (ms, trial.score),
+            (-7, 6),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
         )
-    best = [ms for ms, trial in everything if trial is study.best_trial]
+    best = [ms for ms, trial in all_trials if trial is study.best_trial]
     axes.plot(
         best,
         [study.best_trial.score] * len(best),
         **BEST_MARKER_STYLE,
         label=f"best: #{study.best_trial.name}",
     )
-    axes.set(xlabel="milliseconds", ylabel=f"best {study.metric}")
+    axes.set(xlabel="latency (ms)", ylabel=f"best {study.metric}")
     axes.margins(0.12)
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9, frameon=False)

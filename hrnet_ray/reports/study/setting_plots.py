@@ -1,7 +1,6 @@
-"""Where in the search space the good trials are: map, settings side by side, keypoints.
+"""Plots of a study over its settings: score map, parallel coordinates, keypoint scores.
 
-Scores are viridis and the best trial is a vermilion star: both can be told apart by the
-colour-blind.
+Scores use viridis, and the best trial is a vermilion star: both suit colour-blind readers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +17,16 @@ from scipy.interpolate import RBFInterpolator
 from scipy.spatial import Delaunay, QhullError
 
 from hrnet_ray.reports.study.axes import PlotAxis, build_numeric_axis, build_setting_axis
+from hrnet_ray.reports.study.per_keypoint import list_common_keypoints
 from hrnet_ray.reports.study.trial_results import StudyResults, TrialOutcome, TrialResult
 from hrnet_ray.text import escape_control_chars
 from hrnet_ray.visualization.plots import save_figure
 
 BEST_COLOR, MUTED_COLOR, TEXT_COLOR = "#d55e00", "#9a9a9a", "#23221f"
 MIN_MAP_POINTS = 6
-"""From so many places on, a map has colours between them."""
+"""Smallest number of distinct points for which the score map is interpolated."""
 MAP_GRID_SIZE = 120
-"""Rows and columns of that map."""
+"""Rows and columns of the interpolated map."""
 OUTCOME_MARKERS = {TrialOutcome.COMPLETED: "o", TrialOutcome.STOPPED: "v", TrialOutcome.FAILED: "X"}
 BEST_MARKER_STYLE = {
     "marker": "*",
@@ -35,25 +35,25 @@ BEST_MARKER_STYLE = {
     "markeredgecolor": "white",
     "linestyle": "none",
 }
-CATEGORY_JITTER = 0.035  # lines that make the same choice stand side by side
+CATEGORY_JITTER = 0.035
+"""Offset on a categorical axis, in axis lengths, that separates lines with the same value."""
 
 
 def plot_score_map(path: Path, study: StudyResults, *, setting_pair: tuple[str, str]) -> None:
-    """Trials over two of their settings; between enough of them, the colours flow.
+    """Plot the scores over two settings, interpolated between enough trials.
 
-    What was stopped early is not worse for that on the first panel: all are shown as they were
-    when they had trained alike.
+    If trials were stopped early, a first panel compares all trials after their common epochs.
     """
-    alike = np.array(
+    common = np.array(
         [trial.get_best_score_within(study.common_epochs) for trial in study.scored_trials]
     )
     best = np.array([trial.score for trial in study.scored_trials])
     panels = {f"best {study.metric} of each": best}
-    if study.select_by_outcome(TrialOutcome.STOPPED) and np.isfinite(alike).any():
-        panels = {f"{study.metric} after {format_epochs(study.common_epochs)}": alike} | panels
+    if study.select_by_outcome(TrialOutcome.STOPPED) and np.isfinite(common).any():
+        panels = {f"{study.metric} after {format_epochs(study.common_epochs)}": common} | panels
     figure = Figure(figsize=(5.9 * len(panels), 4.6), layout="constrained")
-    places = figure.subplots(1, len(panels), squeeze=False).ravel()
-    for axes, (title, scores) in zip(places, panels.items(), strict=True):
+    all_axes = figure.subplots(1, len(panels), squeeze=False).ravel()
+    for axes, (title, scores) in zip(all_axes, panels.items(), strict=True):
         _plot_map_panel(figure, axes, study, scores, setting_pair)
         axes.set_title(title, fontsize=10)
     figure.legend(
@@ -75,18 +75,18 @@ def _plot_map_panel(
 ) -> None:
     trials = study.scored_trials
     x, y = (build_setting_axis(trials, name) for name in setting_pair)
-    norm = _build_color_norm(scores[np.isfinite(scores)])
-    known = np.isfinite(scores)
+    is_finite = np.isfinite(scores)
+    norm = _build_color_norm(scores[is_finite])
     _plot_interpolated_scores(
-        axes, np.stack([x.positions, y.positions], 1)[known], scores[known], norm
+        axes, np.stack([x.positions, y.positions], 1)[is_finite], scores[is_finite], norm
     )
-    for ending, marker in OUTCOME_MARKERS.items():
-        at = [n for n, trial in enumerate(trials) if trial.outcome is ending]
-        if at:
+    for outcome, marker in OUTCOME_MARKERS.items():
+        indices = [n for n, trial in enumerate(trials) if trial.outcome is outcome]
+        if indices:
             axes.scatter(
-                x.positions[at],
-                y.positions[at],
-                c=scores[at],
+                x.positions[indices],
+                y.positions[indices],
+                c=scores[indices],
                 norm=norm,
                 cmap="viridis",
                 marker=marker,
@@ -101,52 +101,37 @@ def _plot_map_panel(
 
 
 def _build_marker_legend(study: StudyResults) -> list[Line2D]:
-    seen = [
-        ending
-        for ending in OUTCOME_MARKERS
-        if any(t.outcome is ending for t in study.scored_trials)
-    ]
-    marks = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker=OUTCOME_MARKERS[ending],
-            color="#55606b",
-            label=str(ending),
-        )
-        for ending in seen
-    ]
+    present = {trial.outcome for trial in study.scored_trials}
+    best_style = {**BEST_MARKER_STYLE, "markersize": 14}
     return [
-        Line2D(
-            [],
-            [],
-            **{**BEST_MARKER_STYLE, "markersize": 14},
-            label=f"best: #{study.best_trial.name}",
+        Line2D([], [], **best_style, label=f"best: #{study.best_trial.name}"),
+        *(
+            Line2D([], [], marker=marker, label=str(outcome), linestyle="none", color="#55606b")
+            for outcome, marker in OUTCOME_MARKERS.items()
+            if outcome in present
         ),
-        *marks,
     ]
 
 
 def _plot_interpolated_scores(
     axes: Axes, positions: np.ndarray, scores: np.ndarray, norm: Normalize
 ) -> None:
-    """Colour between the trials, and only there: beyond them nothing is known."""
-    different, where = np.unique(positions.round(6), axis=0, return_inverse=True)
-    if len(different) < MIN_MAP_POINTS:
+    """Interpolate the scores inside the convex hull of the trials."""
+    points, index = np.unique(positions.round(6), axis=0, return_inverse=True)
+    if len(points) < MIN_MAP_POINTS:
         return
-    level = np.bincount(where.ravel(), scores) / np.bincount(where.ravel())
+    mean_scores = np.bincount(index.ravel(), scores) / np.bincount(index.ravel())
     try:
-        inside_of = Delaunay(different)
-    except QhullError:  # all on a line
+        hull = Delaunay(points)
+    except QhullError:  # all points lie on a line
         return
     line = np.linspace(0, 1, MAP_GRID_SIZE)
     grid = np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
-    # A little smoothing: two neighbours that differ by luck make no cliff.
-    found = RBFInterpolator(different, level, kernel="linear", smoothing=0.02)(grid)
-    found = np.clip(found, scores.min(), scores.max())
-    found[inside_of.find_simplex(grid) < 0] = np.nan
-    field = np.ma.masked_invalid(found.reshape(MAP_GRID_SIZE, MAP_GRID_SIZE))
+    # Smoothing, because neighbouring trials also differ by chance.
+    values = RBFInterpolator(points, mean_scores, kernel="linear", smoothing=0.02)(grid)
+    values = np.clip(values, scores.min(), scores.max())
+    values[hull.find_simplex(grid) < 0] = np.nan
+    field = np.ma.masked_invalid(values.reshape(MAP_GRID_SIZE, MAP_GRID_SIZE))
     axes.contourf(line, line, field, levels=24, norm=norm, cmap="viridis", alpha=0.75)
     lines = axes.contour(line, line, field, levels=5, colors="white", linewidths=0.7)
     axes.clabel(lines, fontsize=7, fmt="%.2f")
@@ -160,11 +145,12 @@ def _format_map_axes(axes: Axes, x_axis: PlotAxis, y_axis: PlotAxis) -> None:
 
 
 def _format_axis_ticks(axis: PlotAxis) -> tuple[list[float], list[str]]:
-    return [place for place, _ in axis.ticks], [_truncate_label(said) for _, said in axis.ticks]
+    positions, labels = zip(*axis.ticks, strict=True) if axis.ticks else ((), ())
+    return list(positions), [_truncate_label(label) for label in labels]
 
 
 def plot_score_by_setting(path: Path, study: StudyResults) -> None:
-    """Score over each searched setting by itself, after as many epochs as all trials had."""
+    """Plot the score after the common epochs over each searched setting by itself."""
     trials = study.scored_trials
     scores = np.array([trial.get_best_score_within(study.common_epochs) for trial in trials])
     columns = min(4, len(study.searched_settings))
@@ -186,36 +172,36 @@ def plot_score_by_setting(path: Path, study: StudyResults) -> None:
 
 
 def plot_parallel_coordinates(path: Path, study: StudyResults) -> None:
-    """A line for each trial through its settings to its score."""
+    """Plot one line per trial through its settings to its score."""
     scores = np.array([trial.score for trial in study.trials])
-    axes_of = [build_setting_axis(study.trials, name) for name in study.searched_settings]
-    axes_of.append(build_numeric_axis(scores, study.metric))
-    places = np.stack([axis.positions for axis in axes_of], 1)  # [N, A]
-    spread = (
+    plot_axes = [build_setting_axis(study.trials, name) for name in study.searched_settings]
+    plot_axes.append(build_numeric_axis(scores, study.metric))
+    positions = np.stack([axis.positions for axis in plot_axes], 1)  # [N, A]
+    jitter = (
         np.linspace(-CATEGORY_JITTER, CATEGORY_JITTER, len(study.trials))
         if len(study.trials) > 1
         else np.zeros(1)
     )
-    for column, axis in enumerate(axes_of):
+    for column, axis in enumerate(plot_axes):
         if axis.is_categorical:
-            places[:, column] += spread
-    figure = Figure(figsize=(max(6.4, 1.9 * len(axes_of) + 1), 4.6), layout="constrained")
+            positions[:, column] += jitter
+    figure = Figure(figsize=(max(6.4, 1.9 * len(plot_axes) + 1), 4.6), layout="constrained")
     axes = figure.subplots()
     norm = _build_color_norm(scores[np.isfinite(scores)])
-    across = np.arange(len(axes_of))
-    for at in reversed(range(len(study.trials))):  # the best one is drawn last
-        trial, line = study.trials[at], places[at]
-        style = {"color": MUTED_COLOR, "linestyle": ":", "linewidth": 1.2}  # ends before the score
+    columns = np.arange(len(plot_axes))
+    for index in reversed(range(len(study.trials))):  # the best trial is drawn last
+        trial = study.trials[index]
+        style = {"color": MUTED_COLOR, "linestyle": ":", "linewidth": 1.2}
         if trial.has_score:
-            colour = colormaps["viridis"](norm(trial.score))
+            color = colormaps["viridis"](norm(trial.score))
             alpha = 0.9 if trial.outcome is TrialOutcome.COMPLETED else 0.45
-            style = {"color": colour, "linewidth": 1.6, "alpha": alpha}
-        if at == 0:
+            style = {"color": color, "linewidth": 1.6, "alpha": alpha}
+        if index == 0:
             style = {"color": BEST_COLOR, "linewidth": 3.0}
-        axes.plot(across, line, **style, solid_capstyle="round")
-    for place, axis in enumerate(axes_of):
-        _draw_parallel_axis(axes, place, axis, is_last=place == len(axes_of) - 1)
-    axes.set(xlim=(-0.35, len(axes_of) - 0.8), ylim=(-0.06, 1.14))
+        axes.plot(columns, positions[index], **style, solid_capstyle="round")
+    for column, axis in enumerate(plot_axes):
+        _draw_parallel_axis(axes, column, axis)
+    axes.set(xlim=(-0.35, len(plot_axes) - 0.8), ylim=(-0.06, 1.14))
     axes.axis("off")
     if len(study.scored_trials) > 1:
         figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, label=f"best {study.metric}")
@@ -232,15 +218,15 @@ def plot_parallel_coordinates(path: Path, study: StudyResults) -> None:
     save_figure(path, figure)
 
 
-def _draw_parallel_axis(axes: Axes, x_position: int, axis: PlotAxis, *, is_last: bool) -> None:
-    axes.plot([x_position, x_position], [0, 1], color=TEXT_COLOR, linewidth=1.0)
-    axes.text(x_position, 1.07, axis.name, ha="center", va="bottom", fontsize=9, fontweight="bold")
-    for at, said in axis.ticks:
-        axes.plot([x_position - 0.02, x_position], [at, at], color=TEXT_COLOR, linewidth=1.0)
+def _draw_parallel_axis(axes: Axes, x: int, axis: PlotAxis) -> None:
+    axes.plot([x, x], [0, 1], color=TEXT_COLOR, linewidth=1.0)
+    axes.text(x, 1.07, axis.name, ha="center", va="bottom", fontsize=9, fontweight="bold")
+    for position, label in axis.ticks:
+        axes.plot([x - 0.02, x], [position, position], color=TEXT_COLOR, linewidth=1.0)
         axes.text(
-            x_position - 0.04,
-            at,
-            _truncate_label(said),
+            x - 0.04,
+            position,
+            _truncate_label(label),
             ha="right",
             va="center",
             fontsize=8,
@@ -251,43 +237,40 @@ def _draw_parallel_axis(axes: Axes, x_position: int, axis: PlotAxis, *, is_last:
 def plot_keypoint_heatmap(
     path: Path, trials: Sequence[TrialResult], *, labels: Mapping[str, str], metric_name: str
 ) -> None:
-    """How each of the best trials finds each keypoint; a star where none does it better.
+    """Plot the keypoint scores of trials, with a star at the best score of each keypoint.
 
-    `trials` all know the scores of their keypoints; they stand in the order given, each under its
-    label.
+    `trials` must have keypoint scores; they stand in the given order, each with its label.
     """
-    names = [
-        name for name in trials[0].keypoint_scores if all(name in t.keypoint_scores for t in trials)
-    ]
+    names = list_common_keypoints(trials)
     scores = np.array([[trial.keypoint_scores[name] for trial in trials] for name in names])
-    lost = scores - scores.max(1, keepdims=True)
+    gaps = scores - scores.max(1, keepdims=True)
     size = (1.9 + 0.52 * max(4, len(trials)), 1.5 + 0.27 * len(names))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
-    deepest = float(np.clip(np.quantile(lost, 0.2), -0.2, -0.02))  # far off is dark, however far
-    picture = axes.imshow(lost, cmap="viridis", vmin=deepest, vmax=0, aspect="auto")
-    for row, column in np.ndindex(*lost.shape):
-        won = lost[row, column] == 0
-        light = lost[row, column] > 0.45 * deepest
+    lowest = float(np.clip(np.quantile(gaps, 0.2), -0.2, -0.02))  # larger gaps are all dark
+    heatmap = axes.imshow(gaps, cmap="viridis", vmin=lowest, vmax=0, aspect="auto")
+    for row, column in np.ndindex(*gaps.shape):
+        is_best = gaps[row, column] == 0
+        is_light = gaps[row, column] > 0.45 * lowest
         axes.text(
             column,
             row,
-            f"{'★' if won else ''}{scores[row, column]:.2f}",
+            f"{'★' if is_best else ''}{scores[row, column]:.2f}",
             ha="center",
             va="center",
             fontsize=7.5,
-            fontweight="bold" if won else "normal",
-            color="black" if light else "white",
+            fontweight="bold" if is_best else "normal",
+            color="black" if is_light else "white",
         )
     axes.set_yticks(range(len(names)), [_truncate_label(name) for name in names], fontsize=8.5)
     axes.set_xticks(range(len(trials)), [labels[trial.name] for trial in trials], fontsize=8)
     axes.tick_params(length=0)
-    figure.colorbar(picture, ax=axes, label=f"{metric_name}, less the row's best")
+    figure.colorbar(heatmap, ax=axes, label=f"{metric_name}, relative to the best of the row")
     save_figure(path, figure)
 
 
 def format_epochs(count: int) -> str:
-    """`1 epoch`, `12 epochs`."""
+    """Format a count: `1 epoch`, `12 epochs`."""
     return f"{count:,} epoch{'' if count == 1 else 's'}"
 
 
@@ -297,5 +280,5 @@ def _build_color_norm(scores: np.ndarray) -> Normalize:
 
 
 def _truncate_label(label: str, max_chars: int = 18) -> str:
-    label = escape_control_chars(label).replace("$", r"\$")  # no formula
+    label = escape_control_chars(label).replace("$", r"\$")  # no math text
     return label if len(label) <= max_chars else label[: max_chars - 2] + ".."

@@ -1,4 +1,4 @@
-"""Is the best trial really better? The predictions of the best few, on the same drawn pictures."""
+"""Significance of the best trial, from bootstrap resampling of the validation images."""
 
 import json
 from collections.abc import Sequence
@@ -24,62 +24,65 @@ from hrnet_ray.reports.study.trial_results import StudyResults, TrialResult
 MAX_RUNNERS_UP = 4
 CONFIDENCE_LEVEL = 0.95
 SCORE_TOLERANCE = 0.002
-"""A score made anew from the predictions may differ by so much from the recorded one."""
-NMS_DISABLED_OKS = 1.1  # no two poses are as alike: a training drops none either
+"""Largest difference of a score recomputed from the predictions to the recorded score."""
+NMS_DISABLED_OKS = 1.1
+"""OKS threshold above every OKS: like the validation of a training, no pose is dropped."""
 
 
 @dataclass(frozen=True)
 class RunnerUp:
-    """A trial that came close."""
+    """One of the trials after the best, compared with it."""
 
     trial: TrialResult
     score_gap: float
-    """The best trial's score, less this one's."""
+    """Score of the best trial less that of this trial."""
     interval: ConfidenceInterval
-    """Of that difference; both are drawn the same pictures."""
+    """Interval of the difference, from the same resampled images for both."""
 
 
 @dataclass(frozen=True)
 class BestTrialSignificance:
-    """How sure the order of the best few is."""
+    """Intervals of the best trial and of its margins."""
 
     interval: ConfidenceInterval
-    """Of the best trial's score."""
+    """Interval of the best trial's score."""
     runners_up: list[RunnerUp]
-    """In the order of their scores, the second first."""
+    """Next trials, by score, the best first."""
     num_images: int
 
     @property
     def indistinguishable_trials(self) -> list[TrialResult]:
-        """Those that cannot be told from the best one."""
-        return [rival.trial for rival in self.runners_up if not rival.interval.excludes_zero]
+        """Runners-up whose difference to the best trial is not significant."""
+        return [r.trial for r in self.runners_up if not r.interval.excludes_zero]
 
 
 def compare_best_trials(
     study: StudyResults, *, resamples: int = NUM_RESAMPLES
 ) -> BestTrialSignificance:
-    """Compare the best trial with the next few, by the predictions of their best epochs.
+    """Compare the best trial with the next ones, by the predictions of their best epochs.
 
     Raises:
-        DataError: the validation set or the predictions are not there, or do not fit.
+        DataError: the validation split or the predictions are missing, or do not match.
     """
     best, *others = study.scored_trials
     manifest = read_manifest(str(best.settings.get("data.root", "")))
-    labelled = load_ground_truth(manifest, "val")
-    rivals = others[:MAX_RUNNERS_UP]
-    assessments = [_evaluate_trial(study, trial, manifest, labelled) for trial in (best, *rivals)]
-    pictures = len(labelled.image_names)
-    within = partial(compute_percentile_interval, confidence=CONFIDENCE_LEVEL, num_images=pictures)
-    draws = compute_bootstrap_samples(
-        [one.bootstrap_statistic for one in assessments], num_images=pictures, resamples=resamples
+    ground_truth = load_ground_truth(manifest, "val")
+    num_images = len(ground_truth.image_names)
+    compared = [best, *others[:MAX_RUNNERS_UP]]
+    metrics = [_evaluate_trial(study, trial, manifest, ground_truth) for trial in compared]
+    best_samples, *other_samples = compute_bootstrap_samples(
+        [m.bootstrap_statistic for m in metrics], num_images=num_images, resamples=resamples
+    )
+    compute_interval = partial(
+        compute_percentile_interval, confidence=CONFIDENCE_LEVEL, num_images=num_images
     )
     return BestTrialSignificance(
-        within(draws[0]),
+        compute_interval(best_samples),
         [
-            RunnerUp(trial, best.score - trial.score, within(draws[0] - one))
-            for trial, one in zip(rivals, draws[1:], strict=True)
+            RunnerUp(trial, best.score - trial.score, compute_interval(best_samples - samples))
+            for trial, samples in zip(compared[1:], other_samples, strict=True)
         ],
-        pictures,
+        num_images,
     )
 
 
@@ -89,7 +92,7 @@ def _evaluate_trial(
     path = study.study_dir / "trials" / trial.name / "predictions" / "val.coco.json"
     try:
         poses = _parse_coco_results(json.loads(path.read_text(encoding="utf-8")), ground_truth)
-        found = compute_evaluation_metrics(
+        metrics = compute_evaluation_metrics(
             poses,
             ground_truth.columns,
             manifest.skeleton,
@@ -104,26 +107,29 @@ def _evaluate_trial(
             "`hrnet-ray evaluate --model A --compare-to B` compares two model folders",
         ) from error
     if (
-        found.primary_metric != study.metric
-        or abs(found.primary_value - trial.score) > SCORE_TOLERANCE
+        metrics.primary_metric != study.metric
+        or abs(metrics.primary_value - trial.score) > SCORE_TOLERANCE
     ):
         raise DataError(
             f"the predictions of trial #{trial.name} do not give its score",
-            f"{path}: {found.primary_metric} {found.primary_value:.4f}, recorded {study.metric} {trial.score:.4f}",
-            "the data set may have been prepared anew since: search again",
+            f"{path}: {metrics.primary_metric} {metrics.primary_value:.4f}, "
+            f"recorded {study.metric} {trial.score:.4f}",
+            "the dataset may have been prepared again since then: repeat the search",
         )
-    return found
+    return metrics
 
 
 def _parse_coco_results(
     results: Sequence[dict[str, Any]], ground_truth: GroundTruth
 ) -> DetectedPoses:
-    """A training's predictions, which are in the order of the rows: pose n is that of row n."""
+    """Parse the predictions of a training, which must be in the order of the dataset rows.
+
+    Raises:
+        ValueError: number or order of the poses differ from the rows.
+    """
     images = np.array([result["image_id"] for result in results], np.int64)
     if not np.array_equal(images, ground_truth.columns["image_id"]):
-        raise ValueError(
-            f"{len(results):,} poses for {len(ground_truth):,} rows, or in another order"
-        )
+        raise ValueError(f"{len(results):,} poses for {len(ground_truth):,} rows, or another order")
     points = np.array([result["keypoints"] for result in results], np.float64)
     points = points.reshape(len(results), -1, 3)
     return DetectedPoses(

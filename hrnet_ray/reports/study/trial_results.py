@@ -1,7 +1,7 @@
-"""A study as it stands on disk: its trials, what became of each, and what they cost.
+"""Results of a study, read from its folder: trials, outcomes and cost.
 
-trials.csv says which trials there were and what each came to; the folder of each trial has its
-settings (resolved_config.json) and its epochs (metrics.jsonl).
+trials.csv lists the trials with their scores; the folder of each trial holds its settings
+(resolved_config.json) and its epochs (metrics.jsonl).
 """
 
 import csv
@@ -21,47 +21,48 @@ from hrnet_ray.errors import DataError
 
 SIGMA_SETTING, LR_SETTING = "heatmap.sigma", "optim.lr"
 REQUIRED_COLUMNS = ("folder", "metric", "score", "best_epoch", "epochs", "error")
-"""What trials.csv says of every trial; its other columns are what was searched, and figures."""
+"""Columns of every trials.csv; the others are searched settings and further values."""
 PARSED_COLUMNS = (*REQUIRED_COLUMNS, "stopped_by", "started_at", "seconds")
-"""The columns that are not shown as they are."""
+"""Columns that become fields; the page shows all others as they are."""
 
 EpochRecord = dict[str, Any]
-"""A line of metrics.jsonl."""
+"""One line of metrics.jsonl; its `epoch` counts from 1."""
 
 
 class TrialOutcome(StrEnum):
-    """What became of a trial."""
+    """How a trial ended; the value is the text of the report."""
 
-    COMPLETED = "trained to the end"
+    COMPLETED = "completed"
     STOPPED = "stopped early"
     FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrialResult:
-    """One trial. Epochs are counted from 0, as in metrics.jsonl."""
+    """Settings, score and epochs of one trial. Epochs count from 1."""
 
     name: str
-    """Of its folder: `07`."""
+    """Name of the folder: `07`."""
     sampled_params: dict[str, Any]
-    """What the search gave it, by dotted name."""
+    """Searched settings, by dotted name."""
     settings: dict[str, Any]
-    """All its settings, by dotted name."""
+    """All settings, by dotted name."""
     metric: str
-    """Of the study."""
+    """Primary metric of the study."""
     score: float
-    """The best that it reached; NaN when it never was scored."""
+    """Best score of all epochs; NaN without a score."""
     best_epoch: int
+    """Epoch of the best score, from 1; below 1 without a score."""
     epoch_records: list[EpochRecord]
     error: str
     stopped_by: str = ""
-    """The rule that ended it early, where that was noted."""
+    """Rule that stopped the trial early; empty if none is recorded."""
     started_at_s: float = math.nan
-    """When it began, in seconds since 1970; NaN where that was not noted."""
+    """Start, in seconds since 1970; NaN if not recorded."""
     slot_held_s: float = 0.0
-    """For how long it held its place, its start included; 0 where that was not noted."""
+    """Seconds from start to end of the trial, start-up included; 0 if not recorded."""
     extra_columns: dict[str, str]
-    """What else trials.csv says of it."""
+    """Further columns of trials.csv."""
 
     @property
     def has_score(self) -> bool:
@@ -69,7 +70,7 @@ class TrialResult:
 
     @property
     def planned_epochs(self) -> int:
-        """Epochs of a whole training."""
+        """Epochs of a training that is not stopped early."""
         return int(self.settings.get("optim.epochs", len(self.epoch_records)))
 
     @property
@@ -83,59 +84,68 @@ class TrialResult:
         )
 
     @property
+    def has_failed(self) -> bool:
+        return self.outcome is TrialOutcome.FAILED
+
+    @property
+    def outcome_detail(self) -> str:
+        """The outcome with its reason: the error, or the rule that stopped the trial."""
+        text = f"{self.outcome}: {self.error}" if self.error else str(self.outcome)
+        if self.stopped_by and self.outcome is TrialOutcome.STOPPED:
+            text += f" ({self.stopped_by.replace('_', ' ')})"
+        return text
+
+    @property
     def duration_s(self) -> float:
-        """What it took, with its start where that is known."""
+        """Duration of the trial, with its start-up if that is recorded."""
         return max(self.slot_held_s, self.epoch_time_s)
 
     @property
     def epoch_time_s(self) -> float:
-        """Spent in its epochs."""
+        """Sum of the durations of its epochs."""
         return sum(
             (_get_finite_number(entry, "perf/epoch_s", 0.0) for entry in self.epoch_records), 0.0
         )
 
     @property
     def time_saved_s(self) -> float:
-        """What the epochs that it was spared would have taken, at its own pace."""
+        """Time of the epochs that early stopping saved, at the mean epoch time of the trial."""
         if self.outcome is not TrialOutcome.STOPPED:
             return 0.0
-        return (
-            self.epoch_time_s
-            / max(1, len(self.epoch_records))
-            * (self.planned_epochs - len(self.epoch_records))
-        )
+        num_epochs = len(self.epoch_records)
+        return self.epoch_time_s / max(1, num_epochs) * (self.planned_epochs - num_epochs)
 
     @cached_property
     def score_curve(self) -> list[tuple[int, float]]:
-        """Epochs done and the score then, where it was judged."""
+        """Epoch and score of each validation."""
         key = f"val/{self.metric}"
-        pairs = [
-            (entry["epoch"] + 1, _get_finite_number(entry, key, math.nan))
+        return [
+            (entry["epoch"], float(entry[key]))
             for entry in self.epoch_records
+            if _is_finite_number(entry.get(key))
         ]
-        return [(epoch, score) for epoch, score in pairs if math.isfinite(score)]
 
     def get_best_score_within(self, num_epochs: int) -> float:
-        """The best score within so many epochs; NaN when there was none yet."""
+        """Return the best score of the first `num_epochs` epochs; NaN without one."""
         return max(
-            (score for done, score in self.score_curve if done <= num_epochs), default=math.nan
+            (score for epoch, score in self.score_curve if epoch <= num_epochs), default=math.nan
         )
 
     @cached_property
     def keypoint_scores(self) -> dict[str, float]:
-        """The score of each keypoint in the best epoch."""
-        start = f"val/{self.metric.split('_')[0]}."
-        at = {entry["epoch"]: entry for entry in self.epoch_records}.get(self.best_epoch, {})
+        """Score of each keypoint at the best epoch."""
+        prefix = f"val/{self.metric.split('_')[0]}."
+        best = {entry["epoch"]: entry for entry in self.epoch_records}.get(self.best_epoch, {})
         return {
-            name.removeprefix(start): float(value)
-            for name, value in at.items()
-            if name.startswith(start) and _is_finite_number(value)
+            name.removeprefix(prefix): float(value)
+            for name, value in best.items()
+            if name.startswith(prefix) and _is_finite_number(value)
         }
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResults:
-    """A study. `all` are best first, those without a score last; at least one has a score."""
+    """Trials of a study, the best first, those without a score last; at least one has a score."""
 
     study_dir: Path
     name: str
@@ -153,22 +163,22 @@ class StudyResults:
 
     @property
     def median_score(self) -> float:
-        """Score of the trial in the middle."""
+        """Median of the scores."""
         return median(trial.score for trial in self.scored_trials)
 
     def select_by_outcome(self, outcome: TrialOutcome) -> list[TrialResult]:
-        """The trials that ended so."""
+        """Select the trials with this outcome."""
         return [trial for trial in self.trials if trial.outcome is outcome]
 
     @property
     def common_epochs(self) -> int:
-        """Epochs that every trial was given, and was judged in: at these, all are alike."""
-        done = [
+        """Last epoch at which every trial was validated, so that all are comparable."""
+        last_epochs = [
             trial.score_curve[-1][0]
             for trial in self.scored_trials
             if trial.score_curve and not trial.error
         ]
-        return min(done, default=0)
+        return min(last_epochs, default=0)
 
     @property
     def epochs_run(self) -> int:
@@ -176,47 +186,47 @@ class StudyResults:
 
     @property
     def epochs_planned(self) -> int:
-        """Epochs of all trials, had each been trained to the end."""
+        """Epochs of all trials without early stopping."""
         return sum(trial.planned_epochs for trial in self.trials)
 
     @property
     def wall_s(self) -> float:
-        """From the first trial's beginning to the last one's end; NaN when no time was noted."""
+        """Seconds from the start of the first trial to the end of the last; NaN if not recorded."""
         entries = [
             entry for trial in self.trials for entry in trial.epoch_records if "at_ms" in entry
         ]
-        begun = [trial for trial in self.trials if math.isfinite(trial.started_at_s)]
+        timed = [trial for trial in self.trials if math.isfinite(trial.started_at_s)]
         starts = [e["at_ms"] / 1000 - _get_finite_number(e, "perf/epoch_s", 0.0) for e in entries]
-        starts += [trial.started_at_s for trial in begun]
+        starts += [trial.started_at_s for trial in timed]
         ends = [entry["at_ms"] / 1000 for entry in entries]
-        ends += [trial.started_at_s + trial.slot_held_s for trial in begun]
+        ends += [trial.started_at_s + trial.slot_held_s for trial in timed]
         return max(ends) - min(starts) if ends else math.nan
 
 
 def load_study(study_dir: Path) -> StudyResults:
-    """Read a study's folder.
+    """Read the folder of a study.
 
     Raises:
-        DataError: trials.csv is missing or is none, or no trial in it has a score.
+        DataError: trials.csv is missing or invalid, or no trial has a score.
     """
     path = study_dir / "trials.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            lines = list(csv.DictReader(file))
-        metric = next((line["metric"] for line in lines if line["metric"]), "")
-        trials = [_parse_trial(study_dir / "trials", line, metric) for line in lines]
+            rows = list(csv.DictReader(file))
+        metric = next((row["metric"] for row in rows if row["metric"]), "")
+        trials = [_parse_trial(study_dir / "trials", row, metric) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            "a list of trials that cannot be read",
+            "the list of trials cannot be read",
             f"{path}: {error}",
-            "repeat the command of the search: it ends by writing this file",
+            "run the `hrnet-ray tune` command again: it writes this file at its end",
         ) from error
     trials.sort(key=lambda trial: -trial.score if trial.has_score else math.inf)
     if not trials or not trials[0].has_score:
         raise DataError(
-            "no trial with a score",
+            "no trial has a score",
             f"{path}: {len(trials)} trials",
-            "try one setting with `hrnet-ray train`, then narrow the search space",
+            "train once with `hrnet-ray train`, then narrow the search space",
         )
     searched = list(dict.fromkeys(name for trial in trials for name in trial.sampled_params))
     return StudyResults(
@@ -231,12 +241,12 @@ def load_study(study_dir: Path) -> StudyResults:
 def _parse_trial(trials_dir: Path, csv_row: dict[str, str], metric: str) -> TrialResult:
     folder = trials_dir / Path(csv_row["folder"]).name
     settings = _read_json_object(folder / "resolved_config.json")
-    drawn = settings.pop("sampled_params", None)
-    if not isinstance(drawn, dict):
-        drawn = {name: csv_row[name] for name in csv_row if "." in name}
+    sampled_params = settings.pop("sampled_params", None)
+    if not isinstance(sampled_params, dict):
+        sampled_params = {name: csv_row[name] for name in csv_row if "." in name}
     return TrialResult(
         name=folder.name,
-        sampled_params=drawn,
+        sampled_params=sampled_params,
         settings=settings,
         metric=metric,
         score=float(csv_row["score"]),
@@ -247,7 +257,9 @@ def _parse_trial(trials_dir: Path, csv_row: dict[str, str], metric: str) -> Tria
         started_at_s=_parse_timestamp(csv_row.get("started_at") or ""),
         slot_held_s=float(csv_row.get("seconds") or 0.0),
         extra_columns={
-            k: v for k, v in csv_row.items() if k not in PARSED_COLUMNS and k not in drawn and v
+            name: text
+            for name, text in csv_row.items()
+            if text and name not in PARSED_COLUMNS and name not in sampled_params
         },
     )
 
@@ -259,19 +271,19 @@ def _parse_timestamp(text: str) -> float:
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object; an empty one where there is none."""
+    """Read a JSON object; an empty one if the file is missing or invalid."""
     with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return found if isinstance(found, dict) else {}
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
     return {}
 
 
 def _read_epoch_records(path: Path) -> list[EpochRecord]:
-    """The epochs in order; one that was done twice after a crash counts as done last."""
+    """Read the epochs in order; of an epoch repeated after a crash, the last record counts."""
     by_epoch: dict[int, EpochRecord] = {}
     with suppress(OSError):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # a line that a crash cut short
+            with suppress(ValueError, KeyError, TypeError):  # an incomplete line after a crash
                 entry = json.loads(line)
                 by_epoch[int(entry["epoch"])] = entry
     return [by_epoch[epoch] for epoch in sorted(by_epoch)]
@@ -287,7 +299,7 @@ def _is_finite_number(value: object) -> TypeGuard[int | float]:
 
 
 def format_value(value: Any) -> str:
-    """A setting's value, short: `0.00123`, `adamw`, `1 x 4 x 3`."""
+    """Format the value of a setting briefly: `0.00123`, `adamw`, `1 x 4 x 3`."""
     if isinstance(value, float):
         return f"{value:.3g}"
     if isinstance(value, list | tuple):
@@ -296,6 +308,6 @@ def format_value(value: Any) -> str:
 
 
 def is_numeric_setting(trials: Sequence[TrialResult], name: str) -> bool:
-    """Whether a searched setting is a number in all trials; switches are none."""
+    """Return whether a searched setting is a number, and not a bool, in all trials."""
     values = [trial.sampled_params.get(name) for trial in trials]
     return all(_is_finite_number(value) and not isinstance(value, bool) for value in values)

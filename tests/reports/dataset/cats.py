@@ -1,4 +1,4 @@
-"""A small data set under hostile names, for the tests of `check`."""
+"""Small dataset with hostile names, for the tests of the dataset report."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.data.synthetic.datasets import write_tiger_dataset
 
 HOSTILE, FORMULA, ANSI = "<script>alert(1).jpg", "=bill().jpg", "\x1b[31mred\nline.jpg"
-PICTURE_HW = (90, 120)
+IMAGE_HW = (90, 120)
 CATEGORY = {
     "id": 1,
     "name": "cat",
@@ -27,11 +27,11 @@ def annotation(id: int, image: int, box: list[float], *points: tuple[float, ...]
     }
 
 
-# Boxes are 1 px shorter when read, as published: the first is (20, 20) to (79, 59).
+# Boxes get 1 px shorter, as in the published code: the first is (20, 20) to (79, 59).
 TRAIN = [
     annotation(10, 0, [20, 20, 60, 40], (30, 30), (40, 50), (70, 40), (60, 30)),
     annotation(11, 1, [10, 10, 30, 60], (15, 15), (38, 69), (41.5, 40), HIDDEN),  # box ends at 39
-    annotation(12, 2, [80, 50, 39, 39], (100, 60), (121.5, 70), (90, 80), HIDDEN),  # picture: 119
+    annotation(12, 2, [80, 50, 39, 39], (100, 60), (121.5, 70), (90, 80), HIDDEN),  # image: 119
     annotation(13, 2, [0, 0, 9, 9], (1, 1), (2, 2), (3, 3), (4, 4), iscrowd=1),
     annotation(14, 2, [0, 0, 9, 9], HIDDEN, HIDDEN, HIDDEN, HIDDEN),
     annotation(15, 4, [20, 20, 60, 40], (30, 30), (40, 50), (70, 40), (60, 30)),
@@ -40,15 +40,15 @@ VAL = [annotation(20, 3, [10, 20, 80, 60], (30, 30), (40, 50), (70, 40), HIDDEN)
 
 
 def write_coco(path: Path, names: dict[int, str], annotations: list[dict]) -> None:
-    height, width = PICTURE_HW
+    height, width = IMAGE_HW
     images = [{"id": i, "file_name": n, "width": width, "height": height} for i, n in names.items()]
     content = {"images": images, "annotations": annotations, "categories": [CATEGORY]}
     path.write_text(json.dumps(content))
 
 
 def write_cats(raw: Path) -> DatasetManifest:
-    """Drawn tigers under hostile names; `copy.jpg` in val is a picture of train."""
-    write_tiger_dataset(raw, num_train=4, num_val=1, size_hw=PICTURE_HW, tigers_per_image=(1, 1))
+    """Synthetic tigers with hostile names; `copy.jpg` in val is an image of train."""
+    write_tiger_dataset(raw, num_train=4, num_val=1, size_hw=IMAGE_HW, tigers_per_image=(1, 1))
     images = raw / "images" / "train"
     for number, name in enumerate(("plain.jpg", HOSTILE, FORMULA, ANSI)):
         (images / f"{number:06d}.jpg").rename(images / name)

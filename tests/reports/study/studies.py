@@ -1,4 +1,4 @@
-"""Study folders with made-up numbers: what a search leaves, without the search."""
+"""Study folders with synthetic scores, as a search writes them."""
 
 import csv
 import json
@@ -13,9 +13,9 @@ from hrnet_ray.config import ExperimentConfig, flatten_config, with_overrides
 from hrnet_ray.skeletons import ATRW
 
 HOSTILE = "<script>alert(1)</script> & \x1b[31mred"
-BEGAN_MS = 1_760_000_000_000
+START_MS = 1_760_000_000_000
 
-Draw = Callable[[np.random.Generator], dict[str, Any]]
+Sampler = Callable[[np.random.Generator], dict[str, Any]]
 
 
 def rate_and_sigma(rng: np.random.Generator) -> dict[str, Any]:
@@ -29,34 +29,36 @@ def write_study(
     folder: Path,
     *,
     trials: int = 12,
-    draw: Draw = rate_and_sigma,
+    draw: Sampler = rate_and_sigma,
     epochs: int = 24,
     rungs: Sequence[int] = (3, 9),
     failed: Mapping[int, str] | None = None,
     keypoints: Sequence[str] = ATRW.keypoints,
     metric: str = "OKS_AP",
-    name: str = "made up",
+    name: str = "synthetic",
     seed: int = 0,
 ) -> Path:
-    """A study whose best trials have a rate near 6e-4 and a sigma near 2.
+    """Write a study whose best trials have a learning rate near 6e-4 and a heatmap sigma near 2.
 
-    At each rung, two thirds of the trials that reach it are stopped; `failed` trials (their number
-    from 1, and the reason) have a loss that is no number after two epochs.
+    At each rung, two thirds of the trials that reach it are stopped; `failed` trials (number from
+    1, and reason) have a NaN loss after two epochs.
     """
     rng = np.random.default_rng(seed)
-    drawn = [draw(rng) for _ in range(trials)]
+    sampled = [draw(rng) for _ in range(trials)]
     failed = failed or {}
-    alive = [at for at in range(trials) if at + 1 not in failed]
+    active = [at for at in range(trials) if at + 1 not in failed]
     lengths = {at: 3 for at in range(trials) if at + 1 in failed}
     for rung in rungs:
-        alive.sort(key=lambda at: -_reached(drawn[at], rung))
-        keep = max(1, -(-len(alive) // 3))
-        lengths |= {at: rung for at in alive[keep:]}
-        alive = alive[:keep]
-    lengths |= {at: epochs for at in alive}
+        active.sort(key=lambda at: -_compute_score(sampled[at], rung))
+        keep = max(1, -(-len(active) // 3))
+        lengths |= {at: rung for at in active[keep:]}
+        active = active[:keep]
+    lengths |= {at: epochs for at in active}
     lines = []
-    for at, settings in enumerate(drawn):
-        entries = _entries(settings, lengths[at], at, keypoints, metric, rng, at + 1 in failed)
+    for at, settings in enumerate(sampled):
+        entries = _make_epoch_records(
+            settings, lengths[at], at, keypoints, metric, rng, at + 1 in failed
+        )
         lines.append(_write_trial(folder, at, settings, entries, epochs, metric, failed, name))
     lines.sort(key=lambda line: -line["score"] if math.isfinite(line["score"]) else math.inf)
     with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
@@ -68,17 +70,17 @@ def write_study(
     return folder
 
 
-def _reached(drawn: Mapping[str, Any], epoch: int) -> float:
-    """The score after so many epochs."""
-    lr, sigma = drawn.get("optim.lr", 6e-4), drawn.get("heatmap.sigma", 2.0)
+def _compute_score(sampled: Mapping[str, Any], epoch: int) -> float:
+    """Score after `epoch` epochs."""
+    lr, sigma = sampled.get("optim.lr", 6e-4), sampled.get("heatmap.sigma", 2.0)
     height = 0.82 - 0.22 * math.log10(lr / 6e-4) ** 2 - 0.05 * (sigma - 2) ** 2
-    height += 0.02 * (drawn.get("optim.optimizer") == "adamw")
-    height += 0.001 * (drawn.get("model.width", 32) - 32)
+    height += 0.02 * (sampled.get("optim.optimizer") == "adamw")
+    height += 0.001 * (sampled.get("model.width", 32) - 32)
     return max(0.0, height * (1 - math.exp(-epoch / 5)))
 
 
-def _entries(
-    drawn: Mapping[str, Any],
+def _make_epoch_records(
+    sampled: Mapping[str, Any],
     length: int,
     at: int,
     keypoints: Sequence[str],
@@ -87,25 +89,25 @@ def _entries(
     diverges: bool,
 ) -> list[dict[str, Any]]:
     kind, entries, best = metric.split("_")[0], [], 0.0
-    ends_ms = BEGAN_MS + 100_000 * (at // 2)
-    sigma = drawn.get("heatmap.sigma", 2.0)
+    ends_ms = START_MS + 100_000 * (at // 2)
+    sigma = sampled.get("heatmap.sigma", 2.0)
     for epoch in range(length):
-        score = _reached(drawn, epoch + 1) + float(rng.normal(0, 0.006))
+        score = _compute_score(sampled, epoch + 1) + float(rng.normal(0, 0.006))
         best = max(best, score)
         seconds = 20.0 + float(rng.uniform(0, 4))
         ends_ms += int(seconds * 1000)
-        lost = diverges and epoch == length - 1
+        is_nan = diverges and epoch == length - 1
         each = {
             f"val/{kind}.{point}": min(1.0, score + 0.1 + 0.05 * math.sin(3 * k) * (sigma - 2.2))
             for k, point in enumerate(keypoints)
         }
         entries.append(
             {
-                "epoch": epoch,
-                "train/loss": math.nan if lost else 2e-3 * math.exp(-epoch / 8),
+                "epoch": epoch + 1,
+                "train/loss": math.nan if is_nan else 2e-3 * math.exp(-epoch / 8),
                 "perf/epoch_s": seconds,
                 "at_ms": ends_ms,
-                **({} if lost else {f"val/{metric}": score, f"val/best.{metric}": best, **each}),
+                **({} if is_nan else {f"val/{metric}": score, f"val/best.{metric}": best, **each}),
             }
         )
     return entries
@@ -114,7 +116,7 @@ def _entries(
 def _write_trial(
     folder: Path,
     at: int,
-    drawn: dict[str, Any],
+    sampled: dict[str, Any],
     entries: list[dict[str, Any]],
     epochs: int,
     metric: str,
@@ -124,24 +126,24 @@ def _write_trial(
     label = f"{at + 1:02d}"
     trial = folder / "trials" / label
     trial.mkdir(parents=True)
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in drawn.items()}
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in sampled.items()}
     experiment = with_overrides(
         ExperimentConfig(), {"optim.epochs": epochs, "name": f"study/trials/{label}", **plain}
     )
-    settings = flatten_config(experiment) | {"sampled_params": drawn}
+    settings = flatten_config(experiment) | {"sampled_params": sampled}
     (trial / "resolved_config.json").write_text(json.dumps(settings), encoding="utf-8")
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     (trial / "metrics.jsonl").write_text(lines, encoding="utf-8")
     if at + 1 in failed:
-        came = {"metric": "", "score": math.nan, "best_epoch": -1, "epochs": 0}
-        return {"folder": label, **drawn, **came, "error": failed[at + 1]}
+        outcome = {"metric": "", "score": math.nan, "best_epoch": -1, "epochs": 0}
+        return {"folder": label, **sampled, **outcome, "error": failed[at + 1]}
     best = max(entries, key=lambda entry: entry[f"val/{metric}"])
-    came = {"metric": metric, "score": best[f"val/{metric}"], "best_epoch": best["epoch"]}
-    return {"folder": label, **drawn, **came, "epochs": len(entries), "error": ""}
+    outcome = {"metric": metric, "score": best[f"val/{metric}"], "best_epoch": best["epoch"]}
+    return {"folder": label, **sampled, **outcome, "epochs": len(entries), "error": ""}
 
 
 def with_latency(study: Path) -> Path:
-    """The same study, as if it had searched for quick models as well: wider nets are slower."""
+    """Add latencies, as if the study had optimized latency too: wider models are slower."""
     with (study / "trials.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     for at, line in enumerate(lines):

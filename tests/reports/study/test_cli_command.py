@@ -23,41 +23,41 @@ CHANGED = with_overrides(
 )
 
 
-def read_back(words: list[str]) -> ExperimentConfig:
+def parse_back(words: list[str]) -> ExperimentConfig:
     assert words[:2] == ["hrnet-ray", "train"]
     return parse_args(TrainArgs, words[2:], prog="hrnet-ray train").experiment
 
 
-def test_the_command_gives_the_same_settings_back_under_another_name():
+def test_the_command_reproduces_the_settings_under_another_name():
     words = build_train_argv(
         flatten_config(CHANGED), name="best", defaults=flatten_config(ExperimentConfig())
     )
 
-    assert read_back(words) == with_overrides(CHANGED, {"name": "best"})
+    assert parse_back(words) == with_overrides(CHANGED, {"name": "best"})
     assert "--optim.epochs" not in words  # at its default
 
 
-def test_without_defaults_every_setting_is_named():
+def test_without_defaults_every_setting_is_a_flag():
     words = build_train_argv(flatten_config(CHANGED), name="best")
 
-    assert read_back(words) == with_overrides(CHANGED, {"name": "best"})
+    assert parse_back(words) == with_overrides(CHANGED, {"name": "best"})
     assert "--optim.epochs" in words
 
 
-def test_a_shell_reads_the_same_words():
+def test_a_shell_splits_the_command_into_the_same_words():
     words = build_train_argv(
         flatten_config(CHANGED),
         name="a; rm -rf $HOME 'x'",
         defaults=flatten_config(ExperimentConfig()),
     )
 
-    said = format_shell_command(words)
+    command = format_shell_command(words)
 
-    assert shlex.split(said.replace("\\\n", " ")) == words
-    assert said.splitlines()[0] == "hrnet-ray train \\"
+    assert shlex.split(command.replace("\\\n", " ")) == words
+    assert command.splitlines()[0] == "hrnet-ray train \\"
 
 
-def test_a_password_in_an_address_is_left_out():
+def test_a_password_in_a_url_is_removed():
     settings = {"data.root": "s3://user:secret@host/poses"}
 
     words = build_train_argv(settings, name="best")

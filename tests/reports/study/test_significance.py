@@ -1,4 +1,4 @@
-"""The best trials are compared by predictions that a training would have written."""
+"""Significance of the best trial, from predictions as a training writes them."""
 
 import json
 from dataclasses import replace
@@ -20,32 +20,32 @@ from tests.evaluation.evaluated_models import write_easy_tigers, write_some_peop
 
 @pytest.fixture(scope="module")
 def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
-    return write_easy_tigers(tmp_path_factory.mktemp("sure"), val=16)
+    return write_easy_tigers(tmp_path_factory.mktemp("significance"), val=16)
 
 
-def study_of(folder: Path, manifest: DatasetManifest, away_px: list[float]) -> StudyResults:
-    """A trial for each, whose predictions are so many pixels off, best first."""
+def make_study(folder: Path, manifest: DatasetManifest, noise_px: list[float]) -> StudyResults:
+    """A trial for each standard deviation of the predictions, in pixels, best first."""
     truth = load_ground_truth(manifest, "val").columns
     trials = []
-    for at, away in enumerate(away_px):
-        noise = np.random.default_rng(at).normal(0, away, truth["image_xy"].shape)
-        found = KeypointPredictions(
+    for number, std_px in enumerate(noise_px):
+        noise = np.random.default_rng(number).normal(0, std_px, truth["image_xy"].shape)
+        predictions = KeypointPredictions(
             torch.tensor(truth["id"]),
             torch.tensor(truth["image_xy"] + noise, dtype=torch.float32),
-            torch.rand(truth["visible"].shape, generator=torch.Generator().manual_seed(at)),
+            torch.rand(truth["visible"].shape, generator=torch.Generator().manual_seed(number)),
         )
-        scores = compute_validation_metrics(found, truth, manifest.skeleton)
-        path = folder / "trials" / f"{at:02d}" / "predictions" / "val.coco.json"
+        scores = compute_validation_metrics(predictions, truth, manifest.skeleton)
+        path = folder / "trials" / f"{number:02d}" / "predictions" / "val.coco.json"
         path.parent.mkdir(parents=True)
-        path.write_text(json.dumps(to_coco_results(found, truth)))
+        path.write_text(json.dumps(to_coco_results(predictions, truth)))
         trials.append(
             TrialResult(
-                name=f"{at:02d}",
+                name=f"{number:02d}",
                 sampled_params={},
                 settings={"data.root": str(manifest.root)},
                 metric=scores.primary_metric,
                 score=scores.primary_value,
-                best_epoch=0,
+                best_epoch=1,
                 epoch_records=[],
                 error="",
                 extra_columns={},
@@ -58,35 +58,35 @@ def study_of(folder: Path, manifest: DatasetManifest, away_px: list[float]) -> S
 
 
 @pytest.mark.parametrize("kind", ["tigers", "people"])
-def test_who_is_far_behind_is_told_apart_and_who_is_close_is_not(
+def test_a_large_gap_is_significant_and_a_small_one_is_not(
     kind: str, tigers: DatasetManifest, tmp_path: Path
 ):
-    people = kind == "people"
-    manifest = write_some_people(tmp_path, val=12) if people else tigers
-    study = study_of(tmp_path, manifest, [4.0, 4.0, 300.0] if people else [9.0, 9.0, 60.0])
+    is_people = kind == "people"
+    manifest = write_some_people(tmp_path, val=12) if is_people else tigers
+    study = make_study(tmp_path, manifest, [4.0, 4.0, 300.0] if is_people else [9.0, 9.0, 60.0])
 
-    sure = compare_best_trials(study, resamples=200)
+    significance = compare_best_trials(study, resamples=200)
 
-    second, last = sure.runners_up
-    assert sure.indistinguishable_trials == [second.trial]
+    second, last = significance.runners_up
+    assert significance.indistinguishable_trials == [second.trial]
     assert last.interval.low > 0
     assert last.score_gap == pytest.approx(study.best_trial.score - last.trial.score)
-    assert sure.interval.low <= study.best_trial.score <= sure.interval.high
-    assert sure.num_images == len(load_ground_truth(manifest, "val").image_names)
+    assert significance.interval.low <= study.best_trial.score <= significance.interval.high
+    assert significance.num_images == len(load_ground_truth(manifest, "val").image_names)
 
 
 def test_predictions_that_give_another_score_are_not_compared(
     tigers: DatasetManifest, tmp_path: Path
 ):
-    study = study_of(tmp_path, tigers, [9.0, 12.0])
+    study = make_study(tmp_path, tigers, [9.0, 12.0])
     wrong = replace(study, trials=[replace(study.best_trial, score=0.5), study.trials[1]])
 
     with pytest.raises(DataError, match=f"trial #{study.best_trial.name} do not give its score"):
         compare_best_trials(wrong, resamples=2)
 
 
-def test_predictions_that_are_not_there_are_named(tigers: DatasetManifest, tmp_path: Path):
-    study = study_of(tmp_path, tigers, [9.0, 12.0])
+def test_invalid_predictions_are_named(tigers: DatasetManifest, tmp_path: Path):
+    study = make_study(tmp_path, tigers, [9.0, 12.0])
     path = tmp_path / "trials" / study.trials[1].name / "predictions" / "val.coco.json"
     path.write_text("[{}]")
 

@@ -18,13 +18,13 @@ from hrnet_ray.reports.study.trial_results import TrialOutcome, TrialResult, loa
 from tests.reports.study.studies import write_study
 
 
-def test_trials_stand_best_first_and_the_failed_one_last_with_its_reason(tmp_path: Path):
+def test_trials_are_sorted_by_score_and_the_failed_one_is_last(tmp_path: Path):
     study = load_study(write_study(tmp_path, failed={5: "its loss is nan"}))
 
     scores = [trial.score for trial in study.scored_trials]
     assert scores == sorted(scores, reverse=True)
     assert (study.trials[-1].name, study.trials[-1].error) == ("05", "its loss is nan")
-    assert {ending: len(study.select_by_outcome(ending)) for ending in TrialOutcome} == {
+    assert {outcome: len(study.select_by_outcome(outcome)) for outcome in TrialOutcome} == {
         TrialOutcome.COMPLETED: 2,
         TrialOutcome.STOPPED: 9,
         TrialOutcome.FAILED: 1,
@@ -48,7 +48,7 @@ def test_epochs_and_seconds_add_up(tmp_path: Path):
     assert study.best_trial.time_saved_s == 0
 
 
-def test_all_are_alike_after_the_epochs_of_the_shortest(tmp_path: Path):
+def test_common_epochs_are_those_of_the_shortest_trial(tmp_path: Path):
     study = load_study(write_study(tmp_path, rungs=(4, 9)))
 
     assert study.common_epochs == 4
@@ -61,7 +61,7 @@ def test_all_are_alike_after_the_epochs_of_the_shortest(tmp_path: Path):
     assert math.isnan(study.best_trial.get_best_score_within(0))
 
 
-def test_an_epoch_that_was_done_twice_counts_once_and_half_a_line_not_at_all(tmp_path: Path):
+def test_a_repeated_epoch_counts_once_and_a_partial_line_not_at_all(tmp_path: Path):
     write_study(tmp_path, trials=1, rungs=(), epochs=4)
     path = tmp_path / "trials" / "01" / "metrics.jsonl"
     lines = path.read_text().splitlines()
@@ -70,26 +70,26 @@ def test_an_epoch_that_was_done_twice_counts_once_and_half_a_line_not_at_all(tmp
 
     trial = load_study(tmp_path).best_trial
 
-    assert [entry["epoch"] for entry in trial.epoch_records] == [0, 1, 2, 3]
+    assert [entry["epoch"] for entry in trial.epoch_records] == [1, 2, 3, 4]
     assert trial.epoch_records[3]["perf/epoch_s"] == 100.0
 
 
-def test_a_list_of_trials_that_is_not_there_is_an_error_with_a_way_out(tmp_path: Path):
+def test_a_missing_list_of_trials_is_an_error_with_a_fix(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         load_study(tmp_path)
 
-    assert caught.value.what == "a list of trials that cannot be read"
-    assert "repeat the command" in caught.value.fix
+    assert caught.value.what == "the list of trials cannot be read"
+    assert "run the `hrnet-ray tune` command again" in caught.value.fix
 
 
 def test_a_study_without_any_score_is_refused(tmp_path: Path):
     write_study(tmp_path, trials=2, rungs=(), failed={1: "nan", 2: "nan"})
 
-    with pytest.raises(DataError, match="no trial with a score"):
+    with pytest.raises(DataError, match="no trial has a score"):
         load_study(tmp_path)
 
 
-def test_what_else_trials_csv_says_is_kept(tmp_path: Path):
+def test_further_columns_of_trials_csv_are_kept(tmp_path: Path):
     write_study(tmp_path, trials=3, rungs=())
     path = tmp_path / "trials.csv"
     with path.open(newline="") as file:
@@ -102,7 +102,7 @@ def test_what_else_trials_csv_says_is_kept(tmp_path: Path):
     assert load_study(tmp_path).best_trial.extra_columns == {"latency_ms": "12.5"}
 
 
-def test_a_keypoint_is_won_by_who_finds_it_best_and_sigma_orders_the_trials(tmp_path: Path):
+def test_each_keypoint_has_its_best_trial_and_heatmap_sigma_sorts_the_trials(tmp_path: Path):
     study = load_study(write_study(tmp_path, rungs=()))
 
     trials = select_comparable_trials(study)
@@ -120,27 +120,28 @@ def test_a_keypoint_is_won_by_who_finds_it_best_and_sigma_orders_the_trials(tmp_
     assert any(winner.trial is not study.best_trial for winner in winners.values())
 
 
-def test_keypoints_are_those_of_the_trials_that_ran_longest(tmp_path: Path):
+def test_keypoints_are_compared_for_completed_trials_first(tmp_path: Path):
     study = load_study(write_study(tmp_path, rungs=(3, 9)))
 
-    chosen = {trial.name for trial in select_comparable_trials(study)}
+    selected = {trial.name for trial in select_comparable_trials(study)}
 
-    assert len(chosen) == 6  # two to the end, the rest by their scores
-    assert chosen == {trial.name for trial in study.scored_trials[:6]}
+    assert len(selected) == 6  # two completed ones, the rest by score
+    assert selected == {trial.name for trial in study.scored_trials[:6]}
 
 
-def test_without_sigma_the_first_number_orders_and_without_any_the_score(tmp_path: Path):
-    rate = write_study(
+def test_without_heatmap_sigma_the_first_number_sorts_and_without_any_the_score(tmp_path: Path):
+    with_number = write_study(
         tmp_path / "a", draw=lambda rng: {"optim.lr": float(rng.uniform(1e-4, 1e-3))}
     )
-    choice = write_study(
+    with_category = write_study(
         tmp_path / "b", draw=lambda rng: {"optim.optimizer": str(rng.choice(["adam", "adamw"]))}
     )
 
-    assert select_sort_setting(load_study(rate)) == "optim.lr"
-    assert select_sort_setting(load_study(choice)) is None
+    assert select_sort_setting(load_study(with_number)) == "optim.lr"
+    assert select_sort_setting(load_study(with_category)) is None
     assert (
-        select_comparable_trials(load_study(choice))[0].name == load_study(choice).best_trial.name
+        select_comparable_trials(load_study(with_category))[0].name
+        == load_study(with_category).best_trial.name
     )
 
 
@@ -151,9 +152,9 @@ def test_a_trial_that_failed_after_a_score_keeps_both():
         settings={"optim.epochs": 9},
         metric="OKS_AP",
         score=0.5,
-        best_epoch=1,
+        best_epoch=2,
         epoch_records=[],
-        error="lost its worker",
+        error="worker failed",
         extra_columns={},
     )
 
@@ -161,7 +162,7 @@ def test_a_trial_that_failed_after_a_score_keeps_both():
     assert trial.outcome is TrialOutcome.FAILED
 
 
-def test_what_the_study_noted_of_a_trials_time_counts(tmp_path: Path):
+def test_recorded_trial_times_are_used(tmp_path: Path):
     write_study(tmp_path, trials=2, rungs=(), epochs=4)
     path = tmp_path / "trials.csv"
     with path.open(newline="") as file:
@@ -170,8 +171,8 @@ def test_what_the_study_noted_of_a_trials_time_counts(tmp_path: Path):
         table = csv.DictWriter(file, [*lines[0], "stopped_by", "started_at", "seconds"])
         table.writeheader()
         for line in lines:
-            noted = {"started_at": "2025-10-09T08:53:00+00:00", "seconds": "500.5"}
-            table.writerow(line | noted | {"stopped_by": "asha"})
+            recorded = {"started_at": "2025-10-09T08:53:00+00:00", "seconds": "500.5"}
+            table.writerow(line | recorded | {"stopped_by": "asha"})
 
     study = load_study(tmp_path)
 
@@ -182,18 +183,22 @@ def test_what_the_study_noted_of_a_trials_time_counts(tmp_path: Path):
     assert study.wall_s == max(last_ms / 1000 - 1_760_000_000 + 20, 500.5)
 
 
-def test_trials_that_came_to_the_same_have_no_winner(tmp_path: Path):
+def test_trials_with_equal_scores_have_no_single_best(tmp_path: Path):
     study = load_study(write_study(tmp_path, trials=3, rungs=()))
     first = study.best_trial
-    tied = replace(study, trials=[first, replace(study.trials[1], score=first.score), study.trials[2]])
+    tied = replace(
+        study, trials=[first, replace(study.trials[1], score=first.score), study.trials[2]]
+    )
 
-    assert describe_best_trial(study).startswith(f"Trial #{first.name} won with optim.lr ")
-    assert describe_best_trial(tied).startswith("No trial won: 2 of 3 came to the same OKS_AP ")
+    assert describe_best_trial(study).startswith(f"Trial #{first.name} is the best, with optim.lr ")
+    assert describe_best_trial(tied).startswith(
+        "No single best trial: 2 of 3 reached the same OKS_AP "
+    )
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [(47.6, "48 s"), (200.0, "3 min 20 s"), (2712.0, "45 min"), (7500.0, "2 h 05 min")],
 )
-def test_a_duration_is_said_for_people(seconds: float, said: str):
-    assert format_duration(seconds) == said
+def test_a_duration_is_readable(seconds: float, text: str):
+    assert format_duration(seconds) == text
