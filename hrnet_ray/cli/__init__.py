@@ -1,7 +1,7 @@
-"""`hrnet-ray VERB`: what a verb takes is a dataclass, what it does is a function.
+"""The `hrnet-ray` command: dispatch to a verb, parse its flags, report errors.
 
-Each verb has its module here with `Args` and `run(args)`; only the one that is asked for is
-imported, so `hrnet-ray --help` costs no torch.
+Each verb is a module of this package with a dataclass of flags and a function `run(args)`. Only the
+module of the given verb is imported, so `hrnet-ray --help` does not load torch.
 """
 
 import io
@@ -20,27 +20,27 @@ from hrnet_ray.errors import HrnetRayError, UsageError
 T = TypeVar("T")
 
 VERBS = {
-    "prepare": "labelled pictures -> a data set to train on",
-    "check": "look at a prepared data set: counts, sheets, what was left out",
+    "prepare": "convert labelled images to a dataset for training",
+    "check": "verify a prepared dataset and write a report of its contents",
     "train": "train one model",
-    "tune": "search learning rate, sigma and other settings",
-    "evaluate": "score a model on a prepared data set",
-    "promote": "register a run's model, and make it the champion if it is better",
-    "predict": "find keypoints on your pictures",
-    "serve": "a model in the browser, and behind HTTP",
-    "export": "write a model as ONNX or pt2, for programs without this package",
-    "mlflow-sync": "tell MLflow what it was not told: its server was away, or the run was killed",
-    "demo": "the whole path on made-up tigers, in a few minutes",
-    "doctor": "look for what would trouble a run on this machine",
+    "tune": "search for the best learning rate, heatmap sigma and other settings",
+    "evaluate": "score a model on a prepared dataset",
+    "promote": "register a run's model and make it the champion if it scores higher",
+    "predict": "find keypoints in images and videos",
+    "serve": "serve a model over HTTP, with a page for the browser",
+    "export": "write a model as ONNX or pt2, for use without this package",
+    "mlflow-sync": "send MLflow the records that it missed",
+    "demo": "run every step on synthetic tigers, in a few minutes",
+    "doctor": "check whether this machine or cluster is ready for a run",
 }
 RESUMABLE_VERBS = {"prepare", "train", "tune", "mlflow-sync", "demo"}
-"""Verbs whose repetition begins where the first time ended."""
-EXIT_CODE_INTERRUPTED = 130  # what a shell gives for Ctrl-C
-EXIT_CODE_BROKEN_PIPE = 141
+"""The verbs that resume their work when the same command is run again."""
+EXIT_CODE_INTERRUPTED = 130  # 128 + SIGINT
+EXIT_CODE_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point of the `hrnet-ray` command; ends the process with the verb's exit code."""
+    """Run the `hrnet-ray` command and end the process with the verb's exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if not argv or argv[0] in ("-h", "--help"):
         print(_format_overview())
@@ -53,49 +53,49 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def run_script(args_type: Callable[..., T], run: Callable[[T], int | None], *, name: str) -> None:
-    """Entry point of an experiment's script: parse, run, and end with its exit code."""
+    """Run an experiment's script and end the process with its exit code."""
     sys.exit(run_with_error_handling(lambda: run(parse_args(args_type, sys.argv[1:], prog=name))))
 
 
 def run_with_error_handling(work: Callable[[], int | None], *, resumable: bool = True) -> int:
-    """Run, and turn a user's mistake into three lines and its exit code."""
+    """Call `work` and return an exit code; print an error of this project as three lines."""
     try:
         return work() or 0
     except HrnetRayError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except BrokenPipeError:  # `hrnet-ray check data | head` has read enough
+    except BrokenPipeError:  # the reader of a pipe ended: `hrnet-ray check data | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_CODE_BROKEN_PIPE
     except KeyboardInterrupt:
-        hint = "; the same command goes on from here" if resumable else ""
-        print(f"stopped{hint}", file=sys.stderr)
+        hint = " Run the same command to resume." if resumable else ""
+        print(f"Interrupted.{hint}", file=sys.stderr)
         return EXIT_CODE_INTERRUPTED
 
 
 def parse_args(args_type: Callable[..., T], argv: Sequence[str], *, prog: str) -> T:
-    """Read flags into the dataclass `args`.
+    """Parse flags into the dataclass `args_type`.
 
     Raises:
-        UsageError: a flag is unknown (the nearest one is named) or its value does not fit.
+        UsageError: a flag is unknown (the error names the nearest one) or its value is invalid.
     """
     import tyro
 
-    said = io.StringIO()
+    stderr = io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(stderr):
             return tyro.cli(args_type, args=list(argv), prog=prog)
     except SystemExit as end:
         if end.code == 0:
             raise
-        raise parse_tyro_error(said.getvalue(), prog) from None
+        raise parse_tyro_error(stderr.getvalue(), prog) from None
 
 
 def _run_verb(name: str, argv: Sequence[str]) -> int | None:
     if name not in VERBS:
         near = get_close_matches(name, VERBS, n=1)
         raise UsageError(
-            f"no verb {name!r}",
+            f"unknown verb {name!r}",
             f"hrnet-ray {name}",
             f"did you mean `hrnet-ray {near[0]}`?" if near else f"use one of {', '.join(VERBS)}",
         )
@@ -104,15 +104,15 @@ def _run_verb(name: str, argv: Sequence[str]) -> int | None:
 
 
 def get_args_type(module: ModuleType) -> Any:
-    """The dataclass of a verb's flags: `TrainArgs` of `cli.train`."""
+    """Return the dataclass of a verb's flags: `TrainArgs` of `cli.train`."""
     verb = module.__name__.rpartition(".")[2]
     return getattr(module, f"{verb.title().replace('_', '')}Args")
 
 
 def _format_overview() -> str:
-    verbs = "\n".join(f"  {verb:<13}{what}" for verb, what in VERBS.items())
+    verbs = "\n".join(f"  {verb:<13}{summary}" for verb, summary in VERBS.items())
     return (
         "usage: hrnet-ray VERB [flags]      (hrnet-ray VERB --help lists them)\n\n"
         f"{verbs}\n\n"
-        "A first look: hrnet-ray demo"
+        "To see all steps at work: hrnet-ray demo"
     )

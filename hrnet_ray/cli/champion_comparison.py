@@ -1,17 +1,18 @@
-"""Candidate against champion: who wins, and the table that says why."""
+"""Comparison of a candidate with the champion: the decision, its table and its tags."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hrnet_ray.data.manifest import DatasetManifest
-from hrnet_ray.evaluation.model_evaluation import EvaluationResult, ModelEvaluation
+from hrnet_ray.evaluation.model_evaluation import EvaluationResult, ModelComparison, ModelEvaluation
 
-MAX_DESCRIPTION_CHARS = 5000  # characters of a description in MLflow
+MAX_DESCRIPTION_CHARS = 5000
+"""Characters that MLflow allows in the description of a version."""
 
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    """Whether the candidate becomes the champion, and why."""
+    """Whether the candidate becomes the champion, with the reason."""
 
     promoted: bool
     reason: str
@@ -21,32 +22,37 @@ class PromotionDecision:
 
 
 def decide_promotion(evaluation: EvaluationResult, *, force: bool) -> PromotionDecision:
-    """Better is who is better by more than the interval of the paired difference."""
-    against = evaluation.comparison
-    if against is None:
-        value = evaluation.model_evaluation.metrics.primary_value
-        if value > 0 or force:
+    """Promote the candidate if the interval of the paired difference lies above 0.
+
+    Without a champion, any score above 0 is enough. `force` promotes the candidate in any case.
+    """
+    comparison = evaluation.comparison
+    if comparison is None:
+        if evaluation.model_evaluation.metrics.primary_value > 0 or force:
             return PromotionDecision(True, "there was no champion")
-        return PromotionDecision(False, "it finds nothing, and no champion is better than this one")
-    sure = f"{100 * against.interval.confidence:g} % interval of the difference"
-    if against.is_significant and against.interval.low > 0:
-        return PromotionDecision(True, f"better, the {sure} lies above 0")
-    if against.interval.has_too_few_images:
-        said = f"within noise, {len(evaluation.ground_truth.image_names):,} pictures are too few to tell"
-        return PromotionDecision(force, f"forced, though {said}" if force else said)
-    worse = against.interval.high < 0
-    said = f"worse, the {sure} lies below 0" if worse else f"within noise, the {sure} holds 0"
-    return PromotionDecision(force, f"forced, though {said}" if force else said)
+        return PromotionDecision(False, "its score is 0, and there is no champion to replace")
+    interval = comparison.interval
+    label = f"{100 * interval.confidence:g} % interval of the difference"
+    if comparison.is_significant and interval.low > 0:
+        return PromotionDecision(True, f"better, the {label} lies above 0")
+    if interval.has_too_few_images:
+        num_images = len(evaluation.ground_truth.image_names)
+        reason = f"within noise, {num_images:,} images are too few to decide"
+    elif interval.high < 0:
+        reason = f"worse, the {label} lies below 0"
+    else:
+        reason = f"within noise, the {label} contains 0"
+    return PromotionDecision(force, f"forced, although {reason}" if force else reason)
 
 
 def format_validation_set_note(
     manifest: DatasetManifest, split: str, champion_tags: Mapping[str, str]
 ) -> str:
-    """What to know where the champion was chosen on other validation rows; else nothing."""
-    before = champion_tags.get("val.digest", "")
-    if before in ("", manifest.splits[split].digest):
+    """Format a note if the champion was promoted on other validation rows; else return ""."""
+    champion_digest = champion_tags.get("val.digest", "")
+    if champion_digest in ("", manifest.splits[split].digest):
         return ""
-    return "the champion was chosen on other validation rows; both are judged on these"
+    return "the champion was promoted on other validation rows; both are scored on these"
 
 
 ComparisonRows = list[tuple[str, str, str]]
@@ -58,93 +64,72 @@ def build_comparison_rows(
     version_names: tuple[str, str],
     note: str = "",
 ) -> ComparisonRows:
-    """The table, line by line: what, candidate, champion. `names` are those of the versions."""
-    judged, against = evaluation.model_evaluation, evaluation.comparison
-    other = against.baseline if against else None
-    main = judged.metrics.primary_metric
-    lines: ComparisonRows = [
+    """Build the rows of the comparison: label, candidate, champion."""
+    candidate, comparison = evaluation.model_evaluation, evaluation.comparison
+    champion = comparison.baseline if comparison else None
+    rows: ComparisonRows = [
         ("version", *version_names),
-        ("model", judged.name, other.name if other else ""),
-        (main, *_format_both(_format_score, judged, other)),
-        (_format_confidence_label(judged), *_format_both(_format_interval, judged, other)),
+        ("model", candidate.name, champion.name if champion else ""),
+        (candidate.metrics.primary_metric, _format_score(candidate), _format_score(champion)),
+        (
+            f"{100 * candidate.interval.confidence:g} % interval",
+            _format_interval(candidate),
+            _format_interval(champion),
+        ),
     ]
-    if against:
-        low, high = against.interval.low, against.interval.high
-        lines.append(("difference", f"{against.difference:+.4f} ({low:+.4f} to {high:+.4f})", ""))
-    rows = f"{len(evaluation.ground_truth):,} rows, version {evaluation.dataset_digest[:12]}"
-    lines.append(("data", f"{evaluation.dataset_name} {evaluation.eval_spec.split}, {rows}", ""))
+    if comparison:
+        rows.append(("difference", _format_difference(comparison), ""))
+    num_rows = f"{len(evaluation.ground_truth):,} rows, version {evaluation.dataset_digest[:12]}"
+    rows.append(("data", f"{evaluation.dataset_name} {evaluation.eval_spec.split}, {num_rows}", ""))
     if note:
-        lines.append(("note", note, ""))
-    return [*lines, ("verdict", str(decision), "")]
-
-
-def format_table(rows: ComparisonRows) -> str:
-    """For a terminal."""
-    first = max(len(what) for what, _, _ in rows)
-    second = max(len(one) for _, one, other in rows if other) if _has_champion(rows) else 0
-    title = f"{'':<{first}}  {'candidate':<{second}}  {'champion' if _has_champion(rows) else ''}"
-    body = [f"{what:<{first}}  {one:<{second}}  {other}" for what, one, other in rows]
-    return "\n".join(line.rstrip() for line in [title, *body])
+        rows.append(("note", note, ""))
+    return [*rows, ("decision", str(decision), "")]
 
 
 def format_markdown(rows: ComparisonRows, model_card: str) -> str:
-    """For the page of the version in MLflow; its list of versions shows the first line."""
-    verdict = next(said for what, said, _ in rows if what == "verdict")
-    heads = [("", "candidate", "champion" if _has_champion(rows) else "")]
+    """Format the description of the version in MLflow, whose first line its list shows."""
+    decision = next(candidate for label, candidate, _ in rows if label == "decision")
+    has_champion = any(champion for _, _, champion in rows)
+    header = ("", "candidate", "champion" if has_champion else "")
     table = [
-        f"| {' | '.join(_escape_markdown_cell(cell) for cell in line)} |"
-        for line in [*heads, *rows]
+        f"| {' | '.join(_escape_markdown_cell(cell) for cell in row)} |" for row in [header, *rows]
     ]
-    text = "\n".join([f"{verdict}\n", table[0], "|---|---|---|", *table[1:], f"\n{model_card}"])
+    text = "\n".join([f"{decision}\n", table[0], "|---|---|---|", *table[1:], f"\n{model_card}"])
     return text[:MAX_DESCRIPTION_CHARS]
 
 
 def build_decision_tags(
     decision: PromotionDecision, evaluation: EvaluationResult, manifest: DatasetManifest
 ) -> dict[str, str]:
-    """What a version's tags say of its contest."""
-    judged, against = evaluation.model_evaluation, evaluation.comparison
+    """Build the tags of a version that record its comparison with the champion."""
+    candidate, comparison = evaluation.model_evaluation, evaluation.comparison
     split = evaluation.eval_spec.split
     tags = {
         "promoted": "yes" if decision.promoted else "no",
         "why": decision.reason,
-        judged.metrics.primary_metric: _format_score(judged),
-        "interval": _format_interval(judged),
-        "difference": "",
-        "against": "",
+        candidate.metrics.primary_metric: _format_score(candidate),
+        "interval": _format_interval(candidate),
+        "difference": _format_difference(comparison) if comparison else "",
+        "against": comparison.baseline.name if comparison else "",
         "data.name": evaluation.dataset_name,
         "data.digest": evaluation.dataset_digest,
         "val.digest": manifest.splits[split].digest,
     }
-    if against:
-        low, high = against.interval.low, against.interval.high
-        tags["difference"] = f"{against.difference:+.4f} ({low:+.4f} to {high:+.4f})"
-        tags["against"] = against.baseline.name
     return {name: value for name, value in tags.items() if value}
 
 
-def _format_both(
-    formatter: Callable[[ModelEvaluation], str],
-    candidate: ModelEvaluation,
-    champion: ModelEvaluation | None,
-) -> tuple[str, str]:
-    return formatter(candidate), formatter(champion) if champion else ""
+def _format_score(evaluation: ModelEvaluation | None) -> str:
+    return f"{evaluation.metrics.primary_value:.4f}" if evaluation else ""
 
 
-def _format_score(model_evaluation: ModelEvaluation) -> str:
-    return f"{model_evaluation.metrics.primary_value:.4f}"
+def _format_interval(evaluation: ModelEvaluation | None) -> str:
+    interval = evaluation.interval if evaluation else None
+    return f"{interval.low:.4f} to {interval.high:.4f}" if interval else ""
 
 
-def _format_interval(model_evaluation: ModelEvaluation) -> str:
-    return f"{model_evaluation.interval.low:.4f} to {model_evaluation.interval.high:.4f}"
-
-
-def _format_confidence_label(model_evaluation: ModelEvaluation) -> str:
-    return f"{100 * model_evaluation.interval.confidence:g} % interval"
-
-
-def _has_champion(rows: Sequence[tuple[str, str, str]]) -> bool:
-    return any(other for _, _, other in rows)
+def _format_difference(comparison: ModelComparison) -> str:
+    low, high = comparison.interval.low, comparison.interval.high
+    return f"{comparison.difference:+.4f} ({low:+.4f} to {high:+.4f})"
 
 
 def _escape_markdown_cell(cell: str) -> str:

@@ -1,4 +1,4 @@
-"""`hrnet-ray check`."""
+"""`hrnet-ray check`: verify a prepared dataset and write a report of its contents."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,49 +25,49 @@ STRICT_ISSUE_TYPES = (
     IssueType.DUPLICATE_INSTANCE,
     IssueType.KEYPOINT_NEVER_VISIBLE,
 )
-"""Facts, not looks: with `--strict` they are an error."""
+"""The issue types that are errors under `--strict`."""
 
 
 @dataclass(frozen=True)
 class CheckArgs:
-    """Compare a prepared data set with its checksums, and write a page that shows what is in it."""
+    """Verify the checksums of a prepared dataset and write a report of its contents."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")]
-    """Folder that `hrnet-ray prepare` wrote, or its URI."""
+    """Folder or URI of a dataset that `hrnet-ray prepare` wrote."""
     out: Path | None = None
-    """Folder for report.html, its tables and its sheets of pictures; by default DATA/check."""
+    """Folder for report.html, its tables and its image grids; by default DATA/check."""
     input_hw: tuple[int, int] = (256, 256)
-    """Height and width of the crops that are shown, as in `data.input_hw` of a run."""
+    """Height and width of the crops in the report, as `data.input_hw` of a run."""
     sigma: float = 2.0
-    """Width of the heatmaps that are shown, as in `heatmap.sigma` of a run."""
+    """Heatmap sigma of the targets in the report, as `heatmap.sigma` of a run."""
     seed: int = 0
-    """Whose first epoch is shown, as in `seed` of a run."""
+    """Seed of the augmented samples in the report, as `seed` of a run."""
     strict: bool = False
-    """End with exit code 3 where pictures cannot be read or are in two splits, instances are
-    labelled twice, or a keypoint is never visible."""
+    """End with exit code 3 if an image is unreadable or in two splits, an instance is labelled
+    twice, or a keypoint is never visible."""
 
 
 def run(args: CheckArgs) -> None:
-    """Verify, count, draw; print the sums, what deserves a look, and where the page is."""
+    """Verify the checksums, print counts and issues, and write the report."""
     manifest = read_manifest(args.data, "DATA")
     out = _resolve_output_dir(args, manifest)
-    recipe, heatmap = _build_pipeline_config(args, manifest), HeatmapConfig(sigma=args.sigma)
+    pipeline, heatmap = _build_pipeline_config(args, manifest), HeatmapConfig(sigma=args.sigma)
     verify_checksums(manifest)
-    counts = compute_statistics(
+    statistics = compute_statistics(
         manifest, progress=lambda split: make_progress_line(f"opened {split}")
     )
-    print(format_summary(manifest, counts))
-    page = write_dataset_report(
+    print(format_summary(manifest, statistics))
+    report_path = write_dataset_report(
         manifest,
         out,
-        pipeline_config=recipe,
+        pipeline_config=pipeline,
         sigma=heatmap.sigma,
         quantize_center=heatmap.quantize_center,
-        statistics=counts,
+        statistics=statistics,
     )
-    print(format_summary_line(counts, page))
+    print(format_summary_line(statistics, report_path))
     if args.strict:
-        raise_on_errors(counts, page)
+        raise_on_errors(statistics, report_path)
 
 
 def _resolve_output_dir(args: CheckArgs, manifest: DatasetManifest) -> Path:
@@ -75,32 +75,32 @@ def _resolve_output_dir(args: CheckArgs, manifest: DatasetManifest) -> Path:
         return args.out
     if not isinstance(manifest.root, Path):
         raise UsageError(
-            "a report needs a folder of this machine",
-            f"{manifest.root} is elsewhere",
-            "add --out DIR",
+            "--out must be given for a dataset in remote storage",
+            f"DATA {manifest.root}",
+            "add --out DIR with a local folder",
         )
     return Path(args.data) / "check"
 
 
-def format_summary(manifest: DatasetManifest, counts: DatasetStatistics) -> str:
-    """The sums of each split, and what deserves a look in it, with a first example."""
+def format_summary(manifest: DatasetManifest, statistics: DatasetStatistics) -> str:
+    """Format the row counts of each split and its issues, each with a first example."""
     lines = [
         f"{manifest.name}: {len(manifest.skeleton)} keypoints, "
-        f"version {manifest.digest[:12]}, all shards as they were written"
+        f"version {manifest.digest[:12]}, all checksums match"
     ]
-    for name, split in counts.splits.items():
+    for name, split in statistics.splits.items():
         reasons = ", ".join(
-            f"{number:,} {reason}" for reason, number in split.skip_reason_counts.items()
+            f"{count:,} {reason}" for reason, count in split.skip_reason_counts.items()
         )
         lines.append(
             f"  {name:<6}{split.rows_read:>8,} read = {split.rows_used:,} used + "
             f"{len(split.skipped_rows):,} skipped" + (f" ({reasons})" if reasons else "")
         )
-    for kind in counts.count_issues():
-        for name, split in counts.splits.items():
-            if spots := split.issues[kind]:
-                lines.append(f"  look: {name}, {_format_issue(kind, spots)}")
-    lines += [f"  look: {doubt}" for doubt in counts.skeleton_warnings]
+    for issue_type in statistics.count_issues():
+        for name, split in statistics.splits.items():
+            if issues := split.issues[issue_type]:
+                lines.append(f"  issue: {name}, {_format_issue(issue_type, issues)}")
+    lines += [f"  issue: {warning}" for warning in statistics.skeleton_warnings]
     return "\n".join(map(escape_control_chars, lines))
 
 
@@ -111,18 +111,18 @@ def _format_issue(issue_type: IssueType, issues: Sequence[DatasetIssue]) -> str:
     )
 
 
-def raise_on_errors(counts: DatasetStatistics, report_path: Path) -> None:
-    """Raise where there is what no data set should have.
+def raise_on_errors(statistics: DatasetStatistics, report_path: Path) -> None:
+    """Raise if the dataset has issues that `--strict` forbids.
 
     Raises:
-        DataError: there is; it is named.
+        DataError: the dataset has such issues; the message names and counts them.
     """
-    found = counts.count_issues()
-    if grave := [f"{kind}: {found[kind]:,}" for kind in STRICT_ISSUE_TYPES if kind in found]:
+    counts = statistics.count_issues()
+    if errors := [f"{kind}: {counts[kind]:,}" for kind in STRICT_ISSUE_TYPES if kind in counts]:
         raise DataError(
-            "--strict: " + "; ".join(grave),
-            f"named in {report_path.with_name('issues.csv')}",
-            "correct the annotations and prepare them again, or leave out --strict",
+            "--strict: " + "; ".join(errors),
+            f"listed in {report_path.with_name('issues.csv')}",
+            "correct the annotations and prepare them again, or omit --strict",
         )
 
 

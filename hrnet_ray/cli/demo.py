@@ -1,4 +1,4 @@
-"""`hrnet-ray demo`: the whole path on made-up tigers, on any laptop."""
+"""`hrnet-ray demo`: run every step on synthetic tigers, on any laptop."""
 
 import json
 import os
@@ -40,13 +40,16 @@ from hrnet_ray.reports.dataset.dataset_report import write_dataset_report
 from hrnet_ray.runs.progress import make_progress_line
 from hrnet_ray.skeletons import ATRW
 from hrnet_ray.training.builders import build_augmentation_config
+from hrnet_ray.utils.files import write_text_atomically
 from hrnet_ray.visualization.drawing import draw_pose, render_image_grid, resize_to_fit
 
 DATASET_NAME, SEARCH_NAME = "tigers", "search"
 DATASET_DIR, TEST_IMAGES_DIR = Path("data", DATASET_NAME), Path("pictures", "unseen")
 PREDICTIONS_IMAGE, SUMMARY_FILE = "predictions.png", "summary.json"
-MAX_IMAGE_SIZE_PX = 176  # 1.3 times the longer side of the crop, as large canvases have it
-MAX_SHOWN_IMAGES = 12  # pictures on the sheet of predictions
+MAX_IMAGE_SIZE_PX = 176
+"""Longest side of a stored image, in pixels: 1.3 times that of the crop, as for real datasets."""
+MAX_SHOWN_IMAGES = 12
+"""Number of images in the grid of predictions."""
 
 BASE_CONFIG = ExperimentConfig(
     name="train",
@@ -57,64 +60,67 @@ BASE_CONFIG = ExperimentConfig(
     optim=OptimizerConfig(lr=2e-3, schedule="cosine", warmup_steps=30, epochs=14, batch_size=8),
     evaluation=EvaluationConfig(decode="dark", val_interval=2),
 )
-"""A small HRNet; unrounded targets and DARK decoding make the most of its 24 x 32 heatmaps."""
+"""A small HRNet; unrounded targets and DARK decoding suit its small heatmaps (24 x 32)."""
 
 SEARCH_SPACE = parse_search_space(["optim.lr=log(5e-4,5e-3)", "heatmap.sigma=uniform(0.8,2.0)"])
 SEARCH_CONFIG = SearchConfig(
     num_trials=4, max_concurrent_trials=2, grace_period=1, reduction_factor=2
 )
 TRIAL_EPOCHS = 2
+"""Epochs of a trial of the search."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoArgs:
-    """Draw tigers, train on them with two workers, search lr x sigma, score, and show it all.
+    """Generate tigers, train with two workers, search learning rate and heatmap sigma, and score.
 
-    Needs no data, no network and no GPU: it trains on CPUs everywhere. Repeat it to see the results
-    again.
+    The demo needs no data, no network and no GPU; it trains on CPUs. The same command resumes it or
+    prints the results again.
     """
 
     out: Path = Path("runs/demo")
+    """Folder for the dataset, the runs and the results."""
     num_images: int = 440
-    """Training pictures, with one to three tigers each."""
+    """Number of training images, with one to three tigers each."""
     num_workers: int = 2
+    """Number of training workers."""
     overwrite: bool = False
-    """Forget an earlier demo in `out`: its data, runs and figures. Other runs stay, and MLflow's
-    file."""
+    """Delete the dataset, the runs and the results of an earlier demo in --out. Other runs and the
+    MLflow database are kept."""
 
 
 def run(args: DemoArgs) -> None:
-    """Tell each step, and end with the score and what to do next."""
-    started = time.monotonic()
+    """Run the five steps, and print the score and the next commands."""
+    start_s = time.monotonic()
     if args.overwrite:
         delete_demo(args.out)
     cluster = build_demo_cluster_config(args)
 
-    _print_step(1, "tigers: drawn, labelled, packed into Parquet shards")
-    tigers = args.out / DATASET_DIR
-    manifest = _prepare_tigers(tigers, num_images=args.num_images)
+    _print_step(1, "prepare: generate images and labels, write Parquet shards")
+    dataset_dir = args.out / DATASET_DIR
+    manifest = _prepare_tigers(dataset_dir, num_images=args.num_images)
     experiment = with_overrides(BASE_CONFIG, {"data.root": str(manifest.root)})
-    _print_step(2, "a look at the data, before and after augmentation")
-    page = write_dataset_report(
+    _print_step(2, "check: report on the dataset, before and after augmentation")
+    report_path = write_dataset_report(
         manifest,
-        tigers / "check",
+        dataset_dir / "check",
         pipeline_config=build_augmentation_config(experiment, manifest),
         sigma=experiment.heatmap.sigma,
     )
-    print(f"  {_to_relative_path(page)}")
-    _print_step(3, f"training: {args.num_workers} workers on CPUs, DDP under Ray Train")
+    print(f"  {os.path.relpath(report_path)}")
+    _print_step(3, f"train: {args.num_workers} workers on CPUs, DDP with Ray Train")
     trained = train_experiment(experiment, cluster)
-    _print_step(4, "search: learning rate x sigma, under Ray Tune with early stopping")
+    _print_step(4, "tune: search learning rate and heatmap sigma with Ray Tune and early stopping")
     study = _run_search(experiment, cluster)
-    _print_step(5, "score: tigers that neither the training nor the search has seen")
+    _print_step(5, "evaluate: score the model on a test split")
     summary = _evaluate_on_test_split(
-        manifest, trained, study, args.out, seconds=time.monotonic() - started
+        manifest, trained, study, args.out, seconds=time.monotonic() - start_s
     )
-    _print_summary(summary, page, trained, cluster, args.out)
+    _print_summary(summary, report_path, trained, cluster, args.out)
 
 
 def delete_demo(out: Path) -> None:
-    """Delete what a demo made in `out`, and nothing where there was none."""
+    """Delete the files of a demo in `out`; without a demo, delete nothing."""
     if not (out / DATASET_DIR / TEST_IMAGES_DIR).is_dir():
         return
     for name in (PREDICTIONS_IMAGE, SUMMARY_FILE):
@@ -124,17 +130,17 @@ def delete_demo(out: Path) -> None:
         out / DATASET_NAME / SEARCH_NAME,
         out / DATASET_DIR,
     ):
-        shutil.rmtree(folder, ignore_errors=True)  # the data last: by them a demo is known
+        shutil.rmtree(folder, ignore_errors=True)  # the dataset last: it identifies a demo
 
 
 def build_demo_cluster_config(args: DemoArgs) -> ClusterConfig:
-    """CPUs, for which the recipe is made: each worker and each trial would want its own GPU."""
+    """Build cluster settings for CPUs; on GPUs each worker and trial would need its own."""
     return ClusterConfig(num_workers=args.num_workers, storage_path=str(args.out), device="cpu")
 
 
 def _prepare_tigers(root: Path, *, num_images: int) -> DatasetManifest:
     if (root / "manifest.json").is_file():
-        print("  from the earlier demo")
+        print("  reusing the dataset of the earlier demo")
         return read_manifest(root)
     raw = root / "pictures"
     write_tiger_dataset(
@@ -142,7 +148,7 @@ def _prepare_tigers(root: Path, *, num_images: int) -> DatasetManifest:
         num_train=num_images,
         num_val=50,
         seed=0,
-        on_progress=make_progress_line("drawn"),
+        on_progress=make_progress_line("generated"),
     )
     write_tiger_dataset(root / TEST_IMAGES_DIR, num_train=0, num_val=60, seed=1)
     return prepare_dataset(
@@ -165,9 +171,9 @@ def _prepare_tigers(root: Path, *, num_images: int) -> DatasetManifest:
 
 def _run_search(experiment: ExperimentConfig, cluster: ClusterConfig) -> StudyResult:
     changes = {"name": SEARCH_NAME, "optim.epochs": TRIAL_EPOCHS, "evaluation.val-interval": 1}
-    alone = replace(cluster, num_workers=1)  # a trial a core
+    trial_cluster = replace(cluster, num_workers=1)  # so that two trials run at the same time
     return run_study_and_report(
-        with_overrides(experiment, changes), SEARCH_SPACE, alone, SEARCH_CONFIG
+        with_overrides(experiment, changes), SEARCH_SPACE, trial_cluster, SEARCH_CONFIG
     )
 
 
@@ -182,11 +188,14 @@ def _evaluate_on_test_split(
     predictor = Predictor.from_model_dir(training_result.folder / "model")
     table = read_split(manifest, "test")
     truth = get_label_columns(table)
-    found = predictor.predict_table(table)
-    scores = compute_validation_metrics(found, truth, manifest.skeleton)
+    predictions = predictor.predict_table(table)
+    scores = compute_validation_metrics(predictions, truth, manifest.skeleton)
     images = table["image"].to_pylist()
     folder = Path(manifest.root) / TEST_IMAGES_DIR / "images" / "val"
-    _draw_predictions(folder, images, truth["id"], found.ids.numpy(), found.image_xy.numpy(), out)
+    image_xy = dict(
+        zip(predictions.ids.tolist(), predictions.image_xy.numpy(), strict=True)
+    )  # [K, 2] by row id
+    _draw_predictions(folder, images, [image_xy[row] for row in truth["id"].tolist()], out)
     summary = {
         "OKS_AP": scores.summary["OKS_AP"],
         "scores": scores.summary,
@@ -199,37 +208,27 @@ def _evaluate_on_test_split(
         "test_tigers": table.num_rows,
         "seconds": round(seconds, 1),
     }
-    (out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    write_text_atomically(out / SUMMARY_FILE, json.dumps(summary, indent=2))
     return summary
 
 
 def _draw_predictions(
-    folder: Path,
-    image_names: list[str],
-    truth_ids: np.ndarray,
-    predicted_ids: np.ndarray,
-    image_xy: np.ndarray,
-    out: Path,
+    folder: Path, image_names: list[str], poses_xy: list[np.ndarray], out: Path
 ) -> None:
-    """One sheet of pictures with every predicted tiger on it."""
-    place = {row: at for at, row in enumerate(predicted_ids.tolist())}
+    """Write a grid of images with the predicted poses; both lists have an entry per tiger."""
+    all_visible = np.ones(len(ATRW), bool)
     tiles = []
     for name in list(dict.fromkeys(image_names))[:MAX_SHOWN_IMAGES]:
-        picture = codec.read_image(folder / name)
-        for row, image in zip(truth_ids.tolist(), image_names, strict=True):
-            if image == name:
-                everything = np.ones(len(ATRW), bool)
-                picture = draw_pose(picture, image_xy[place[row]], everything, ATRW)
-        tiles.append(resize_to_fit(picture, size_hw=(240, 320))[0])
+        image = codec.read_image(folder / name)
+        for image_name, pose_xy in zip(image_names, poses_xy, strict=True):
+            if image_name == name:
+                image = draw_pose(image, pose_xy, all_visible, ATRW)
+        tiles.append(resize_to_fit(image, size_hw=(240, 320))[0])
     codec.write_image(out / PREDICTIONS_IMAGE, render_image_grid(tiles, columns=4))
 
 
-def _print_step(number: int, what: str) -> None:
-    print(f"\n[{number}/5] {what}", flush=True)
-
-
-def _to_relative_path(path: Path) -> str:
-    return os.path.relpath(path)
+def _print_step(number: int, title: str) -> None:
+    print(f"\n[{number}/5] {title}", flush=True)
 
 
 def _print_summary(
@@ -242,18 +241,18 @@ def _print_summary(
     print(
         f"""
 done in {summary["seconds"]:.0f} s
-  OKS AP {summary["OKS_AP"]:.3f} on {summary["test_tigers"]} unseen tigers (challenge sigmas; {
+  OKS AP {summary["OKS_AP"]:.3f} on {summary["test_tigers"]} test tigers (challenge OKS sigmas; {
             summary["scores"]["OKS_AP_mmpose"]:.3f} with mmpose's)
-  best of the search: lr {summary["best_lr"]:.2g}, sigma {summary["best_sigma"]:.2g}
+  best trial: learning rate {summary["best_lr"]:.2g}, heatmap sigma {summary["best_sigma"]:.2g}
 
-look at
-  the predictions   {_to_relative_path(out / PREDICTIONS_IMAGE)}
-  the data          {_to_relative_path(report_path)}
-  the training      {_to_relative_path(training_result.folder / "plots" / "curves.png")}
-  all the figures   {_to_relative_path(out / SUMMARY_FILE)}
-  runs side by side {format_mlflow_ui_command(cluster)}
+results
+  predictions     {os.path.relpath(out / PREDICTIONS_IMAGE)}
+  dataset report  {os.path.relpath(report_path)}
+  training plots  {os.path.relpath(training_result.folder / "plots" / "curves.png")}
+  all scores      {os.path.relpath(out / SUMMARY_FILE)}
+  compare runs    {format_mlflow_ui_command(cluster)}
 
-with your own pictures
+with your own images
   hrnet-ray prepare coco --images DIR --annotations FILE --out data/mine
   hrnet-ray check data/mine
   hrnet-ray train --name first --data.root data/mine"""

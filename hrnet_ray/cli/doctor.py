@@ -1,4 +1,4 @@
-"""`hrnet-ray doctor`."""
+"""`hrnet-ray doctor`: check whether this machine or cluster is ready for a run."""
 
 import json
 import os
@@ -26,76 +26,76 @@ NAME_WIDTH = max(len(check.name) for check in CHECKS)
 
 @dataclass(frozen=True, kw_only=True)
 class DoctorArgs:
-    """Look for what would trouble a run here, and give the command that puts each thing right.
+    """Check whether this machine or cluster is ready for a run, and print a fix for each problem.
 
-    hrnet-ray doctor --config experiments/train_atrw.py --data data/atrw --cluster.storage-path /nfs/runs
+    hrnet-ray doctor --config experiments/train_atrw.py --data data/atrw
     """
 
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    """As a run gets it: the storage is written to, the address and the MLflow server are asked."""
+    """Cluster settings of the run to check; its storage and its servers are tested."""
     data: str | None = None
-    """Prepared data set to look at, a folder or a URI; by default the one of --config."""
+    """Folder or URI of a prepared dataset to check; by default the one of --config."""
     config: Path | None = None
-    """Experiment's page (experiments/X.py) or skeleton (X.yaml) to read."""
+    """Experiment page (experiments/X.py) or skeleton (X.yaml) to check."""
     test_gpu: bool = False
-    """Also take training steps on the GPU, to see how many crops fit: seconds."""
+    """Run training steps on the GPU for some seconds, to find how many crops fit."""
     start_ray: bool = False
-    """Also start a local Ray and stop it again, about 10 s."""
+    """Start a local Ray and stop it again, in about 10 s."""
     json: bool = False
-    """Print one JSON object instead, for programs."""
+    """Print one JSON object instead of text."""
 
 
 def run(args: DoctorArgs) -> int:
-    """Print a line for each check, then the fixes and the count; 4 when something is wrong."""
-    case = DiagnosticContext(
+    """Print a line per check, then fixes and counts; return 4 if a check found a problem."""
+    context = DiagnosticContext(
         cluster=args.cluster,
         dataset_uri=args.data,
         recipe_path=args.config,
         test_gpu=args.test_gpu,
         start_ray=args.start_ray,
     )
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    found: list[tuple[str, CheckResult]] = []
-    for name, finding in run_diagnostics(case):
-        found.append((name, finding))
+    use_color = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    results: list[tuple[str, CheckResult]] = []
+    for name, result in run_diagnostics(context):
+        results.append((name, result))
         if not args.json:
-            print(format_result(name, finding, use_color=colour), flush=True)
-    print(to_json(found) if args.json else format_fixes(found))
-    wrong = any(finding.state == "wrong" for _, finding in found)
-    return ClusterError.exit_code if wrong else 0
+            print(format_result(name, result, use_color=use_color), flush=True)
+    print(to_json(results) if args.json else format_fixes(results))
+    is_wrong = any(result.state == "wrong" for _, result in results)
+    return ClusterError.exit_code if is_wrong else 0
 
 
 def format_result(name: str, result: CheckResult, *, use_color: bool = False) -> str:
-    """Its mark, its name, what was found."""
-    mark = f"{STATE_LABELS[result.state]:<9}"
+    """Format one check as a line: state, name, detail."""
+    label = f"{STATE_LABELS[result.state]:<9}"
     if use_color:
-        mark = f"\x1b[{STATE_COLORS[result.state]}m{mark}\x1b[0m"
-    return f"{mark}{name:<{NAME_WIDTH}}  {escape_control_chars(result.detail)}"
+        label = f"\x1b[{STATE_COLORS[result.state]}m{label}\x1b[0m"
+    return f"{label}{name:<{NAME_WIDTH}}  {escape_control_chars(result.detail)}"
 
 
 def format_fixes(results: Iterable[tuple[str, CheckResult]]) -> str:
-    """The fixes, each a command on a line of its own to be pasted, and the count."""
+    """Format the fixes, each as a command on its own line, problems first, then the counts."""
     results = list(results)
-    fixes = [(name, finding) for name, finding in results if finding.fix]
-    lines = ["", "To put it right:"] if fixes else []
-    for name, finding in sorted(fixes, key=lambda one: one[1].state != "wrong"):
-        lines += [f"  {name} ({finding.state})", f"    {escape_control_chars(finding.fix)}"]
+    fixes = [(name, result) for name, result in results if result.fix]
+    lines = ["", "Fixes:"] if fixes else []
+    for name, result in sorted(fixes, key=lambda entry: entry[1].state != "wrong"):
+        lines += [f"  {name} ({result.state})", f"    {escape_control_chars(result.fix)}"]
     counts = count_states(results)
-    said = f"{len(results)} checks: {counts['ok']} ok, {counts['careful']} careful, "
-    said += f"{counts['wrong']} wrong"
-    said += f", {counts['unasked']} not asked for" if counts["unasked"] else ""
-    return "\n".join([*lines, "", said])
+    summary = f"{len(results)} checks: {counts['ok']} ok, {counts['careful']} careful, "
+    summary += f"{counts['wrong']} wrong"
+    summary += f", {counts['unasked']} not run" if counts["unasked"] else ""
+    return "\n".join([*lines, "", summary])
 
 
 def count_states(results: Iterable[tuple[str, CheckResult]]) -> Counter[CheckState]:
-    """How many checks ended how."""
-    return Counter(finding.state for _, finding in results)
+    """Count the checks by state."""
+    return Counter(result.state for _, result in results)
 
 
 def to_json(results: Iterable[tuple[str, CheckResult]]) -> str:
-    """The same for programs: `checks` in their order, and the counts."""
+    """Format the results as JSON: `checks` in their order, and the count of each state."""
     results = list(results)
-    checks = [{"name": name, **vars(finding)} for name, finding in results]
+    checks = [{"name": name, **vars(result)} for name, result in results]
     counts = count_states(results)
     return json.dumps(
         {"checks": checks, **{state: counts[state] for state in STATE_LABELS}}, indent=2

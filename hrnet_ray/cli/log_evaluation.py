@@ -1,4 +1,4 @@
-"""What an evaluation leaves in MLflow: figures, tables and plots, in the run of its model."""
+"""Logging of an evaluation to the MLflow run of its model: metrics, tables and plots."""
 
 import math
 import time
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvaluationLogger:
-    """A run that is told of an evaluation."""
+    """Logs evaluations to one MLflow run."""
 
     registry: "ModelRegistry"
     run_id: str
@@ -31,11 +31,11 @@ class EvaluationLogger:
         manifest: DatasetManifest,
         store: MlflowStoreArgs,
     ) -> "EvaluationLogger":
-        """The run of a model; of one that was named by files, the run of its folder.
+        """Find the run of a model; for a model on disk, the run of its folder.
 
         Raises:
-            DataError: there is none.
-            UsageError, ClusterError: MLflow is not there.
+            DataError: the store has no such run.
+            UsageError, ClusterError: the MLflow store does not exist or does not answer.
         """
         registry = store.open_registry()
         run_id = resolved_model.run_id or find_run_id(Path(model_ref), registry, manifest.name)
@@ -44,31 +44,29 @@ class EvaluationLogger:
         return cls(registry, run_id)
 
     def log_evaluation(self, evaluation: EvaluationResult, artifacts_dir: Path | None) -> str:
-        """Note the figures, and copy the files; says where they are."""
+        """Log the metrics and upload `artifacts_dir`; return a line for the terminal."""
         split = evaluation.eval_spec.split
-        place = evaluation.dataset_name if split == "val" else f"{evaluation.dataset_name}-{split}"
-        assessment, interval = (
-            evaluation.model_evaluation.metrics,
-            evaluation.model_evaluation.interval,
-        )
-        values = assessment.summary | {
-            f"{assessment.primary_metric}.low": interval.low,
-            f"{assessment.primary_metric}.high": interval.high,
+        prefix = evaluation.dataset_name if split == "val" else f"{evaluation.dataset_name}-{split}"
+        metrics = evaluation.model_evaluation.metrics
+        interval = evaluation.model_evaluation.interval
+        values = metrics.summary | {
+            f"{metrics.primary_metric}.low": interval.low,
+            f"{metrics.primary_metric}.high": interval.high,
         }
         self.registry.log_evaluation(
             self.run_id,
-            {f"{place}.{name}": v for name, v in values.items() if math.isfinite(v)},
+            {f"{prefix}.{name}": v for name, v in values.items() if math.isfinite(v)},
             artifacts_dir=artifacts_dir,
-            artifact_path=f"evaluation/{place}",
+            artifact_path=f"evaluation/{prefix}",
             at_ms=int(time.time() * 1000),
             dataset_name_and_digest=(evaluation.dataset_name, evaluation.dataset_digest),
             model_id=self.model_id,
         )
-        return f"told MLflow: run {self.run_id}, metrics eval/{place}.*, evaluation/{place}/"
+        return f"logged to MLflow: run {self.run_id}, metrics eval/{prefix}.*, evaluation/{prefix}/"
 
 
 def find_run_id(path: Path, registry: "ModelRegistry", dataset_name: str) -> str | None:
-    """The run of a run's folder, of its model folder, or of its weights."""
+    """Find the id of the run that a folder, model folder or weights file belongs to."""
     for folder in (path, path.parent, path.parent.parent):
         if (folder / "resolved_config.json").is_file():
             run = registry.find_run_by_dir(folder, f"hrnet/{dataset_name}")
@@ -77,9 +75,9 @@ def find_run_id(path: Path, registry: "ModelRegistry", dataset_name: str) -> str
 
 
 def build_run_not_found_error(model_ref: str, registry: "ModelRegistry") -> DataError:
-    """There is no run of this folder."""
+    """Build the error for a model without an MLflow run."""
     return DataError(
-        "no MLflow run of this model",
+        "the model has no MLflow run",
         f"{model_ref} in {registry.redacted_uri}",
-        "tell MLflow of it with `hrnet-ray mlflow-sync`, or give its --tracking-uri or --storage-path",
+        "run `hrnet-ray mlflow-sync` on its folder, or give its --tracking-uri or --storage-path",
     )

@@ -1,4 +1,4 @@
-"""A run's model in MLflow's registry: one version for one model, however often it is offered."""
+"""Registration of a run's model in MLflow. Registering is idempotent: one version per model."""
 
 from pathlib import Path
 
@@ -25,10 +25,10 @@ from hrnet_ray.tracking.model_registry import (
 def register_model(
     registry: ModelRegistry, model_name: str, run: Run, resolved_model: ResolvedModel
 ) -> RegisteredVersion:
-    """The version of a run's model; where this very model was registered before, that one."""
+    """Return the version of a run's model, and register it first if the registry lacks it."""
     tags = compute_file_hashes(resolved_model.path)
-    if known := registry.find_by_tags(model_name, tags):
-        return known
+    if version := registry.find_by_tags(model_name, tags):
+        return version
     print("exporting the model for MLflow (seconds; a minute on a busy machine)", flush=True)
     logged = log_model(
         registry, run, resolved_model.path, resolved_model.model, resolved_model.spec
@@ -43,13 +43,13 @@ def register_model(
 
 
 def read_model_card(resolved_model: ResolvedModel) -> str:
-    """The model card, for the version's page; anybody may have removed it."""
+    """Read the model card for the version's page; return an empty text if the file is missing."""
     path = resolved_model.path / MODEL_CARD_FILE
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 def register_challenger(study_dir: Path, data_root: str, cluster: ClusterConfig) -> None:
-    """Make a study's best model the challenger, and say so; the study is over whatever happens."""
+    """Make a study's best model the challenger and print the result; errors are printed, too."""
     uri = redact_secrets(cluster.tracking_uri) if cluster.tracking_uri else None
     later = f"hrnet-ray promote {to_short_path(study_dir)}" + (
         f" --tracking-uri {uri}" if uri else ""
@@ -58,14 +58,14 @@ def register_challenger(study_dir: Path, data_root: str, cluster: ClusterConfig)
         version, champion = _register_best_of_study(study_dir, data_root, cluster)
     except HrnetRayError as error:
         _print_status(f"not registered ({error.what}, {error.where}); later: {later}")
-    except Exception as error:  # an export that torch cannot do spoils no search
+    except Exception as error:  # a failed export must not fail the finished study
         write_traceback(study_dir)
         _print_status(
             f"not registered ({type(error).__name__}, see {to_short_path(study_dir / RUN_LOG)})"
         )
     else:
-        known = "the champion already" if champion else f"the challenger; judged by: {later}"
-        _print_status(f"{version} is {known}")
+        status = "already the champion" if champion else f"the challenger; to compare: {later}"
+        _print_status(f"{version} is {status}")
 
 
 def _print_status(message: str) -> None:
@@ -77,18 +77,23 @@ def _print_status(message: str) -> None:
 def _register_best_of_study(
     study_dir: Path, data_root: str, cluster: ClusterConfig
 ) -> tuple[RegisteredVersion, bool]:
-    registry = MlflowStoreArgs(cluster.tracking_uri, Path(cluster.storage_path)).open_registry()
+    store = MlflowStoreArgs(
+        tracking_uri=cluster.tracking_uri, storage_path=Path(cluster.storage_path)
+    )
+    registry = store.open_registry()
     data_name = read_manifest(data_root).name
     run_id = find_run_id(study_dir, registry, data_name)
     run = registry.get_run(run_id) if run_id else None
     if not run:
         raise build_run_not_found_error(str(study_dir), registry)
     name = get_registered_model_name(data_name)
-    loaded = resolve_model(str(study_dir), "study", MlflowStoreArgs())
-    version = register_model(registry, name, run, loaded)
+    resolved_model = resolve_model(str(study_dir), "study", MlflowStoreArgs())
+    version = register_model(registry, name, run, resolved_model)
     if "promoted" not in version.tags:
         registry.annotate_version(
-            version, {}, f"the best of a study, not judged yet\n\n{read_model_card(loaded)}"
+            version,
+            {},
+            f"best model of a study, not evaluated yet\n\n{read_model_card(resolved_model)}",
         )
     champion = registry.get_by_alias(name, CHAMPION)
     if champion and champion.version_number == version.version_number:

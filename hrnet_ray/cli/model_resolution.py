@@ -1,4 +1,4 @@
-"""The model that a user means, files on this machine or a name in MLflow; and where it runs."""
+"""Loading of the model that a user names: files on this machine or a name in MLflow."""
 
 import re
 import tempfile
@@ -18,7 +18,7 @@ from hrnet_ray.inference.model_package import (
 )
 from hrnet_ray.models import HRNet
 
-if TYPE_CHECKING:  # mlflow costs seconds: only who asks for it pays them
+if TYPE_CHECKING:  # importing MLflow takes seconds
     from hrnet_ray.tracking.model_registry import ModelRegistry, RegisteredVersion
 
 MLFLOW_MODEL_PATTERN = re.compile(r"models:/.*|[0-9a-f]{32}")
@@ -26,30 +26,32 @@ MLFLOW_MODEL_PATTERN = re.compile(r"models:/.*|[0-9a-f]{32}")
 
 @dataclass(frozen=True)
 class ResolvedModel:
-    """A model, and where it is from."""
+    """A loaded model and its origin."""
 
     model: HRNet
     spec: ModelSpec
     path: Path
-    """The folder that it was loaded from, or its weights."""
+    """Folder that the model was loaded from, or its weights file."""
     run_id: str | None = None
-    """MLflow's run, where the model was named by MLflow's words."""
+    """Id of the MLflow run, for a model that was named by MLflow."""
     version: "RegisteredVersion | None" = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MlflowStoreArgs:
-    """Where MLflow is: a server, or the file that a training leaves in its storage."""
+    """Flags of the MLflow store: a server, or the database in the storage folder of the runs."""
 
     tracking_uri: str | None = None
+    """MLflow server for models that MLflow names; by default the database in --storage-path."""
     storage_path: Path = Path("runs")
+    """Storage folder of the runs, which contains MLflow's database mlflow.db."""
 
     def open_registry(self) -> "ModelRegistry":
-        """The models and runs in it.
+        """Open the models and runs of the store.
 
         Raises:
-            UsageError: there is no such file.
-            ClusterError: it does not answer.
+            UsageError: the database does not exist.
+            ClusterError: the store does not answer.
         """
         from hrnet_ray.tracking import default_tracking_uri
         from hrnet_ray.tracking.model_registry import ModelRegistry
@@ -58,21 +60,32 @@ class MlflowStoreArgs:
             return ModelRegistry(self.tracking_uri)
         if not (self.storage_path / "mlflow.db").is_file():
             raise UsageError(
-                "no MLflow store there",
+                "the MLflow database does not exist",
                 f"{self.storage_path / 'mlflow.db'}",
-                "give the --tracking-uri of a server, or the --storage-path of the trainings",
+                "give the --tracking-uri of a server, or the --storage-path of the runs",
             )
         return ModelRegistry(default_tracking_uri(self.storage_path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgs(MlflowStoreArgs):
+    """Flags of a verb that loads a model."""
+
+    model: str
+    """Model folder, run folder, weights beside their config.json, id of an MLflow run, or
+    models:/NAME@champion or models:/NAME/3."""
 
 
 def resolve_model(
     model_ref: str, flag: str, store: MlflowStoreArgs, *, download_dir: Path | None = None
 ) -> ResolvedModel:
-    """Load a model by the name that a user gave it; what comes from MLflow stays in `into`.
+    """Load the model that `model_ref` names; `flag` is the flag to name in errors.
+
+    Files from MLflow are kept in `download_dir`, if it is given.
 
     Raises:
-        DataError: there is none, it is damaged, or it was changed after it was registered.
-        UsageError, ClusterError: MLflow is needed, and is not there.
+        DataError: no such model exists, it is damaged, or it was changed after registration.
+        UsageError, ClusterError: the MLflow store does not exist or does not answer.
     """
     if not MLFLOW_MODEL_PATTERN.fullmatch(model_ref) or Path(model_ref).exists():
         path = find_model_dir(model_ref, flag)
@@ -80,27 +93,27 @@ def resolve_model(
     from hrnet_ray.tracking.model_download import download_model
 
     with tempfile.TemporaryDirectory(prefix="hrnet-ray-") as scratch:
-        found = download_model(
+        downloaded = download_model(
             store.open_registry(), model_ref, flag, download_dir or Path(scratch)
         )
-        if not found.hash_verified:
-            print(f"note: run {model_ref} has no sha256 to check its model by: it did not finish")
-        return ResolvedModel(
-            *load_model(found.folder), found.folder, found.run_id or None, found.version
-        )
+        if not downloaded.hash_verified:
+            print(f"note: run {model_ref} did not finish, so its model has no SHA-256 to verify")
+        loaded = load_model(downloaded.folder)
+        run_id = downloaded.run_id or None
+        return ResolvedModel(*loaded, downloaded.folder, run_id, downloaded.version)
 
 
 def find_storage_dir(path: Path) -> Path:
-    """The storage that a run's folder is in: the nearest one above it with an MLflow file."""
-    above = (folder for folder in path.absolute().parents if (folder / "mlflow.db").is_file())
-    return next(above, Path("runs"))
+    """Find the storage folder of a run: its nearest parent with an mlflow.db, else `runs`."""
+    parents = (folder for folder in path.absolute().parents if (folder / "mlflow.db").is_file())
+    return next(parents, Path("runs"))
 
 
 def find_model_dir(model_ref: str, flag: str) -> Path:
-    """The model folder, or the weights beside a config.json, that a user means by `text`.
+    """Find the model folder, or the weights beside a config.json, that `model_ref` names.
 
     Raises:
-        DataError: there is none.
+        DataError: no such model exists.
     """
     path = Path(model_ref)
     if path.suffix == SAFETENSORS_SUFFIX and path.name != WEIGHTS_FILE and path.is_file():
@@ -112,20 +125,20 @@ def find_model_dir(model_ref: str, flag: str) -> Path:
         if (folder / CONFIG_FILE).is_file():
             return folder
     raise DataError(
-        "no model there",
+        "the model does not exist",
         f"{flag} {model_ref}",
-        f"give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, a run's folder (runs/<data set>/<run>), the "
-        "id of an MLflow run, or models:/NAME@champion",
+        f"give a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, a run's folder "
+        "(runs/<dataset>/<run>), the id of an MLflow run, or models:/NAME@champion",
     )
 
 
 def select_device(device_name: str) -> torch.device:
-    """The device of this process.
+    """Return the device that `auto`, `cpu` or `gpu` stands for.
 
     Raises:
-        UsageError: it has no GPU.
+        UsageError: `gpu` was asked for, and torch finds none.
     """
-    there = torch.cuda.is_available()
-    if device_name == "gpu" and not there:
-        raise UsageError("no GPU that torch can use", "--device gpu", "leave it out, or give cpu")
-    return torch.device("cuda" if there and device_name != "cpu" else "cpu")
+    has_gpu = torch.cuda.is_available()
+    if device_name == "gpu" and not has_gpu:
+        raise UsageError("torch finds no GPU", "--device gpu", "omit --device, or give cpu")
+    return torch.device("cuda" if has_gpu and device_name != "cpu" else "cpu")

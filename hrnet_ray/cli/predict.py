@@ -1,11 +1,11 @@
-"""`hrnet-ray predict`."""
+"""`hrnet-ray predict`: find keypoints in images and videos."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hrnet_ray.cli.model_resolution import MlflowStoreArgs, resolve_model, select_device
+from hrnet_ray.cli.model_resolution import ModelArgs, resolve_model, select_device
 from hrnet_ray.cli.prediction.box_file import BoxFile, load_box_file
 from hrnet_ray.cli.prediction.box_sources import (
     BoxSource,
@@ -26,80 +26,70 @@ from hrnet_ray.skeletons import Skeleton
 from hrnet_ray.text import escape_control_chars
 
 BATCH_SIZE_BY_DEVICE = {"cuda": 16}
-"""Pictures that a device takes at once, unless it takes one: then Ctrl-C loses nothing."""
+"""Images per batch; other devices take one, so that Ctrl-C loses no finished image."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictArgs:
-    """Find keypoints on a picture, in a video, or on all of a folder and of those below it.
+class PredictArgs(ModelArgs):
+    """Find keypoints in an image, a video, or a folder and its subfolders.
 
-    Writes predictions.coco.json (COCO results, with file names), keypoints.json (COCO's category
-    with their names and bones), a drawing of each picture and video, and a table of each video:
-    clip.mp4.csv. What was found stays when it is stopped half-way.
+    Writes predictions.coco.json (COCO results with file names), keypoints.json (the COCO category
+    with keypoint names and bones), an overlay of each image and video, and a CSV of each video,
+    such as clip.mp4.csv. An interrupted command keeps the results so far.
     """
 
-    model: str
-    """A model folder, a run's folder, weights beside their config.json, the id of an MLflow run, or
-    models:/NAME@champion."""
     input: Path
-    """A picture, a video or a folder."""
+    """Image, video or folder."""
     out: Path = Path("predictions")
+    """Folder for the results."""
     boxes: Path | None = None
-    """JSON: {"a.jpg": [[x, y, w, h], ...]}, a COCO annotation file, or COCO detections whose
-    image_id is the file's name. Without it a box is the whole picture. "clip.mp4" is a whole video,
-    "clip.mp4#12" a frame, counted from 0."""
+    """JSON file with boxes: {"a.jpg": [[x, y, w, h], ...]}, COCO annotations, or COCO detections
+    whose image_id is the file's name. "clip.mp4" names a whole video, "clip.mp4#12" one of its
+    frames, counted from 0. By default the box is the whole image."""
     track: bool = False
-    """In a video, look for the next frame's pose around this one's."""
+    """In a video, take the box of each frame from the poses of the frame before."""
     detector: Path | None = None
-    """An ONNX file that finds the boxes."""
+    """ONNX file of a detector that finds the boxes."""
     detector_format: FormatChoice = "auto"
-    """Its family; auto tells it by the outputs (docs/detect.md)."""
+    """Output format of the detector; auto infers it from the outputs (docs/detect.md)."""
     detector_classes: tuple[int, ...] = ()
-    """Numbers of the wanted classes, from 0; none for all."""
+    """Indices of the classes to keep, from 0; by default all."""
     detector_min_score: float = 0.3
-    """The least score of a box."""
+    """Minimum score of a detected box."""
     draw: bool = True
-    """Draw the poses; the drawings lie in `out` as the pictures in their folder."""
+    """Write overlays of the poses into --out, at the relative paths of the inputs."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Device of the model; auto takes a GPU if torch finds one."""
     strict: bool = False
-    """Fail when a picture or video cannot be read, instead of naming it and going on."""
-    tracking_uri: str | None = None
-    """MLflow server of a model that is named by MLflow; without one, the file in `storage`."""
-    storage_path: Path = Path("runs")
-    """Folder of the trainings, which has the MLflow file."""
+    """Exit with code 3 if a file cannot be read; the others are predicted all the same."""
 
 
 def run(args: PredictArgs) -> int:
-    """Predict every picture and frame that can be read, in the order of their names."""
+    """Predict every readable image and frame, in the order of their names."""
     _validate_box_flags(args)
-    earlier = args.out.resolve() if (args.out / RESULTS_FILE).is_file() else None
-    shots = open_inputs(
-        args.input, exclude_dir=earlier
-    )  # an earlier run's drawings are no pictures
-    check_output_dir(args.out, shots.root, shots.relative_paths)
-    if shots.video_paths:
+    # The overlays of an earlier command are not inputs of this one.
+    earlier_results = args.out.resolve() if (args.out / RESULTS_FILE).is_file() else None
+    inputs = open_inputs(args.input, exclude_dir=earlier_results)
+    check_output_dir(args.out, inputs.root, inputs.relative_paths)
+    if inputs.video_paths:
         import_pyav()
-    given = (
-        load_box_file(args.boxes, [shots.root / at for at in shots.relative_paths])
-        if args.boxes
-        else None
-    )
-    boxes = _build_box_source(args, shots, given)
-    loaded = resolve_model(
-        args.model, "--model", MlflowStoreArgs(args.tracking_uri, args.storage_path)
-    )
+    box_file = None
+    if args.boxes:
+        box_file = load_box_file(args.boxes, [inputs.root / path for path in inputs.relative_paths])
+    box_source = _build_box_source(args, inputs, box_file)
+    loaded = resolve_model(args.model, "--model", args)
     predictor = Predictor(loaded.model, loaded.spec, device=select_device(args.device))
     ensure_dir(args.out, "--out")
     results = PredictionWriter(args.out, loaded.spec.skeleton)
     try:
-        with _open_overlay_writer(args, shots, loaded.spec.skeleton) as drawings:
-            _predict_frames(shots, boxes, predictor, results, drawings)
-    finally:  # a full disk or Ctrl-C costs the poses to come, not those that were found
+        with _open_overlay_writer(args, inputs, loaded.spec.skeleton) as overlays:
+            _predict_frames(inputs, box_source, predictor, results, overlays)
+    finally:  # a full disk or Ctrl-C must not lose the poses so far
         results.write_files()
         out = escape_control_chars(str(args.out))
         print_line(f"{len(results):,} poses on {results.processed_count} -> {out}")
-    _print_notes(args, shots, results, boxes, given)
-    failed = not results or (args.strict and (shots.unreadable_files or shots.partial_videos))
+    _print_notes(args, inputs, results, box_source, box_file)
+    failed = not results or (args.strict and (inputs.unreadable_files or inputs.partial_videos))
     return DataError.exit_code if failed else 0
 
 
@@ -110,41 +100,43 @@ def _predict_frames(
     prediction_writer: PredictionWriter,
     overlay_writer: OverlayWriter | None,
 ) -> None:
-    most = 1 if box_source.is_sequential else BATCH_SIZE_BY_DEVICE.get(predictor.device.type, 1)
-    for some in batch_frames(input_reader, max_batch_size=most):
-        where = [box_source.get_boxes(shot) for shot in some]
-        pictures = [shot.image for shot in some]
-        found = predictor.predict_images(pictures, [boxes_xywhs[:, :4] for boxes_xywhs in where])
-        for shot, its_boxes, poses in zip(some, where, found, strict=True):
-            prediction_writer.add_frame(shot, its_boxes, poses)
+    batch_size = BATCH_SIZE_BY_DEVICE.get(predictor.device.type, 1)
+    if box_source.is_sequential:
+        batch_size = 1
+    for batch in batch_frames(input_reader, max_batch_size=batch_size):
+        boxes = [box_source.get_boxes(frame) for frame in batch]
+        images = [frame.image for frame in batch]
+        predictions = predictor.predict_images(images, [each[:, :4] for each in boxes])
+        for frame, frame_boxes, poses in zip(batch, boxes, predictions, strict=True):
+            prediction_writer.add_frame(frame, frame_boxes, poses)
             box_source.update(poses)
-        for shot, poses in zip(some, found, strict=True):
-            if overlay_writer:
-                overlay_writer.add_frame(shot, poses)
+        if overlay_writer:
+            for frame, poses in zip(batch, predictions, strict=True):
+                overlay_writer.add_frame(frame, poses)
 
 
 def _validate_box_flags(args: PredictArgs) -> None:
-    """Refuse boxes that come from two places, and settings of a detector that is not there."""
-    said = {
+    """Raise if boxes come from two sources, or if detector settings lack a detector."""
+    values = {
         "--boxes": args.boxes,
         "--track": args.track,
         "--detector-format": args.detector_format != PredictArgs.detector_format,
         "--detector-classes": args.detector_classes,
         "--detector-min-score": args.detector_min_score != PredictArgs.detector_min_score,
     }
-    flags = [flag for flag, value in said.items() if value]
+    flags = [flag for flag, value in values.items() if value]
     others = [flag for flag in flags if not flag.startswith("--detector")]
     if args.detector and others:
         raise UsageError(
-            "a detector besides other boxes",
+            f"--detector cannot be combined with {others[0]}",
             f"--detector {args.detector} {others[0]}",
-            f"leave {others[0]} out: the detector looks at every picture and frame",
+            f"omit {others[0]}: the detector runs on every image and frame",
         )
     if not args.detector and flags != others:
         raise UsageError(
-            "settings of a detector, but no detector",
+            "detector settings need --detector",
             " ".join(flag for flag in flags if flag not in others),
-            "give its ONNX file as --detector",
+            "give the detector's ONNX file as --detector",
         )
 
 
@@ -160,12 +152,10 @@ def _build_box_source(
             device=select_device(args.device),
         )
         return DetectorBoxSource(detector)
-    still = (
-        FileBoxSource(box_file, input_reader.root, escape_control_chars(str(args.boxes)))
-        if box_file
-        else BoxSource()
-    )
-    return TrackedBoxSource(still) if args.track and input_reader.video_paths else still
+    source = BoxSource()
+    if box_file:
+        source = FileBoxSource(box_file, input_reader.root, escape_control_chars(str(args.boxes)))
+    return TrackedBoxSource(source) if args.track and input_reader.video_paths else source
 
 
 def _open_overlay_writer(
@@ -185,23 +175,24 @@ def _print_notes(
     box_source: BoxSource,
     box_file: BoxFile | None,
 ) -> None:
-    """What to know of the pictures and boxes before trusting the poses."""
+    """Print which inputs had no boxes, were read only in part, or not at all."""
     if prediction_writer.missing_boxes_count:
         print(box_source.format_missing_message(str(prediction_writer.missing_boxes_count)))
     if box_file and box_file.num_empty:
-        print(f"{box_file.num_empty:,} boxes have no area, and were left out")
+        print(f"left out {box_file.num_empty:,} boxes without area")
     if args.track and not input_reader.video_paths:
-        print("--track: there is no video")
+        print("--track has no effect: there is no video")
     if input_reader.exif_rotated_images:
-        what = f"{len(input_reader.exif_rotated_images):,} pictures ask to be shown turned (EXIF), and are read as stored"
-        print(f"{what}: {escape_control_chars(format_list(input_reader.exif_rotated_images))}")
+        names = input_reader.exif_rotated_images
+        note = f"ignored the EXIF orientation of {len(names):,} images"
+        print(f"{note}: {escape_control_chars(format_list(names))}")
     if input_reader.unreadable_files:
         print(f"{_format_file_counts(input_reader.unreadable_files)} could not be read")
     if input_reader.partial_videos:
-        print(f"{len(input_reader.partial_videos):,} videos could be read in part only")
+        print(f"{len(input_reader.partial_videos):,} videos could be read only in part")
 
 
 def _format_file_counts(relative_paths: list[Path]) -> str:
     videos = sum(map(is_video, relative_paths))
-    still, moving = f"{len(relative_paths) - videos:,} pictures", f"{videos:,} videos"
-    return " and ".join(what for what in (still, moving) if not what.startswith("0 "))
+    counts = {"images": len(relative_paths) - videos, "videos": videos}
+    return " and ".join(f"{count:,} {kind}" for kind, count in counts.items() if count)

@@ -1,4 +1,4 @@
-"""`hrnet-ray prepare coco|yolo|dlc|atrw|mpii|synthetic`."""
+"""`hrnet-ray prepare coco|yolo|dlc|atrw|mpii|synthetic`: convert labelled images to a dataset."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ from hrnet_ray.skeletons import DEFAULT_OKS_SIGMA, SKELETONS, Skeleton
 from hrnet_ray.text import escape_control_chars
 
 MIN_INSTANCES_FOR_RAY = 2_000
-"""Instances from which on Ray is worth its start."""
+"""Number of instances above which the speed-up by Ray exceeds its start-up time."""
 
 PrepareArgs = (
     Annotated[CocoArgs, tyro.conf.subcommand("coco")]
@@ -48,15 +48,15 @@ PrepareArgs = (
 
 
 def run(args: CocoArgs | YoloArgs | DeepLabCutArgs | AtrwArgs | MpiiArgs | SyntheticArgs) -> None:
-    """Write the data set and say what is in it."""
+    """Write the dataset and print a summary of it."""
     if args.max_image_size < 1:
         raise UsageError(
-            "a canvas without pixels",
-            f"--max-image-size {args.max_image_size}",
-            f"such as {records.CANVAS_PX}",
+            f"--max-image-size must be at least 1, got {args.max_image_size}",
+            "hrnet-ray prepare",
+            f"give a size in pixels, such as {records.CANVAS_PX}",
         )
     if isinstance(args, SyntheticArgs):
-        args = generate_synthetic(args, progress=make_progress_line("drawn"))
+        args = generate_synthetic(args, progress=make_progress_line("generated"))
     notes: list[str] = []
     if isinstance(args, YoloArgs):
         args, notes = convert_yolo_to_coco(args, progress=make_progress_line("read"))
@@ -77,53 +77,52 @@ def run(args: CocoArgs | YoloArgs | DeepLabCutArgs | AtrwArgs | MpiiArgs | Synth
         skip_corrupt=args.skip_corrupt,
         write_shards=_select_shard_writer(args, sources),
         make_progress=make_progress_line,
-        log_message=lambda said: print(f"  {said}"),
+        log_message=lambda message: print(f"  {message}"),
     )
     _print_summary(manifest, sources)
 
 
 def _select_shard_writer(args: OutputArgs, sources: Mapping[str, SplitSource]) -> ShardsWriter:
-    """Who makes the shards: a cluster where one is named, Ray on this machine for large sets."""
+    """Select the writer: a named Ray cluster, local Ray for large datasets, or this process."""
     address = args.ray_address or os.environ.get("RAY_ADDRESS")
-    instances = sum(len(source.labels.instances) for source in sources.values())
-    return (
-        _build_ray_shard_writer(address)
-        if address or instances > MIN_INSTANCES_FOR_RAY
-        else write_shards_locally
-    )
+    num_instances = sum(len(source.labels.instances) for source in sources.values())
+    if address or num_instances > MIN_INSTANCES_FOR_RAY:
+        return _build_ray_shard_writer(address)
+    return write_shards_locally
 
 
 def _build_ray_shard_writer(ray_address: str | None) -> ShardsWriter:
-    """Starts Ray, or joins it, with the first shard: often all of them are there already."""
-    where = ""
+    """Return a writer that starts or joins Ray only if at least one shard is missing."""
+    cluster_name = ""
 
     def write_shards(
         tasks: Sequence[ShardTask], on_progress: DoneCallback
     ) -> Iterable[ShardResult]:
-        nonlocal where
+        nonlocal cluster_name
         if not tasks:
             return ()
         from hrnet_ray.distributed.data.shard_tasks import init_ray_for_prepare, write_shards_ray
 
-        if not where:
-            where = init_ray_for_prepare(ray_address)
-            print(f"  on Ray: {where}", flush=True)
+        if not cluster_name:
+            cluster_name = init_ray_for_prepare(ray_address)
+            print(f"  on Ray: {cluster_name}", flush=True)
         return write_shards_ray(tasks, on_progress)
 
     return write_shards
 
 
 def _format_sigma_note(skeleton: Skeleton) -> str:
-    """By what OKS will measure, where that was not asked for by name."""
-    known = next((one for one in SKELETONS.values() if one.keypoints == skeleton.keypoints), None)
+    """Format a note on the OKS sigmas, unless the skeleton or its name define them."""
+    known = next((k for k in SKELETONS.values() if k.keypoints == skeleton.keypoints), None)
     if known and known.oks_sigmas == skeleton.oks_sigmas:
-        taken = known.oks_sigmas and known.name != skeleton.name
-        return f"its keypoints are those of {known.name!r}: OKS uses their sigmas" if taken else ""
+        is_inferred = known.oks_sigmas and known.name != skeleton.name
+        note = f"the keypoints match the skeleton {known.name!r}: OKS uses its sigmas"
+        return note if is_inferred else ""
     if skeleton.oks_sigmas:
         return ""
     return (
-        f"no sigmas are given: OKS uses {DEFAULT_OKS_SIGMA:g} for each keypoint (a --skeleton in "
-        "YAML may have `oks_sigmas`)"
+        f"no OKS sigmas given: OKS uses {DEFAULT_OKS_SIGMA:g} for each keypoint (a --skeleton in "
+        "YAML may define `oks_sigmas`)"
     )
 
 
@@ -138,7 +137,7 @@ def _print_summary(manifest: DatasetManifest, sources: dict[str, SplitSource]) -
             print(f"  note: {escape_control_chars(note)}")
     if note := _format_sigma_note(manifest.skeleton):
         print(f"  note: {note}")
-    if both := find_shared_images(sources["train"], sources["val"]):
-        print(f"  note: {len(both):,} pictures are in both splits; scores on them say little")
-    aside = "" if manifest.folder.is_local else f" --out runs/check-{manifest.name}"
-    print(f"next: hrnet-ray check {manifest.root}{aside}")
+    if shared := find_shared_images(sources["train"], sources["val"]):
+        print(f"  note: {len(shared):,} images are in both splits, which inflates the scores")
+    out_flag = "" if manifest.folder.is_local else f" --out runs/check-{manifest.name}"
+    print(f"next: hrnet-ray check {manifest.root}{out_flag}")

@@ -1,4 +1,4 @@
-"""The flags of `hrnet-ray prepare`, by what it reads."""
+"""Flags of `hrnet-ray prepare`, one dataclass per annotation format."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,39 +16,42 @@ DirArchiveOrUri = Annotated[PathOrUri, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")]
 
 @dataclass(frozen=True, kw_only=True)
 class OutputArgs:
-    """What all sources have in common."""
+    """Flags of all formats."""
 
     out: DirOrUri
-    """Folder to write: train/, val/, manifest.json, skipped.csv. s3://bucket/folder works too."""
+    """Folder or URI to write: train/, val/, manifest.json and skipped.csv."""
     name: str | None = None
-    """Name of the data set; by default the folder's."""
+    """Name of the dataset; by default that of the folder."""
     max_image_size: int = records.CANVAS_PX
-    """Longest side of a stored training picture, in pixels."""
+    """Longest side of a stored training image, in pixels."""
     store_full_images: bool = False
-    """Store untouched files for training too; they are reduced when they are read."""
+    """Store the original files of the training split, too; they are resized when they are read."""
     rows_per_shard: int = ROWS_PER_SHARD
-    """Rows of one Parquet file, which is what a stopped command may have to make again."""
+    """Rows per Parquet shard; an interrupted command resumes after the last complete shard."""
     skip_missing: bool = False
-    """Leave out pictures that are not there (they are listed in skipped.csv)."""
+    """Skip missing images and list them in skipped.csv."""
     skip_corrupt: bool = False
-    """Leave out pictures that cannot be read (they are listed in skipped.csv)."""
+    """Skip images that cannot be read and list them in skipped.csv."""
     ray_address: str | None = None
-    """A running Ray cluster that makes the shards. Large sets start Ray on this machine anyway."""
+    """Ray cluster that writes the shards; by default a large dataset starts Ray on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageAnnotationArgs(OutputArgs):
-    """Pictures with one or two annotation files."""
+    """Flags of formats with one or two annotation files."""
 
     images: DirArchiveOrUri
-    """Folder that the annotations' file names start from, or an archive (zip, tar, tar.gz)."""
+    """Folder that the annotations' file names are relative to, or an archive (zip, tar, tar.gz)."""
     annotations: Path
+    """Annotation file; with --val-annotations, that of the training split."""
     val_annotations: Path | None = None
-    """Without it, `val_share` of the pictures are kept for validation."""
+    """Annotation file of the validation split; by default --val-fraction of the images."""
     val_images: Annotated[PathOrUri | None, tyro.conf.arg(metavar="DIR|ARCHIVE|URI")] = None
-    """By default the same as `images`."""
+    """Folder or archive of the validation images; by default that of --images."""
     val_fraction: float = 0.1
+    """Fraction of the images for validation, without --val-annotations."""
     seed: int = 0
+    """Seed of the random split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,40 +59,42 @@ class CocoArgs(ImageAnnotationArgs):
     """COCO keypoints: COCO, ATRW, AP-10K, exports of CVAT and Label Studio."""
 
     skeleton: str | None = None
-    """mpii, atrw, coco, or a YAML file; by default the annotations' own category."""
+    """Skeleton: mpii, atrw, coco, or a YAML file; by default the annotations' category."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class YoloArgs(OutputArgs):
-    """YOLO-pose: a data.yaml with `kpt_shape`, and text files of labels beside the pictures."""
+    """YOLO-pose: a data.yaml with `kpt_shape`, and label files beside the images."""
 
     yaml: Path
-    """The data.yaml of the data set."""
+    """The data.yaml file of the dataset."""
     skeleton: str | None = None
-    """mpii, atrw, coco, or a YAML file; by default what the data.yaml tells of the keypoints."""
+    """Skeleton: mpii, atrw, coco, or a YAML file; by default the keypoints of the data.yaml."""
     val_fraction: float = 0.1
-    """Of the pictures, kept for validation where the data.yaml has no `val`."""
+    """Fraction of the images for validation, if the data.yaml has no `val`."""
     seed: int = 0
+    """Seed of the random split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeepLabCutArgs(OutputArgs):
-    """DeepLabCut: a project's config.yaml, and the frames and labels in its labeled-data."""
+    """DeepLabCut: a project's config.yaml, with frames and labels in labeled-data."""
 
     project: Annotated[Path, tyro.conf.arg(metavar="DIR|FILE")]
-    """The project's folder, or its config.yaml."""
+    """Project folder, or its config.yaml."""
     skeleton: str | None = None
-    """mpii, atrw, coco, or a YAML file; by default the config's bodyparts and bones."""
+    """Skeleton: mpii, atrw, coco, or a YAML file; by default the config's bodyparts and bones."""
     val_fraction: float = 0.1
-    """Of the frames, kept for validation as whole videos; of one video alone, as frames."""
+    """Fraction of the frames for validation, as whole videos; a single video is split by frames."""
     val_videos: Annotated[tuple[str, ...], tyro.conf.arg(metavar="VIDEO ...")] = ()
-    """Folders of labeled-data to keep for validation, whatever their share."""
+    """Folders of labeled-data for validation; they override --val-fraction."""
     seed: int = 0
+    """Seed of the random split."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtrwArgs(OutputArgs):
-    """ATRW's Amur tigers, from the archives as they are downloaded."""
+    """ATRW's Amur tigers, from the downloaded archives."""
 
     archives_dir: Path
     """Folder with atrw_pose_train.tar.gz, atrw_pose_val.tar.gz and atrw_anno_pose_train.tar.gz."""
@@ -97,22 +102,26 @@ class AtrwArgs(OutputArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class MpiiArgs(ImageAnnotationArgs):
-    """MPII: its original release (mpii_human_pose_v1_u12_1.mat), or the HRNet authors' files.
+    """MPII: the original release (mpii_human_pose_v1_u12_1.mat), or the HRNet authors' files.
 
-    Those are train.json, valid.json and gt_valid.mat. With the release as `annotations`, their
-    valid.json as `val_annotations` asks for their parting; else whole videos are kept.
+    The HRNet authors' files are train.json, valid.json and gt_valid.mat. With the release as
+    --annotations, their valid.json as --val-annotations selects their validation split. Without
+    it, whole videos are selected at random.
     """
 
     gt_valid: Path | None = None
-    """Truth and head sizes of the published evaluation, for `val_annotations`."""
+    """Ground truth and head sizes of the published evaluation, for --val-annotations."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticArgs(OutputArgs):
-    """Drawn tigers or people: to try things out without any data."""
+    """Synthetic tigers or people, to test the commands without data."""
 
     kind: Literal["tigers", "people"] = "tigers"
+    """Objects in the images."""
     num_train: int = 400
-    """Training pictures; a picture of tigers has one to three."""
+    """Number of training images; an image of tigers has one to three."""
     num_val: int = 80
+    """Number of validation images."""
     seed: int = 0
+    """Seed of the random images."""

@@ -1,4 +1,4 @@
-"""What `hrnet-ray prepare` reads: from its flags to labels with their pictures."""
+"""Annotation sources of `hrnet-ray prepare`: from its flags to labelled splits."""
 
 import json
 from dataclasses import fields, replace
@@ -31,21 +31,21 @@ ATRW_ARCHIVES = ("atrw_pose_train", "atrw_pose_val", "atrw_anno_pose_train")
 
 
 def unpack_atrw(args: AtrwArgs, *, progress: ProgressCallback) -> CocoArgs:
-    """Unpack ATRW's annotations; its pictures are unpacked when they are asked for.
+    """Unpack ATRW's annotations and return COCO flags; `load_splits` unpacks the images.
 
     Raises:
-        DataError: an archive, or a file in it, is not there.
+        DataError: an archive, or a file in it, does not exist.
     """
     train, val, labels = (args.archives_dir / f"{name}.tar.gz" for name in ATRW_ARCHIVES)
     for archive in (train, val, labels):
         require_file(archive, "--archives-dir")
-    into = _get_scratch_dir(args.out, "unpacked archives") / "annotations"
-    extract_archive(labels, into, progress=progress)
+    annotations_dir = _get_scratch_dir(args.out, "unpacked archives") / "annotations"
+    extract_archive(labels, annotations_dir, progress=progress)
     return CocoArgs(
         images=train,
-        annotations=_find_unpacked_file(into, "keypoint_train.json", labels),
+        annotations=_find_unpacked_file(annotations_dir, "keypoint_train.json", labels),
         val_images=val,
-        val_annotations=_find_unpacked_file(into, "keypoint_val.json", labels),
+        val_annotations=_find_unpacked_file(annotations_dir, "keypoint_val.json", labels),
         skeleton="atrw",
         **{field.name: getattr(args, field.name) for field in fields(OutputArgs)},
     )
@@ -55,77 +55,77 @@ def _find_unpacked_file(folder: Path, name: str, archive: Path) -> Path:
     for path in sorted(folder.rglob(name)):
         return path
     raise DataError(
-        f"no {name} in an archive", str(archive), "download it again: ATRW's pose annotations"
+        f"the archive has no {name}", str(archive), "download ATRW's pose annotations again"
     )
 
 
 def convert_yolo_to_coco(
     args: YoloArgs, *, progress: ProgressCallback
 ) -> tuple[CocoArgs, list[str]]:
-    """Write what YOLO-pose labels say as COCO files, beside what will be made of them.
-
-    What a person should know of them is returned as well.
+    """Convert YOLO-pose labels to COCO files below `--out`; return COCO flags and notes.
 
     Raises:
-        DataError: the labels cannot be read, or the files not written.
+        DataError: the labels cannot be read, or the files cannot be written.
     """
-    into = _get_scratch_dir(args.out, "labels in COCO's form") / "coco"
-    given = skeletons.load_skeleton(args.skeleton) if args.skeleton else None
-    found = read_yolo_pose(
-        args.yaml, skeleton=given, progress=progress, skip_missing=args.skip_missing
+    coco_dir = _get_scratch_dir(args.out, "converted labels") / "coco"
+    skeleton = skeletons.load_skeleton(args.skeleton) if args.skeleton else None
+    labels = read_yolo_pose(
+        args.yaml, skeleton=skeleton, progress=progress, skip_missing=args.skip_missing
     )
-    ensure_dir(into, "--out")
-    folder = open_storage_dir(into, "--out")
+    ensure_dir(coco_dir, "--out")
+    folder = open_storage_dir(coco_dir, "--out")
     for name, content in {
-        "skeleton.yaml": skeletons.to_dict(found.skeleton),  # JSON is YAML
-        **{f"{split}.json": document for split, document in found.documents.items()},
+        "skeleton.yaml": skeletons.to_dict(labels.skeleton),  # JSON is valid YAML
+        **{f"{split}.json": document for split, document in labels.documents.items()},
     }.items():
         folder.write_bytes(name, json.dumps(content, ensure_ascii=False).encode())
     files = CocoArgs(
-        images=found.images_dir,
-        annotations=into / "train.json",
-        val_annotations=into / "val.json" if "val" in found.documents else None,
+        images=labels.images_dir,
+        annotations=coco_dir / "train.json",
+        val_annotations=coco_dir / "val.json" if "val" in labels.documents else None,
         val_fraction=args.val_fraction,
         seed=args.seed,
-        skeleton=str(into / "skeleton.yaml"),
+        skeleton=str(coco_dir / "skeleton.yaml"),
         **{field.name: getattr(args, field.name) for field in fields(OutputArgs)},
     )
-    return files, found.notes
+    return files, labels.notes
 
 
 def load_deeplabcut_splits(
     args: DeepLabCutArgs, *, progress: ProgressCallback
 ) -> dict[str, SplitSource]:
-    """Read a DeepLabCut project, and part it by its videos.
+    """Read a DeepLabCut project and split it by its videos.
 
     Raises:
-        UsageError: a share that is none.
-        DataError: the project cannot be read, or not be parted.
+        UsageError: `--val-fraction` is not between 0 and 1.
+        DataError: the project cannot be read or split.
     """
     _validate_val_fraction(args.val_fraction)
-    given = skeletons.load_skeleton(args.skeleton) if args.skeleton else None
-    found = read_deeplabcut(
-        args.project, skeleton=given, progress=progress, skip_missing=args.skip_missing
+    skeleton = skeletons.load_skeleton(args.skeleton) if args.skeleton else None
+    project = read_deeplabcut(
+        args.project, skeleton=skeleton, progress=progress, skip_missing=args.skip_missing
     )
-    parts = split_by_video(
-        found.labels, val_fraction=args.val_fraction, seed=args.seed, val_videos=args.val_videos
+    train, val = split_by_video(
+        project.labels, val_fraction=args.val_fraction, seed=args.seed, val_videos=args.val_videos
     )
-    splits = zip(("train", "val"), parts, strict=True)
-    return {split: SplitSource(labels, found.images_dir) for split, labels in splits}
+    return {
+        "train": SplitSource(train, project.images_dir),
+        "val": SplitSource(val, project.images_dir),
+    }
 
 
 def with_notes(sources: dict[str, SplitSource], notes: list[str]) -> dict[str, SplitSource]:
-    """The same, with notes on the whole at the training split."""
+    """Return the sources with `notes` put in front of those of the training split."""
     train = sources["train"]
     labels = replace(train.labels, notes=[*notes, *train.labels.notes])
     return sources | {"train": replace(train, labels=labels)}
 
 
 def generate_synthetic(args: SyntheticArgs, *, progress: ProgressCallback) -> CocoArgs | MpiiArgs:
-    """Draw pictures in the layout of ATRW or MPII; the same readers take them from there."""
+    """Generate images and labels in the layout of ATRW or MPII; return flags that read them."""
     from hrnet_ray.data.synthetic.datasets import write_people_dataset, write_tiger_dataset
 
-    raw = _get_scratch_dir(args.out, "drawn pictures")
+    raw = _get_scratch_dir(args.out, "synthetic images")
     common = {field.name: getattr(args, field.name) for field in fields(OutputArgs)}
     if args.kind == "tigers":
         write_tiger_dataset(
@@ -156,28 +156,28 @@ def generate_synthetic(args: SyntheticArgs, *, progress: ProgressCallback) -> Co
 
 
 def load_splits(args: CocoArgs | MpiiArgs, *, progress: ProgressCallback) -> dict[str, SplitSource]:
-    """Read the annotations, and find the folders of their pictures.
+    """Read the annotations and find the folders of their images.
 
     Raises:
-        UsageError: flags do not go together.
-        DataError: something is not there or cannot be read.
+        UsageError: flags contradict each other.
+        DataError: a file or folder does not exist or cannot be read.
     """
     _validate_flags(args)
     train, val = _read_annotation_files(args)
     if val is None:
         train, val = split_by_image(train, val_fraction=args.val_fraction, seed=args.seed)
-    found = {}
+    sources = {}
     for split, labels, images, flag in (
         ("train", train, args.images, "--images"),
         ("val", val, args.val_images or args.images, "--val-images"),
     ):
         folder = _resolve_image_dir(images, flag, args.out, labels, progress)
-        found[split] = SplitSource(labels, folder)
-    return found
+        sources[split] = SplitSource(labels, folder)
+    return sources
 
 
 def _validate_flags(args: CocoArgs | MpiiArgs) -> None:
-    """Refuse what does not go together, by the flags' own names."""
+    """Raise if files do not exist or flags contradict each other; the message names the flag."""
     _check_image_location(args.images, "--images")
     require_file(args.annotations, "--annotations")
     if args.val_annotations is not None:
@@ -185,10 +185,10 @@ def _validate_flags(args: CocoArgs | MpiiArgs) -> None:
         _check_image_location(args.val_images or args.images, "--val-images")
         return
     gt_valid = args.gt_valid if isinstance(args, MpiiArgs) else None
-    for flag, given in (("--val-images", args.val_images), ("--gt-valid", gt_valid)):
-        if given is not None:
+    for flag, value in (("--val-images", args.val_images), ("--gt-valid", gt_valid)):
+        if value is not None:
             raise UsageError(
-                f"{flag} without --val-annotations", f"{flag} {given}", "name both, or neither"
+                f"{flag} needs --val-annotations", f"{flag} {value}", "give both flags, or neither"
             )
     _validate_val_fraction(args.val_fraction)
 
@@ -196,9 +196,9 @@ def _validate_flags(args: CocoArgs | MpiiArgs) -> None:
 def _validate_val_fraction(val_fraction: float) -> None:
     if not 0 < val_fraction < 1:
         raise UsageError(
-            "a share that leaves nothing to learn or nothing to score",
-            f"--val-fraction {val_fraction}",
-            "give a number between 0 and 1, such as 0.1",
+            f"--val-fraction must be between 0 and 1 (exclusive), got {val_fraction:g}",
+            "hrnet-ray prepare",
+            "give a fraction such as 0.1",
         )
 
 
@@ -214,31 +214,32 @@ def _is_archive(images: PathOrUri) -> bool:
 def _resolve_image_dir(
     images: PathOrUri, flag: str, out: PathOrUri, labels: AnnotationSet, progress: ProgressCallback
 ) -> PathOrUri:
-    """The folder of pictures; an archive is unpacked beside what will be made of it."""
+    """Return the folder of the images; an archive is unpacked below `out` first."""
     if not _is_archive(images):
         return images
     archive = Path(images)
-    into = (
-        _get_scratch_dir(out, f"the pictures of {flag} {archive.name}") / archive.name.split(".")[0]
-    )
-    extract_archive(archive, into, progress=progress)
-    return _find_image_root(into, labels)
+    scratch_dir = _get_scratch_dir(out, f"the images of {flag} {archive.name}")
+    unpacked_dir = scratch_dir / archive.name.split(".")[0]
+    extract_archive(archive, unpacked_dir, progress=progress)
+    return _find_image_root(unpacked_dir, labels)
 
 
 def _find_image_root(folder: Path, labels: AnnotationSet) -> Path:
-    """Where in an unpacked archive the file names of the annotations start from."""
+    """Find the folder of an unpacked archive that the annotations' file names are relative to."""
     for instance in labels.instances[:1]:
         if not (folder / instance.image).is_file():
-            for found in sorted(folder.rglob(Path(instance.image).name)):
-                if found.as_posix().endswith(f"/{instance.image}"):
-                    return Path(found.as_posix().removesuffix(f"/{instance.image}"))
+            for path in sorted(folder.rglob(Path(instance.image).name)):
+                if path.as_posix().endswith(f"/{instance.image}"):
+                    return Path(path.as_posix().removesuffix(f"/{instance.image}"))
     return folder
 
 
-def _get_scratch_dir(out: PathOrUri, what: str) -> Path:
+def _get_scratch_dir(out: PathOrUri, content: str) -> Path:
     if is_uri(out):
         raise UsageError(
-            f"{what} need a folder of this machine", f"--out {out}", "unpack or draw them elsewhere"
+            f"--out must be a local folder for {content}, got a URI",
+            f"--out {out}",
+            "prepare into a local folder and upload it",
         )
     return Path(out) / "pictures"
 
@@ -260,9 +261,9 @@ def _read_annotation_files(args: CocoArgs | MpiiArgs) -> tuple[AnnotationSet, An
 def _load_mpii_release_splits(args: MpiiArgs) -> tuple[AnnotationSet, AnnotationSet]:
     if args.gt_valid is not None:
         raise UsageError(
-            "--gt-valid with the original release",
+            "--gt-valid cannot be combined with the original release",
             f"--gt-valid {args.gt_valid}",
-            "leave it out: the release holds the truth and the head sizes itself",
+            "omit --gt-valid: the release contains the ground truth and the head sizes",
         )
     return read_mpii_release(
         args.annotations,

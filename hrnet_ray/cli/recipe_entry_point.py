@@ -1,4 +1,4 @@
-"""What the page of a training experiment ends with: its flags, its `--smoke-test`, and the training."""
+"""Entry point of a training experiment's page: its flags, `--smoke-test` and the training."""
 
 import sys
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from hrnet_ray.config import ExperimentConfig
 def run_training_recipe(
     base: ExperimentConfig, *, smoke_dataset: Literal["tigers", "people"], docstring: str | None
 ) -> None:
-    """Train `base` as the command line changes it; ends the process with the exit code.
+    """Train `base` with the overrides of the command line and end the process with an exit code.
 
-    `about` is the page's docstring, whose first line heads `--help`; `drawn` is what `--smoke-test`
-    trains on.
+    `docstring` is the page's docstring; its first line is the title of `--help`. `smoke_dataset` is
+    the synthetic dataset that `--smoke-test` trains on.
     """
 
     @dataclass(frozen=True, kw_only=True)
     class RecipeArgs(TrainArgs):
         experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = base
         smoke_test: bool = False
-        """A minute on drawn pictures, to see that everything works."""
+        """Train a small model on synthetic images for a minute, to test the installation."""
 
     def run_recipe(args: RecipeArgs) -> None:
         if args.smoke_test:

@@ -1,4 +1,4 @@
-"""A net and data small enough for a minute on a laptop: the demo and every `--smoke-test`."""
+"""The small model and synthetic dataset of the demo and of every `--smoke-test`."""
 
 from pathlib import Path
 from typing import Literal
@@ -12,9 +12,10 @@ SMALL_MODEL_CONFIG = ModelConfig(width=16, modules=(1, 1, 1), blocks=2, stem=32)
 def prepare_smoke_experiment(
     experiment: ExperimentConfig, cluster: ClusterConfig, *, kind: Literal["tigers", "people"]
 ) -> ExperimentConfig:
-    """The same experiment on a few drawn pictures, with a small net: does everything still work?
+    """Return a copy of the experiment with a small model, a synthetic dataset and two epochs.
 
-    The figures mean nothing. Data are drawn into `cluster.storage-path` once.
+    It tests that training runs; its scores mean nothing. The dataset is generated once, below
+    `cluster.storage_path`.
     """
     root = Path(cluster.storage_path).absolute() / "smoke-data" / kind
     if not (root / "manifest.json").is_file():

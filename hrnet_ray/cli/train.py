@@ -1,4 +1,4 @@
-"""`hrnet-ray train`."""
+"""`hrnet-ray train`: train one model."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from hrnet_ray.text import redact_secrets
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArgs:
-    """Train one model. The same command goes on where it stopped.
+    """Train one model. The same command resumes an interrupted training.
 
     hrnet-ray train --name first --data.root data/atrw --optim.epochs 60
     """
@@ -25,32 +25,32 @@ class TrainArgs:
 
 
 def run(args: TrainArgs) -> None:
-    """Train, and say what came out."""
+    """Train, and print the best score and the next steps."""
     from hrnet_ray.distributed.training.train import train_experiment
 
-    outcome = train_experiment(args.experiment, args.cluster)
-    print(f"best {outcome.primary_metric} {outcome.best_score:.4f}, epoch {outcome.best_epoch + 1}")
-    print_next_steps(outcome.folder, args.cluster)
+    result = train_experiment(args.experiment, args.cluster)
+    print(f"best {result.primary_metric} {result.best_score:.4f}, epoch {result.best_epoch + 1}")
+    print_next_steps(result.folder, args.cluster)
 
 
 def print_next_steps(folder: Path, cluster: ClusterConfig) -> None:
-    """Say where the pictures and the model are, and how to compare and use them."""
-    here = to_short_path(folder)
-    print(f"  pictures  {here}/plots")
-    print(f"  model     {here}/model")
+    """Print where the plots and the model are, and how to compare and use them."""
+    run_path = to_short_path(folder)
+    print(f"  plots     {run_path}/plots")
+    print(f"  model     {run_path}/model")
     print(f"  compare   {format_mlflow_ui_command(cluster)}")
-    print(f"  use it    hrnet-ray predict --model {here}/model --input FOLDER --out predictions")
+    print(f"  use it    hrnet-ray predict --model {run_path}/model --input DIR --out predictions")
 
 
 def format_mlflow_ui_command(cluster: ClusterConfig) -> str:
-    """How to see the runs: the server's address, or the command that opens the local store."""
+    """Return the address of the MLflow server, or the command that serves the local store."""
     if cluster.tracking_uri:
         return redact_secrets(cluster.tracking_uri)
-    store = to_short_path(Path(cluster.storage_path) / "mlflow.db")
-    return f"mlflow server --backend-store-uri sqlite:///{store}    then http://127.0.0.1:5000"
+    database = to_short_path(Path(cluster.storage_path) / "mlflow.db")
+    return f"mlflow server --backend-store-uri sqlite:///{database}    then http://127.0.0.1:5000"
 
 
 def to_short_path(path: Path) -> str:
-    """As short as it can be pasted: relative to here where it lies below."""
+    """Return a relative path if `path` lies below the working directory, else an absolute one."""
     relative = os.path.relpath(path)
     return str(path.absolute()) if relative.startswith("..") else relative

@@ -1,1 +1,1 @@
-"""What `hrnet-ray predict` looks at, where on it, and what it leaves."""
+"""Inputs, boxes and outputs of `hrnet-ray predict`."""

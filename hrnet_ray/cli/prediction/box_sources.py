@@ -1,4 +1,4 @@
-"""Where poses are looked for: in the whole picture, in given boxes, or in a detector's."""
+"""Sources of the boxes of `hrnet-ray predict`: whole image, file, detector or tracker."""
 
 from pathlib import Path
 
@@ -15,48 +15,49 @@ NO_BOXES = np.zeros((0, 5))
 
 
 class BoxSource:
-    """The box of the whole picture; its children know better ones."""
+    """One box of the whole image; subclasses return boxes of a file, a detector or a tracker."""
 
     is_sequential = False
-    """The next shot's boxes depend on what is found in this one's."""
+    """Whether the boxes of a frame depend on the poses of the frame before."""
 
     def get_boxes(self, input_frame: InputFrame) -> np.ndarray:
-        """Where to look: float64 [N, 5] of x, y, w, h and how sure the box is."""
+        """Return the boxes of a frame: float64 [N, 5] of x, y, width, height and score."""
         return np.append(make_full_image_box(input_frame.image), [[1.0]], axis=1)
 
     def has_frame_boxes(self, input_frame: InputFrame) -> bool:
-        """Whether somebody gave boxes for just this frame."""
+        """Whether this single frame has boxes of its own."""
         return False
 
     def update(self, predictions: KeypointPredictions) -> None:
-        """Learn what was found in the boxes of the last shot."""
+        """Take in the poses of the last frame."""
 
     def format_missing_message(self, frame_summary: str) -> str:
-        """What to say of shots without a box."""
-        return f"there is no box on {frame_summary}"
+        """Format the note for inputs without a box."""
+        return f"no boxes for {frame_summary}"
 
 
 class FileBoxSource(BoxSource):
-    """Those of a file."""
+    """Boxes of a file."""
 
     def __init__(self, box_file: BoxFile, root: Path, file_name: str) -> None:
         self._box_file, self._root, self._file_name = box_file, root, file_name
 
     def get_boxes(self, input_frame: InputFrame) -> np.ndarray:
         number = None if input_frame.video_frame is None else input_frame.video_frame.index
-        found = self._box_file.get_boxes(self._root / input_frame.relative_path, number)
-        return NO_BOXES if found is None else found
+        boxes = self._box_file.get_boxes(self._root / input_frame.relative_path, number)
+        return NO_BOXES if boxes is None else boxes
 
     def has_frame_boxes(self, input_frame: InputFrame) -> bool:
-        own = self._box_file.frame_boxes_by_path.get(self._root / input_frame.relative_path, {})
-        return input_frame.video_frame is not None and input_frame.video_frame.index in own
+        path = self._root / input_frame.relative_path
+        frames = self._box_file.frame_boxes_by_path.get(path, {})
+        return input_frame.video_frame is not None and input_frame.video_frame.index in frames
 
     def format_missing_message(self, frame_summary: str) -> str:
-        return f"{frame_summary} have no boxes in {self._file_name}"
+        return f"no boxes in {self._file_name} for {frame_summary}"
 
 
 class DetectorBoxSource(BoxSource):
-    """Those that a detector finds."""
+    """Boxes that a detector finds."""
 
     def __init__(self, detector: ObjectDetector) -> None:
         self._detector = detector
@@ -65,13 +66,13 @@ class DetectorBoxSource(BoxSource):
         return self._detector(input_frame.image)
 
     def format_missing_message(self, frame_summary: str) -> str:
-        return f"the detector found nothing on {frame_summary}"
+        return f"the detector found no boxes in {frame_summary}"
 
 
 class TrackedBoxSource(BoxSource):
-    """Those of another kind, moving along with their poses from frame to frame of a video.
+    """Boxes of another source in the first frame of a video, then boxes around the last poses.
 
-    A frame that was given boxes of its own begins anew with these.
+    A frame with boxes of its own restarts the tracking from them.
     """
 
     is_sequential = True
@@ -90,7 +91,7 @@ class TrackedBoxSource(BoxSource):
         ):
             self._tracker = BoxTracker(self._initial_source.get_boxes(input_frame))
         self._video = video
-        return self._tracker.boxes.copy()  # `saw` moves them
+        return self._tracker.boxes.copy()  # `update` changes them in place
 
     def update(self, predictions: KeypointPredictions) -> None:
         self._tracker.update_boxes(predictions)

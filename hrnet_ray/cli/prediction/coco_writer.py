@@ -1,4 +1,4 @@
-"""What `hrnet-ray predict` found: COCO results, names of the keypoints, a table of each video."""
+"""Output files of `hrnet-ray predict`: COCO results, keypoint names and a CSV per video."""
 
 import json
 from collections.abc import Mapping
@@ -18,27 +18,27 @@ CATEGORY_ID = 1
 
 
 class PredictionWriter:
-    """Every pose that was found; a video's stand in its table at once, the others in `write`."""
+    """Collects the poses. A video's CSV is written frame by frame, the COCO results at the end."""
 
     def __init__(self, out: Path, skeleton: Skeleton) -> None:
         self._out, self._skeleton = out, skeleton
-        self._result_lines: list[str] = []  # as text: an hour of video has 100,000 of them
+        self._result_lines: list[str] = []  # as JSON, because an hour of video has 100,000 of them
         self._csv_writer: VideoCsvWriter | None = None
         self.processed_count, self.missing_boxes_count = FrameCount(), FrameCount()
 
     def __len__(self) -> int:
-        """Poses."""
+        """Return the number of poses."""
         return len(self._result_lines)
 
     def add_frame(
         self, input_frame: InputFrame, boxes: np.ndarray, predictions: KeypointPredictions
     ) -> None:
-        """Keep the poses that were found in the boxes [N, 5] of a shot.
+        """Add the poses in the boxes [N, 5] of an image or video frame.
 
-        A pose's score is its own times that of its box, as `evaluate` has it.
+        The score of a pose is multiplied by the score of its box, as in `evaluate`.
 
         Raises:
-            ClusterError: the table cannot be written.
+            ClusterError: the CSV cannot be written.
         """
         self.processed_count.add_frame(input_frame)
         if not len(boxes):
@@ -57,30 +57,30 @@ class PredictionWriter:
             )
 
     def write_files(self) -> None:
-        """Write all that was found so far.
+        """Write the COCO results and the keypoint names, and close the CSV.
 
         Raises:
-            ClusterError: it cannot be written.
+            ClusterError: a file cannot be written.
         """
         folder = open_storage_dir(self._out, "--out")
         try:
             folder.write_bytes(RESULTS_FILE, f"[{', '.join(self._result_lines)}]".encode())
-            names = {"categories": [_build_category(self._skeleton)]}
-            folder.write_bytes(KEYPOINTS_FILE, json.dumps(names).encode())
+            categories = {"categories": [_build_category(self._skeleton)]}
+            folder.write_bytes(KEYPOINTS_FILE, json.dumps(categories).encode())
         finally:
             if self._csv_writer:
                 self._csv_writer.close()
 
     def _format_result(self, input_frame: InputFrame, keypoints: list[float], score: float) -> str:
         frame = input_frame.video_frame
-        when = {"frame": frame.index, "seconds": round(frame.time_s, 6)} if frame else {}
+        time = {"frame": frame.index, "seconds": round(frame.time_s, 6)} if frame else {}
         result = {
             "image_id": input_frame.name,
             "category_id": CATEGORY_ID,
             "id": len(self._result_lines) + 1,
             "keypoints": keypoints,
             "score": score,
-            **when,
+            **time,
         }
         return json.dumps(result)
 
@@ -94,10 +94,10 @@ class PredictionWriter:
 
 
 def _build_category(skeleton: Skeleton) -> Mapping[str, Any]:
-    place = {name: at for at, name in enumerate(skeleton.keypoints, 1)}  # COCO counts from 1
+    number = {name: index for index, name in enumerate(skeleton.keypoints, 1)}  # COCO counts from 1
     return {
         "id": CATEGORY_ID,
         "name": skeleton.name,
         "keypoints": list(skeleton.keypoints),
-        "skeleton": [[place[one], place[other]] for one, other in skeleton.bones],
+        "skeleton": [[number[start], number[end]] for start, end in skeleton.bones],
     }

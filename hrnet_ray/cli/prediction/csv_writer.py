@@ -1,4 +1,4 @@
-"""The poses of a video as a table: a row for each pose of each frame."""
+"""CSV table of the poses of a video: one row per pose and frame."""
 
 import csv
 from pathlib import Path
@@ -12,15 +12,20 @@ from hrnet_ray.skeletons import Skeleton
 from hrnet_ray.text import escape_csv_cell
 
 FRAME_COLUMNS = ("frame", "seconds", "pose", "score", "box_x", "box_y", "box_w", "box_h")
-"""Before those of each keypoint."""
+"""Columns before those of the keypoints."""
 KEYPOINT_COLUMNS = ("x", "y", "score")
 
 
 class VideoCsvWriter:
-    """A CSV file that grows with the video: what was found stays, however that ends."""
+    """Writes a CSV row by row, so that an interrupted command keeps the rows so far."""
 
     def __init__(self, path: Path, skeleton: Skeleton) -> None:
-        """Raises DataError or ClusterError where the file cannot be written."""
+        """Create the file and write the header.
+
+        Raises:
+            DataError: the folder cannot be created.
+            ClusterError: the file cannot be written.
+        """
         self.path = path
         ensure_dir(path.parent, "--out")
         try:
@@ -28,27 +33,27 @@ class VideoCsvWriter:
         except OSError as error:
             raise make_storage_error(str(path), error) from error
         self._csv_writer = csv.writer(self._file)
-        of_keypoints = [
-            f"{name}_{what}" for name in skeleton.keypoints for what in KEYPOINT_COLUMNS
+        keypoint_headers = [
+            f"{name}_{column}" for name in skeleton.keypoints for column in KEYPOINT_COLUMNS
         ]
-        self._write_row([*FRAME_COLUMNS, *map(escape_csv_cell, of_keypoints)])
+        self._write_row([*FRAME_COLUMNS, *map(escape_csv_cell, keypoint_headers)])
 
     def add_frame(
         self, frame: VideoFrame, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray
     ) -> None:
-        """Write the poses of a frame: boxes [N, 5], points [N, K, 3], and how sure each is [N].
+        """Write the poses of a frame: boxes [N, 5], points [N, K, 3] of (x, y, score), scores [N].
 
         Raises:
             ClusterError: the disk is full.
         """
-        when = [frame.index, round(frame.time_s, 6)]
-        for at, score in enumerate(scores.tolist()):
-            box, keypoints = boxes[at, :4].tolist(), points[at].ravel().tolist()
-            numbers = [round(number, 3) for number in (*box, *keypoints)]
-            self._write_row([*when, at, round(score, 4), *numbers])
+        time = [frame.index, round(frame.time_s, 6)]
+        for pose, score in enumerate(scores.tolist()):
+            box, keypoints = boxes[pose, :4].tolist(), points[pose].ravel().tolist()
+            values = [round(value, 3) for value in (*box, *keypoints)]
+            self._write_row([*time, pose, round(score, 4), *values])
 
     def close(self) -> None:
-        """Nothing follows.
+        """Flush and close the file.
 
         Raises:
             ClusterError: the disk is full.

@@ -1,4 +1,4 @@
-"""The pictures, and the frames of videos, that `hrnet-ray predict` looks at."""
+"""Images and video frames that `hrnet-ray predict` reads."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,26 +19,26 @@ from hrnet_ray.text import escape_control_chars
 
 @dataclass(frozen=True)
 class InputFrame:
-    """A picture, or a frame of a video."""
+    """An image, or a frame of a video."""
 
     relative_path: Path
-    """Named from --input on: `train/a.jpg`."""
+    """Path of the file below --input: `train/a.jpg`."""
     image: np.ndarray
     """RGB uint8 [H, W, 3]."""
     video_frame: VideoFrame | None = None
     fps: Fraction = Fraction(25)
-    """Of its video: frames a second."""
+    """Frame rate of the video, in frames per second."""
 
     @property
     def name(self) -> str:
-        """`train/a.jpg`, or `clip.mp4#12`: frames are counted from 0."""
+        """Name in the results: `train/a.jpg`, or `clip.mp4#12` with frames counted from 0."""
         name = self.relative_path.as_posix()
         return name if self.video_frame is None else f"{name}#{self.video_frame.index}"
 
 
 @dataclass
 class FrameCount:
-    """Of pictures and of frames; `4 pictures and 300 frames`."""
+    """Counts images and video frames; as text `4 images and 300 frames`."""
 
     num_images: int = 0
     num_video_frames: int = 0
@@ -51,67 +51,67 @@ class FrameCount:
         return bool(self.num_images or self.num_video_frames)
 
     def __str__(self) -> str:
-        still, moving = f"{self.num_images:,} pictures", f"{self.num_video_frames:,} frames"
+        images, frames = f"{self.num_images:,} images", f"{self.num_video_frames:,} frames"
         if not self.num_video_frames:
-            return still
-        return f"{still} and {moving}" if self.num_images else moving
+            return images
+        return f"{images} and {frames}" if self.num_images else frames
 
 
 @dataclass
 class InputReader:
-    """All that can be read below a folder, in the order of names; and what could not be."""
+    """Iterates over all images and video frames below a folder, in the order of their names.
+
+    Files that cannot be read are skipped, printed and listed.
+    """
 
     root: Path
     relative_paths: Sequence[Path]
     unreadable_files: list[Path] = field(default_factory=list)
     partial_videos: list[Path] = field(default_factory=list)
-    """Videos of which only a part could be read."""
+    """Videos that end before their expected last frame."""
     exif_rotated_images: list[str] = field(default_factory=list)
-    """Pictures that ask to be shown turned."""
+    """Images with an EXIF orientation, which is ignored."""
 
     @property
     def video_paths(self) -> list[Path]:
-        return [name for name in self.relative_paths if is_video(name)]
+        return [path for path in self.relative_paths if is_video(path)]
 
     def __iter__(self) -> Iterator[InputFrame]:
-        count, total = (
-            make_progress_line("pictures", print_end=False),
-            len(self.relative_paths) - len(self.video_paths),
-        )
+        report_progress = make_progress_line("images", print_end=False)
+        total = len(self.relative_paths) - len(self.video_paths)
         done = 0
-        for name in self.relative_paths:
-            if is_video(name):
-                yield from self._read_video_frames(name)
+        for path in self.relative_paths:
+            if is_video(path):
+                yield from self._read_video_frames(path)
                 continue
-            yield from self._read_image(name)
+            yield from self._read_image(path)
             done += 1
-            count(done, total)
+            report_progress(done, total)
 
     def _read_image(self, relative_path: Path) -> Iterator[InputFrame]:
         try:
-            picture, turned = codec.read_image_with_orientation(self.root / relative_path)
+            image, is_rotated = codec.read_image_with_orientation(self.root / relative_path)
         except DataError as error:
             self._skip_file(relative_path, error)
             return
-        if turned:
+        if is_rotated:
             self.exif_rotated_images.append(relative_path.as_posix())
-        yield InputFrame(relative_path, picture)
+        yield InputFrame(relative_path, image)
 
     def _read_video_frames(self, relative_path: Path) -> Iterator[InputFrame]:
-        read, count = (
-            0,
-            make_progress_line(escape_control_chars(relative_path.name), print_end=False),
-        )
+        read = 0
+        name = escape_control_chars(relative_path.name)
+        report_progress = make_progress_line(name, print_end=False)
         try:
             with VideoReader(self.root / relative_path) as video:
                 for frame in video:
                     yield InputFrame(relative_path, frame.image, frame, video.fps)
                     read = frame.index + 1
-                    count(read, video.expected_frames)
+                    report_progress(read, video.expected_frames)
         except DataError as error:
             self._skip_file(relative_path, error)
             return
-        count(read, read)
+        report_progress(read, read)
         if video.read_problem:
             (self.partial_videos if read else self.unreadable_files).append(relative_path)
             print_line(f"{escape_control_chars(relative_path.as_posix())}: {video.read_problem}")
@@ -122,39 +122,43 @@ class InputReader:
 
 
 def is_video(path: Path) -> bool:
-    """By its ending."""
+    """Whether the file name has the suffix of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def open_inputs(path: Path, *, exclude_dir: Path | None = None) -> InputReader:
-    """A picture, a video, or those in a folder and below it; what lies in `besides` is left out.
+    """Open an image, a video, or all of a folder and its subfolders except `exclude_dir`.
 
     Raises:
-        DataError: there are none.
+        DataError: the path does not exist, or the folder has neither images nor videos.
     """
     if not path.is_dir():
         require_file(path, "--input")
         return InputReader(path.parent, [Path(path.name)])
-    found: list[Path] = []
-    for folder, below, files in os.walk(path):
-        below[:] = [name for name in below if Path(folder, name).resolve() != exclude_dir]
-        found += [Path(folder, name).relative_to(path) for name in files]
-    endings = (*codec.IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
-    names = sorted(name for name in found if name.suffix.lower() in endings)
-    if not names:
-        raise DataError("a folder without pictures", f"--input {path}", "give another one")
-    return InputReader(path, names)
+    files: list[Path] = []
+    for folder, subfolders, names in os.walk(path):
+        subfolders[:] = [name for name in subfolders if Path(folder, name).resolve() != exclude_dir]
+        files += [Path(folder, name).relative_to(path) for name in names]
+    suffixes = (*codec.IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+    relative_paths = sorted(file for file in files if file.suffix.lower() in suffixes)
+    if not relative_paths:
+        raise DataError(
+            "--input must contain an image or a video, got a folder without any",
+            f"--input {path}",
+            "give another file or folder",
+        )
+    return InputReader(path, relative_paths)
 
 
 def batch_frames(
     input_frames: Iterable[InputFrame], *, max_batch_size: int
 ) -> Iterator[list[InputFrame]]:
-    """Up to `most` at once, or fewer large ones."""
-    some: list[InputFrame] = []
-    for shot in input_frames:
-        some.append(shot)
-        if len(some) == max_batch_size or sum(one.image.size for one in some) >= 3 * MAX_PIXELS:
-            yield some
-            some = []
-    if some:
-        yield some
+    """Yield batches of at most `max_batch_size` frames; large images make a batch smaller."""
+    batch: list[InputFrame] = []
+    for frame in input_frames:
+        batch.append(frame)
+        if len(batch) == max_batch_size or sum(f.image.size for f in batch) >= 3 * MAX_PIXELS:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

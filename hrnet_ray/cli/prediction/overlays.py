@@ -1,4 +1,4 @@
-"""The poses that `hrnet-ray predict` found, drawn: a picture for a picture, a video for a video."""
+"""Images and videos with the poses of `hrnet-ray predict` drawn on them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ IMAGE_SUFFIX, VIDEO_SUFFIX = ".jpg", ".mp4"
 
 
 class OverlayWriter:
-    """Lie in a folder as what they were drawn on lies in its own."""
+    """Writes overlays into a folder, at the relative paths of their inputs."""
 
     def __init__(self, out: Path, relative_paths: Sequence[Path], skeleton: Skeleton) -> None:
         self._out, self._skeleton = out, skeleton
@@ -33,10 +33,10 @@ class OverlayWriter:
         self._close_video()
 
     def add_frame(self, input_frame: InputFrame, predictions: KeypointPredictions) -> None:
-        """Draw the poses; a picture without any has no drawing, a frame is in its video anyway.
+        """Draw the poses and write the image or frame. An image without poses gets no overlay.
 
         Raises:
-            DataError: it cannot be written.
+            DataError: the file cannot be written.
         """
         if input_frame.relative_path != self._video:
             self._close_video()
@@ -58,7 +58,7 @@ class OverlayWriter:
         )
 
     def _close_video(self) -> None:
-        """Give the video its name."""
+        """Finish the video, which moves it to its final path."""
         writer, self._video, self._writer = self._writer, None, None
         if writer:
             writer.close()
@@ -67,7 +67,7 @@ class OverlayWriter:
 def draw_overlay(
     image: np.ndarray, predictions: KeypointPredictions, skeleton: Skeleton
 ) -> np.ndarray:
-    """A copy of the picture with all poses on it."""
+    """Return a copy of the image with all poses drawn on it."""
     thickness = max(1, round(max(image.shape[:2]) / 320))
     for xy, scores in zip(predictions.image_xy.numpy(), predictions.scores.numpy(), strict=True):
         image = draw_pose(
@@ -77,30 +77,30 @@ def draw_overlay(
 
 
 def assign_overlay_names(relative_paths: Sequence[Path]) -> Mapping[Path, Path]:
-    """`a.jpg` for `a.png`, or `a.png.jpg` where there is an `a.jpg` as well; videos likewise."""
-    moving = [name for name in relative_paths if is_video(name)]
-    still = [name for name in relative_paths if not is_video(name)]
-    return {**_assign_names(still, IMAGE_SUFFIX), **_assign_names(moving, VIDEO_SUFFIX)}
+    """Map `a.png` to `a.jpg`, or to `a.png.jpg` if an `a.jpg` exists too; videos likewise."""
+    videos = [path for path in relative_paths if is_video(path)]
+    images = [path for path in relative_paths if not is_video(path)]
+    return {**_assign_names(images, IMAGE_SUFFIX), **_assign_names(videos, VIDEO_SUFFIX)}
 
 
 def check_output_dir(out: Path, root: Path, relative_paths: Sequence[Path]) -> None:
-    """Refuse a folder that has some of the pictures.
+    """Raise if an overlay would be written into a folder of the inputs.
 
     Raises:
-        UsageError: it does.
+        UsageError: such a folder exists.
     """
-    folders = {name.parent for name in relative_paths}
+    folders = {path.parent for path in relative_paths}
     if {(root / at).resolve() for at in folders} & {(out / at).resolve() for at in folders}:
         raise UsageError(
-            "the drawings would be written over the pictures",
+            "--out must not contain the inputs: overlays would overwrite them",
             f"--out {out}",
             "give another folder",
         )
 
 
 def _assign_names(relative_paths: Sequence[Path], suffix: str) -> Mapping[Path, Path]:
-    wanted = Counter(form for name in relative_paths for form in (name, name.with_suffix("")))
+    uses = Counter(name for path in relative_paths for name in (path, path.with_suffix("")))
     return {
-        name: Path(f"{name.with_suffix('') if wanted[name.with_suffix('')] == 1 else name}{suffix}")
-        for name in relative_paths
+        path: Path(f"{path.with_suffix('') if uses[path.with_suffix('')] == 1 else path}{suffix}")
+        for path in relative_paths
     }
