@@ -1,8 +1,11 @@
-"""One command at a time works in a run's folder.
+"""The lock of a run folder: one command at a time works there.
 
-Whoever does leaves `run.lock` there: who it is, where, since when. Every two seconds it touches
-the file, which works on a full disk too. A second command refuses while that goes on. Clocks are
-not trusted: a file that looks old is watched for a moment, and is left alone if it is touched.
+The command writes `run.lock` (its process, host and start) and touches it every two seconds, which
+needs no disk space. A second command is refused meanwhile. Clocks are not trusted: a lock that
+looks old is watched for 4.4 s, and is respected if it is touched.
+
+`filelock.SoftFileLease` cannot do both: it ignores the file's age, so to take over the lock of a
+dead host takes as long as a live holder may be silent (60 s here).
 """
 
 import json
@@ -22,37 +25,38 @@ from hrnet_ray.errors import ClusterError
 
 LOCK_FILE = "run.lock"
 HEARTBEAT_S = 2.0
+"""Seconds between two touches of the lock file."""
 STALE_WATCH_S = 4.4
-"""Long enough for two beats, and for a refusal within 5 s."""
+"""Seconds to watch a lock that looks stale: two heartbeats, and a refusal within 5 s."""
 STALE_AFTER_S = 60.0
-"""A lease that nobody touched for so long is taken over."""
+"""Seconds without a touch after which a lock counts as stale."""
 
 
 class RunLock:
-    """Held while a command works in a folder: `with Lease(folder): ...`."""
+    """Held while a command works in a run folder: `with RunLock(folder): ...`."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_FILE
         self._folder = folder
         self._token = secrets.token_hex(8)
         self._stop_event = threading.Event()
-        self._thread = threading.Thread(target=self._run_heartbeat, daemon=True, name="lease")
+        self._thread = threading.Thread(target=self._run_heartbeat, daemon=True, name="run-lock")
         self._taken_over = False
 
     def __enter__(self) -> "RunLock":
-        """Take the lease.
+        """Acquire the lock.
 
         Raises:
-            ClusterError: another command holds it, or the folder cannot be written to.
+            ClusterError: another command holds it, or the folder is not writable.
         """
         try:
             while not self._try_acquire():
                 self._remove_stale_lock()
         except OSError as error:
             raise ClusterError(
-                "the run's folder cannot be written to",
+                "the run folder must be writable",
                 f"{self._folder} on {platform.node()}: {error.strerror or error}",
-                "free some space, or give a --cluster.storage-path that can be written to",
+                "free some space, or choose a writable --cluster.storage-path",
             ) from error
         self._thread.start()
         return self
@@ -62,60 +66,59 @@ class RunLock:
         self._thread.join()
         if self._taken_over:
             raise ClusterError(
-                "another command took this run over",
+                "another command took over this run",
                 f"{self._folder}: {_format_owner(_read_lock(self._path) or {})}",
-                f"this one was silent for more than {STALE_AFTER_S:.0f} s; let only one of them go on",
+                f"this command was suspended for more than {STALE_AFTER_S:.0f} s; keep only one",
             )
         self._release_lock()
 
     def _try_acquire(self) -> bool:
-        """Put our own lease there, unless there is one; it appears at once and whole."""
-        mine = self._path.with_name(f".{LOCK_FILE}-{self._token}")
-        mine.write_text(json.dumps(_describe_owner() | {"token": self._token}), encoding="utf-8")
+        """Create the lock file unless it exists; it appears complete, in one step."""
+        own_file = self._path.with_name(f".{LOCK_FILE}-{self._token}")
+        content = json.dumps(_describe_owner() | {"token": self._token})
+        own_file.write_text(content, encoding="utf-8")
         try:
-            return link_exclusive(mine, self._path)
+            return link_exclusive(own_file, self._path)
         finally:
-            mine.unlink(missing_ok=True)
+            own_file.unlink(missing_ok=True)
 
     def _remove_stale_lock(self) -> None:
-        """Remove a lease that nobody holds any more."""
-        found = _read_lock(self._path)
-        if found is None:
-            return  # it was let go of just now
-        if not _is_stale(self._path, found):
+        """Remove the lock of a dead owner; refuse if its owner may be alive."""
+        lock_info = _read_lock(self._path)
+        if lock_info is None:
+            return  # released a moment ago
+        if not _is_stale(self._path, lock_info):
             raise ClusterError(
-                "this run is going on already",
-                f"{self._folder}: {_format_owner(found)}",
-                "wait for it to end, or give this one another --name; a lease whose holder is gone "
-                f"is taken over after {STALE_AFTER_S:.0f} s",
+                "this run is already in progress",
+                f"{self._folder}: {_format_owner(lock_info)}",
+                "wait for it to end, or choose another --name; the lock of a dead process is taken "
+                f"over after {STALE_AFTER_S:.0f} s",
             )
-        if self._try_move_aside(found):
-            print(
-                f"taking over {self._folder} from {_format_owner(found)}, which is gone", flush=True
-            )
+        if self._try_move_aside(lock_info):
+            owner = _format_owner(lock_info)
+            print(f"Taking over the stale lock of {self._folder} ({owner} is dead)", flush=True)
 
     def _try_move_aside(self, stale_info: dict[str, Any]) -> bool:
-        """Whether it was us, of several that may want to; a living lease is put back."""
+        """Move the stale lock aside; False if another command did. A live lock is put back."""
         aside = self._path.with_name(f".{LOCK_FILE}-stale-{self._token}")
         try:
             self._path.rename(aside)
         except FileNotFoundError:
             return False
         try:
-            ours = _read_lock(aside) == stale_info
-            if not ours:
+            is_stale = _read_lock(aside) == stale_info
+            if not is_stale:
                 link_exclusive(aside, self._path)
-            return ours
+            return is_stale
         finally:
             aside.unlink(missing_ok=True)
 
     def _run_heartbeat(self) -> None:
         while not self._stop_event.wait(HEARTBEAT_S):
-            with suppress(OSError):  # a storage that is away for a while may come back
-                found = _read_lock(self._path)
-                if found is None or found.get("token") != self._token:
+            with suppress(OSError):  # a storage outage may be temporary
+                if (_read_lock(self._path) or {}).get("token") != self._token:
                     self._taken_over = True
-                    os.kill(os.getpid(), signal.SIGINT)  # as if somebody had pressed Ctrl-C
+                    os.kill(os.getpid(), signal.SIGINT)  # stop as on Ctrl-C
                     return
                 os.utime(self._path)
 
@@ -126,12 +129,12 @@ class RunLock:
 
 
 def link_exclusive(source: Path, path: Path) -> bool:
-    """Give a file a name that it has alone, or say that the name is taken."""
+    """Give a file a second name; False if that name is taken."""
     try:
         os.link(source, path)
     except FileExistsError:
         return False
-    except OSError:  # a file system without links: for a moment, the file can be seen empty
+    except OSError:  # no hard links here: the new file is empty for a moment
         try:
             with path.open("xb") as file:
                 file.write(source.read_bytes())
@@ -151,7 +154,7 @@ def _describe_owner() -> dict[str, Any]:
 
 
 def _read_lock(path: Path) -> dict[str, Any] | None:
-    """What a lease says; nothing when there is none. One that cannot be read says little."""
+    """Read a lock file: None if there is none, no token if it is unreadable."""
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -176,7 +179,7 @@ def _is_stale(path: Path, lock_info: dict[str, Any]) -> bool:
 
 
 def _is_owner_dead(lock_info: dict[str, Any]) -> bool:
-    """Whether the holder ran on this machine and is no more, or its number is another's now."""
+    """Whether the owner ran on this host and ended; its PID may be reused by now."""
     if (
         lock_info.get("host") != platform.node()
         or lock_info.get("processes") != _read_pid_namespace()
@@ -196,7 +199,7 @@ def _is_owner_dead(lock_info: dict[str, Any]) -> bool:
 
 
 def _read_process_start(pid: int) -> float:
-    """When a process began, by a clock that nobody sets where there is one (since boot)."""
+    """Start time of a process: in ticks since boot on Linux, which no clock change affects."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").is_file():
         return float(stat.read_text().rpartition(")")[2].split()[19])
@@ -205,14 +208,14 @@ def _read_process_start(pid: int) -> float:
 
 def _read_mtime(path: Path) -> float | None:
     try:
-        with path.open("rb") as file:  # a network file system looks again when a file is opened
+        with path.open("rb") as file:  # NFS revalidates its cache on open
             return os.fstat(file.fileno()).st_mtime
     except FileNotFoundError:
         return None
 
 
 def _read_pid_namespace() -> str:
-    """Tells containers of one name apart: a process number means something in one of them only."""
+    """Identify the PID namespace: containers may share a host name, but not their PIDs."""
     with suppress(OSError):
         return os.readlink("/proc/self/ns/pid")
     return ""

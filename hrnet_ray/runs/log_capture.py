@@ -1,4 +1,4 @@
-"""`run.log` of a run's folder: what its commands said, and the whole story of what failed."""
+"""`run.log` of a run folder: the output of its commands, and the traceback of every failure."""
 
 import re
 import shlex
@@ -16,14 +16,14 @@ from hrnet_ray.text import redact_secrets
 
 RUN_LOG = "run.log"
 _TERMINAL_CONTROL = re.compile(r"^.*\r(?=.)|\r|\x1b\[[0-9;]*[A-Za-z]")
-"""What a terminal shows for a moment, and how it colours."""
+"""Matches overwritten text, carriage returns and colour codes."""
 
 
 @contextmanager
 def tee_output(run_folder: Path) -> Iterator[None]:
-    """Add to the log what is printed meanwhile."""
+    """Copy stdout and stderr into the log while open."""
     path = run_folder / RUN_LOG
-    with suppress(OSError):  # on a full disk there is no log, and the training goes on
+    with suppress(OSError):  # on a full disk the run continues without a log
         _append_lines(path, [f"--- {datetime.now():%Y-%m-%d %H:%M:%S} {get_shell_command()}"])
     out, error = (cast(TextIO, _TeeStream(one, path)) for one in (sys.stdout, sys.stderr))
     with redirect_stdout(out), redirect_stderr(error):
@@ -32,7 +32,7 @@ def tee_output(run_folder: Path) -> Iterator[None]:
 
 @contextmanager
 def log_tracebacks(run_folder: Path) -> Iterator[None]:
-    """Add the traceback of an error that comes out of here."""
+    """Append the traceback of any exception that leaves the block."""
     try:
         yield
     except Exception:
@@ -41,13 +41,13 @@ def log_tracebacks(run_folder: Path) -> Iterator[None]:
 
 
 def write_traceback(run_folder: Path) -> None:
-    """Add the traceback of the error that is being handled."""
+    """Append the traceback of the exception being handled."""
     with ignore_write_errors(run_folder, RUN_LOG):
         _append_lines(run_folder / RUN_LOG, traceback.format_exc().splitlines())
 
 
 def get_shell_command() -> str:
-    """What this process was started with, fit to be pasted into a shell."""
+    """The command line of this process, ready to paste into a shell, without secrets."""
     return redact_secrets(shlex.join(sys.argv))
 
 
@@ -57,7 +57,7 @@ def _append_lines(path: Path, lines: list[str]) -> None:
 
 
 class _TeeStream:
-    """A stream whose whole lines go into a file, too."""
+    """A stream that also appends its complete lines to a file."""
 
     def __init__(self, stream: Any, path: Path) -> None:
         self._stream, self._path = stream, path

@@ -1,7 +1,7 @@
-"""How far a run is, for people.
+"""Progress of a run on the terminal.
 
-A worker leaves a small file behind every second; the driver reads it, and the recorded epochs, and
-prints. Bars garble the log of a submitted job, so without a terminal it is a line now and then.
+Rank 0 writes `progress.json` every second. The driver reads it together with the recorded epochs
+and prints them. Without a terminal it prints plain lines, because bars garble the log of a job.
 """
 
 import json
@@ -16,16 +16,19 @@ from typing import Any
 from hrnet_ray.data.shards import ProgressCallback
 from hrnet_ray.errors import DataError, format_list
 from hrnet_ray.runs.event_log import EVENTS_FILE, METRICS_FILE, read_events, read_metrics
+from hrnet_ray.runs.progress_display import format_clock
+from hrnet_ray.utils.files import write_text_atomically
 
 UPDATE_INTERVAL_S = 1.0
+"""Seconds between two writes of `progress.json`, and between two reads."""
 MAX_SILENCE_S = 15.0
-"""Without a terminal, the longest silence."""
+"""Seconds without output, at most, when stdout is not a terminal."""
 
 MetricsEntry = dict[str, Any]
 
 
 class ProgressReporter:
-    """A worker's side: notes how many crops of the epoch are done."""
+    """A worker's side: records how many crops of the epoch are done. Epochs count from 1."""
 
     def __init__(self, run_folder: Path, *, epochs: int, active: bool) -> None:
         self._path = run_folder / "progress.json"
@@ -34,13 +37,13 @@ class ProgressReporter:
         self._epoch_start_s = self._last_step_s = self._last_write_s = time.monotonic()
 
     def start_epoch(self, epoch: int, *, num_crops: int, crops_done: int = 0) -> None:
-        """An epoch of `crops` crops begins, or goes on after so many."""
+        """Begin an epoch of `num_crops` crops, of which `crops_done` were done before a restart."""
         self._epoch, self._num_crops = epoch, num_crops
         self._crops_done = self._crops_before = crops_done
         self._epoch_start_s = self._last_step_s = time.monotonic()
 
     def record_step(self, num_crops: int) -> None:
-        """One more step is done."""
+        """Add the crops of one step."""
         self._crops_done += num_crops
         self._last_step_s = time.monotonic()
         if self._active and self._last_step_s - self._last_write_s > UPDATE_INTERVAL_S:
@@ -48,7 +51,7 @@ class ProgressReporter:
             self._write_progress()
 
     def compute_crop_rate(self) -> float:
-        """Training crops a second in this epoch, of this worker."""
+        """Training crops per second in this epoch, of this worker."""
         return (self._crops_done - self._crops_before) / max(
             1e-9, self._last_step_s - self._epoch_start_s
         )
@@ -58,23 +61,21 @@ class ProgressReporter:
         return time.monotonic() - self._epoch_start_s
 
     def _write_progress(self) -> None:
-        note = {
+        progress = {
             "epoch": self._epoch,
             "epochs": self._epochs,
             "done": self._crops_done,
             "of": self._num_crops,
             "rate": self.compute_crop_rate(),
         }
-        part = self._path.with_suffix(".part")
-        with suppress(OSError):  # on a full disk nobody is told, and training goes on
-            part.write_text(json.dumps(note), encoding="utf-8")
-            part.replace(self._path)
+        with suppress(OSError):  # on a full disk the training continues without a display
+            write_text_atomically(self._path, json.dumps(progress))
 
 
 class ProgressMonitor:
-    """The driver's side: tells of each newly recorded epoch, and of what goes on between.
+    """The driver's side: prints each newly recorded epoch, and the progress in between.
 
-    `folders` gives the run folders by the name to print; trials appear while a sweep runs.
+    `folders` returns the run folders by the label to print; a study adds trials while it runs.
     """
 
     def __init__(
@@ -85,7 +86,7 @@ class ProgressMonitor:
         on_epoch: Callable[[Path, MetricsEntry], None] = lambda folder, entry: None,
     ) -> None:
         self._folders, self._epochs, self._on_epoch = folders, epochs, on_epoch
-        # What an earlier command recorded is old news; it is shown once, as one line, by `fit`.
+        # `print_run_header` summarizes what an earlier command recorded.
         self._printed_epochs = {folder: len(read_metrics(folder)) for folder in folders().values()}
         self._printed_events = {folder: len(read_events(folder)) for folder in folders().values()}
         self._file_stamps: dict[Path, list[tuple[int, int]]] = {}
@@ -101,14 +102,14 @@ class ProgressMonitor:
         self._stop_event.set()
         self._thread.join()
         self._file_stamps.clear()
-        self._poll_run_dirs()  # what was recorded last
+        self._poll_run_dirs()  # the last entries
 
     def _run_loop(self) -> None:
         while not self._stop_event.wait(UPDATE_INTERVAL_S):
             self._poll_run_dirs()
 
     def _poll_run_dirs(self) -> None:
-        with suppress(OSError, DataError):  # a storage's hiccup: the next look tells what is new
+        with suppress(OSError, DataError):  # a storage error: the next poll catches up
             for name, folder in self._folders().items():
                 stamps = [_get_file_stamp(folder / file) for file in (METRICS_FILE, EVENTS_FILE)]
                 if stamps != self._file_stamps.get(folder):
@@ -117,10 +118,10 @@ class ProgressMonitor:
                 self._print_live_progress(name, folder)
 
     def _print_new_records(self, name: str, folder: Path) -> None:
-        faults = read_events(folder)
-        for note in faults[self._printed_events.get(folder, 0) :]:
-            self._print_status(f"{name}{note}")
-        self._printed_events[folder] = len(faults)
+        events = read_events(folder)
+        for message in events[self._printed_events.get(folder, 0) :]:
+            self._print_status(f"{name}{message}")
+        self._printed_events[folder] = len(events)
         epochs = read_metrics(folder)
         for entry in epochs[self._printed_epochs.get(folder, 0) :]:
             self._on_epoch(folder, entry)
@@ -131,28 +132,29 @@ class ProgressMonitor:
 
     def _format_epoch(self, entry: MetricsEntry) -> str:
         score = next((n for n in ("val/OKS_AP", "val/PCKh_0.5") if n in entry), None)
-        scored = f"  {score.removeprefix('val/')} {entry[score]:.3f}" if score else ""
+        score_text = f"  {score.removeprefix('val/')} {entry[score]:.3f}" if score else ""
         gpu_gb = entry.get("perf/gpu_mem_gb")
         memory = f"  {gpu_gb:.1f} GB of GPU memory" if gpu_gb else ""
-        left = (self._epochs - 1 - entry["epoch"]) * entry["perf/epoch_s"]
+        left_s = (self._epochs - entry["epoch"]) * entry["perf/epoch_s"]
         return (
-            f"epoch {entry['epoch'] + 1:>3}/{self._epochs}  loss {entry['train/loss']:.2e}{scored}"
-            f"  {entry['perf/images_per_sec']:.0f} pictures/s{memory}  {_format_clock(left)} left"
+            f"epoch {entry['epoch']:>3}/{self._epochs}  loss {entry['train/loss']:.2e}{score_text}"
+            f"  {entry['perf/images_per_sec']:.0f} img/s{memory}  {format_clock(left_s)} left"
         )
 
     def _print_live_progress(self, name: str, folder: Path) -> None:
-        quiet = time.monotonic() - self._last_print_s
-        live = sys.stdout.isatty()
-        if not live and quiet < MAX_SILENCE_S:
+        silence_s = time.monotonic() - self._last_print_s
+        is_terminal = sys.stdout.isatty()
+        if not is_terminal and silence_s < MAX_SILENCE_S:
             return
         try:
-            note = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+            progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return
-        if note["epoch"] < self._printed_epochs.get(folder, 0):
+        epoch, epochs, done = progress["epoch"], progress["epochs"], progress["done"]
+        if epoch <= self._printed_epochs.get(folder, 0):
             return
-        line = f"{name}epoch {note['epoch'] + 1:>3}/{note['epochs']}  {note['done']}/{note['of']}"
-        self._print_status(f"{line}  {note['rate']:.0f} pictures/s", transient=live)
+        line = f"{name}epoch {epoch:>3}/{epochs}  {done}/{progress['of']}"
+        self._print_status(f"{line}  {progress['rate']:.0f} img/s", transient=is_terminal)
 
     def _print_status(self, line: str, *, transient: bool = False) -> None:
         if sys.stdout.isatty():
@@ -163,33 +165,34 @@ class ProgressMonitor:
 
 
 def print_line(line: str) -> None:
-    """Print a line, in place of a passing one."""
+    """Print a line in place of a transient one."""
     print(f"\r\033[K{line}" if sys.stdout.isatty() else line, flush=True)
 
 
 def make_progress_line(label: str, *, print_end: bool = True) -> ProgressCallback:
-    """A progress line: on a terminal it counts in place, elsewhere it speaks now and then.
+    """Make a callback that prints progress: in place on a terminal, every 10 s elsewhere.
 
-    Without `ends` it leaves none behind: somebody else says how it ended. Of more than there should
-    be (a total of 0, say), it tells no end.
+    With `print_end=False` the caller reports the end, and no line is left on the terminal. If more
+    is done than the total (a total of 0, say), neither total nor time left is printed.
     """
-    started = spoke = time.monotonic()
+    started_s = printed_s = time.monotonic()
 
     def update_line(done: int, total: int) -> None:
-        nonlocal spoke
-        now = time.monotonic()
-        last, live = done == total, sys.stdout.isatty()
-        if last and not print_end:
-            print("\r\033[K" if live else "", end="", flush=True)
+        nonlocal printed_s
+        now_s = time.monotonic()
+        is_last, is_terminal = done == total, sys.stdout.isatty()
+        if is_last and not print_end:
+            print("\r\033[K" if is_terminal else "", end="", flush=True)
             return
-        if not last and now - spoke < (0.2 if live else 10):
+        if not is_last and now_s - printed_s < (0.2 if is_terminal else 10):
             return
-        spoke = now
-        rate = done / max(1e-9, now - started)
-        known = done <= total
-        line = f"{label:<6} {done:>6,}{f'/{total:,}' if known else ''}  {rate:.0f}/s"
-        line += f"  {(total - done) / rate:.0f} s left" if known else ""
-        print(f"\r\033[K{line}" if live else line, end="\n" if last or not live else "", flush=True)
+        printed_s = now_s
+        rate = done / max(1e-9, now_s - started_s)
+        total_known = done <= total
+        line = f"{label:<6} {done:>6,}{f'/{total:,}' if total_known else ''}  {rate:.0f}/s"
+        line += f"  {(total - done) / rate:.0f} s left" if total_known else ""
+        end = "\n" if is_last or not is_terminal else ""
+        print(f"\r\033[K{line}" if is_terminal else line, end=end, flush=True)
 
     return update_line
 
@@ -200,9 +203,3 @@ def _get_file_stamp(path: Path) -> tuple[int, int]:
     except FileNotFoundError:
         return (0, 0)
     return stat.st_size, stat.st_mtime_ns
-
-
-def _format_clock(seconds: float) -> str:
-    minutes, seconds = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

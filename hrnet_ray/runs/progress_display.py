@@ -36,7 +36,7 @@ class EpochProgress:
 
 
 def format_clock(seconds: float) -> str:
-    """Write a duration as `m:ss`, or `h:mm:ss` from one hour on."""
+    """Format a duration as `m:ss`, or as `h:mm:ss` from one hour on."""
     minutes, seconds = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,10 +1,8 @@
-"""What a run leaves: `runs/<data set>/<run>/`, the same names every time.
+"""The folder of a run, `runs/<dataset>/<run>/`, with the same file names for every run.
 
-resolved_config.json command.txt environment.json metrics.jsonl events.jsonl summary.json run.log, and the
-folders data/ plots/ predictions/ model/ ray/ (the checkpoints). MLflow's artifact tree has the same
-names. For MLflow alone: .mlflow/run_key (by which its run is found), .mlflow/run.json (what it shall know
-besides), system_metrics.jsonl (how busy the machine was), .mlflow/sync_state.json (what it knows). `runs/latest` leads to
-the run that was asked for last.
+Files: resolved_config.json, command.txt, environment.json, metrics.jsonl, events.jsonl,
+summary.json, run.log, system_metrics.jsonl. Folders: dataset_report, plots, predictions, model,
+checkpoints, .mlflow. MLflow's artifacts have the same names. `runs/latest` links to the newest run.
 """
 
 import json
@@ -23,6 +21,7 @@ from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.model_package import WEIGHTS_FILE
 from hrnet_ray.runs.lock import link_exclusive
 from hrnet_ray.runs.log_capture import RUN_LOG, get_shell_command
+from hrnet_ray.utils.files import write_text_atomically
 
 ARTIFACTS = (
     "resolved_config.json",
@@ -48,19 +47,18 @@ def open_run_dir(
     *,
     search_settings: dict[str, str] | None = None,
 ) -> Path:
-    """Make the run's folder, or go on in it when its settings are the same.
+    """Create the run folder, or reopen it if its settings are the same.
 
     Raises:
-        UsageError: another experiment has this name, the differing settings are listed; or the
-            data set is called `latest`.
-        ClusterError: the storage cannot be written to.
-        DataError: what the run was begun with cannot be read any more.
+        UsageError: a run of this name has other settings, or the dataset is named `latest`.
+        ClusterError: the storage is not writable.
+        DataError: the recorded settings cannot be read.
     """
     if manifest.name == LATEST_LINK:
         raise UsageError(
-            "a data set of this name has no place beside the link to the last run",
-            f"{manifest.root}: name {LATEST_LINK!r}",
-            "prepare it with another --name",
+            f"the dataset name must not be {LATEST_LINK!r}, which is the link to the newest run",
+            str(manifest.root),
+            "prepare the dataset with another --name",
         )
     folder = Path(cluster.storage_path).absolute() / manifest.name / experiment.name
     settings = json.loads(json.dumps(flatten_config(experiment) | {"data.digest": manifest.digest}))
@@ -74,21 +72,21 @@ def open_run_dir(
         _link_latest(folder, Path(cluster.storage_path).absolute() / LATEST_LINK)
     except OSError as error:
         raise ClusterError(
-            "the storage folder cannot be written to",
-            f"--cluster.storage-path {cluster.storage_path} on {platform.node()}: {error.strerror or error}",
-            "free some space, or give a folder that every node can write to",
+            "--cluster.storage-path must be writable",
+            f"{cluster.storage_path} on {platform.node()}: {error.strerror or error}",
+            "free some space, or choose a folder that every node can write to",
         ) from error
     except ValueError as error:
         raise DataError(
-            "the settings of this run cannot be read",
+            "the settings of this run are unreadable",
             f"{path}: {error}",
-            "give the run another --name, or remove this file if its settings are the same",
+            "choose another --name, or remove this file if the settings are the same",
         ) from error
     return folder
 
 
 def _write_initial_files(folder: Path, settings_path: Path, settings: dict[str, Any]) -> None:
-    """Write with what a run is made; of two commands that begin together, one has its way."""
+    """Write settings, command and environment; of two concurrent commands one wins."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "command.txt").write_text(get_shell_command() + "\n", encoding="utf-8")
     (folder / "environment.json").write_text(json.dumps(collect_environment(), indent=2))
@@ -101,7 +99,7 @@ def _write_initial_files(folder: Path, settings_path: Path, settings: dict[str, 
 
 
 def _link_latest(folder: Path, link: Path) -> None:
-    """Let `runs/latest` lead to the run that was asked for last, where links can be made."""
+    """Point `runs/latest` at this run, where symbolic links are possible."""
     part = link.with_name(f".{link.name}-{platform.node()}-{os.getpid()}")
     with suppress(OSError):
         if link.is_symlink() or not link.exists():
@@ -110,21 +108,21 @@ def _link_latest(folder: Path, link: Path) -> None:
 
 
 def record_cluster_info(folder: Path, cluster_info: dict[str, Any]) -> None:
-    """Add what the cluster had when the run began to `environment.json`."""
+    """Add the resources of the cluster at the start of the run to `environment.json`."""
     path = folder / "environment.json"
     try:
-        noted = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:  # a crash cut it short
-        noted = collect_environment()
-    if "cluster" not in noted:
-        path.write_text(json.dumps(noted | {"cluster": cluster_info}, indent=2), encoding="utf-8")
+        environment = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:  # a crash truncated it
+        environment = collect_environment()
+    if "cluster" not in environment:
+        write_text_atomically(path, json.dumps(environment | {"cluster": cluster_info}, indent=2))
 
 
 def check_writable(folder: Path) -> None:
-    """Write a few bytes into a folder, through to the disk, and remove them again.
+    """Write, sync and remove a few bytes in a folder.
 
     Raises:
-        OSError: that is not possible.
+        OSError: the folder is not writable, or its disk is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
     probe = folder / f".probe-{platform.node()}-{os.getpid()}"
@@ -140,19 +138,20 @@ def check_writable(folder: Path) -> None:
 def _require_same_settings(
     saved_settings: dict[str, Any], new_settings: dict[str, Any], folder: Path
 ) -> None:
-    # Where the data lie may change; what they are, their digest tells.
-    parts = (
-        {k: v for k, v in one.items() if k != "data.root"} for one in (saved_settings, new_settings)
+    # The dataset may move; its digest identifies it.
+    without_root = (
+        {name: value for name, value in settings.items() if name != "data.root"}
+        for settings in (saved_settings, new_settings)
     )
-    differing = diff_configs(*parts)
+    differing = diff_configs(*without_root)
     if not differing:
         return
-    fix = "give this one another --name, or repeat the first command to go on with that one"
+    fix = "choose another --name, or repeat the original command to resume that run"
     if [text.partition(":")[0] for text in differing] == ["optim.epochs"]:
         model = folder / "model" / WEIGHTS_FILE
-        fix = f"to train on with its model, give another --name and --model.pretrained {model}"
+        fix = f"to continue from its model, choose another --name and --model.pretrained {model}"
     raise UsageError(
-        f"a run named {folder.name!r} is there already, with other settings",
+        f"a run named {folder.name!r} exists with other settings",
         f"{folder}: {'; '.join(differing[:5])}",
         fix,
     )
@@ -161,7 +160,7 @@ def _require_same_settings(
 def build_checkpoint_provenance(
     experiment: ExperimentConfig, manifest: DatasetManifest, *, num_workers: int
 ) -> dict[str, Any]:
-    """What a checkpoint says of its origin."""
+    """Describe the origin of a checkpoint: settings, dataset, seed and package versions."""
     settings = json.dumps(flatten_config(experiment), sort_keys=True).encode()
     return {
         "config": sha256(settings).hexdigest(),
@@ -173,12 +172,12 @@ def build_checkpoint_provenance(
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """The figures that a run ended with."""
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    """Write the final figures of a run to `summary.json`."""
+    write_text_atomically(folder / "summary.json", json.dumps(summary, indent=2))
 
 
 def collect_environment() -> dict[str, Any]:
-    """With what the numbers were made."""
+    """Describe Python, machine, packages and git commit of this process."""
     return {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -188,9 +187,9 @@ def collect_environment() -> dict[str, Any]:
 
 
 def get_git_commit() -> str:
-    """The commit of the working tree that the command ran in, with `+` when it had changes."""
+    """Return the git commit of the working directory, with `+` if it has changes."""
     try:
-        said = subprocess.run(
+        result = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
             capture_output=True,
             text=True,
@@ -199,7 +198,7 @@ def get_git_commit() -> str:
         )
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return said.stdout.strip()
+    return result.stdout.strip()
 
 
 def _get_package_version(package: str) -> str:

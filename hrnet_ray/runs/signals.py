@@ -1,4 +1,4 @@
-"""Ctrl-C, and the SIGTERM of `ray job stop`: one way to stop, after which everything can go on."""
+"""Ctrl-C and the SIGTERM of `ray job stop`: both stop a command so that it can be resumed."""
 
 import signal
 import threading
@@ -13,35 +13,32 @@ from typing import TypeVar
 from hrnet_ray.runs import stop_request
 
 SAVE_TIMEOUT_S = 20.0
-"""For saving in the middle of an epoch. `ray job stop` kills after 30 s (cluster/*.yaml)."""
+"""Seconds that a mid-epoch save may take. `ray job stop` kills after 30 s (cluster/*.yaml)."""
 
 T = TypeVar("T")
 
 
 @contextmanager
 def interrupt_on_signals() -> Iterator[None]:
-    """Let either signal end the work as a KeyboardInterrupt.
-
-    Ray's own handler of SIGTERM leaves without a word.
-    """
-    if not _is_main_thread():  # only the first one has signals
+    """Raise KeyboardInterrupt on SIGINT and SIGTERM; Ray's own SIGTERM handler exits silently."""
+    if not _is_main_thread():  # only the main thread receives signals
         yield
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in before:
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in previous:
         signal.signal(number, _raise_keyboard_interrupt)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 
 def run_in_thread(fn: Callable[[], T]) -> T:
-    """Do it in a thread of its own, where Ray cannot take over the signals.
+    """Run `fn` in a thread of its own, where Ray cannot replace the signal handlers.
 
-    Ray Train's handler of Ctrl-C leaves with exit code 0, as if all were done, and stays when the
-    training is over; Ray Tune's makes a finished search of an interrupted one.
+    Ray Train's SIGINT handler exits with code 0, and outlives the training. Ray Tune's handler
+    reports an interrupted search as finished.
     """
     if not _is_main_thread():
         return fn()
@@ -61,9 +58,9 @@ def run_in_thread(fn: Callable[[], T]) -> T:
 def save_on_interrupt(
     run_folders: Callable[[], Iterable[Path]], *, skip_if: Callable[[], bool]
 ) -> Iterator[None]:
-    """When stopped, let the trainings in these folders save before; a second signal cuts it short.
+    """On an interrupt, let the trainings in these folders save first; a second signal skips that.
 
-    `unless` there is nobody left who could.
+    `skip_if` returns True when no worker is left to save.
     """
     try:
         yield
@@ -76,14 +73,14 @@ def save_on_interrupt(
 def _request_saves_and_wait(run_folders: Iterable[Path]) -> None:
     waiting = [folder for folder in run_folders if stop_request.request_stop(folder)]
     if waiting:
-        print("stopping: saving first (once more to stop at once)", flush=True)
+        print("Saving before stopping (press Ctrl-C again to stop at once).", flush=True)
     deadline = time.monotonic() + SAVE_TIMEOUT_S
     while waiting and time.monotonic() < deadline:
         time.sleep(0.1)
         waiting = [folder for folder in waiting if stop_request.read_state(folder) == "stop"]
-    for folder in waiting:  # the word stays there: should it still come to that, it stops
+    for folder in waiting:  # the request stays: a worker that is only slow still stops
         print(
-            f"{folder}: not saved within {SAVE_TIMEOUT_S:.0f} s, goes on from its last epoch",
+            f"{folder}: not saved within {SAVE_TIMEOUT_S:.0f} s, will resume from its last epoch",
             flush=True,
         )
 

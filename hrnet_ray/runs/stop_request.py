@@ -1,7 +1,7 @@
-"""How a training is asked to save in the middle of an epoch, and says that it has.
+"""The file `stop_request`: asks a training to save in mid-epoch, and confirms that it has.
 
-One word in a file `stop` of its run folder, which both sides open anew each time: a network file
-system may hide for a minute that a file has come or gone, but not what is in it.
+It holds one word, which both sides reopen each time: a network file system may hide for a minute
+that a file appeared or vanished, but not that its content changed.
 """
 
 import time
@@ -12,18 +12,19 @@ from typing import Literal
 from hrnet_ray.utils.collectives import gather_objects
 
 CHECK_INTERVAL_S = 1.0
-"""So often the first worker looks, and tells the others."""
-MAX_STEPS_BETWEEN_CHECKS = 1000  # between two looks, should a step take no time at all
+"""Seconds between two checks of rank 0, which broadcasts the result to the other ranks."""
+MAX_STEPS_BETWEEN_CHECKS = 1000
+"""Training steps between two checks at most, should a step take no measurable time."""
 
 StopState = Literal["training", "stop", "saved"]
 
 
 class StopRequested(Exception):
-    """The training is to stop here. Every worker raises it, and after the same step."""
+    """The training has to stop. Every rank raises it after the same step."""
 
 
 class StopFlag:
-    """A worker's side."""
+    """A worker's view of the stop request."""
 
     def __init__(self, run_folder: Path, *, is_rank0: bool) -> None:
         self._folder, self._is_rank0 = run_folder, is_rank0
@@ -33,26 +34,26 @@ class StopFlag:
             write_state(run_folder, "training")
 
     def should_stop(self) -> bool:
-        """Whether to stop after this step: the same on every worker, if each asks at every step."""
+        """Whether to stop after this step; equal on all ranks if each asks after every step."""
         self._steps_since_check += 1
         if self._steps_since_check < self._check_every_steps:
             return False
-        mine = (
+        own_answer = (
             (read_state(self._folder) == "stop", self._compute_check_interval())
             if self._is_rank0
             else (False, 1)
         )
-        stop, self._check_every_steps = gather_objects(mine)[0]
+        stop, self._check_every_steps = gather_objects(own_answer)[0]
         self._steps_since_check, self._last_check_s = 0, time.monotonic()
         return stop
 
     def mark_saved(self) -> None:
-        """All that was done can be gone on from."""
+        """Confirm that the training can resume from here."""
         if self._is_rank0:
             write_state(self._folder, "saved")
 
     def clear_flag(self) -> None:
-        """There is nothing to stop any more."""
+        """Remove the file: the training has ended."""
         if self._is_rank0:
             clear_state(self._folder)
 
@@ -62,7 +63,7 @@ class StopFlag:
 
 
 def request_stop(run_folder: Path) -> bool:
-    """Ask a training to stop; False if none goes on there."""
+    """Ask a training to stop; False if none is running in this folder."""
     if read_state(run_folder) != "training":
         return False
     write_state(run_folder, "stop")
@@ -70,7 +71,7 @@ def request_stop(run_folder: Path) -> bool:
 
 
 def read_state(run_folder: Path) -> str:
-    """The word that stands there; nothing if there is none."""
+    """Read the current word; empty if there is no file."""
     try:
         return _get_flag_path(run_folder).read_text(encoding="utf-8")
     except OSError:
@@ -78,13 +79,13 @@ def read_state(run_folder: Path) -> str:
 
 
 def write_state(run_folder: Path, state: StopState) -> None:
-    """Write it over the one that is there. On a full disk nobody can be asked to save anyway."""
+    """Overwrite the word. On a full disk nothing is written: no save could be requested anyway."""
     with suppress(OSError):
         _get_flag_path(run_folder).write_text(state, encoding="utf-8")
 
 
 def clear_state(run_folder: Path) -> None:
-    """Leave nothing behind."""
+    """Remove the file, if there is one."""
     with suppress(OSError):
         _get_flag_path(run_folder).unlink(missing_ok=True)
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from hrnet_ray.errors import UsageError
+from hrnet_ray.runs.event_log import read_metrics
 from hrnet_ray.text import redact_secrets
-from hrnet_ray.tracking.run_history import read_metrics
 from hrnet_ray.tracking.run_record import (
     ABANDONED_TAGS,
     RUNNING_STATUS,

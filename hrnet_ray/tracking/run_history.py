@@ -1,14 +1,12 @@
 """What a run left of its course: numbers by epoch, numbers of the machine, pictures by epoch."""
 
-import json
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-METRICS_FILE, SYSTEM_METRICS_FILE = "metrics.jsonl", "system_metrics.jsonl"
+SYSTEM_METRICS_FILE = "system_metrics.jsonl"
 _EPOCH_IMAGE_PATTERN = re.compile(r"^epoch_(\d+)\.(jpg|png)$")
 
 
@@ -29,22 +27,6 @@ class EpochImage:
     path: Path
     name: str
     epoch: int
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The recorded epochs in order; one that was done twice after a crash counts as done last."""
-    by_epoch: dict[int, dict[str, Any]] = {}
-    for entry in read_jsonl(folder / METRICS_FILE):
-        if isinstance(entry.get("epoch"), int):
-            by_epoch[entry["epoch"]] = entry
-    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file that grows line by line; a line that a crash cut short is none."""
-    if not path.is_file():
-        return []
-    return list(_iter_json_objects(path.read_text(encoding="utf-8", errors="replace")))
 
 
 def extract_metric_points(entry: dict[str, Any], *, step: int) -> list[MetricPoint]:
@@ -70,13 +52,3 @@ def find_epoch_images(folder: Path) -> list[EpochImage]:
         for path in sorted((folder / "plots").glob("*/epoch_*"))
         if (found := _EPOCH_IMAGE_PATTERN.match(path.name))
     ]
-
-
-def _iter_json_objects(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.splitlines():
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            yield entry

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from hrnet_ray.runs.event_log import read_jsonl, read_metrics
 from hrnet_ray.tracking.mlflow_store import MlflowStore, RunDeletedError
 from hrnet_ray.tracking.run_history import (
     SYSTEM_METRICS_FILE,
@@ -13,8 +14,6 @@ from hrnet_ray.tracking.run_history import (
     MetricPoint,
     extract_metric_points,
     find_epoch_images,
-    read_jsonl,
-    read_metrics,
     replace_inf_with_nan,
 )
 from hrnet_ray.tracking.run_record import RUNNING_STATUS, RunRecord, read_run_record

@@ -1,1 +1,1 @@
-"""How a model learns and is judged: plain PyTorch, any iterable of batches."""
+"""Training and validation in plain PyTorch, on any iterable of batches."""

@@ -1,6 +1,6 @@
-"""An experiment's settings as the values that the rooms below the config take.
+"""Builders: from an experiment's settings to the values that lower layers take.
 
-Config stops here: `pose`, `models`, `data`, `learning` and `inference` have never heard of it.
+Config stops here: `pose`, `models`, `data` and `inference` do not import it.
 """
 
 from pathlib import Path
@@ -23,10 +23,10 @@ from hrnet_ray.training.precision import should_use_bf16
 def build_model(
     experiment: ExperimentConfig, manifest: DatasetManifest, *, driver_cwd: str | Path = "."
 ) -> HRNet:
-    """The experiment's net, with the weights that it starts from (a path from `started_in`).
+    """Build the model with its initial weights; a relative path starts at `driver_cwd`.
 
     Raises:
-        DataError: `model.pretrained` does not fit.
+        DataError: `model.pretrained` does not fit the model.
     """
     model = build_model_spec(experiment, manifest, {}).build_model()
     load_initial_weights(model, experiment, driver_cwd=driver_cwd)
@@ -36,7 +36,7 @@ def build_model(
 def load_initial_weights(
     model: HRNet, experiment: ExperimentConfig, *, driver_cwd: str | Path = "."
 ) -> LoadReport | None:
-    """Copy the weights into the net that the experiment names; what became of each is returned.
+    """Copy the weights of `model.pretrained` into the model, and report what became of each.
 
     Raises:
         DataError: `model.pretrained` does not fit.
@@ -50,20 +50,20 @@ def load_initial_weights(
 def build_model_spec(
     experiment: ExperimentConfig, manifest: DatasetManifest, scores: dict[str, float]
 ) -> ModelSpec:
-    """What a model folder says about the model."""
-    net, judging = experiment.model, experiment.evaluation
+    """Build the description that a model folder holds."""
+    architecture, evaluation = experiment.model, experiment.evaluation
     return ModelSpec(
         skeleton=manifest.skeleton,
-        width=net.width,
-        modules=net.modules,
-        blocks=net.blocks,
-        stem=net.stem,
+        width=architecture.width,
+        modules=architecture.modules,
+        blocks=architecture.blocks,
+        stem=architecture.stem,
         input_hw=experiment.data.input_hw,
         padding=experiment.data.padding,
         sigma=experiment.heatmap.sigma,
-        decode=judging.decode,
-        flip_test=judging.flip_test,
-        shift_heatmap=judging.shift_heatmap,
+        decode=evaluation.decode,
+        flip_test=evaluation.flip_test,
+        shift_heatmap=evaluation.shift_heatmap,
         trained_on=f"{manifest.name} ({manifest.digest[:12]})",
         scores=scores,
     )
@@ -72,7 +72,7 @@ def build_model_spec(
 def build_augmentation_config(
     experiment: ExperimentConfig, manifest: DatasetManifest
 ) -> AugmentationPipelineConfig:
-    """What chance may do to a training crop."""
+    """Build the random augmentation of training crops."""
     return AugmentationPipelineConfig(
         skeleton=manifest.skeleton,
         input_hw=experiment.data.input_hw,
@@ -83,7 +83,7 @@ def build_augmentation_config(
 
 
 def build_target_config(experiment: ExperimentConfig) -> HeatmapTargetConfig:
-    """What the heatmaps should look like."""
+    """Build the settings of target heatmaps and their loss."""
     return HeatmapTargetConfig(
         input_hw=experiment.data.input_hw,
         heatmap_hw=experiment.data.heatmap_hw,
@@ -94,19 +94,19 @@ def build_target_config(experiment: ExperimentConfig) -> HeatmapTargetConfig:
 
 
 def build_decode_config(experiment: ExperimentConfig, manifest: DatasetManifest) -> DecodeConfig:
-    """How heatmaps become keypoints."""
-    judging = experiment.evaluation
+    """Build the settings that turn heatmaps into keypoints."""
+    evaluation = experiment.evaluation
     return DecodeConfig(
-        method=judging.decode,
-        flip_order=manifest.skeleton.flip_order if judging.flip_test else None,
-        shift_heatmap=judging.shift_heatmap,
+        method=evaluation.decode,
+        flip_order=manifest.skeleton.flip_order if evaluation.flip_test else None,
+        shift_heatmap=evaluation.shift_heatmap,
         stride=HEATMAP_STRIDE,
         sigma=experiment.heatmap.sigma,
     )
 
 
 def compute_peak_lr(experiment: ExperimentConfig) -> float:
-    """The learning rate at its height, for this experiment's batch."""
+    """Compute the peak learning rate for the experiment's batch size."""
     optim = experiment.optim
     return scale_lr(
         optim.lr,
@@ -118,5 +118,5 @@ def compute_peak_lr(experiment: ExperimentConfig) -> float:
 
 def should_autocast_bf16(experiment: ExperimentConfig, device: torch.device) -> bool:
     """Whether this experiment runs under bf16 autocast on this device."""
-    wanted = experiment.optim.precision
-    return wanted == "bf16" or (wanted == "auto" and should_use_bf16(device))
+    precision = experiment.optim.precision
+    return precision == "bf16" or (precision == "auto" and should_use_bf16(device))

@@ -1,6 +1,6 @@
-"""All that a run needs to go on where it was, bit for bit: one file, `state.pt`.
+"""The state of a training in one file, `state.pt`: enough to resume it bit for bit.
 
-Tensors and plain numbers only, so it loads with `weights_only=True` and runs no code.
+It holds tensors and plain numbers only, so it loads with `weights_only=True` and runs no code.
 """
 
 import errno
@@ -24,49 +24,49 @@ from hrnet_ray.training.checkpoint_store import (
 )
 from hrnet_ray.utils.tensors import iter_tensors
 
-FREE_SPACE_FACTOR = (
-    3  # checkpoints must fit on the disk before one is written: the run writes other things too
-)
+FREE_SPACE_FACTOR = 3
+"""Checkpoints that must fit on the disk before one is written: the run writes other files too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PartialEpochState:
-    """What has come of an epoch that was interrupted, on all workers."""
+    """State of an interrupted epoch, gathered from all ranks."""
 
     losses_by_rank: list[Tensor]
-    """By rank: of each step that is done."""
+    """Loss of each finished step, by rank."""
     skipped: Tensor
-    """1 for each step that was left out, because its gradient was no number."""
+    """1 for each step that was skipped because of a NaN or Inf gradient, else 0."""
     lr: float
-    """At the epoch's first step."""
+    """Learning rate of the epoch's first step."""
     seen_ids: list[list[int]]
-    """Ids of the rows of each step."""
+    """Ids of the rows of each step, of all ranks."""
     corrupt_rows: list[tuple[str, int]]
-    """Split and id of the rows that could not be read."""
+    """Split and id of the rows that could not be decoded."""
 
     @property
     def num_steps(self) -> int:
-        """How many are done."""
+        """Number of finished steps."""
         return len(self.skipped)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainState:
-    """How far a run has come."""
+    """Progress of a run. Epochs count from 1."""
 
     epoch: int
-    """The last finished one, counted from 0."""
+    """Last finished epoch; 0 before the first."""
     best_score: float = float("-inf")
-    best_epoch: int = -1
+    best_epoch: int = 0
+    """Epoch of the best model on disk; 0 if there is none."""
     lr_factor: float = 1.0
-    """What the learning rate is multiplied by since the run diverged."""
+    """Factor on the learning rate; below 1 after a divergence."""
     partial_epoch: PartialEpochState | None = None
-    """Of the epoch after that, where it was interrupted."""
+    """State of the epoch after `epoch`, if it was interrupted."""
 
 
 @runtime_checkable
 class StatefulComponent(Protocol):
-    """Anything else that moves along with a training, such as averaged weights."""
+    """Further state of a training, such as the EMA."""
 
     def state_dict(self) -> Mapping[str, Any]: ...
 
@@ -82,17 +82,20 @@ def save_train_state(
     *,
     extra_components: Mapping[str, StatefulComponent] | None = None,
 ) -> FileEntries:
-    """Write the state into an existing folder; returns what its manifest has to say.
+    """Write the state into an existing folder; returns the entries for its manifest.
 
     Raises:
-        OSError: the disk is full (or would soon be), or does not work.
+        OSError: the disk is full, nearly full, or broken.
     """
     state = {
         "model": unwrap_model(model).state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": {"last_epoch": scheduler.last_epoch},
         "progress": {k: v for k, v in asdict(train_state).items() if v is not None},
-        "also": {name: dict(part.state_dict()) for name, part in (extra_components or {}).items()},
+        "also": {
+            name: dict(component.state_dict())
+            for name, component in (extra_components or {}).items()
+        },
     }
     _require_free_space(folder, sum(tensor.nbytes for tensor in iter_tensors(state)))
     sink = HashingWriter(folder / STATE_FILE)
@@ -115,10 +118,10 @@ def load_train_state(
     *,
     extra_components: Mapping[str, StatefulComponent] | None = None,
 ) -> TrainState:
-    """Fill model, optimizer and scheduler from a checkpoint; they stay as they were if it is bad.
+    """Restore model, optimizer and scheduler; if the checkpoint is corrupt, they do not change.
 
     Raises:
-        DataError: the folder is damaged, or not of this model and optimizer.
+        DataError: the checkpoint is corrupt, or of another model or optimizer.
     """
     verify_checkpoint(folder)
     try:
@@ -127,20 +130,20 @@ def load_train_state(
         last_step = int(state["scheduler"]["last_epoch"])
         extras = {name: state["also"][name] for name in extra_components or {}}
         _require_same_shapes(state["model"], unwrap_model(model).state_dict())
-        optimizer.load_state_dict(state["optimizer"])  # looks before it changes anything
-    except Exception as error:  # whoever can write the folder can write a manifest to match
+        optimizer.load_state_dict(state["optimizer"])  # validates before it changes anything
+    except Exception as error:  # a matching manifest proves no origin
         raise make_corrupt_checkpoint_error(
             folder, f"{STATE_FILE} does not fit ({format_load_error(error)})"
         ) from error
     unwrap_model(model).load_state_dict(state["model"])
     scheduler.last_epoch = last_step
-    for name, part in (extra_components or {}).items():
-        part.load_state_dict(extras[name])
+    for name, component in (extra_components or {}).items():
+        component.load_state_dict(extras[name])
     return progress
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
-    """The model itself, without what DDP (where there are several workers) and compiling wrap."""
+    """Return the model inside the wrappers of DDP and torch.compile."""
     for wrapper in ("module", "_orig_mod"):
         model = getattr(model, wrapper, model)
     return model
@@ -152,19 +155,19 @@ def _parse_train_state(state: Mapping[str, Any]) -> TrainState:
     return TrainState(**state)
 
 
-def _require_same_shapes(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    differing = sorted(found.keys() ^ wanted.keys()) or [
-        name for name, tensor in wanted.items() if found[name].shape != tensor.shape
+def _require_same_shapes(saved: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> None:
+    differing = sorted(saved.keys() ^ model.keys()) or [
+        name for name, tensor in model.items() if saved[name].shape != tensor.shape
     ]
     if differing:
-        raise ValueError(f"it is of another net: {format_list(differing)}")
+        raise ValueError(f"it is of another model: {format_list(differing)}")
 
 
 def _require_free_space(folder: Path, size_bytes: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < FREE_SPACE_FACTOR * size_bytes:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < FREE_SPACE_FACTOR * size_bytes:
         raise OSError(
             errno.ENOSPC,
-            f"{free / 2**20:,.0f} MiB are free, {FREE_SPACE_FACTOR} checkpoints of {size_bytes / 2**20:,.0f} MiB "
-            "must fit",
+            f"{free_bytes / 2**20:,.0f} MiB are free, "
+            f"{FREE_SPACE_FACTOR} checkpoints of {size_bytes / 2**20:,.0f} MiB must fit",
         )

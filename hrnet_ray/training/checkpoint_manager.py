@@ -1,7 +1,7 @@
-"""A run's checkpoints, as its workers use them: one of them saves, all of them go on from the same.
+"""Saving and restoring of a run's checkpoints: rank 0 saves, all ranks restore the same one.
 
-They lie in the run's folder on the shared storage, under their own names. Ray is not asked to keep
-them: it forgets one whose worker dies within two seconds, and never goes back to an older one.
+The checkpoints are in the run folder on the shared storage. Ray does not manage them: it drops a
+checkpoint whose worker dies within two seconds, and never returns to an older one.
 """
 
 import platform
@@ -23,18 +23,21 @@ from hrnet_ray.training.checkpoint_store import (
 from hrnet_ray.utils.collectives import gather_objects
 
 CHECKPOINTS_DIR = "checkpoints"
-"""In the run's folder. Ray keeps files of its own there, and the checkpoints of older runs."""
+"""Folder of a run for checkpoints. Ray keeps files of its own there."""
 MAX_FAILED_SAVES = 3
-"""Failed saves in a row after which a run stops: more would be lost than is worth having."""
+"""Consecutive failed saves after which a run stops, to limit the epochs that can be lost."""
 
 SaveStateFn = Callable[[Path], FileEntries]
-"""Writes the state of a checkpoint into an empty folder."""
+"""Writes the state of a checkpoint into an empty folder, and returns its manifest entries."""
 LoadStateFn = Callable[[Path], None]
-"""Goes on from a checkpoint; a DataError says that it is damaged, and nothing has changed."""
+"""Restores a checkpoint; raises DataError, and changes nothing, if it is corrupt."""
 
 
 class CheckpointManager:
-    """Saves with patience, and goes on from the newest checkpoint that everybody can read."""
+    """Tolerates failed saves, and restores the newest checkpoint that every rank can read.
+
+    Epochs count from 1.
+    """
 
     def __init__(self, run_folder: Path, provenance: Mapping[str, Any]) -> None:
         self.run_folder = run_folder
@@ -44,15 +47,15 @@ class CheckpointManager:
         self._unwritten_metrics: list[dict[str, Any]] = []
 
     def require_storage(self, *, is_rank0: bool) -> None:
-        """Find before the first step what would cost all of them.
+        """Check the storage before the first step.
 
         Raises:
-            ClusterError: this node does not see the run's folder, or the first worker cannot write.
+            ClusterError: this node does not see the run folder, or rank 0 cannot write to it.
         """
         where = f"{self.run_folder} on {platform.node()}"
         if not (self.run_folder / "resolved_config.json").is_file():
             raise ClusterError(
-                "this node does not see the run's folder",
+                "this node does not see the run folder",
                 where,
                 "mount the storage under the same path on every node",
             )
@@ -62,18 +65,18 @@ class CheckpointManager:
             check_writable(self.store.folder)
         except OSError as error:
             raise ClusterError(
-                "the run's folder cannot be written to",
+                "the run folder must be writable",
                 f"{where}: {error.strerror or error}",
-                "free some space, or give a --cluster.storage-path that every node can write to",
+                "free some space, or choose a --cluster.storage-path that every node can write to",
             ) from error
 
     def save_checkpoint(
         self, metrics: Mapping[str, Any], *, epoch: int, save_state: SaveStateFn
     ) -> dict[str, Any]:
-        """Save an epoch and then record it; returns what was recorded.
+        """Save an epoch, then append its metrics; returns the appended entry.
 
         Raises:
-            ClusterError: it was the third in a row that could not be saved.
+            ClusterError: three saves in a row failed.
         """
         entry = dict(metrics)
         if self._rejected_checkpoints:
@@ -90,50 +93,54 @@ class CheckpointManager:
         return entry
 
     def save_mid_epoch(self, *, epoch: int, save_state: SaveStateFn) -> None:
-        """Save in the middle of an epoch; should that fail, it is done again from its beginning."""
+        """Save an interrupted epoch; after a failure the epoch starts over when resumed."""
         try:
             self.store.save_checkpoint(epoch, save_state, metrics={}, mid_epoch=True)
         except OSError as error:
             where = f"{self.store.folder} on {platform.node()}: {error.strerror or error}"
-            log_event(self.run_folder, "failed_save", f"epoch {epoch + 1} is lost: {where}")
+            log_event(
+                self.run_folder, "failed_save", f"interrupted epoch {epoch} not saved: {where}"
+            )
 
     def restore_checkpoint(
         self, load_state: LoadStateFn, *, is_rank0: bool, allow_mid_epoch: bool = True
     ) -> None:
-        """Call `load` with the newest checkpoint that is whole for every worker, if there is any.
+        """Call `load_state` with the newest checkpoint that is intact on every rank, if any.
 
-        `midway`: one in the middle of an epoch will do.
+        `allow_mid_epoch` includes checkpoints of interrupted epochs.
 
         Raises:
-            ClusterError: some workers could read a checkpoint, others none.
+            ClusterError: some ranks can read a checkpoint that others cannot.
         """
         if is_rank0:
             self.store.remove_unfinished()
-        mixed = False
-        found = [
+        ranks_disagree = False
+        candidates = [
             path
             for path in self.store.list_newest_first()
             if allow_mid_epoch or not is_mid_epoch(path)
         ]
-        for name in gather_objects([path.name for path in found])[0]:
+        for name in gather_objects([path.name for path in candidates])[0]:
             reasons = gather_objects(_try_load_checkpoint(load_state, self.store.folder / name))
             if not any(reasons):
                 if is_rank0:
                     self._recover_missing_metrics(Path(name))
                 return
-            mixed |= not all(reasons)
+            ranks_disagree |= not all(reasons)
             self._rejected_checkpoints += 1
             if is_rank0:
                 log_event(self.run_folder, "rejected_checkpoint", next(filter(None, reasons)))
-        if mixed:
+        if ranks_disagree:
             raise ClusterError(
                 "the workers do not see the same checkpoints",
                 str(self.store.folder),
-                "check that the storage is the same on every node",
+                "mount the same storage on every node",
             )
         if self._rejected_checkpoints and is_rank0:
-            note = f"none of the {self._rejected_checkpoints} checkpoints is whole: the run begins anew"
-            log_event(self.run_folder, "no_checkpoint", note)
+            message = (
+                f"all {self._rejected_checkpoints} checkpoints are corrupt: training from the start"
+            )
+            log_event(self.run_folder, "no_checkpoint", message)
 
     def _handle_failed_save(self, epoch: int, error: OSError) -> None:
         where = f"{self.store.folder} on {platform.node()}: {error.strerror or error}"
@@ -141,42 +148,42 @@ class CheckpointManager:
             raise ClusterError(
                 f"{self._failed_saves} checkpoints in a row could not be saved",
                 where,
-                "free some space; the same command then goes on from the last one that was",
+                "free some space, then run the same command to resume from the last checkpoint",
             ) from error
-        note = f"no checkpoint of epoch {epoch + 1}: {where}; training goes on"
-        log_event(self.run_folder, "failed_save", note)
+        message = f"checkpoint of epoch {epoch} not saved: {where}; training continues"
+        log_event(self.run_folder, "failed_save", message)
 
     def _write_metrics_entry(self, entry: dict[str, Any]) -> None:
-        """Append to metrics.jsonl; on a full disk a line waits for the next one's turn."""
+        """Append to metrics.jsonl; on a full disk the line is appended with the next epoch's."""
         self._unwritten_metrics.append(entry)
         try:
             while self._unwritten_metrics:
                 append_metrics(self.run_folder, self._unwritten_metrics[0])
                 del self._unwritten_metrics[0]
         except OSError as error:
-            print(f"not recorded yet: {error}", flush=True)
+            print(f"metrics not written yet: {error}", flush=True)
 
     def _recover_missing_metrics(self, newest_checkpoint: Path) -> None:
-        """Record the epochs that were saved by a worker that died before it could record them."""
-        known = {entry["epoch"] for entry in read_metrics(self.run_folder)}
+        """Append the epochs that a worker saved but did not append before it died."""
+        recorded = {entry["epoch"] for entry in read_metrics(self.run_folder)}
         finished = filterfalse(is_mid_epoch, self.store.list_newest_first())
         for folder in reversed(list(finished)):
             if (
                 parse_epoch(folder) <= parse_epoch(newest_checkpoint)
-                and parse_epoch(folder) not in known
+                and parse_epoch(folder) not in recorded
             ):
                 try:
                     metrics = read_checkpoint_metrics(folder)
                 except (OSError, ValueError, KeyError, TypeError):
-                    continue  # an older one, damaged since
+                    continue  # an older checkpoint, corrupted since
                 if metrics:
                     append_metrics(self.run_folder, metrics)
 
 
 def _try_load_checkpoint(load_state: LoadStateFn, checkpoint_dir: Path) -> str:
-    """Why a checkpoint cannot be gone on from; nothing when it can, and was."""
+    """Restore a checkpoint; returns why it was rejected, or an empty string."""
     try:
         load_state(checkpoint_dir)
     except DataError as error:
-        return f"passed over {error.where}"
+        return f"skipped checkpoint {error.where}"
     return ""

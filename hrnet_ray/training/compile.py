@@ -1,4 +1,4 @@
-"""torch.compile, tried on one batch before a run relies on it."""
+"""torch.compile with a trial on one batch, before a run relies on it."""
 
 from collections.abc import Callable
 
@@ -14,10 +14,10 @@ def try_compile_model(
     backend: str = "inductor",
     log_line: Callable[[str], None] = print,
 ) -> bool:
-    """Let torch.compile fuse `model` in place; where it cannot, say so in one line and go on.
+    """Compile `model` in place; if that fails, log one line and leave it uncompiled.
 
-    The names of the weights stay. The trial goes forwards and backwards on crops of `crops_shape`
-    and leaves neither gradients nor statistics behind.
+    The names of the weights do not change. The trial runs forward and backward on crops of
+    `crops_shape` and leaves no gradients and no BatchNorm statistics.
     """
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     device = next(model.parameters()).device
@@ -28,10 +28,10 @@ def try_compile_model(
         with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             heatmaps = model(crops)
         heatmaps.float().sum().backward()
-    except Exception as error:  # whatever a compiler may not know: the plain net knows it
+    except Exception as error:  # compilers fail in many ways; eager mode works
         model._compiled_call_impl = None
         reason = (str(error).strip().splitlines() or [""])[0]
-        log_line(f"optim.compile: goes on without ({type(error).__name__}: {reason[:160]})")
+        log_line(f"optim.compile: continuing uncompiled ({type(error).__name__}: {reason[:160]})")
         return False
     finally:
         model.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""A look at the data where a run begins, by the run's own recipe: `data/` of its folder."""
+"""The dataset report of a run, with the run's own augmentation: `dataset_report/`."""
 
 from pathlib import Path
 
@@ -12,30 +12,32 @@ from hrnet_ray.runs.progress import make_progress_line
 from hrnet_ray.training.builders import build_augmentation_config
 
 MIN_ROWS_FOR_PROGRESS = 5_000
-"""Rows, from which on it takes seconds, and says how far it is."""
+"""Rows from which the report takes seconds and shows its progress."""
 MAX_REPORT_ROWS = 50_000
-"""Rows that are looked at unasked: each is some milliseconds of a core before the training."""
+"""Rows up to which a run writes the report: each costs some milliseconds of a core."""
 
 
 def write_run_dataset_report(
     run_folder: Path, experiment: ExperimentConfig, manifest: DatasetManifest
 ) -> None:
-    """Write what `hrnet-ray check` writes, once; say what deserves a look before it is learnt.
+    """Write the report of `hrnet-ray check` once, and print a summary line.
 
-    A training goes on without it.
+    A failure does not stop the training.
     """
     out = run_folder / "dataset_report"
     if (out / "report.html").is_file():
         return
     rows = sum(split.rows for split in manifest.splits.values())
     if not manifest.folder.is_local or rows > MAX_REPORT_ROWS:
-        print(f"the data: hrnet-ray check {manifest.root} --out {out} makes a page of it")
+        print(f"Dataset report skipped. To write it: hrnet-ray check {manifest.root} --out {out}")
         return
-    many = rows >= MIN_ROWS_FOR_PROGRESS
+    show_progress = rows >= MIN_ROWS_FOR_PROGRESS
     try:
-        counts = compute_statistics(
+        statistics = compute_statistics(
             manifest,
-            progress=(lambda split: make_progress_line(f"looked at {split}")) if many else None,
+            progress=(lambda split: make_progress_line(f"check {split}"))
+            if show_progress
+            else None,
         )
         page = write_dataset_report(
             manifest,
@@ -43,11 +45,11 @@ def write_run_dataset_report(
             pipeline_config=build_augmentation_config(experiment, manifest),
             sigma=experiment.heatmap.sigma,
             quantize_center=experiment.heatmap.quantize_center,
-            statistics=counts,
+            statistics=statistics,
         )
-    except Exception as error:  # a picture that nobody thought of costs no training
+    except Exception as error:  # an unforeseen image must not stop the training
         write_traceback(run_folder)
-        said = f"no page of the data ({type(error).__name__}, see {RUN_LOG})"
-        log_event(run_folder, "no_look", said)
+        message = f"no dataset report ({type(error).__name__}, see {RUN_LOG})"
+        log_event(run_folder, "no_dataset_report", message)
     else:
-        print(f"the data: {format_summary_line(counts, page)}", flush=True)
+        print(f"dataset: {format_summary_line(statistics, page)}", flush=True)

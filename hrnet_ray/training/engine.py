@@ -1,4 +1,4 @@
-"""One epoch of training: the loop knows batches, not datasets, clusters or settings."""
+"""One epoch of training on any iterable of batches."""
 
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
@@ -31,14 +31,13 @@ def train_epoch(
 ) -> Float[Tensor, ""]:
     """Take one optimizer step per batch and return the mean loss (on the device).
 
-    `accumulate` takes a batch in so many parts, for less memory: the gradient is the whole batch's,
-    while BatchNorm sees a part. `clip_norm` shortens a longer gradient to that; 0 never does.
-    `average` follows the weights. `each_step` is told how many crops were learnt from, and ends the
-    epoch there if it raises. `guard` (of this epoch) leaves out steps whose loss or gradient is no
-    number; the schedule goes on.
+    `gradient_accumulation_steps` splits a batch into parts to save memory: the gradient is that of
+    the whole batch, but BatchNorm sees one part. `max_grad_norm` clips the gradient; 0 disables
+    clipping. `on_step` gets the number of crops of each step, and may raise to end the epoch.
+    `guard` skips steps with a NaN or Inf loss or gradient; the schedule advances anyway.
 
     Raises:
-        Diverging: these are too many.
+        DivergenceDetected: too many steps were skipped.
     """
     guard = guard or NonFiniteStepGuard(model)
     model.train()
@@ -47,10 +46,10 @@ def train_epoch(
         loss = _run_forward_backward(
             model, batch, target=target, bf16=bf16, num_parts=gradient_accumulation_steps
         )
-        bad = guard.step_if_finite(optimizer, loss, max_grad_norm=max_grad_norm)
+        skipped = guard.step_if_finite(optimizer, loss, max_grad_norm=max_grad_norm)
         scheduler.step()
         if ema:
-            ema.update_parameters(skipped=bad)
+            ema.update_parameters(skipped=skipped)
         guard.poll_skipped_steps()
         on_step(len(batch.crops))
     return guard.finish_epoch()
@@ -59,38 +58,36 @@ def train_epoch(
 def _run_forward_backward(
     model: nn.Module, batch: TrainBatch, *, target: HeatmapTargetConfig, bf16: bool, num_parts: int
 ) -> Float[Tensor, ""]:
-    """Add the batch's gradient, part by part, and return its loss."""
-    shares = _split_batch(batch, num_parts)
+    """Accumulate the gradient of a batch, part by part, and return its loss."""
+    parts = _split_batch(batch, num_parts)
     losses = []
-    for share in shares:
-        # DDP sums the gradients up over the workers with the last part only.
-        early = share is not shares[-1]
-        quiet = early and isinstance(model, DistributedDataParallel) and model.no_sync()
-        with quiet or nullcontext():
-            part = len(share.crops) / len(batch.crops)
-            loss = _compute_loss(model, share, target=target, bf16=bf16) * (
-                batch.loss_weight * part
-            )
+    for part in parts:
+        # DDP reduces the gradients over the ranks with the last part only.
+        is_early = part is not parts[-1]
+        no_sync = is_early and isinstance(model, DistributedDataParallel) and model.no_sync()
+        with no_sync or nullcontext():
+            weight = batch.loss_weight * (len(part.crops) / len(batch.crops))
+            loss = _compute_loss(model, part, target=target, bf16=bf16) * weight
             loss.backward(make_nan_propagating_grad(loss))
-        losses.append(loss.detach())  # stays on the device: .item() here would stall every step
+        losses.append(loss.detach())  # on the device: .item() would stall every step
     return torch.stack(losses).sum()
 
 
 def _split_batch(batch: TrainBatch, max_parts: int) -> list[TrainBatch]:
-    """The batch in equal parts, as many as leave every worker's BatchNorm something to learn from.
+    """Split a batch into at most `max_parts` equal parts, each large enough for BatchNorm.
 
-    They are as many on every worker: in each one, a shared BatchNorm waits for all of them.
+    All ranks get the same number of parts, because a synchronized BatchNorm waits in each.
     """
-    fewest = len(batch.crops) if batch.min_crops_per_rank is None else batch.min_crops_per_rank
-    max_parts = max(1, min(max_parts, fewest // MIN_ROWS_PER_WORKER))
+    min_crops = len(batch.crops) if batch.min_crops_per_rank is None else batch.min_crops_per_rank
+    max_parts = max(1, min(max_parts, min_crops // MIN_ROWS_PER_WORKER))
     if max_parts == 1:
         return [batch]
     crops, crop_xy, visible = (
         column.tensor_split(max_parts) for column in (batch.crops, batch.crop_xy, batch.visible)
     )
     return [
-        TrainBatch(crops[at], crop_xy[at], visible[at], batch.loss_weight)
-        for at in range(max_parts)
+        TrainBatch(crops[part], crop_xy[part], visible[part], batch.loss_weight)
+        for part in range(max_parts)
     ]
 
 

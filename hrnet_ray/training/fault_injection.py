@@ -1,13 +1,13 @@
-"""Faults on purpose, for tests and for whoever wants to see a run survive.
+"""Fault injection for tests and for demonstrations of recovery.
 
     export HRNET_RAY_ALLOW_FAULTS=1 HRNET_RAY_FAULTS="kill:rank=1,epoch=3,step=10;nan:step=40"
 
-`kill` (SIGKILL), `hang` (SIGSTOP) and `nan` (a batch of NaN) strike one worker, `rank` (0 unless it
-is given), in `epoch` (any) at `step` of it (any); all are counted from 0. `at` says where else
-than in training: `validation` (`step` is its batch), `report` (rank 0: with half a checkpoint
-written) or `end` (after the epoch is reported). Each strikes once in a run, restarts included, and
-never two at the same moment: the same fault given twice strikes on two occasions. What struck
-when is told by `debug/faults/` of the run's folder.
+`kill` (SIGKILL), `hang` (SIGSTOP) and `nan` (a batch of NaN) hit one worker: `rank` (default 0), in
+`epoch` (default any), at `step` (default any). All three are indices from 0, as in the training
+loop. `at` selects another point than a training step: `validation` (`step` is its batch), `report`
+(on rank 0 with half a checkpoint written) or `end` (after the epoch is reported). Each fault occurs
+once per run, restarts included, and never two at once: the same fault given twice occurs twice.
+`debug/faults/` in the run folder records them.
 """
 
 import json
@@ -31,14 +31,14 @@ KINDS_BY_POINT = {
     **dict.fromkeys(("validation", "report", "end"), SIGNAL_BY_KIND),
 }
 FIRST_STEPS_FILE = "began.jsonl"
-"""In the folder of the marks: when each worker's process had done its first step."""
+"""Log of the time at which each worker process finished its first step."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class InjectedFault:
-    """What strikes, whom, and when."""
+    """One fault: its kind, rank and time."""
 
     kind: str
     rank: int = 0
@@ -47,38 +47,38 @@ class InjectedFault:
     point: str = "step"
 
     def should_inject(self, rank: int, point: str, epoch: int, step: int | None) -> bool:
-        """Whether this is its moment."""
-        here = (self.rank, self.point) == (rank, point) and self.epoch in (None, epoch)
-        return here and self.step in (None, step)
+        """Whether the fault is due here."""
+        matches = (self.rank, self.point) == (rank, point) and self.epoch in (None, epoch)
+        return matches and self.step in (None, step)
 
 
 def parse_faults(text: str) -> list[InjectedFault]:
-    """Read the notation above.
+    """Parse a list of faults; see the module docstring.
 
     Raises:
-        UsageError: it says something else.
+        UsageError: a fault is malformed.
     """
     return [_parse_fault(part.strip()) for part in text.split(";") if part.strip()]
 
 
 def get_fault_env_vars() -> dict[str, str]:
-    """What the workers are told of it; nothing, as a rule.
+    """Return the environment variables for workers; empty unless faults are set and allowed.
 
     Raises:
-        UsageError: it cannot be understood.
+        UsageError: a fault is malformed.
     """
     text = os.environ.get(FAULTS_ENV_VAR, "")
     if not text:
         return {}
     if os.environ.get(ALLOW_FAULTS_ENV_VAR) != "1":
-        print(f"{FAULTS_ENV_VAR} is set but does nothing, as {ALLOW_FAULTS_ENV_VAR} is not 1")
+        print(f"{FAULTS_ENV_VAR} is ignored because {ALLOW_FAULTS_ENV_VAR} is not 1")
         return {}
     parse_faults(text)
     return {FAULTS_ENV_VAR: text, ALLOW_FAULTS_ENV_VAR: "1"}
 
 
 class FaultInjector:
-    """Those that wait for one worker of a run. Where there are none, nothing is done."""
+    """Injects the faults of one worker of a run; without faults it does nothing."""
 
     def __init__(self, run_folder: Path, *, rank: int) -> None:
         text = (
@@ -87,14 +87,14 @@ class FaultInjector:
             else ""
         )
         self._rank_faults = [
-            (at, one) for at, one in enumerate(parse_faults(text)) if one.rank == rank
+            (index, fault) for index, fault in enumerate(parse_faults(text)) if fault.rank == rank
         ]
         self._enabled = self._awaiting_first_step = bool(text)
         self._rank = rank
         self._folder = run_folder / "debug" / "faults"
 
     def maybe_inject(self, point: str, *, epoch: int, step: int | None = None) -> bool:
-        """Be struck here if it is time; True when it is by a batch of NaN."""
+        """Inject the faults that are due; True if the batch has to become NaN."""
         for number, fault in self._rank_faults:
             if not fault.should_inject(self._rank, point, epoch, step):
                 continue
@@ -108,21 +108,21 @@ class FaultInjector:
     def wrap_train_batches(
         self, batches: Iterator[TrainBatch], *, epoch: int, first_step: int = 0
     ) -> Iterator[TrainBatch]:
-        """The same batches, from the step `begin` on; some of them spoilt."""
+        """Return the batches from `first_step` on, with faults injected."""
         return self._iter_train_batches(batches, epoch, first_step) if self._enabled else batches
 
     def wrap_val_batches(self, batches: Iterator[T], *, epoch: int) -> Iterator[T]:
-        """The same batches; to some of them it does not come."""
+        """Return the validation batches, with faults injected."""
         return self._iter_val_batches(batches, epoch) if self._rank_faults else batches
 
     def _iter_train_batches(
         self, batches: Iterator[TrainBatch], epoch: int, first_step: int
     ) -> Iterator[TrainBatch]:
         for step, batch in enumerate(batches, start=first_step):
-            spoilt = self.maybe_inject("step", epoch=epoch, step=step)
-            crops = torch.full_like(batch.crops, torch.nan) if spoilt else batch.crops
+            make_nan = self.maybe_inject("step", epoch=epoch, step=step)
+            crops = torch.full_like(batch.crops, torch.nan) if make_nan else batch.crops
             yield replace(batch, crops=crops)
-            if self._awaiting_first_step:  # its first step is done
+            if self._awaiting_first_step:  # the first step has finished
                 self._awaiting_first_step = False
                 self._record_first_step(epoch, step)
 
@@ -132,7 +132,7 @@ class FaultInjector:
             yield batch
 
     def _try_mark_injected(self, mark_name: str, *, epoch: int, step: int | None) -> bool:
-        """Leave the mark of a fault; False when it is there already."""
+        """Record a fault; False if it was recorded before."""
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             with (self._folder / f"{mark_name}.json").open("x", encoding="utf-8") as mark:
@@ -152,16 +152,16 @@ class FaultInjector:
 
 def _parse_fault(fault_spec: str) -> InjectedFault:
     kind, _, rest = fault_spec.partition(":")
-    words = (word.partition("=") for word in rest.split(",") if word)
-    given = {name: value for name, _, value in words}
-    at = given.pop("at", "step")
-    counted = at in ("step", "validation")
-    known = {"rank", "epoch", "step"} if counted else {"rank", "epoch"}
-    if at not in KINDS_BY_POINT or kind not in KINDS_BY_POINT[at] or not given.keys() <= known:
+    pairs = (pair.partition("=") for pair in rest.split(",") if pair)
+    fields = {name: value for name, _, value in pairs}
+    point = fields.pop("at", "step")
+    has_steps = point in ("step", "validation")
+    allowed = {"rank", "epoch", "step"} if has_steps else {"rank", "epoch"}
+    if kind not in KINDS_BY_POINT.get(point, ()) or not fields.keys() <= allowed:
         raise _make_invalid_fault_error(fault_spec)
     try:
         return InjectedFault(
-            kind=kind, point=at, **{name: int(number) for name, number in given.items()}
+            kind=kind, point=point, **{name: int(number) for name, number in fields.items()}
         )
     except ValueError:
         raise _make_invalid_fault_error(fault_spec) from None
@@ -169,7 +169,7 @@ def _parse_fault(fault_spec: str) -> InjectedFault:
 
 def _make_invalid_fault_error(fault_spec: str) -> UsageError:
     return UsageError(
-        f"no fault is called {fault_spec!r}",
-        f"the environment variable {FAULTS_ENV_VAR}",
-        "give such as kill:rank=1,epoch=3,step=10 or hang:rank=0,at=validation or nan:step=40",
+        f"invalid fault {fault_spec!r}",
+        f"environment variable {FAULTS_ENV_VAR}",
+        "use a form such as kill:rank=1,epoch=3,step=10, hang:rank=0,at=validation or nan:step=40",
     )

@@ -1,8 +1,7 @@
-"""What keeps a training alive when a loss or a gradient is no number.
+"""NaN and Inf handling in training steps.
 
-DDP gives every worker the mean of all gradients, so one worker's NaN is everybody's: without a word
-more they all find the same, and leave out the same step. Nothing here waits for a GPU but the look
-back at what was left out, now and then.
+DDP averages gradients, so a NaN on one rank reaches all ranks, and every rank skips the same step
+without extra communication. Only the occasional poll of skipped steps waits for a GPU.
 """
 
 import torch
@@ -13,15 +12,15 @@ from hrnet_ray.training.ema import ModelEma
 from hrnet_ray.utils.tensors import iter_tensors
 
 MAX_CONSECUTIVE_SKIPS = 3
-"""Skipped steps in a row that a training gets over: more are no accident of a batch."""
+"""Consecutive skipped steps that a training tolerates: more are not the fault of one batch."""
 MAX_SKIPPED_FRACTION = 0.01
-"""Of an epoch's steps that may be skipped, and `IN_A_ROW` always: more would be another epoch."""
+"""Fraction of an epoch's steps that may be skipped; `MAX_CONSECUTIVE_SKIPS` always may."""
 POLL_INTERVAL_STEPS = 64
-"""Steps: a look waits for a GPU to catch up. On a CPU it costs nothing, and every step is one."""
+"""Steps between two polls on a GPU, where a poll is a host sync. A CPU is polled every step."""
 
 
 class DivergenceDetected(Exception):
-    """Too much of an epoch is no number. Every worker raises it, and after the same step."""
+    """Too many steps of an epoch are NaN or Inf. Every rank raises it after the same step."""
 
     def __init__(
         self, reason: str, *, skipped_steps: list[int], local_nonfinite_steps: list[int]
@@ -29,16 +28,16 @@ class DivergenceDetected(Exception):
         super().__init__(reason, skipped_steps, local_nonfinite_steps)
         self.reason = reason
         self.skipped_steps = skipped_steps
-        """The steps that were skipped last, one after the other, counted from 0 in the epoch."""
+        """The latest consecutive skipped steps, as indices from 0 in the epoch."""
         self.local_nonfinite_steps = local_nonfinite_steps
-        """Those of them in which this very worker's loss was no number."""
+        """Those among them in which this rank's own loss was NaN or Inf."""
 
 
 class NonFiniteStepGuard:
-    """Takes the steps of one epoch, and leaves out those that would spoil the model.
+    """Takes the optimizer steps of one epoch, except those with a NaN or Inf gradient.
 
-    A step that is left out changes neither weights nor the optimizer's state nor BatchNorm's
-    statistics. `steps` is how many the epoch has, where that is known.
+    A skipped step changes neither weights nor optimizer state nor BatchNorm statistics.
+    `num_steps` is the number of steps of the epoch, if known.
     """
 
     def __init__(self, model: nn.Module, *, num_steps: int = 0) -> None:
@@ -47,9 +46,8 @@ class NonFiniteStepGuard:
         self._buffer_snapshot = BufferSnapshot(model)
         self._losses: list[Tensor] = []
         self._skipped: list[Tensor] = []
-        self._polled_steps: list[
-            tuple[bool, bool]
-        ] = []  # step by step: left out, the own loss no number
+        # Per step: whether it was skipped, and whether this rank's own loss was NaN or Inf.
+        self._polled_steps: list[tuple[bool, bool]] = []
 
     def step_if_finite(
         self,
@@ -58,72 +56,74 @@ class NonFiniteStepGuard:
         *,
         max_grad_norm: float = 0.0,
     ) -> Float[Tensor, ""]:
-        """Take the step unless the gradient is no number: then 1 is returned, else 0."""
-        gradients = [one.grad for one in self._parameters if one.grad is not None]
+        """Take the step, or skip it if the gradient is NaN or Inf; returns 1 if skipped, else 0."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
         norms = torch._foreach_norm(gradients)  # pyright: ignore[reportPrivateImportUsage]
         norm = torch.linalg.vector_norm(torch.stack(norms))
         if max_grad_norm:
             nn.utils.clip_grads_with_norm_(self._parameters, max_grad_norm, norm)
-        bad = 1 - norm.isfinite().float()
-        _step_unless_skipped(bad, optimizer)
-        self._buffer_snapshot.commit_or_restore(bad)
+        skipped = 1 - norm.isfinite().float()
+        _step_unless_skipped(skipped, optimizer)
+        self._buffer_snapshot.commit_or_restore(skipped)
         self._losses.append(loss)
-        self._skipped.append(bad)
-        return bad
+        self._skipped.append(skipped)
+        return skipped
 
     def poll_skipped_steps(self) -> None:
-        """See now and then what was left out.
+        """Check, from time to time, which steps were skipped.
 
         Raises:
-            Diverging: it is more than an accident.
+            DivergenceDetected: too many were.
         """
-        unseen = len(self._skipped) - len(self._polled_steps)
-        if unseen and (unseen >= POLL_INTERVAL_STEPS or self._skipped[-1].device.type == "cpu"):
-            self._fetch_step_flags(unseen)
+        num_unpolled = len(self._skipped) - len(self._polled_steps)
+        if num_unpolled and (
+            num_unpolled >= POLL_INTERVAL_STEPS or self._skipped[-1].device.type == "cpu"
+        ):
+            self._fetch_step_flags(num_unpolled)
 
     def finish_epoch(self) -> Float[Tensor, ""]:
-        """The mean loss of the steps that were taken, on the device.
+        """Return the mean loss of the steps that were taken, on the device.
 
         Raises:
-            Diverging: too many, or all.
+            DivergenceDetected: too many steps, or all, were skipped.
         """
-        unseen = len(self._skipped) - len(self._polled_steps)
-        if unseen:
-            self._fetch_step_flags(unseen)
-        skipped = self.list_skipped_steps()
-        if skipped and len(skipped) == len(self._polled_steps):
+        num_unpolled = len(self._skipped) - len(self._polled_steps)
+        if num_unpolled:
+            self._fetch_step_flags(num_unpolled)
+        skipped_steps = self.list_skipped_steps()
+        if skipped_steps and len(skipped_steps) == len(self._polled_steps):
             raise self._make_divergence_error("no step of the epoch had a finite gradient")
-        losses, bad = torch.stack(self._losses), torch.stack(self._skipped)
-        return torch.where(bad > 0, 0, losses).sum() / (1 - bad).sum()
+        losses, skipped = torch.stack(self._losses), torch.stack(self._skipped)
+        return torch.where(skipped > 0, 0, losses).sum() / (1 - skipped).sum()
 
     def get_state(self) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
-        """Of each step: the loss, and 1 where it was left out. For `recall`."""
+        """Return the loss of each step, and 1 where it was skipped; for `load_state`."""
         return torch.stack(self._losses).cpu(), torch.stack(self._skipped).cpu()
 
     def load_state(self, losses: Float[Tensor, " S"], skipped: Float[Tensor, " S"]) -> None:
-        """Begin with the steps that were taken before the epoch was interrupted."""
+        """Restore the steps from before an interruption of the epoch."""
         device = self._parameters[0].device
         self._losses, self._skipped = list(losses.to(device)), list(skipped.to(device))
         if self._skipped:
             self._fetch_step_flags(len(self._skipped))
 
     def list_skipped_steps(self) -> list[int]:
-        """The steps that are known to have been left out, counted from 0."""
-        return [step for step, (bad, _) in enumerate(self._polled_steps) if bad]
+        """Return the polled steps that were skipped, as indices from 0."""
+        return [step for step, (skipped, _) in enumerate(self._polled_steps) if skipped]
 
     def _fetch_step_flags(self, num_unpolled: int) -> None:
-        bad = torch.stack(self._skipped[-num_unpolled:])
-        wrong = ~torch.stack(self._losses[-num_unpolled:]).isfinite()
-        for left_out, own in torch.stack([bad > 0, wrong], dim=1).tolist():
-            self._polled_steps.append((left_out, own))
+        skipped = torch.stack(self._skipped[-num_unpolled:]) > 0
+        own_nonfinite = ~torch.stack(self._losses[-num_unpolled:]).isfinite()
+        for flags in torch.stack([skipped, own_nonfinite], dim=1).tolist():
+            self._polled_steps.append(tuple(flags))
             if len(self._find_trailing_skips()) > MAX_CONSECUTIVE_SKIPS:
                 raise self._make_divergence_error(
                     f"{MAX_CONSECUTIVE_SKIPS + 1} steps in a row had no finite gradient"
                 )
-        skipped = len(self.list_skipped_steps())
-        if skipped > self._max_skipped:
+        num_skipped = len(self.list_skipped_steps())
+        if num_skipped > self._max_skipped:
             raise self._make_divergence_error(
-                f"{skipped} steps of the epoch had no finite gradient"
+                f"{num_skipped} steps of the epoch had no finite gradient"
             )
 
     def _make_divergence_error(self, reason: str) -> DivergenceDetected:
@@ -135,20 +135,20 @@ class NonFiniteStepGuard:
         )
 
     def _find_trailing_skips(self) -> list[int]:
-        """The steps that were left out last, without one taken since."""
-        row = []
+        """Return the skipped steps at the end, without a taken step after them."""
+        trailing = []
         for step in reversed(range(len(self._polled_steps))):
             if not self._polled_steps[step][0]:
                 break
-            row.append(step)
-        return row[::-1]
+            trailing.append(step)
+        return trailing[::-1]
 
 
 class BufferSnapshot:
-    """A model's buffers (BatchNorm's), as they were after the last step that was taken.
+    """A model's buffers (of BatchNorm) after the last step that was taken.
 
-    A forward pass changes them before anybody knows whether its gradient is a number. One copy of
-    all, kind by kind, is a matter of some kernels, where hundreds of small ones would be felt.
+    A forward pass changes them before its gradient is known to be finite. One flat copy per dtype
+    takes a few kernels instead of hundreds of small ones.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -157,24 +157,24 @@ class BufferSnapshot:
             live.setdefault(buffer.dtype, []).append(buffer.view(-1))
         self._buffers_by_dtype = []
         for parts in live.values():
-            good, now = torch.cat(parts), torch.cat(parts)
+            committed, current = torch.cat(parts), torch.cat(parts)
             self._buffers_by_dtype.append(
-                (parts, good, now, good.split([len(part) for part in parts]))
+                (parts, committed, current, committed.split([len(part) for part in parts]))
             )
 
     @torch.no_grad()
     def commit_or_restore(self, skipped: Float[Tensor, ""]) -> None:
-        """After a step: keep the buffers as they are now; where `bad` is 1, put them back."""
-        for live, good, now, parts_of_good in self._buffers_by_dtype:
-            torch.cat(live, out=now)
-            good.copy_(torch.where(skipped > 0, good, now))
-            torch._foreach_copy_(live, parts_of_good)  # pyright: ignore[reportPrivateImportUsage]
+        """After a step, commit the current buffers; if `skipped` is 1, restore the last ones."""
+        for live, committed, current, committed_parts in self._buffers_by_dtype:
+            torch.cat(live, out=current)
+            committed.copy_(torch.where(skipped > 0, committed, current))
+            torch._foreach_copy_(live, committed_parts)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def make_nan_propagating_grad(loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """What to go backwards with: 1, and NaN where the loss is no number.
+    """Return the gradient for `backward`: 1, or NaN if the loss is NaN or Inf.
 
-    So a loss that overflowed spoils its gradient for sure, and DDP tells everybody.
+    An overflowed loss then always yields a NaN gradient, which DDP spreads to all ranks.
     """
     return loss.detach() * 0 + 1
 
@@ -182,7 +182,7 @@ def make_nan_propagating_grad(loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
 def all_finite(
     model: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEma | None = None
 ) -> bool:
-    """Whether everything that a checkpoint would hold is a number."""
+    """Whether everything that a checkpoint would hold is finite."""
     return all(
         bool(tensor.isfinite().all())
         for state in (
@@ -195,18 +195,18 @@ def all_finite(
 
 
 def scale_lr_schedule(scheduler: torch.optim.lr_scheduler.LRScheduler, factor: float) -> None:
-    """Multiply a fresh schedule's rates, from the step at which it is."""
+    """Multiply the learning rates of a schedule, from its current step on."""
     assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
     scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
-    parts = zip(
+    groups = zip(
         scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
     )
-    for group, base, shape in parts:
-        group["lr"] = base * shape(scheduler.last_epoch)
+    for group, base, compute_factor in groups:
+        group["lr"] = base * compute_factor(scheduler.last_epoch)
 
 
 def _step_unless_skipped(skipped: Float[Tensor, ""], optimizer: torch.optim.Optimizer) -> None:
-    """Step where `bad` is 0. Fused optimizers look at it on the device, as GradScaler has it."""
+    """Step if `skipped` is 0; fused optimizers read it on the device, as with GradScaler."""
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer.found_inf = skipped  # pyright: ignore[reportAttributeAccessIssue]
         try:

@@ -1,4 +1,4 @@
-"""Optimisers and schedules by name. Schedules move per step and know their own epochs."""
+"""Optimizers and learning-rate schedules by name. Schedules advance per step."""
 
 import math
 from collections.abc import Callable
@@ -7,25 +7,22 @@ import torch
 from torch import nn
 
 FUSED_DEVICE_TYPES = ("cpu", "cuda")
-"""Devices with fused optimisers."""
+"""Devices on which torch has fused optimizers."""
 
 
 def build_optimizer(
     model: nn.Module, *, optimizer_name: str, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """Adam as published, or AdamW with decoupled weight decay.
+    """Build Adam as published, or AdamW with decoupled weight decay, fused where available.
 
-    AdamW spares what is no matrix: biases, and BatchNorm's scales. One kernel moves all weights
-    ("fused") where the device has one.
+    AdamW does not decay biases and BatchNorm scales.
     """
     parameters = list(model.parameters())
-    fused = all(
-        one.device.type in FUSED_DEVICE_TYPES and one.is_floating_point() for one in parameters
-    )
+    fused = all(p.device.type in FUSED_DEVICE_TYPES and p.is_floating_point() for p in parameters)
     if optimizer_name == "adam":
         return torch.optim.Adam(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
-    matrices = [one for one in parameters if one.ndim > 1]
-    others = [one for one in parameters if one.ndim <= 1]
+    matrices = [p for p in parameters if p.ndim > 1]
+    others = [p for p in parameters if p.ndim <= 1]
     groups = [
         {"params": matrices, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -34,7 +31,7 @@ def build_optimizer(
 
 
 def scale_lr(lr: float, *, scaling: str, batch_size: int, reference_batch_size: int) -> float:
-    """The rate for batches of `batch_size`, when `lr` was found with batches of `reference`.
+    """Scale a learning rate that was tuned for `reference_batch_size` to `batch_size`.
 
     "linear" (Goyal et al., 2017) suits SGD; "sqrt" (Malladi et al., 2022) suits Adam; "none" keeps
     `lr`.
@@ -52,17 +49,19 @@ def build_lr_scheduler(
     warmup_steps: int,
     steps_per_epoch: int,
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """A factor for each step.
+    """Build a schedule that sets the learning rate at each step.
 
-    `steps` drops tenfold AT the milestones' epochs (counted from 0), whether or not a run was
-    resumed; the published code under today's torch drops one epoch early, and one more after each
+    "steps" drops tenfold after as many epochs as each milestone names, whether a run was resumed
+    or not. The published code with a current torch drops one epoch early, and one more after each
     resume.
     """
-    shape = {"steps": _make_step_decay(milestones), "cosine": _make_cosine_decay(epochs)}[schedule]
+    compute_decay = {"steps": _make_step_decay(milestones), "cosine": _make_cosine_decay(epochs)}[
+        schedule
+    ]
 
     def compute_lr_factor(step: int) -> float:
-        climb = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
-        return climb * shape(step / steps_per_epoch)
+        warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+        return warmup * compute_decay(step / steps_per_epoch)
 
     return torch.optim.lr_scheduler.LambdaLR(optimizer, compute_lr_factor)
 

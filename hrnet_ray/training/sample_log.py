@@ -1,4 +1,4 @@
-"""What a run says of its rows: which it met in which order, and which it had to skip."""
+"""Log of a run's rows: their order in training, and the corrupt ones."""
 
 import csv
 from collections.abc import Mapping, Sequence, Set
@@ -10,13 +10,14 @@ from hrnet_ray.runs.event_log import ignore_write_errors
 from hrnet_ray.text import escape_control_chars, escape_csv_cell
 
 CHANGED_REASON = "changed since it was prepared"
+"""Reason column of a row that training skipped."""
 ROW_PREFIX = "row "
 RowKey = tuple[str, int]
-"""A split, and the id of one of its rows."""
+"""A split and a row id."""
 
 
 class SampleLog:
-    """Adds to `data/corrupt_rows.csv` of a run folder; keeps `data/order/` where that is asked for."""
+    """Writes `dataset_report/skipped.csv` of a run, and `dataset_report/order/` if requested."""
 
     def __init__(
         self, manifest: DatasetManifest, run_folder: Path, *, log_sample_order: bool, active: bool
@@ -27,12 +28,15 @@ class SampleLog:
         self._logged_rows = self._read_logged_rows()
 
     def log_order(self, seen_ids: Sequence[list[list[int]]], *, epoch: int) -> None:
-        """Note what every worker met (by rank, then by step): a line for each step of all."""
+        """Write the row ids of an epoch (from 1), one line per step over all ranks.
+
+        `seen_ids` are the ids by rank, then by step.
+        """
         if not (self._log_sample_order and self._active):
             return
         steps = (
-            " ".join(str(id) for part in parts for id in part)
-            for parts in zip(*seen_ids, strict=True)
+            " ".join(str(id) for rank_ids in step_ids for id in rank_ids)
+            for step_ids in zip(*seen_ids, strict=True)
         )
         path = self._folder / "order" / f"epoch_{epoch:04d}.txt"
         with ignore_write_errors(self._folder.parent, path.name):
@@ -40,14 +44,14 @@ class SampleLog:
             path.write_text("".join(f"{step}\n" for step in steps), encoding="utf-8")
 
     def log_corrupt_rows(self, corrupt_rows: Set[RowKey]) -> tuple[int, list[str]]:
-        """Count the rows that all workers together could not read; name those that are new."""
+        """Count the corrupt rows of all ranks, and return the names of the new ones."""
         new = sorted(corrupt_rows - self._logged_rows) if self._active else []
         if not new:
             return len(corrupt_rows), []
         images = {split: self._read_image_names(split) for split in {split for split, _ in new}}
         with ignore_write_errors(self._folder.parent, self._skipped_csv.name):
             self._append_csv_rows(new, images)
-            self._logged_rows |= set(new)  # otherwise they are new again in the next epoch
+            self._logged_rows |= set(new)  # after the write: unwritten rows stay new
         return len(corrupt_rows), [
             escape_control_chars(f"{split} {images[split][id]} #{id}") for split, id in new
         ]
@@ -77,10 +81,10 @@ class SampleLog:
     def _read_logged_rows(self) -> set[RowKey]:
         if not self._skipped_csv.is_file():
             return set()
-        named = set()
+        logged = set()
         with self._skipped_csv.open(newline="", encoding="utf-8", errors="replace") as file:
             for line in csv.DictReader(file):
-                with suppress(KeyError, ValueError, AttributeError):  # a crash cut it short
+                with suppress(KeyError, ValueError, AttributeError):  # a crash truncated it
                     if line["reason"] == CHANGED_REASON:
-                        named.add((line["split"], int(line["detail"].removeprefix(ROW_PREFIX))))
-        return named
+                        logged.add((line["split"], int(line["detail"].removeprefix(ROW_PREFIX))))
+        return logged

@@ -1,4 +1,4 @@
-"""BatchNorm over the crops of all workers: for shares too small to know their own statistics."""
+"""BatchNorm over the crops of all ranks, for batches too small per rank."""
 
 import torch
 from torch import Tensor, distributed, nn
@@ -6,9 +6,9 @@ from torch.distributed.nn.functional import all_reduce
 
 
 def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
-    """Let every BatchNorm of `model` see all workers' crops; names and weights stay.
+    """Replace each BatchNorm by a synchronized one in place; names and weights do not change.
 
-    On GPUs torch's own SyncBatchNorm, which knows no CPU; there this file's.
+    torch's SyncBatchNorm has no CPU implementation; `CpuSyncBatchNorm2d` replaces it there.
     """
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -20,32 +20,32 @@ def convert_sync_batchnorm(model: nn.Module, device: torch.device) -> nn.Module:
 
 
 class CpuSyncBatchNorm2d(nn.BatchNorm2d):
-    """A BatchNorm whose mean and variance are those of all workers' crops, however many each has.
+    """BatchNorm with the mean and variance of all ranks' crops, which may differ in number.
 
-    The workers exchange one vector forwards and one backwards.
+    The ranks exchange one vector in the forward and one in the backward pass.
     """
 
     @classmethod
     def from_batchnorm(cls, norm: nn.BatchNorm2d) -> "CpuSyncBatchNorm2d":
-        """The same norm, with the same tensors."""
-        shared = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum)
-        shared.weight, shared.bias = norm.weight, norm.bias
+        """Build a synchronized norm that shares the tensors of `norm`."""
+        synced = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum)
+        synced.weight, synced.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
-            shared.register_buffer(name, buffer)
-        return shared
+            synced.register_buffer(name, buffer)
+        return synced
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise; alone, or when judging, as any BatchNorm."""
+        """Normalize; without other ranks, or in eval mode, like a plain BatchNorm."""
         if not (self.training and distributed.is_initialized()):
             return super().forward(features)
         values = features.float()
         count = values.new_full((1,), values[:, 0].numel())
         sums = [values.sum((0, 2, 3)), values.square().sum((0, 2, 3)), count]
         summed = all_reduce(torch.cat(sums))
-        total, squares, everybody = summed.split([self.num_features, self.num_features, 1])
-        mean = total / everybody
-        variance = (squares / everybody - mean.square()).clamp_min(0)
-        self._update_running_stats(mean.detach(), variance.detach(), everybody.detach())
+        total, squares, total_count = summed.split([self.num_features, self.num_features, 1])
+        mean = total / total_count
+        variance = (squares / total_count - mean.square()).clamp_min(0)
+        self._update_running_stats(mean.detach(), variance.detach(), total_count.detach())
         scale = self.weight * (variance + self.eps).rsqrt()
         shift = self.bias - mean * scale
         return (values * scale[:, None, None] + shift[:, None, None]).to(features.dtype)

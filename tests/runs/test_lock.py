@@ -1,4 +1,4 @@
-"""Of two commands in one folder, the second one is told who the first one is."""
+"""The lock of a run folder: a second command is refused and names the first."""
 
 import json
 import os
@@ -23,8 +23,8 @@ from hrnet_ray.runs.run_dir import open_run_dir
 HOLDER = """
 import sys, time
 from pathlib import Path
-from hrnet_ray.runs.lock import Lease
-with Lease(Path(sys.argv[1])):
+from hrnet_ray.runs.lock import RunLock
+with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -32,7 +32,7 @@ with Lease(Path(sys.argv[1])):
 
 @pytest.fixture
 def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """Another process that holds the lease of `tmp_path`."""
+    """Another process that holds the lock of `tmp_path`."""
     command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -41,45 +41,45 @@ def holder(tmp_path: Path) -> Iterator[subprocess.Popen]:
         process.kill()
 
 
-def left_behind(folder: Path, *, age_s: float = 0, **about: object) -> Path:
-    """The lease of somebody on another machine, last touched so long ago."""
+def write_foreign_lock(folder: Path, *, age_s: float = 0, **owner: object) -> Path:
+    """Write the lock of a process on another host, last touched `age_s` ago."""
     path = folder / LOCK_FILE
-    told = {"pid": 7, "host": "far", "processes": "", "born": 1.0, "since": "then", "token": "x"}
-    path.write_text(json.dumps(told | about))
-    moment = time.time() - age_s
-    os.utime(path, (moment, moment))
+    content = {"pid": 7, "host": "far", "processes": "", "born": 1.0, "since": "then", "token": "x"}
+    path.write_text(json.dumps(content | owner))
+    touched_s = time.time() - age_s
+    os.utime(path, (touched_s, touched_s))
     return path
 
 
-def test_it_is_there_while_it_is_held_and_says_who_holds_it(tmp_path: Path):
+def test_the_lock_file_exists_while_held_and_names_its_owner(tmp_path: Path):
     with RunLock(tmp_path):
-        told = json.loads((tmp_path / LOCK_FILE).read_text())
+        owner = json.loads((tmp_path / LOCK_FILE).read_text())
         assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
 
-    assert (told["pid"], told["host"]) == (os.getpid(), lock.platform.node())
+    assert (owner["pid"], owner["host"]) == (os.getpid(), lock.platform.node())
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_command_is_refused_at_once_and_told_who_is_there(
+def test_a_second_command_is_refused_at_once_and_names_the_first(
     holder: subprocess.Popen, tmp_path: Path
 ):
     since = json.loads((tmp_path / LOCK_FILE).read_text())["since"]
     started = time.monotonic()
 
     with (
-        pytest.raises(ClusterError, match="this run is going on already") as refused,
+        pytest.raises(ClusterError, match="this run is already in progress") as refused,
         RunLock(tmp_path),
     ):
         pass
 
     assert time.monotonic() - started < 5
-    told = f"{tmp_path}: process {holder.pid} on {lock.platform.node()} since {since}"
-    assert refused.value.where == told
+    owner = f"process {holder.pid} on {lock.platform.node()} since {since}"
+    assert refused.value.where == f"{tmp_path}: {owner}"
     assert refused.value.exit_code == 4
     assert (tmp_path / LOCK_FILE).exists()
 
 
-def test_what_a_killed_command_left_is_taken_over_in_a_line(
+def test_the_lock_of_a_killed_command_is_taken_over_with_one_line(
     holder: subprocess.Popen, tmp_path: Path, capsys: pytest.CaptureFixture
 ):
     holder.kill()
@@ -89,12 +89,12 @@ def test_what_a_killed_command_left_is_taken_over_in_a_line(
         assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
 
     assert capsys.readouterr().out.startswith(
-        f"taking over {tmp_path} from process {holder.pid} on "
+        f"Taking over the stale lock of {tmp_path} (process {holder.pid} on "
     )
 
 
-def test_a_number_that_is_another_process_by_now_holds_nothing(tmp_path: Path):
-    left_behind(
+def test_a_reused_pid_holds_no_lock(tmp_path: Path):
+    write_foreign_lock(
         tmp_path, pid=os.getpid(), host=lock.platform.node(), processes=lock._read_pid_namespace()
     )
 
@@ -102,42 +102,42 @@ def test_a_number_that_is_another_process_by_now_holds_nothing(tmp_path: Path):
         pass
 
 
-def test_a_fresh_lease_of_another_machine_is_left_alone(tmp_path: Path):
-    left_behind(tmp_path, age_s=50)
+def test_a_fresh_lock_of_another_host_is_respected(tmp_path: Path):
+    write_foreign_lock(tmp_path, age_s=50)
 
     with pytest.raises(ClusterError, match="process 7 on far since then"), RunLock(tmp_path):
         pass
 
 
 @pytest.mark.parametrize("age_s", [61, 3600, -3600], ids=["a minute", "an hour", "tomorrow's"])
-def test_a_lease_that_nobody_touches_is_taken_over(
+def test_a_lock_without_heartbeat_is_taken_over(
     age_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lock, "STALE_WATCH_S", 0.5)
-    left_behind(tmp_path, age_s=age_s)
+    write_foreign_lock(tmp_path, age_s=age_s)
 
     with RunLock(tmp_path):
         assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
 
 
-def test_a_lease_that_only_a_clock_calls_old_is_left_alone(
+def test_a_lock_that_only_a_clock_makes_old_is_respected(
     holder: subprocess.Popen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lock.time, "time", lambda: 3600 + time.time_ns() / 1e9)
     started = time.monotonic()
 
-    with pytest.raises(ClusterError, match="going on already"), RunLock(tmp_path):
+    with pytest.raises(ClusterError, match="already in progress"), RunLock(tmp_path):
         pass
 
     assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"pid": "me"}', b'{"token": 3}'])
-def test_a_lease_that_says_nothing_counts_by_its_age(
+def test_an_unreadable_lock_is_judged_by_its_age(
     content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lock, "STALE_WATCH_S", 0.1)
-    path = left_behind(tmp_path)
+    path = write_foreign_lock(tmp_path)
     path.write_bytes(content)
 
     with pytest.raises(ClusterError), RunLock(tmp_path):
@@ -147,33 +147,33 @@ def test_a_lease_that_says_nothing_counts_by_its_age(
         pass
 
 
-def test_a_living_lease_that_was_moved_by_mistake_is_put_back(tmp_path: Path):
-    path = left_behind(tmp_path)
+def test_a_live_lock_that_was_moved_aside_is_put_back(tmp_path: Path):
+    path = write_foreign_lock(tmp_path)
 
-    assert not RunLock(tmp_path)._try_move_aside({"token": "of somebody before"})
+    assert not RunLock(tmp_path)._try_move_aside({"token": "of an earlier owner"})
 
     assert json.loads(path.read_text())["token"] == "x"
     assert [entry.name for entry in tmp_path.iterdir()] == [LOCK_FILE]
 
 
-def test_whoever_loses_it_while_asleep_stops_and_says_why(
+def test_a_suspended_owner_whose_lock_was_taken_over_stops_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
 
-    def sleep_and_lose_it() -> None:
+    def sleep_and_lose_the_lock() -> None:
         with RunLock(tmp_path):
-            left_behind(tmp_path)
+            write_foreign_lock(tmp_path)
             time.sleep(5)
 
-    with pytest.raises(ClusterError, match="another command took this run over") as stopped:
-        sleep_and_lose_it()
+    with pytest.raises(ClusterError, match="another command took over this run") as stopped:
+        sleep_and_lose_the_lock()
 
     assert "process 7 on far since then" in stopped.value.where
-    assert (tmp_path / LOCK_FILE).exists()  # the other's
+    assert (tmp_path / LOCK_FILE).exists()  # of the other command
 
 
-def test_it_is_touched_while_it_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_lock_file_is_touched_while_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock, "HEARTBEAT_S", 0.05)
 
     with RunLock(tmp_path):
@@ -182,7 +182,7 @@ def test_it_is_touched_while_it_is_held(tmp_path: Path, monkeypatch: pytest.Monk
         assert abs((tmp_path / LOCK_FILE).stat().st_mtime - time.time()) < 5
 
 
-def test_ctrl_c_lets_go_of_it(tmp_path: Path):
+def test_ctrl_c_releases_the_lock(tmp_path: Path):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` ignores it
     try:
         with pytest.raises(KeyboardInterrupt), RunLock(tmp_path):
@@ -193,7 +193,7 @@ def test_ctrl_c_lets_go_of_it(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_links_has_leases_too(
+def test_a_file_system_without_hard_links_has_locks_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def refuse(*_: object) -> None:
@@ -211,17 +211,17 @@ def test_a_file_system_without_links_has_leases_too(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_or_a_search_that_goes_on_already_is_refused_before_ray_starts(tiny, here, tigers):
+def test_a_run_or_a_study_in_progress_is_refused_before_ray_starts(tiny, here, tigers):
     folder = open_run_dir(tiny, here, tigers)
     started = time.monotonic()
 
-    with RunLock(folder), pytest.raises(ClusterError, match="going on already"):
+    with RunLock(folder), pytest.raises(ClusterError, match="already in progress"):
         train_experiment(tiny, here)
     space = {"optim.lr": tune.loguniform(1e-4, 1e-2)}
     study = replace(tiny, name="study")
     folder = folder.with_name("study")
     folder.mkdir()
-    with RunLock(folder), pytest.raises(ClusterError, match="going on already"):
+    with RunLock(folder), pytest.raises(ClusterError, match="already in progress"):
         run_study(study, space, here, SearchConfig(num_trials=1))
 
     assert time.monotonic() - started < 5

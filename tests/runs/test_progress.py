@@ -1,4 +1,4 @@
-"""Passing lines on a terminal, and few lines elsewhere."""
+"""Progress lines: in place on a terminal, and rare elsewhere."""
 
 import sys
 from types import SimpleNamespace
@@ -11,13 +11,13 @@ from hrnet_ray.runs.progress import make_progress_line, print_line
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, in its only place."""
+    """The current time in seconds, set by the test."""
     now = [0.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
-def test_work_that_somebody_else_sums_up_leaves_no_line(
+def test_without_print_end_no_final_line_is_printed(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ):
     count = make_progress_line("clip", print_end=False)
@@ -27,7 +27,7 @@ def test_work_that_somebody_else_sums_up_leaves_no_line(
     assert capsys.readouterr().out == "clip       30/40  2/s  5 s left\n"
 
 
-def test_where_nobody_knows_how_much_there_is_no_end_is_told(
+def test_with_an_unknown_total_no_time_left_is_printed(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ):
     count = make_progress_line("clip", print_end=False)
@@ -39,7 +39,7 @@ def test_where_nobody_knows_how_much_there_is_no_end_is_told(
     assert capsys.readouterr().out == "clip       30  2/s\nclip       90  3/s\n"
 
 
-def test_a_line_on_a_terminal_takes_the_place_of_a_passing_one(
+def test_print_line_replaces_a_transient_line_on_a_terminal(
     clock: list[float],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -11,7 +11,7 @@ def make_terminal(width: int = 80) -> Console:
 
 
 def read_lines(console: Console) -> list[str]:
-    """Every line that the terminal showed, one after the other, without control sequences."""
+    """Every line that the terminal displayed, without control sequences."""
     text = console.file.getvalue()  # type: ignore[attr-defined]
     return [
         line for line in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)) if line
@@ -34,19 +34,19 @@ def test_a_row_shows_epoch_loss_rate_and_the_time_left_within_80_columns():
     assert "epoch 2/140" in rows[-1]
 
 
-def test_a_removed_row_is_shown_no_more():
+def test_a_removed_row_disappears():
     console = make_terminal()
     with ProgressDisplay(console) as display:
         display.update_row("#01", EpochProgress(1, 2, 0, 10, crops_per_s=1.0))
         display.remove_row("#01")
-        display.remove_row("#02")  # never had one
+        display.remove_row("#02")  # has no row
         console.file.seek(0)
         console.file.truncate()
         display.update_row("#03", EpochProgress(1, 2, 5, 10, crops_per_s=1.0))
 
-    shown = " ".join(read_lines(console))
-    assert "#03" in shown
-    assert "#01" not in shown
+    output = " ".join(read_lines(console))
+    assert "#03" in output
+    assert "#01" not in output
 
 
 def test_an_epoch_without_a_step_has_no_loss_and_an_unknown_rate_leaves_a_finite_time():

@@ -1,4 +1,4 @@
-"""One word in a file: a training is asked to stop, and every worker does so after the same step."""
+"""The stop request: every rank stops after the same step, and the command waits for the save."""
 
 from pathlib import Path
 
@@ -12,74 +12,74 @@ from tests.utils.two_workers import together
 STEPS = 400
 
 
-def test_nobody_is_asked_where_nobody_trains(tmp_path: Path):
+def test_no_request_is_written_where_no_training_runs(tmp_path: Path):
     assert not stop_request.request_stop(tmp_path)
     assert not stop_request.request_stop(tmp_path / "nowhere")
-    assert not (tmp_path / "stop").exists()
+    assert not (tmp_path / "stop_request").exists()
 
 
-def test_what_an_earlier_command_was_asked_is_old(tmp_path: Path):
+def test_the_request_of_an_earlier_command_is_ignored(tmp_path: Path):
     stop_request.write_state(tmp_path, "stop")
 
-    sign = StopFlag(tmp_path, is_rank0=True)
+    flag = StopFlag(tmp_path, is_rank0=True)
 
-    assert not sign.should_stop()
+    assert not flag.should_stop()
 
 
-def test_it_is_seen_within_a_second_or_two_and_looked_for_seldom(
+def test_a_request_is_seen_within_two_seconds_with_few_reads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    now, looks = 0.0, 0
+    now, reads = 0.0, 0
 
-    def look(folder: Path) -> str:
-        nonlocal looks
-        looks += 1
-        return (folder / "stop").read_text()
+    def read_and_count(folder: Path) -> str:
+        nonlocal reads
+        reads += 1
+        return (folder / "stop_request").read_text()
 
     monkeypatch.setattr(stop_request.time, "monotonic", lambda: now)
-    monkeypatch.setattr(stop_request, "read_state", look)
-    sign = StopFlag(tmp_path, is_rank0=True)
+    monkeypatch.setattr(stop_request, "read_state", read_and_count)
+    flag = StopFlag(tmp_path, is_rank0=True)
     for step in range(STEPS):
         now += 0.01 if step < STEPS / 2 else 0.1  # steps may become slower
-        assert not sign.should_stop()
-    assert looks < 2 + now / CHECK_INTERVAL_S
-    asked = now
-    (tmp_path / "stop").write_text("stop")
+        assert not flag.should_stop()
+    assert reads < 2 + now / CHECK_INTERVAL_S
+    requested_s = now
+    (tmp_path / "stop_request").write_text("stop")
 
-    while not sign.should_stop():
+    while not flag.should_stop():
         now += 0.1
 
-    assert now - asked <= 2 * CHECK_INTERVAL_S
+    assert now - requested_s <= 2 * CHECK_INTERVAL_S
 
 
-def test_a_disk_that_cannot_be_written_stops_nothing(tmp_path: Path):
-    sign = StopFlag(tmp_path / "gone", is_rank0=True)
+def test_an_unwritable_disk_stops_no_training(tmp_path: Path):
+    flag = StopFlag(tmp_path / "gone", is_rank0=True)
 
-    assert not sign.should_stop()
-    sign.mark_saved()
-    sign.clear_flag()
+    assert not flag.should_stop()
+    flag.mark_saved()
+    flag.clear_flag()
 
 
-def _count(rank: int, folder: Path) -> None:
-    sign = StopFlag(folder, is_rank0=rank == 0)
+def _stop_after_50_steps(rank: int, folder: Path) -> None:
+    flag = StopFlag(folder, is_rank0=rank == 0)
     for step in range(10**6):
         if rank == 0 and step == 50:
             assert stop_request.request_stop(folder)
-        if sign.should_stop():
+        if flag.should_stop():
             (folder / f"stopped_{rank}").write_text(str(step))
             break
-    sign.mark_saved()
+    flag.mark_saved()
 
 
 def test_two_workers_stop_after_the_same_step(tmp_path: Path):
-    together(_count, tmp_path)
+    together(_stop_after_50_steps, tmp_path)
 
     steps = [(tmp_path / f"stopped_{rank}").read_text() for rank in range(2)]
     assert steps[0] == steps[1]
     assert stop_request.read_state(tmp_path) == "saved"
 
 
-def test_whoever_is_interrupted_waits_for_those_who_save(
+def test_an_interrupted_command_waits_for_the_saves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(signals, "SAVE_TIMEOUT_S", 0.3)
@@ -100,13 +100,13 @@ def test_whoever_is_interrupted_waits_for_those_who_save(
         raise KeyboardInterrupt
 
     assert capsys.readouterr().out.splitlines() == [
-        "stopping: saving first (once more to stop at once)",
-        f"{folders[1]}: not saved within 0 s, goes on from its last epoch",
+        "Saving before stopping (press Ctrl-C again to stop at once).",
+        f"{folders[1]}: not saved within 0 s, will resume from its last epoch",
     ]
     assert [stop_request.read_state(folder) for folder in folders] == ["saved", "stop", ""]
 
 
-def test_of_a_lost_cluster_nobody_is_asked(tmp_path: Path):
+def test_a_lost_cluster_gets_no_request(tmp_path: Path):
     StopFlag(tmp_path, is_rank0=True)
 
     with (

@@ -9,9 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as Noted
 
 from hrnet_ray.data.images import codec
-from hrnet_ray.runs.event_log import append_metrics
+from hrnet_ray.runs.event_log import append_metrics, read_metrics
 from hrnet_ray.tracking import DatasetVersion, MlflowExperiment, RunLogger
-from hrnet_ray.tracking.run_history import read_metrics
 
 DIGEST = "0123456789abcdef" * 4
 

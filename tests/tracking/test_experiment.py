@@ -11,9 +11,9 @@ from mlflow import MlflowClient
 
 from hrnet_ray.data.images import codec
 from hrnet_ray.errors import UsageError
+from hrnet_ray.runs.event_log import read_metrics
 from hrnet_ray.tracking import MlflowExperiment, default_tracking_uri, experiment as board_module
 from hrnet_ray.tracking.mlflow_store import sanitize_metric_name
-from hrnet_ray.tracking.run_history import read_metrics
 from hrnet_ray.tracking.sync_command import sync_runs
 from hrnet_ray.tracking.sync_run import count_unsynced
 from tests.tracking.runs import DIGEST, begun, found, history, images, recorded, train

@@ -1,4 +1,4 @@
-"""A checkpoint goes on bit for bit, and one of something else changes nothing."""
+"""A checkpoint resumes bit for bit, and one of another model changes nothing."""
 
 from pathlib import Path
 
@@ -16,40 +16,35 @@ from hrnet_ray.training.checkpoint_store import (
     write_json_synced,
     write_manifest,
 )
+from hrnet_ray.utils.files import sha256_file
 from tests.training.trainings import Training
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = Training(seed=0)
-    training.learn(0, 1)
+    training.train(0, 1)
     store = CheckpointStore(tmp_path_factory.mktemp("run"))
-    return training.save(store, TrainState(epoch=1, best_score=0.25, best_epoch=0))
+    return training.save(store, TrainState(epoch=1, best_score=0.25, best_epoch=1))
 
 
-def resealed(folder: Path, state: dict) -> Path:
-    """A checkpoint whose manifest vouches for `state`, whatever that is."""
+def write_checkpoint(folder: Path, state: dict) -> Path:
+    """Write any `state` as a checkpoint with a matching manifest."""
     torch.save(state, folder / STATE_FILE)
-    size, digest = (folder / STATE_FILE).stat().st_size, _sha256(folder / STATE_FILE)
+    size, digest = (folder / STATE_FILE).stat().st_size, sha256_file(folder / STATE_FILE)
     write_manifest(folder, {STATE_FILE: {"bytes": size, "sha256": digest}}, epoch=0, metadata={})
     return folder
 
 
-def _sha256(path: Path) -> str:
-    import hashlib
-
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def test_two_steps_and_two_more_are_four_bit_for_bit(saved: Path):
+def test_two_steps_and_two_resumed_steps_equal_four_bit_for_bit(saved: Path):
     straight = Training(seed=0)
-    straight.learn(0, 1, 2, 3)
+    straight.train(0, 1, 2, 3)
 
     resumed = Training(seed=99)
     progress = resumed.load(saved)
-    resumed.learn(2, 3)
+    resumed.train(2, 3)
 
-    assert progress == TrainState(epoch=1, best_score=0.25, best_epoch=0)
+    assert progress == TrainState(epoch=1, best_score=0.25, best_epoch=1)
     assert resumed.scheduler.last_epoch == 4
     weights = straight.model.state_dict()
     assert all(torch.equal(w, weights[name]) for name, w in resumed.model.state_dict().items())
@@ -58,59 +53,65 @@ def test_two_steps_and_two_more_are_four_bit_for_bit(saved: Path):
         assert all(torch.equal(value, moments[index][name]) for name, value in state.items())
 
 
-def test_what_has_come_of_an_interrupted_epoch_is_kept(tmp_path: Path):
+def test_the_state_of_an_interrupted_epoch_is_restored(tmp_path: Path):
     losses = [torch.tensor([0.25, 0.125]), torch.tensor([0.5, torch.nan])]
-    begun = PartialEpochState(
+    partial_epoch = PartialEpochState(
         losses_by_rank=losses,
         skipped=torch.tensor([0.0, 1.0]),
         lr=1e-3,
         seen_ids=[[4, 0, 3], [1, 2]],
         corrupt_rows=[("train", 3), ("val", 1)],
     )
-    folder = Training(seed=0).pause(
-        CheckpointStore(tmp_path), TrainState(epoch=1, partial_epoch=begun)
+    folder = Training(seed=0).save_mid_epoch(
+        CheckpointStore(tmp_path), TrainState(epoch=1, partial_epoch=partial_epoch)
     )
 
-    found = Training(seed=99).load(folder).partial_epoch
+    restored = Training(seed=99).load(folder).partial_epoch
 
-    assert found is not None
-    assert found.num_steps == 2
-    assert [part.tolist()[0] for part in found.losses_by_rank] == [0.25, 0.5]
-    assert (found.lr, found.seen_ids, found.corrupt_rows) == (
-        begun.lr,
-        begun.seen_ids,
-        begun.corrupt_rows,
+    assert restored is not None
+    assert restored.num_steps == 2
+    assert [part.tolist()[0] for part in restored.losses_by_rank] == [0.25, 0.5]
+    assert (restored.lr, restored.seen_ids, restored.corrupt_rows) == (
+        partial_epoch.lr,
+        partial_epoch.seen_ids,
+        partial_epoch.corrupt_rows,
     )
-    assert torch.load(folder / STATE_FILE, weights_only=True)["progress"]["begun"]["lr"] == 1e-3
+    saved = torch.load(folder / STATE_FILE, weights_only=True)["progress"]
+    assert saved["partial_epoch"]["lr"] == 1e-3
 
 
-def test_it_holds_nothing_that_only_pickle_could_load(saved: Path):
+def test_the_state_loads_without_pickled_objects(saved: Path):
     state = torch.load(saved / STATE_FILE, weights_only=True)
 
     assert set(state) == {"model", "optimizer", "scheduler", "progress", "also"}
-    assert state["progress"] == {"epoch": 1, "best": 0.25, "best_epoch": 0, "rate": 1.0}
+    assert state["progress"] == {
+        "epoch": 1,
+        "best_score": 0.25,
+        "best_epoch": 1,
+        "lr_factor": 1.0,
+    }
 
 
-def test_a_run_without_a_score_yet_keeps_its_progress(tmp_path: Path):
+def test_a_run_without_a_score_restores_its_progress(tmp_path: Path):
     training = Training(seed=0)
     folder = training.save(CheckpointStore(tmp_path), TrainState(epoch=0))
 
-    assert training.load(folder) == TrainState(epoch=0, best_score=float("-inf"), best_epoch=-1)
+    assert training.load(folder) == TrainState(epoch=0, best_score=float("-inf"), best_epoch=0)
 
 
-def test_a_wrapped_model_is_saved_under_its_bare_names(saved: Path, tmp_path: Path):
+def test_a_wrapped_model_is_saved_with_unwrapped_names(saved: Path, tmp_path: Path):
     training = Training(seed=0)
-    bare = training.model
-    training.model = nn.DataParallel(bare)
+    unwrapped = training.model
+    training.model = nn.DataParallel(unwrapped)
 
     folder = training.save(CheckpointStore(tmp_path), TrainState(epoch=0))
 
     names = torch.load(folder / STATE_FILE, weights_only=True)["model"].keys()
     assert names == torch.load(saved / STATE_FILE, weights_only=True)["model"].keys()
-    assert checkpoint.unwrap_model(training.model) is bare
+    assert checkpoint.unwrap_model(training.model) is unwrapped
 
 
-def test_whatever_else_moves_along_comes_back(tmp_path: Path):
+def test_extra_components_are_restored(tmp_path: Path):
     training, averaged = Training(seed=0), nn.Linear(2, 3)
 
     def write(folder: Path) -> dict:
@@ -134,14 +135,14 @@ def test_whatever_else_moves_along_comes_back(tmp_path: Path):
         checkpoint.load_train_state(folder, *parts, extra_components={"ema": fresh})
 
 
-def test_the_state_of_another_net_is_refused_and_changes_nothing(saved: Path, tmp_path: Path):
+def test_the_state_of_another_model_is_refused_and_changes_nothing(saved: Path, tmp_path: Path):
     training = Training(seed=7)
     before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
     state = torch.load(saved / STATE_FILE, weights_only=True)
     state["model"] = HRNet(4, 2, modules=(1, 1, 1), blocks=1, stem=8).state_dict()
 
-    with pytest.raises(DataError, match="it is of another net: ") as refused:
-        training.load(resealed(tmp_path, state))
+    with pytest.raises(DataError, match="it is of another model: ") as refused:
+        training.load(write_checkpoint(tmp_path, state))
 
     assert refused.value.where.startswith(f"{tmp_path}: state.pt does not fit (ValueError")
     assert all(torch.equal(w, before[name]) for name, w in training.model.state_dict().items())
@@ -153,10 +154,12 @@ def test_a_state_that_lacks_a_part_is_refused(saved: Path, tmp_path: Path, lost:
     del state[lost]
 
     with pytest.raises(DataError, match=f"KeyError: '{lost}'"):
-        Training(seed=0).load(resealed(tmp_path, state))
+        Training(seed=0).load(write_checkpoint(tmp_path, state))
 
 
-def test_a_disk_with_room_for_less_than_three_is_refused_before_a_byte(tmp_path: Path, monkeypatch):
+def test_a_disk_with_room_for_fewer_than_three_checkpoints_is_refused_before_a_write(
+    tmp_path: Path, monkeypatch
+):
     usage = checkpoint.shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage)
 
@@ -166,12 +169,12 @@ def test_a_disk_with_room_for_less_than_three_is_refused_before_a_byte(tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_manifest_is_not_asked_for_anything_but_a_checkpoint(tmp_path: Path):
+def test_a_manifest_with_foreign_files_is_refused(tmp_path: Path):
     entries = {
         STATE_FILE: write_json_synced(tmp_path / STATE_FILE, {}),
         "../a": {"bytes": 1, "sha256": ""},
     }
     write_manifest(tmp_path, entries, epoch=0, metadata={})
 
-    with pytest.raises(DataError, match="vouches for other files than a checkpoint has"):
+    with pytest.raises(DataError, match="lists files that no checkpoint has"):
         Training(seed=0).load(tmp_path)

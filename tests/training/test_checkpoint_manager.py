@@ -1,4 +1,4 @@
-"""A worker saves with patience, records each epoch once, and goes on from what is whole."""
+"""Rank 0 saves and records each epoch once, and all ranks restore an intact checkpoint."""
 
 import errno
 import json
@@ -24,8 +24,8 @@ from hrnet_ray.training.checkpoint_manager import CheckpointManager
 from hrnet_ray.training.checkpoint_store import STATE_FILE, FileEntries, write_json_synced
 
 
-class Disk:
-    """Writes checkpoints of an epoch, and says it is full when told to."""
+class FakeDisk:
+    """Writes checkpoints, or fails as a full disk does."""
 
     def __init__(self) -> None:
         self.full = False
@@ -46,144 +46,144 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def saved(run: Path) -> list[str]:
-    return sorted(path.name for path in (run / "ray").iterdir())
+def list_saved(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
-def train(checkpoints: CheckpointManager, disk: Disk, *epochs: int) -> None:
+def train(checkpoints: CheckpointManager, disk: FakeDisk, *epochs: int) -> None:
     for epoch in epochs:
         checkpoints.save_checkpoint({"epoch": epoch}, epoch=epoch, save_state=disk.writer(epoch))
 
 
-def resumed(run: Path) -> tuple[CheckpointManager, int]:
-    """A fresh worker, and the epoch that it goes on from (-1: from none)."""
-    checkpoints, found = CheckpointManager(run, {}), [-1]
+def resume(run: Path) -> tuple[CheckpointManager, int]:
+    """A new worker, and the epoch that it resumes from (0: from none)."""
+    checkpoints, epochs = CheckpointManager(run, {}), [0]
 
     def load(folder: Path) -> None:
         try:
-            found.append(json.loads((folder / STATE_FILE).read_bytes())["epoch"])
+            epochs.append(json.loads((folder / STATE_FILE).read_bytes())["epoch"])
         except ValueError as error:
-            raise DataError("a damaged checkpoint", f"{folder}: rotten", "go on") from error
+            raise DataError("a damaged checkpoint", f"{folder}: corrupt", "resume") from error
 
     checkpoints.restore_checkpoint(load, is_rank0=True)
-    return checkpoints, found[-1]
+    return checkpoints, epochs[-1]
 
 
 def test_an_epoch_is_saved_then_recorded(run: Path):
-    train(CheckpointManager(run, {"seed": 1}), Disk(), 0, 1, 2, 3)
+    train(CheckpointManager(run, {"seed": 1}), FakeDisk(), 1, 2, 3, 4)
 
-    assert saved(run) == ["epoch_0001", "epoch_0002", "epoch_0003"]
-    assert [entry["epoch"] for entry in read_metrics(run)] == [0, 1, 2, 3]
+    assert list_saved(run) == ["epoch_0002", "epoch_0003", "epoch_0004"]
+    assert [entry["epoch"] for entry in read_metrics(run)] == [1, 2, 3, 4]
     assert read_events(run) == []
-    assert resumed(run)[1] == 3
+    assert resume(run)[1] == 4
 
 
 def test_an_epoch_whose_worker_died_between_saving_and_recording_is_recorded_once(run: Path):
-    train(CheckpointManager(run, {}), Disk(), 0, 1, 2)
+    train(CheckpointManager(run, {}), FakeDisk(), 1, 2, 3)
     lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (run / "metrics.jsonl").write_text("".join(lines[:2]) + lines[2][:9])  # cut short, too
+    (run / "metrics.jsonl").write_text("".join(lines[:2]) + lines[2][:9])  # truncated
 
-    checkpoints, epoch = resumed(run)
-    train(checkpoints, Disk(), 3)
+    checkpoints, epoch = resume(run)
+    train(checkpoints, FakeDisk(), 4)
 
-    assert epoch == 2
+    assert epoch == 3
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines if line.endswith("}")] == [0, 1, 2, 3]
-    assert [entry["epoch"] for entry in read_metrics(run)] == [0, 1, 2, 3]
+    assert [json.loads(line)["epoch"] for line in lines if line.endswith("}")] == [1, 2, 3, 4]
+    assert [entry["epoch"] for entry in read_metrics(run)] == [1, 2, 3, 4]
 
 
-def test_a_damaged_checkpoint_is_passed_over_named_and_counted(run: Path, capsys):
-    train(CheckpointManager(run, {}), Disk(), 0, 1, 2)
-    (run / "ray" / "epoch_0002" / STATE_FILE).write_text("rot")
+def test_a_corrupt_checkpoint_is_skipped_named_and_counted(run: Path, capsys):
+    train(CheckpointManager(run, {}), FakeDisk(), 1, 2, 3)
+    (run / "checkpoints" / "epoch_0003" / STATE_FILE).write_text("corrupt")
 
-    checkpoints, epoch = resumed(run)
+    checkpoints, epoch = resume(run)
 
-    note = f"passed over {run / 'ray' / 'epoch_0002'}: rotten"
-    assert epoch == 1
-    assert read_events(run) == [note]
-    assert capsys.readouterr().out == note + "\n"
-    train(checkpoints, Disk(), 2, 3)
+    message = f"skipped checkpoint {run / 'checkpoints' / 'epoch_0003'}: corrupt"
+    assert epoch == 2
+    assert read_events(run) == [message]
+    assert capsys.readouterr().out == message + "\n"
+    train(checkpoints, FakeDisk(), 3, 4)
     counts = [entry.get("fault/rejected_checkpoints") for entry in read_metrics(run)]
     assert counts == [None, None, 1, None]
 
 
-def test_when_none_is_whole_the_run_says_that_it_begins_anew(run: Path):
-    train(CheckpointManager(run, {}), Disk(), 0, 1)
-    for folder in (run / "ray").iterdir():
-        (folder / STATE_FILE).write_text("rot")
+def test_without_an_intact_checkpoint_training_starts_over_with_a_message(run: Path):
+    train(CheckpointManager(run, {}), FakeDisk(), 1, 2)
+    for folder in (run / "checkpoints").iterdir():
+        (folder / STATE_FILE).write_text("corrupt")
 
-    assert resumed(run)[1] == -1
-    assert read_events(run)[-1] == "none of the 2 checkpoints is whole: the run begins anew"
+    assert resume(run)[1] == 0
+    assert read_events(run)[-1] == "all 2 checkpoints are corrupt: training from the start"
 
 
-def of_two(monkeypatch, other: list[str]) -> None:
-    """A second worker, which says this of each checkpoint in turn, and does not fail otherwise."""
-    said = iter(other)
+def add_second_worker(monkeypatch, reasons: list[str]) -> None:
+    """Add a rank that rejects the checkpoints in turn for these reasons (empty: it loads)."""
+    remaining = iter(reasons)
     monkeypatch.setattr(
         "hrnet_ray.training.checkpoint_manager.gather_objects",
-        lambda mine: [mine, mine if isinstance(mine, list) else next(said)],
+        lambda own: [own, own if isinstance(own, list) else next(remaining)],
     )
 
 
-def test_all_workers_go_on_from_the_newest_that_each_of_them_can_read(run: Path, monkeypatch):
-    train(CheckpointManager(run, {}), Disk(), 0, 1, 2)
-    of_two(monkeypatch, ["passed over 2: not there yet", ""])
+def test_all_workers_resume_from_the_newest_checkpoint_that_each_can_read(run: Path, monkeypatch):
+    train(CheckpointManager(run, {}), FakeDisk(), 1, 2, 3)
+    add_second_worker(monkeypatch, ["skipped checkpoint 3: missing", ""])
 
-    assert resumed(run)[1] == 1
-    assert read_events(run) == ["passed over 2: not there yet"]
+    assert resume(run)[1] == 2
+    assert read_events(run) == ["skipped checkpoint 3: missing"]
 
 
-def test_workers_that_share_no_checkpoint_go_on_from_none(run: Path, monkeypatch):
-    train(CheckpointManager(run, {}), Disk(), 0, 1)
-    of_two(monkeypatch, ["gone", "gone"])
+def test_workers_without_a_common_checkpoint_are_an_error(run: Path, monkeypatch):
+    train(CheckpointManager(run, {}), FakeDisk(), 1, 2)
+    add_second_worker(monkeypatch, ["gone", "gone"])
 
     with pytest.raises(ClusterError, match="the workers do not see the same checkpoints"):
-        resumed(run)
+        resume(run)
 
 
-def test_what_a_killed_save_left_is_removed(run: Path):
-    train(CheckpointManager(run, {}), Disk(), 0)
-    shutil.copytree(run / "ray" / "epoch_0000", run / "ray" / ".part-epoch_0001")
+def test_the_rest_of_a_killed_save_is_removed(run: Path):
+    train(CheckpointManager(run, {}), FakeDisk(), 1)
+    shutil.copytree(run / "checkpoints" / "epoch_0001", run / "checkpoints" / ".part-epoch_0002")
 
-    assert resumed(run)[1] == 0
-    assert saved(run) == ["epoch_0000"]
+    assert resume(run)[1] == 1
+    assert list_saved(run) == ["epoch_0001"]
 
 
-def test_on_a_full_disk_training_goes_on_warns_once_an_epoch_and_saves_when_it_can(run: Path):
-    checkpoints, disk = CheckpointManager(run, {}), Disk()
-    train(checkpoints, disk, 0)
+def test_on_a_full_disk_training_continues_with_one_warning_per_epoch(run: Path):
+    checkpoints, disk = CheckpointManager(run, {}), FakeDisk()
+    train(checkpoints, disk, 1)
     disk.full = True
-    train(checkpoints, disk, 1, 2)
+    train(checkpoints, disk, 2, 3)
 
-    assert saved(run) == ["epoch_0000"]
-    where = f"{run / 'ray'} on {platform.node()}: No space left on device"
+    assert list_saved(run) == ["epoch_0001"]
+    where = f"{run / 'checkpoints'} on {platform.node()}: No space left on device"
     assert read_events(run) == [
-        f"no checkpoint of epoch {number}: {where}; training goes on" for number in (2, 3)
+        f"checkpoint of epoch {epoch} not saved: {where}; training continues" for epoch in (2, 3)
     ]
     disk.full = False
-    train(checkpoints, disk, 3)
-    assert saved(run) == ["epoch_0000", "epoch_0003"]
+    train(checkpoints, disk, 4)
+    assert list_saved(run) == ["epoch_0001", "epoch_0004"]
     failed = [entry.get("fault/failed_saves") for entry in read_metrics(run)]
     assert failed == [None, 1, 2, None]
 
 
 def test_the_third_failed_save_in_a_row_ends_the_run_with_exit_code_4(run: Path):
-    checkpoints, disk = CheckpointManager(run, {}), Disk()
-    train(checkpoints, disk, 0)
+    checkpoints, disk = CheckpointManager(run, {}), FakeDisk()
+    train(checkpoints, disk, 1)
     disk.full = True
-    train(checkpoints, disk, 1, 2)
+    train(checkpoints, disk, 2, 3)
 
     with pytest.raises(ClusterError, match="3 checkpoints in a row could not be saved") as ended:
-        train(checkpoints, disk, 3)
+        train(checkpoints, disk, 4)
 
     assert ended.value.exit_code == 4
-    assert f"{run / 'ray'} on {platform.node()}: No space left" in ended.value.where
-    assert resumed(run)[1] == 0
+    assert f"{run / 'checkpoints'} on {platform.node()}: No space left" in ended.value.where
+    assert resume(run)[1] == 1
 
 
 @pytest.fixture
 def small_disk(run: Path) -> Iterator[Path]:
-    """The run's folder on a file system of 4 MiB."""
+    """The run folder on a file system of 4 MiB."""
     command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", run]
     if subprocess.run(command, capture_output=True).returncode:
         pytest.skip("only root can mount a file system")
@@ -192,35 +192,35 @@ def small_disk(run: Path) -> Iterator[Path]:
     subprocess.run(["umount", run], check=True)
 
 
-def test_a_disk_that_is_really_full_leaves_no_part_and_no_line_is_lost(small_disk: Path):
-    checkpoints, disk = CheckpointManager(small_disk, {}), Disk()
-    train(checkpoints, disk, 0)
+def test_a_really_full_disk_leaves_no_partial_checkpoint_and_loses_no_metrics(small_disk: Path):
+    checkpoints, disk = CheckpointManager(small_disk, {}), FakeDisk()
+    train(checkpoints, disk, 1)
     ballast = small_disk / "ballast"
     with pytest.raises(OSError, match="No space"):
         ballast.write_bytes(bytes(5 * 2**20))
 
-    train(checkpoints, disk, 1, 2)
-    assert saved(small_disk) == ["epoch_0000"]
+    train(checkpoints, disk, 2, 3)
+    assert list_saved(small_disk) == ["epoch_0001"]
     ballast.unlink()
-    train(checkpoints, disk, 3)
+    train(checkpoints, disk, 4)
 
-    assert saved(small_disk) == ["epoch_0000", "epoch_0003"]
-    assert [entry["epoch"] for entry in read_metrics(small_disk)] == [0, 1, 2, 3]
+    assert list_saved(small_disk) == ["epoch_0001", "epoch_0004"]
+    assert [entry["epoch"] for entry in read_metrics(small_disk)] == [1, 2, 3, 4]
 
 
 def test_a_node_that_does_not_see_the_storage_is_named(tmp_path: Path):
-    with pytest.raises(ClusterError, match="this node does not see the run's folder") as refused:
+    with pytest.raises(ClusterError, match="this node does not see the run folder") as refused:
         CheckpointManager(tmp_path / "unmounted", {}).require_storage(is_rank0=False)
 
     assert refused.value.where == f"{tmp_path / 'unmounted'} on {platform.node()}"
 
 
 def test_a_worker_that_cannot_write_is_refused_before_the_first_step(run: Path):
-    (run / "ray").write_text("not a folder")
+    (run / "checkpoints").write_text("not a folder")
 
-    with pytest.raises(ClusterError, match="the run's folder cannot be written to"):
+    with pytest.raises(ClusterError, match="the run folder must be writable"):
         CheckpointManager(run, {}).require_storage(is_rank0=True)
-    CheckpointManager(run, {}).require_storage(is_rank0=False)  # only the first worker writes
+    CheckpointManager(run, {}).require_storage(is_rank0=False)  # only rank 0 writes
 
 
 SNAPSHOTS = {
@@ -231,37 +231,37 @@ SNAPSHOTS = {
 
 
 @pytest.mark.parametrize("snapshot", SNAPSHOTS)
-def test_what_ray_noted_of_checkpoints_is_out_of_its_sight(snapshot: str, run: Path):
-    train(CheckpointManager(run, {}), Disk(), 0)
-    (run / "ray" / RAY_SNAPSHOT_FILE).write_text(SNAPSHOTS[snapshot])
+def test_a_snapshot_of_ray_is_hidden_from_ray(snapshot: str, run: Path):
+    train(CheckpointManager(run, {}), FakeDisk(), 1)
+    (run / "checkpoints" / RAY_SNAPSHOT_FILE).write_text(SNAPSHOTS[snapshot])
 
     hide_ray_checkpoint_snapshot(run)
 
-    assert saved(run) == [f"{RAY_SNAPSHOT_FILE}.aside", "epoch_0000"]
+    assert list_saved(run) == [f"{RAY_SNAPSHOT_FILE}.aside", "epoch_0001"]
     hide_ray_checkpoint_snapshot(run)
-    assert resumed(run)[1] == 0
+    assert resume(run)[1] == 1
 
 
-def test_an_error_of_the_users_is_found_behind_rays_and_ends_the_run():
-    ours = ClusterError("full", "disk", "free it")
-    rays = RuntimeError("a worker failed")
-    rays.__cause__ = ours
+def test_a_user_error_inside_an_error_of_ray_ends_the_run():
+    user_error = ClusterError("full", "disk", "free it")
+    ray_error = RuntimeError("a worker failed")
+    ray_error.__cause__ = user_error
 
-    assert unwrap_user_error(rays) is ours
+    assert unwrap_user_error(ray_error) is user_error
     assert unwrap_user_error(ValueError("a bug")) is None
     with pytest.raises(ClusterError, match="full"):
-        FailFastCallback().after_exception(None, {0: ValueError(), 1: rays})
-    FailFastCallback().after_exception(None, {0: ValueError("worth another try")})
+        FailFastCallback().after_exception(None, {0: ValueError(), 1: ray_error})
+    FailFastCallback().after_exception(None, {0: ValueError("a retry may help")})
 
 
 def test_a_clock_that_jumps_back_an_hour_changes_nothing(run: Path, monkeypatch):
-    train(CheckpointManager(run, {}), Disk(), 0, 1)
+    train(CheckpointManager(run, {}), FakeDisk(), 1, 2)
     hour_ago = time.time() - 3600
     monkeypatch.setattr("hrnet_ray.runs.event_log.time.time", lambda: hour_ago)
-    checkpoints, epoch = resumed(run)
-    train(checkpoints, Disk(), 2)
-    os.utime(run / "ray" / "epoch_0002", (hour_ago, hour_ago))
+    checkpoints, epoch = resume(run)
+    train(checkpoints, FakeDisk(), 3)
+    os.utime(run / "checkpoints" / "epoch_0003", (hour_ago, hour_ago))
 
-    assert epoch == 1
-    assert resumed(run)[1] == 2
-    assert [entry["epoch"] for entry in read_metrics(run)] == [0, 1, 2]
+    assert epoch == 2
+    assert resume(run)[1] == 3
+    assert [entry["epoch"] for entry in read_metrics(run)] == [1, 2, 3]

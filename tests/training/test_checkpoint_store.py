@@ -1,4 +1,4 @@
-"""Whatever happens to a checkpoint, on its way to the disk or later, an honest one is found."""
+"""After any interruption or damage of a checkpoint, an intact one is found."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ from hrnet_ray.training.checkpoint_store import (
 from tests.training.trainings import Training
 
 KILLS = int(os.environ.get("HRNET_RAY_KILLS", "30"))
-"""While a checkpoint is saved, at random bytes; the steps around and after them besides."""
+"""Kills at random bytes of a save; the steps after them are tested besides."""
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +40,18 @@ def training() -> Training:
 @pytest.fixture
 def store(training: Training, tmp_path: Path) -> CheckpointStore:
     """Three checkpoints, of the epochs 3, 4 and 5."""
-    store = CheckpointStore(tmp_path / "ray", metadata={"seed": 7, "workers": 2})
+    store = CheckpointStore(tmp_path / "checkpoints", metadata={"seed": 7, "workers": 2})
     for epoch in (3, 4, 5):
         training.save(store, TrainState(epoch=epoch))
     return store
 
 
-def names(store: CheckpointStore) -> list[str]:
+def list_names(store: CheckpointStore) -> list[str]:
     return sorted(path.name for path in store.folder.iterdir())
 
 
-def newest_whole(store: CheckpointStore) -> tuple[Path, list[str]]:
-    """The checkpoint to go on from, and why each newer one is passed over."""
+def find_newest_intact(store: CheckpointStore) -> tuple[Path, list[str]]:
+    """The checkpoint to resume from, and why each newer one is rejected."""
     reasons = []
     for folder in store.list_newest_first():
         try:
@@ -60,10 +60,10 @@ def newest_whole(store: CheckpointStore) -> tuple[Path, list[str]]:
             reasons.append(error.where)
         else:
             return folder, reasons
-    raise AssertionError(f"nothing to go on from: {reasons}")
+    raise AssertionError(f"no intact checkpoint: {reasons}")
 
 
-def test_the_manifest_says_what_is_there_and_with_what_it_was_made(store: CheckpointStore):
+def test_the_manifest_lists_the_files_and_their_origin(store: CheckpointStore):
     folder = store.list_newest_first()[0]
 
     manifest = verify_checkpoint(folder)
@@ -75,7 +75,7 @@ def test_the_manifest_says_what_is_there_and_with_what_it_was_made(store: Checkp
     assert read_checkpoint_metrics(folder) == {"epoch": 5, "train/loss": 0.5}
 
 
-def test_the_newest_three_stay_by_their_epoch_whatever_the_clock_says(
+def test_the_newest_three_are_kept_by_epoch_not_by_clock(
     training: Training, store: CheckpointStore
 ):
     for hours, folder in enumerate(store.list_newest_first()):  # the newest seems the oldest
@@ -84,8 +84,8 @@ def test_the_newest_three_stay_by_their_epoch_whatever_the_clock_says(
 
     training.save(store, TrainState(epoch=6))
 
-    assert names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
-    assert newest_whole(store)[0].name == "epoch_0006"
+    assert list_names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
+    assert find_newest_intact(store)[0].name == "epoch_0006"
 
 
 def test_epochs_of_more_digits_are_newer(training: Training, tmp_path: Path):
@@ -96,16 +96,16 @@ def test_epochs_of_more_digits_are_newer(training: Training, tmp_path: Path):
     assert [parse_epoch(folder) for folder in store.list_newest_first()] == [10000, 9999]
 
 
-def test_an_epoch_that_is_done_again_costs_no_older_one(training: Training, store: CheckpointStore):
-    (store.folder / "epoch_0005" / STATE_FILE).write_bytes(b"rotten")
+def test_a_repeated_epoch_removes_no_older_checkpoint(training: Training, store: CheckpointStore):
+    (store.folder / "epoch_0005" / STATE_FILE).write_bytes(b"corrupt")
     shutil.rmtree(store.folder / "epoch_0003")
 
-    training.save(store, TrainState(epoch=4))  # it went on from 3, and 5 is damaged
+    training.save(store, TrainState(epoch=4))  # resumed from 3, as 5 is corrupt
 
-    assert names(store) == ["epoch_0004", "epoch_0005"]
-    assert newest_whole(store)[0].name == "epoch_0004"
+    assert list_names(store) == ["epoch_0004", "epoch_0005"]
+    assert find_newest_intact(store)[0].name == "epoch_0004"
     training.save(store, TrainState(epoch=5))
-    assert newest_whole(store) == (store.folder / "epoch_0005", [])
+    assert find_newest_intact(store) == (store.folder / "epoch_0005", [])
 
 
 def _truncated(folder: Path) -> None:
@@ -123,7 +123,7 @@ def _without_manifest(folder: Path) -> None:
 
 
 def _two_files_swapped(folder: Path) -> None:
-    """With the epoch before: same sizes, other weights."""
+    """Swap with the epoch before: same sizes, other content."""
     older = folder.with_name("epoch_0004") / METRICS_FILE
     (folder / METRICS_FILE).rename(folder / "x")
     older.rename(folder / METRICS_FILE)
@@ -145,23 +145,26 @@ def _of_the_future(folder: Path) -> None:
 
 
 DAMAGES: dict[Callable[[Path], None], tuple[str, str]] = {
-    _truncated: ("epoch_0004", "its manifest says"),
-    _one_bit_flipped: ("epoch_0004", "state.pt is not what was written"),
-    _without_manifest: ("epoch_0004", "it has no MANIFEST.json, so it was never finished"),
-    _two_files_swapped: ("epoch_0003", "meta.json is not what was written"),  # 4 is mixed as well
+    _truncated: ("epoch_0004", "its manifest lists"),
+    _one_bit_flipped: ("epoch_0004", "state.pt has changed since it was written"),
+    _without_manifest: ("epoch_0004", "it has no MANIFEST.json, so it was never completed"),
+    _two_files_swapped: (
+        "epoch_0003",
+        "metrics.json has changed since it was written",
+    ),  # 4 is mixed too
     _under_another_name: ("epoch_0004", "it holds epoch 3"),
-    _without_state: ("epoch_0004", "state.pt cannot be read (No such file or directory)"),
+    _without_state: ("epoch_0004", "state.pt is unreadable (No such file or directory)"),
     _of_the_future: ("epoch_0004", "it was written by a newer version (format 3, known 2)"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_behind_a_damaged_one_the_one_before_is_found_and_the_reason_named(
+def test_after_a_corrupt_checkpoint_the_previous_one_is_found_with_the_reason(
     damage: Callable[[Path], None], store: CheckpointStore
 ):
     damage(store.folder / "epoch_0005")
 
-    folder, reasons = newest_whole(store)
+    folder, reasons = find_newest_intact(store)
 
     expected, reason = DAMAGES[damage]
     assert folder.name == expected
@@ -174,15 +177,15 @@ def test_behind_a_damaged_one_the_one_before_is_found_and_the_reason_named(
     "manifest",
     [b"", b"[]", b"{}", b"\x00", b"\xff", b"[" * 10**5, b'{"format": 2, "epoch": 5, "files": []}'],
 )
-def test_a_manifest_that_vouches_for_nothing_is_refused(manifest: bytes, store: CheckpointStore):
+def test_a_malformed_manifest_is_refused(manifest: bytes, store: CheckpointStore):
     folder = store.folder / "epoch_0005"
     (folder / MANIFEST_FILE).write_bytes(manifest)
 
-    with pytest.raises(DataError, match=r"MANIFEST\.json cannot be read"):
+    with pytest.raises(DataError, match=r"MANIFEST\.json is unreadable"):
         verify_checkpoint(folder)
 
 
-def test_a_checkpoint_from_before_there_were_metrics_is_read(store: CheckpointStore):
+def test_a_checkpoint_of_version_1_without_metrics_is_read(store: CheckpointStore):
     folder = store.folder / "epoch_0005"
     manifest = json.loads((folder / MANIFEST_FILE).read_text())
     del manifest["files"][METRICS_FILE]
@@ -194,7 +197,7 @@ def test_a_checkpoint_from_before_there_were_metrics_is_read(store: CheckpointSt
 
 
 def _fork(work: Callable[[], object]) -> int:
-    """Do it in a copy of this process; how that ended, as `waitpid` tells it."""
+    """Run `work` in a forked process; returns its wait status."""
     if (child := os.fork()) == 0:
         try:
             work()
@@ -203,8 +206,8 @@ def _fork(work: Callable[[], object]) -> int:
     return os.waitpid(child, 0)[1]
 
 
-def _killed_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on: SIGKILL after so many written bytes; a change of the folder counts as one."""
+def _kill_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send SIGKILL after so many written bytes; a file-system operation counts as one."""
     left = moment
 
     def spend(cost: int) -> int:
@@ -217,40 +220,40 @@ def _killed_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
             sink._file.write(data[: len(data) + left])
             sink._file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
-        return straight(sink, data)
+        return original_write(sink, data)
 
-    def before(function: Callable[..., Any]) -> Callable[..., Any]:
-        def mortal(*args: Any, **kwargs: Any) -> Any:
+    def count_before(function: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
             if spend(1) < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*args, **kwargs)
 
-        return mortal
+        return counted
 
-    straight = HashingWriter.write
+    original_write = HashingWriter.write
     monkeypatch.setattr(HashingWriter, "write", write)
     for owner, name in ((Path, "rename"), (os, "fsync"), (os, "unlink"), (os, "rmdir")):
-        monkeypatch.setattr(owner, name, before(getattr(owner, name)))
+        monkeypatch.setattr(owner, name, count_before(getattr(owner, name)))
 
 
 def _moments(training: Training, store: CheckpointStore) -> list[int]:
-    """Random bytes of the three files, and every step around and after them."""
+    """Random bytes of the three files, and every operation after them."""
     files = (
         store.folder / "epoch_0005" / name for name in (STATE_FILE, METRICS_FILE, MANIFEST_FILE)
     )
     state, meta, manifest = (path.stat().st_size for path in files)
-    chance = random.Random(15)
+    generator = random.Random(15)
     all_bytes = state + meta + manifest
-    small = [chance.randrange(state, all_bytes) for _ in range(KILLS // 6)]
+    small = [generator.randrange(state, all_bytes) for _ in range(KILLS // 6)]
     return [
-        *(chance.randrange(state) for _ in range(KILLS // 2 - len(small))),
+        *(generator.randrange(state) for _ in range(KILLS // 2 - len(small))),
         *small,
         *range(all_bytes, all_bytes + 14),
     ]
 
 
-@pytest.mark.parametrize("epoch", [6, 5], ids=["a new epoch", "an epoch done again"])
-def test_killed_at_any_byte_of_a_save_an_honest_checkpoint_is_left(
+@pytest.mark.parametrize("epoch", [6, 5], ids=["a new epoch", "a repeated epoch"])
+def test_a_save_killed_at_any_byte_leaves_an_intact_checkpoint(
     epoch: int, training: Training, store: CheckpointStore, tmp_path: Path
 ):
     weights = training.model.state_dict()
@@ -261,25 +264,25 @@ def test_killed_at_any_byte_of_a_save_an_honest_checkpoint_is_left(
         shutil.rmtree(store.folder)
         shutil.copytree(before, store.folder)
         with pytest.MonkeyPatch.context() as patch:
-            _killed_at(moment, patch)
+            _kill_at(moment, patch)
             ended.append(_fork(lambda: training.save(store, TrainState(epoch=epoch))))
 
-        folder, reasons = newest_whole(store)
+        folder, reasons = find_newest_intact(store)
 
         assert parse_epoch(folder) in (epoch - 1, epoch)
-        assert reasons == []  # what was not finished has no such name
+        assert reasons == []  # an incomplete checkpoint has another name
         assert fresh.load(folder) == TrainState(epoch=parse_epoch(folder))
-        found = fresh.model.state_dict()
-        assert all(torch.equal(found[name], weight) for name, weight in weights.items())
+        restored = fresh.model.state_dict()
+        assert all(torch.equal(restored[name], weight) for name, weight in weights.items())
         store.remove_unfinished()
         assert all(path.name.startswith("epoch_") for path in store.folder.iterdir())
-    assert ended.count(signal.SIGKILL) > KILLS // 2  # the last moments may come after the end
+    assert ended.count(signal.SIGKILL) > KILLS // 2  # the last kills may come after the end
 
 
-def test_what_does_not_fit_on_the_disk_leaves_nothing_and_the_next_save_works(
+def test_a_save_on_a_full_disk_leaves_nothing_and_the_next_one_works(
     training: Training, store: CheckpointStore, monkeypatch: pytest.MonkeyPatch
 ):
-    straight, before = HashingWriter.write, names(store)
+    original_write, before = HashingWriter.write, list_names(store)
     for failing in (1, 2, 9, 25):
         writes = iter(range(1, 10**6))
 
@@ -293,52 +296,54 @@ def test_what_does_not_fit_on_the_disk_leaves_nothing_and_the_next_save_works(
             if next(writes) >= at:
                 sink.write_error = OSError(errno.ENOSPC, "No space left on device")
                 raise sink.write_error
-            return straight(sink, data)
+            return original_write(sink, data)
 
         monkeypatch.setattr(HashingWriter, "write", write)
         with pytest.raises(OSError, match="No space left on device"):
             training.save(store, TrainState(epoch=6))
-        assert names(store) == before
+        assert list_names(store) == before
 
     monkeypatch.undo()
     training.save(store, TrainState(epoch=6))
-    assert newest_whole(store)[0].name == "epoch_0006"
+    assert find_newest_intact(store)[0].name == "epoch_0006"
 
 
-def test_a_checkpoint_reaches_the_disk_before_it_gets_its_name(
+def test_a_checkpoint_is_synced_before_it_is_renamed(
     training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    told: list[str] = []
+    calls: list[str] = []
     sync, rename = os.fsync, Path.rename
     monkeypatch.setattr(
-        checkpoint_store.os, "fsync", lambda handle: told.append("sync") or sync(handle)
+        checkpoint_store.os, "fsync", lambda handle: calls.append("sync") or sync(handle)
     )
-    monkeypatch.setattr(Path, "rename", lambda path, to: told.append("rename") or rename(path, to))
+    monkeypatch.setattr(Path, "rename", lambda path, to: calls.append("rename") or rename(path, to))
 
     training.save(CheckpointStore(tmp_path), TrainState(epoch=0))
 
-    # Three files and their folder; then the name, and the folder that it stands in.
-    assert told == ["sync"] * 4 + ["rename", "sync"]
+    # Three files and their folder; then the name and its parent folder.
+    assert calls == ["sync"] * 4 + ["rename", "sync"]
 
 
-def test_a_paused_epoch_is_newer_than_the_last_and_gone_when_it_is_finished(
+def test_an_interrupted_epoch_is_newer_than_the_last_and_removed_when_finished(
     training: Training, store: CheckpointStore
 ):
-    training.pause(store, TrainState(epoch=5))
+    training.save_mid_epoch(store, TrainState(epoch=5))
 
-    assert names(store) == ["epoch_0003", "epoch_0004", "epoch_0005", "paused_0006"]
-    assert newest_whole(store) == (store.folder / "paused_0006", [])
+    assert list_names(store) == ["epoch_0003", "epoch_0004", "epoch_0005", "mid_epoch_0006"]
+    assert find_newest_intact(store) == (store.folder / "mid_epoch_0006", [])
 
     training.save(store, TrainState(epoch=6))
 
-    assert names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
+    assert list_names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
 
 
-def test_a_damaged_pause_costs_no_more_than_its_epoch(training: Training, store: CheckpointStore):
-    training.pause(store, TrainState(epoch=5))
-    (store.folder / "paused_0006" / STATE_FILE).write_bytes(b"rotten")
+def test_a_corrupt_mid_epoch_checkpoint_loses_only_its_epoch(
+    training: Training, store: CheckpointStore
+):
+    training.save_mid_epoch(store, TrainState(epoch=5))
+    (store.folder / "mid_epoch_0006" / STATE_FILE).write_bytes(b"corrupt")
 
-    folder, reasons = newest_whole(store)
+    folder, reasons = find_newest_intact(store)
 
     assert folder.name == "epoch_0005"
-    assert "paused_0006" in reasons[0]
+    assert "mid_epoch_0006" in reasons[0]

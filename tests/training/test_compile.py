@@ -1,4 +1,4 @@
-"""A compiler that fails costs one line, and nothing of the model."""
+"""A failing compiler costs one log line and does not change the model."""
 
 import pytest
 import torch
@@ -10,22 +10,25 @@ CROPS = (2, 3, 64, 32)
 
 
 @pytest.mark.parametrize(
-    ("backend", "said"),
+    ("backend", "messages"),
     [
         ("eager", []),
-        ("nowhere", ["optim.compile: goes on without (InvalidBackend: Invalid backend: 'nowher"]),
+        (
+            "nowhere",
+            ["optim.compile: continuing uncompiled (InvalidBackend: Invalid backend: 'nowher"],
+        ),
     ],
 )
-def test_compiled_or_not_the_net_is_what_it_was(backend: str, said: list[str]):
+def test_compilation_does_not_change_the_model(backend: str, messages: list[str]):
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     heatmaps = net.eval()(torch.ones(CROPS))
-    heard: list[str] = []
+    logged: list[str] = []
 
-    compiled = try_compile_model(net, crops_shape=CROPS, backend=backend, log_line=heard.append)
+    compiled = try_compile_model(net, crops_shape=CROPS, backend=backend, log_line=logged.append)
 
     assert compiled == (backend == "eager")
-    assert [line.splitlines()[0][:72] for line in heard] == said
+    assert [line.splitlines()[0][:79] for line in logged] == messages
     assert net.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert net[0].weight.grad is None

@@ -1,4 +1,4 @@
-"""The averaged weights: by hand, in and out of the model, and through a checkpoint."""
+"""The EMA: by hand, in and out of the model, and through a checkpoint."""
 
 import pytest
 import torch
@@ -7,25 +7,25 @@ from torch import nn
 from hrnet_ray.training.ema import ModelEma
 
 
-def a_net(weight: float) -> nn.Module:
+def make_model(weight: float) -> nn.Module:
     net = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.BatchNorm2d(1))
-    put(net, weight)
+    set_weights(net, weight)
     return net
 
 
-def put(net: nn.Module, weight: float) -> None:
+def set_weights(net: nn.Module, weight: float) -> None:
     with torch.no_grad():
         net[0].weight.fill_(weight)
         net[1].running_mean.fill_(-weight)
         net[1].num_batches_tracked.fill_(int(weight))
 
 
-def test_an_old_average_keeps_its_decays_share_of_what_it_was():
-    net = a_net(0.0)
+def test_an_old_average_follows_its_decay():
+    net = make_model(0.0)
     average = ModelEma(net, decay=0.75)
-    average.steps = 1000  # old
+    average.steps = 1000  # past the warm-up
     for weight in (8.0, 4.0):
-        put(net, weight)
+        set_weights(net, weight)
         average.update_parameters()
 
     assert average.averaged_weights["0.weight"].item() == 0.75 * (0.25 * 8) + 0.25 * 4
@@ -33,24 +33,24 @@ def test_an_old_average_keeps_its_decays_share_of_what_it_was():
     assert average.averaged_weights["1.num_batches_tracked"].item() == 4
 
 
-def test_a_young_average_forgets_the_start():
-    net = a_net(100.0)
+def test_a_young_average_forgets_the_initial_weights():
+    net = make_model(100.0)
     average = ModelEma(net, decay=0.9999)
-    put(net, 0.0)
+    set_weights(net, 0.0)
     for _ in range(50):
         average.update_parameters()
 
     assert average.averaged_weights["0.weight"].item() < 0.1  # with the full decay: 99.5
 
 
-def test_the_model_is_the_average_while_it_is_judged_and_itself_again_afterwards():
-    net = a_net(2.0)
+def test_the_model_holds_the_average_in_the_context_and_its_own_weights_afterwards():
+    net = make_model(2.0)
     average = ModelEma(net, decay=0.5)
-    put(net, 7.0)
+    set_weights(net, 7.0)
 
     with average.use_averaged_weights():
         inside = {name: value.clone() for name, value in net.state_dict().items()}
-        put(net, 99.0)  # as share_buffers does: forgotten
+        set_weights(net, 99.0)  # as sync_buffers_from_rank0 does: discarded
 
     assert inside["0.weight"].item() == 2.0
     assert net.state_dict()["0.weight"].item() == 7.0
@@ -58,10 +58,10 @@ def test_the_model_is_the_average_while_it_is_judged_and_itself_again_afterwards
     assert average.averaged_weights["0.weight"].item() == 2.0
 
 
-def test_the_model_comes_back_when_judging_fails():
-    net = a_net(2.0)
+def test_the_model_is_restored_after_an_error():
+    net = make_model(2.0)
     average = ModelEma(net, decay=0.5)
-    put(net, 7.0)
+    set_weights(net, 7.0)
 
     with pytest.raises(OSError, match="full"), average.use_averaged_weights():
         raise OSError("full")
@@ -69,21 +69,21 @@ def test_the_model_comes_back_when_judging_fails():
     assert net.state_dict()["0.weight"].item() == 7.0
 
 
-def test_an_average_goes_on_from_its_state_bit_for_bit(tmp_path):
+def test_an_average_resumes_from_its_state_bit_for_bit(tmp_path):
     def follow(net: nn.Module, average: ModelEma, weights: list[float]) -> None:
         for weight in weights:
-            put(net, weight)
+            set_weights(net, weight)
             average.update_parameters()
 
-    net = a_net(1.0)
+    net = make_model(1.0)
     whole = ModelEma(net, decay=0.9)
     follow(net, whole, [0.3, 0.7, 0.1, 0.9])
 
-    net = a_net(1.0)
+    net = make_model(1.0)
     first = ModelEma(net, decay=0.9)
     follow(net, first, [0.3, 0.7])
     torch.save(first.state_dict(), tmp_path / "state.pt")
-    second = ModelEma(a_net(55.0), decay=0.9)
+    second = ModelEma(make_model(55.0), decay=0.9)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     follow(second.model, second, [0.1, 0.9])
 

@@ -1,4 +1,4 @@
-"""One epoch of learning and one of judging, with nets small enough to follow by hand."""
+"""One epoch of training and one of prediction, with models small enough to check by hand."""
 
 from dataclasses import replace
 from functools import partial
@@ -21,27 +21,29 @@ from hrnet_ray.training.engine import train_epoch
 INPUT_HW, HEATMAP_HW = (96, 64), (24, 16)
 TARGET = HeatmapTargetConfig(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5)
 DOTS_HW = (128, 96)
-DOTS_XY = torch.tensor(  # left toe, right toe: 6 cells from the rim, never half-way between cells
-    [[[33.0, 44.5], [61.0, 79.0]], [[28.5, 97.0], [56.5, 53.0]], [[40.5, 49.0], [65.0, 41.0]]]
+DOTS_XY = (
+    torch.tensor(  # left toe, right toe: 6 cells from the border, never half-way between cells
+        [[[33.0, 44.5], [61.0, 79.0]], [[28.5, 97.0], [56.5, 53.0]], [[40.5, 49.0], [65.0, 41.0]]]
+    )
 )
 
 
-class TwoDots(nn.Module):
-    """Sees a bright dot in each half of a crop, and draws its Gaussian: a left and a right toe."""
+class DotDetector(nn.Module):
+    """Finds a bright dot in each half of a crop, and renders its Gaussian: left and right toe."""
 
     def forward(self, crops: Tensor) -> Tensor:
         height, width = crops.shape[-2:]
         black = normalize_crops(torch.zeros(1, 1, 1, 3, dtype=torch.uint8))
         light = (crops - black).sum(1)
         x, y = torch.arange(width), torch.arange(height)
-        found = []
+        dots_xy = []
         for half in (x < width / 2, x >= width / 2):
-            seen = light * half
-            weight = seen.sum((1, 2))
-            middle_x, middle_y = (seen.sum(1) * x).sum(1), (seen.sum(2) * y).sum(1)
-            found.append(torch.stack([middle_x, middle_y], dim=-1) / weight[:, None])
+            masked = light * half
+            weight = masked.sum((1, 2))
+            sum_x, sum_y = (masked.sum(1) * x).sum(1), (masked.sum(2) * y).sum(1)
+            dots_xy.append(torch.stack([sum_x, sum_y], dim=-1) / weight[:, None])
         maps, _ = encode_heatmaps(
-            torch.stack(found, dim=1),
+            torch.stack(dots_xy, dim=1),
             torch.ones(len(crops), 2),
             input_hw=(height, width),
             heatmap_hw=(height // 4, width // 4),
@@ -51,7 +53,7 @@ class TwoDots(nn.Module):
         return maps
 
 
-def dots(crop_xy: Tensor) -> Tensor:
+def draw_dots(crop_xy: Tensor) -> Tensor:
     """White dots on black crops, uint8 [B, H, W, 3]."""
     x, y = (
         torch.exp(-(torch.arange(length) - crop_xy[..., axis, None]).square() / 3)
@@ -61,17 +63,17 @@ def dots(crop_xy: Tensor) -> Tensor:
     return (255 * light).round().byte()[..., None].expand(-1, -1, -1, 3)
 
 
-def crop_batches() -> tuple[list[EvalBatch], Tensor]:
-    """Three crops in two batches, and how each leads back to its picture."""
+def make_eval_batches() -> tuple[list[EvalBatch], Tensor]:
+    """Three crops in two batches, and image_from_crop of each."""
     matrices = torch.zeros(3, 3, 3, dtype=torch.float64)
     for row, zoom in enumerate((0.5, 1.0, 2.0)):
         matrices[row] = torch.tensor([[zoom, 0, 7.0], [0, zoom, -31.0], [0, 0, 1]])
-    ids, crops = torch.tensor([40, 5, 17]), dots(DOTS_XY)
+    ids, crops = torch.tensor([40, 5, 17]), draw_dots(DOTS_XY)
     parts = [EvalBatch(ids[part], crops[part], matrices[part]) for part in ([0, 1], [2])]
     return parts, torch.linalg.inv(matrices)
 
 
-def decoding(method: str, *, flip: bool = False, shift: bool = True) -> DecodeConfig:
+def make_decoding(method: str, *, flip: bool = False, shift: bool = True) -> DecodeConfig:
     flip_order = (1, 0) if flip else None
     return DecodeConfig(
         method=method, flip_order=flip_order, shift_heatmap=shift, stride=4, sigma=2.0
@@ -79,7 +81,7 @@ def decoding(method: str, *, flip: bool = False, shift: bool = True) -> DecodeCo
 
 
 @pytest.mark.parametrize("method", ["argmax", "quarter", "dark"])
-def test_points_come_back_in_image_pixels_in_the_order_of_their_ids(method: str):
+def test_predictions_are_in_image_pixels_and_sorted_by_id(method: str):
     cell_xy = DOTS_XY / 4
     whole_xy = cell_xy.round()
     expected = {
@@ -87,50 +89,54 @@ def test_points_come_back_in_image_pixels_in_the_order_of_their_ids(method: str)
         "quarter": 4 * (whole_xy + 0.25 * (cell_xy - whole_xy).sign()),
         "dark": DOTS_XY,
     }
-    batches, image_from_crop = crop_batches()
+    batches, image_from_crop = make_eval_batches()
 
-    found = predict_batches(TwoDots(), batches, decoding=decoding(method))
+    predictions = predict_batches(DotDetector(), batches, decoding=make_decoding(method))
 
     expected_xy = transform_points(image_from_crop, expected[method].double())
-    assert found.ids.tolist() == [5, 17, 40]
-    off = (found.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
-    assert (off * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()  # in crop pixels
-    assert (found.scores > 0.9).all()
+    assert predictions.ids.tolist() == [5, 17, 40]
+    error = (predictions.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
+    assert (error * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()  # in crop pixels
+    assert (predictions.scores > 0.9).all()
 
 
 @pytest.mark.parametrize(("shift", "moved_px"), [(True, 0.5), (False, -1.5)])
-def test_the_flip_test_finds_the_same_sides_and_moves_x_as_published(shift: bool, moved_px: float):
+def test_the_flip_test_keeps_the_sides_and_shifts_x_as_published(shift: bool, moved_px: float):
     # A mirrored crop's dot at x peaks in cell (W - 1 - x) / 4, so it comes back at x - 3 pixels;
     # shifted by a cell at x + 1. The mean with x is half of that away.
-    batches, image_from_crop = crop_batches()
+    batches, image_from_crop = make_eval_batches()
 
-    found = predict_batches(TwoDots(), batches, decoding=decoding("dark", flip=True, shift=shift))
+    predictions = predict_batches(
+        DotDetector(), batches, decoding=make_decoding("dark", flip=True, shift=shift)
+    )
 
     expected_xy = transform_points(
         image_from_crop, (DOTS_XY + torch.tensor([moved_px, 0.0])).double()
     )
-    off = (found.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
-    assert (off * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()
+    error = (predictions.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
+    assert (error * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()
 
 
 @pytest.mark.parametrize("loss", ["mse", "ohkm"])
-def test_each_row_has_the_loss_that_training_makes_small(loss: str, monkeypatch):
+def test_each_predicted_row_has_the_training_loss(loss: str, monkeypatch):
     monkeypatch.setitem(LOSS_FUNCTIONS, "ohkm", partial(keypoint_ohkm_loss, topk=1))
-    batches, image_from_crop = crop_batches()
+    batches, image_from_crop = make_eval_batches()
     truth_xy = transform_points(image_from_crop, (DOTS_XY + 3).double())
     visible = torch.tensor([[True, True], [True, False], [False, True]])
-    known = [
-        replace(batch, image_xy=truth_xy[at], visible=visible[at])
-        for batch, at in zip(batches, ([0, 1], [2]), strict=True)
+    labelled = [
+        replace(batch, image_xy=truth_xy[rows], visible=visible[rows])
+        for batch, rows in zip(batches, ([0, 1], [2]), strict=True)
     ]
     target = HeatmapTargetConfig(
         input_hw=DOTS_HW, heatmap_hw=(DOTS_HW[0] // 4, DOTS_HW[1] // 4), sigma=2.0
     )
     target = replace(target, loss=loss)
 
-    found = predict_batches(TwoDots(), known, decoding=decoding("dark"), target=target)
+    predictions = predict_batches(
+        DotDetector(), labelled, decoding=make_decoding("dark"), target=target
+    )
 
-    wanted, weights = encode_heatmaps(
+    expected, weights = encode_heatmaps(
         DOTS_XY + 3,
         visible,
         input_hw=target.input_hw,
@@ -138,21 +144,25 @@ def test_each_row_has_the_loss_that_training_makes_small(loss: str, monkeypatch)
         sigma=target.sigma,
         rounded=True,
     )
-    maps = TwoDots()(normalize_crops(dots(DOTS_XY)))
-    mean = LOSS_FUNCTIONS[loss](maps, wanted, weights)
-    torch.testing.assert_close(found.losses.mean(), mean)
-    alone = LOSS_FUNCTIONS[loss](maps[1:2], wanted[1:2], weights[1:2])
-    torch.testing.assert_close(found.losses[0], alone)  # id 5 comes first
-    assert predict_batches(TwoDots(), known, decoding=decoding("dark")).losses is None
+    maps = DotDetector()(normalize_crops(draw_dots(DOTS_XY)))
+    mean = LOSS_FUNCTIONS[loss](maps, expected, weights)
+    torch.testing.assert_close(predictions.losses.mean(), mean)
+    single = LOSS_FUNCTIONS[loss](maps[1:2], expected[1:2], weights[1:2])
+    torch.testing.assert_close(predictions.losses[0], single)  # id 5 comes first
+    assert predict_batches(DotDetector(), labelled, decoding=make_decoding("dark")).losses is None
 
 
-def test_no_batches_predict_no_rows():
-    found = predict_batches(TwoDots(), [], decoding=decoding("dark"))
+def test_no_batches_give_no_predictions():
+    predictions = predict_batches(DotDetector(), [], decoding=make_decoding("dark"))
 
-    assert (found.ids.shape, found.image_xy.shape, found.scores.shape) == ((0,), (0, 0, 2), (0, 0))
+    assert (predictions.ids.shape, predictions.image_xy.shape, predictions.scores.shape) == (
+        (0,),
+        (0, 0, 2),
+        (0, 0),
+    )
 
 
-def test_joined_predictions_stand_in_the_order_of_their_ids():
+def test_concatenated_predictions_are_sorted_by_id():
     def part(*ids: int) -> KeypointPredictions:
         rows = torch.tensor(ids)
         return KeypointPredictions(
@@ -169,18 +179,20 @@ def test_joined_predictions_stand_in_the_order_of_their_ids():
 
 
 @pytest.mark.parametrize(("sigma", "cells"), [(2.0, 11), (3.0, 17), (1.5, 9), (0.1, 3)])
-def test_darks_kernel_is_darkposes_for_its_two_sigmas_and_odd_for_others(sigma: float, cells: int):
+def test_the_dark_kernel_is_that_of_darkpose_and_odd_for_other_heatmap_sigmas(
+    sigma: float, cells: int
+):
     assert compute_dark_kernel_size(sigma) == cells
 
 
-def batch_to_learn() -> TrainBatch:
-    chance = torch.Generator().manual_seed(3)
-    crops = torch.randn(4, 3, *INPUT_HW, generator=chance)
-    crop_xy = torch.rand(4, 2, 2, generator=chance) * torch.tensor([48.0, 80.0]) + 8
+def make_train_batch() -> TrainBatch:
+    generator = torch.Generator().manual_seed(3)
+    crops = torch.randn(4, 3, *INPUT_HW, generator=generator)
+    crop_xy = torch.rand(4, 2, 2, generator=generator) * torch.tensor([48.0, 80.0]) + 8
     return TrainBatch(crops, crop_xy, torch.ones(4, 2, dtype=torch.bool))
 
 
-def tiny_net(
+def make_tiny_model(
     *, lr: float, seed: int = 0
 ) -> tuple[HRNet, torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
     torch.manual_seed(seed)
@@ -189,9 +201,9 @@ def tiny_net(
     return model, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
 
 
-def test_a_tiny_hrnet_learns_one_batch_by_heart():
-    model, optimizer, scheduler = tiny_net(lr=5e-3)
-    batch = batch_to_learn()
+def test_a_tiny_hrnet_overfits_one_batch():
+    model, optimizer, scheduler = make_tiny_model(lr=5e-3)
+    batch = make_train_batch()
 
     first = train_epoch(model, [batch], optimizer, scheduler, target=TARGET)
     for _ in range(8):
@@ -200,33 +212,35 @@ def test_a_tiny_hrnet_learns_one_batch_by_heart():
     assert last < 0.02 * first  # 0.3 % at most, on eight seeds
 
 
-def test_an_epoch_reports_the_mean_of_its_batches_and_counts_their_crops():
-    model, optimizer, scheduler = tiny_net(lr=0.0)
-    whole = batch_to_learn()
+def test_an_epoch_returns_the_mean_loss_and_counts_crops():
+    model, optimizer, scheduler = make_tiny_model(lr=0.0)
+    whole = make_train_batch()
     parts = [
         TrainBatch(whole.crops[rows], whole.crop_xy[rows], whole.visible[rows])
         for rows in ([0, 1, 2], [3])
     ]
-    counted: list[int] = []
+    crop_counts: list[int] = []
 
-    loss = train_epoch(model, parts, optimizer, scheduler, target=TARGET, on_step=counted.append)
+    loss = train_epoch(
+        model, parts, optimizer, scheduler, target=TARGET, on_step=crop_counts.append
+    )
 
-    by_hand = []
+    expected = []
     for part in parts:
         maps, weights = encode_heatmaps(
             part.crop_xy, part.visible, input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5
         )
-        by_hand.append(keypoint_mse_loss(model(part.crops), maps, weights))
-    assert torch.allclose(loss, (by_hand[0] + by_hand[1]) / 2, rtol=1e-5)
-    assert counted == [3, 1]
+        expected.append(keypoint_mse_loss(model(part.crops), maps, weights))
+    assert torch.allclose(loss, (expected[0] + expected[1]) / 2, rtol=1e-5)
+    assert crop_counts == [3, 1]
     assert scheduler.last_epoch == 2
     assert model.training
 
 
-def test_a_hidden_keypoint_teaches_nothing():
-    batch = batch_to_learn()
+def test_a_hidden_keypoint_has_no_gradient():
+    batch = make_train_batch()
     hidden = TrainBatch(batch.crops, batch.crop_xy, torch.zeros(4, 2, dtype=torch.bool))
-    model, optimizer, scheduler = tiny_net(lr=1e-2)
+    model, optimizer, scheduler = make_tiny_model(lr=1e-2)
     before = model.final_layer.weight.clone()
 
     loss = train_epoch(model, [hidden], optimizer, scheduler, target=TARGET)
@@ -235,18 +249,18 @@ def test_a_hidden_keypoint_teaches_nothing():
     assert torch.equal(model.final_layer.weight, before)
 
 
-def test_predicting_leaves_the_model_as_it_was():
-    model, _, _ = tiny_net(lr=0.0)
+def test_prediction_does_not_change_the_model():
+    model, _, _ = make_tiny_model(lr=0.0)
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
-    predict_batches(model, crop_batches()[0], decoding=decoding("dark", flip=True))
+    predict_batches(model, make_eval_batches()[0], decoding=make_decoding("dark", flip=True))
 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def fixed_norms(model: HRNet) -> HRNet:
-    """A net whose BatchNorms never look at the batch, and that stays so in training."""
+def freeze_batchnorm(model: HRNet) -> HRNet:
+    """Let BatchNorm use its running statistics, in training too."""
     for part in model.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.track_running_stats, part.momentum = True, 0.0
@@ -256,62 +270,69 @@ def fixed_norms(model: HRNet) -> HRNet:
 
 
 @pytest.mark.parametrize("parts", [2, 3, 9])
-def test_a_batch_in_parts_takes_the_step_of_the_whole_but_for_batchnorm(parts: int):
-    batch = batch_to_learn()
+def test_gradient_accumulation_takes_the_step_of_the_whole_batch_except_for_batchnorm(parts: int):
+    batch = make_train_batch()
     whole = TrainBatch(
         *(torch.cat([x, x.flip(0)[:2]]) for x in list(vars(batch).values())[:3]), 0.5
     )
-    ends = {}
-    for accumulate in (1, parts):
-        model, _, _ = tiny_net(lr=1.0)
-        for weight in fixed_norms(model).parameters():
+    results = {}
+    for num_parts in (1, parts):
+        model, _, _ = make_tiny_model(lr=1.0)
+        for weight in freeze_batchnorm(model).parameters():
             weight.data = weight.data.double() * 20
         model.double()
         sgd = torch.optim.SGD(model.parameters(), lr=0.1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
-        doubled = TrainBatch(whole.crops.double(), whole.crop_xy, whole.visible, whole.loss_weight)
-        loss = train_epoch(
-            model, [doubled], sgd, scheduler, target=TARGET, gradient_accumulation_steps=accumulate
+        float64_batch = TrainBatch(
+            whole.crops.double(), whole.crop_xy, whole.visible, whole.loss_weight
         )
-        ends[accumulate] = loss, nn.utils.parameters_to_vector(model.parameters())
+        loss = train_epoch(
+            model,
+            [float64_batch],
+            sgd,
+            scheduler,
+            target=TARGET,
+            gradient_accumulation_steps=num_parts,
+        )
+        results[num_parts] = loss, nn.utils.parameters_to_vector(model.parameters())
         assert scheduler.last_epoch == 1
 
-    (loss, weights), (loss_in_parts, weights_in_parts) = ends.values()
+    (loss, weights), (loss_in_parts, weights_in_parts) = results.values()
     torch.testing.assert_close(loss_in_parts, loss, rtol=1e-5, atol=0)
     torch.testing.assert_close(weights_in_parts, weights, rtol=1e-5, atol=1e-7)
 
 
-def test_a_long_gradient_is_cut_and_a_short_one_is_not():
+def test_only_a_long_gradient_is_clipped():
     moved = {}
-    for clip_norm in (0.0, 1e-3, 1e3):
-        model, _, _ = tiny_net(lr=1.0)
+    for max_grad_norm in (0.0, 1e-3, 1e3):
+        model, _, _ = make_tiny_model(lr=1.0)
         before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
         sgd = torch.optim.SGD(model.parameters(), lr=1.0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
         train_epoch(
-            model, [batch_to_learn()], sgd, scheduler, target=TARGET, max_grad_norm=clip_norm
+            model, [make_train_batch()], sgd, scheduler, target=TARGET, max_grad_norm=max_grad_norm
         )
         after = nn.utils.parameters_to_vector(model.parameters()).detach()
-        moved[clip_norm] = (after - before).norm().item()
+        moved[max_grad_norm] = (after - before).norm().item()
 
     assert moved[1e3] == moved[0.0] > 1e-3
     assert moved[1e-3] == pytest.approx(1e-3, rel=0.02)
 
 
-def test_the_average_looks_on_after_each_step():
-    model, optimizer, scheduler = tiny_net(lr=1e-2)
-    average = ModelEma(model, decay=0.9)
+def test_the_ema_is_updated_after_each_step():
+    model, optimizer, scheduler = make_tiny_model(lr=1e-2)
+    ema = ModelEma(model, decay=0.9)
 
-    train_epoch(model, [batch_to_learn()] * 3, optimizer, scheduler, target=TARGET, ema=average)
+    train_epoch(model, [make_train_batch()] * 3, optimizer, scheduler, target=TARGET, ema=ema)
 
-    assert average.steps == 3
-    assert not torch.equal(average.averaged_weights["conv1.weight"], model.conv1.weight)
+    assert ema.steps == 3
+    assert not torch.equal(ema.averaged_weights["conv1.weight"], model.conv1.weight)
 
 
-def test_heatmaps_come_in_full_precision_under_autocast():
-    model, _, _ = tiny_net(lr=0.0)
+def test_heatmaps_are_float32_under_autocast():
+    model, _, _ = make_tiny_model(lr=0.0)
     with torch.autocast("cpu", torch.bfloat16):
-        heatmaps = model(batch_to_learn().crops)
+        heatmaps = model(make_train_batch().crops)
 
     assert heatmaps.dtype == torch.float32
     assert not torch.equal(heatmaps, heatmaps.bfloat16().float())

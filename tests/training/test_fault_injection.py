@@ -1,4 +1,4 @@
-"""Faults on purpose: understood or refused, once each, and nothing at all where none is wanted."""
+"""Fault injection: parsed or refused, each fault once, and nothing without faults."""
 
 import json
 import os
@@ -24,7 +24,7 @@ from hrnet_ray.training.fault_injection import (
 )
 
 
-def batches(count: int) -> list[TrainBatch]:
+def make_batches(count: int) -> list[TrainBatch]:
     points = torch.zeros(2, 3, 2)
     return [TrainBatch(torch.ones(2, 3, 4, 6), points, points[..., 0] > 0) for _ in range(count)]
 
@@ -35,13 +35,13 @@ def allowed(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def spoilt(faults: FaultInjector, *, epoch: int, steps: int = 4) -> list[int]:
+def find_nan_steps(injector: FaultInjector, *, epoch: int, steps: int = 4) -> list[int]:
     """The steps of an epoch whose batch is NaN."""
-    met = list(faults.wrap_train_batches(iter(batches(steps)), epoch=epoch))
-    return [step for step, batch in enumerate(met) if batch.crops.isnan().all()]
+    wrapped = list(injector.wrap_train_batches(iter(make_batches(steps)), epoch=epoch))
+    return [step for step, batch in enumerate(wrapped) if batch.crops.isnan().all()]
 
 
-def test_the_notation_is_read():
+def test_faults_are_parsed():
     assert parse_faults(
         "kill:rank=1,epoch=3,step=10; nan:step=40;hang:at=validation;kill:at=end;"
     ) == [
@@ -63,40 +63,40 @@ def test_the_notation_is_read():
         "hang:at=end,step=1",
     ],
 )
-def test_what_is_no_fault_is_refused(text: str, allowed):
+def test_a_malformed_fault_is_refused(text: str, allowed):
     allowed.setenv(FAULTS_ENV_VAR, text)
 
-    with pytest.raises(UsageError, match="no fault is called"):
+    with pytest.raises(UsageError, match="invalid fault"):
         get_fault_env_vars()
 
 
-def test_without_permission_nothing_strikes_and_one_line_says_so(monkeypatch, tmp_path, capsys):
+def test_without_permission_faults_are_ignored_with_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv(FAULTS_ENV_VAR, "nan:step=0")
 
     assert get_fault_env_vars() == {}
     assert capsys.readouterr().out.count(FAULTS_ENV_VAR) == 1
-    assert spoilt(FaultInjector(tmp_path, rank=0), epoch=0) == []
+    assert find_nan_steps(FaultInjector(tmp_path, rank=0), epoch=0) == []
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_there_are_none_the_batches_are_left_alone(tmp_path: Path):
-    faults, given = FaultInjector(tmp_path, rank=0), iter(batches(1))
+def test_without_faults_the_batches_are_not_wrapped(tmp_path: Path):
+    injector, unwrapped = FaultInjector(tmp_path, rank=0), iter(make_batches(1))
 
-    assert faults.wrap_train_batches(given, epoch=0) is given
-    assert faults.wrap_val_batches(given, epoch=0) is given
+    assert injector.wrap_train_batches(unwrapped, epoch=0) is unwrapped
+    assert injector.wrap_val_batches(unwrapped, epoch=0) is unwrapped
     assert get_fault_env_vars() == {}
 
 
-def test_a_fault_strikes_its_worker_at_its_moment_once_in_a_run(allowed, tmp_path):
+def test_a_fault_hits_its_worker_at_its_step_once_per_run(allowed, tmp_path):
     allowed.setenv(
         FAULTS_ENV_VAR, "nan:rank=1,epoch=2,step=3;nan:rank=1,epoch=2,step=3;nan:rank=1,step=0"
     )
 
-    assert spoilt(FaultInjector(tmp_path, rank=0), epoch=2) == []
+    assert find_nan_steps(FaultInjector(tmp_path, rank=0), epoch=2) == []
     worker = FaultInjector(tmp_path, rank=1)
-    assert [spoilt(worker, epoch=epoch) for epoch in (1, 2, 3)] == [[0], [3], []]
+    assert [find_nan_steps(worker, epoch=epoch) for epoch in (1, 2, 3)] == [[0], [3], []]
     restarted = FaultInjector(tmp_path, rank=1)
-    assert [spoilt(restarted, epoch=epoch) for epoch in (1, 2, 2)] == [[], [3], []]
+    assert [find_nan_steps(restarted, epoch=epoch) for epoch in (1, 2, 2)] == [[], [3], []]
 
     marks = sorted((tmp_path / "debug" / "faults").iterdir())
     assert [path.name for path in marks] == [
@@ -107,34 +107,34 @@ def test_a_fault_strikes_its_worker_at_its_moment_once_in_a_run(allowed, tmp_pat
     ]
     first = json.loads(marks[0].read_text())
     assert (first["rank"], first["epoch"], first["step"]) == (1, 2, 3)
-    began = [json.loads(line) for line in marks[3].read_text().splitlines()]
-    assert [(one["rank"], one["epoch"]) for one in began] == [(0, 2), (1, 1), (1, 1)]
+    first_steps = [json.loads(line) for line in marks[3].read_text().splitlines()]
+    assert [(entry["rank"], entry["epoch"]) for entry in first_steps] == [(0, 2), (1, 1), (1, 1)]
 
 
 WORKER = """
 import sys
 from pathlib import Path
-from hrnet_ray.training.fault_injection import Faults
+from hrnet_ray.training.fault_injection import FaultInjector
 
-faults = Faults(Path(sys.argv[1]), rank=0)
+injector = FaultInjector(Path(sys.argv[1]), rank=0)
 for epoch in range(3):
-    for batch in faults.validation(iter(range(2)), epoch=epoch):
+    for batch in injector.wrap_val_batches(iter(range(2)), epoch=epoch):
         print(epoch, batch, flush=True)
-    faults.meet("end", epoch=epoch)
+    injector.maybe_inject("end", epoch=epoch)
 """
 
 
-def test_a_killed_process_is_gone_and_each_next_one_comes_further(allowed, tmp_path):
+def test_a_killed_process_is_replaced_and_gets_further(allowed, tmp_path):
     allowed.setenv(FAULTS_ENV_VAR, "kill:at=end,epoch=1;kill:at=validation,epoch=1,step=1")
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
 
-    ends = [subprocess.run(command, capture_output=True, text=True) for _ in range(3)]
+    results = [subprocess.run(command, capture_output=True, text=True) for _ in range(3)]
 
-    assert [end.returncode for end in ends] == [-signal.SIGKILL, -signal.SIGKILL, 0]
-    assert [end.stdout.split("\n")[-2] for end in ends] == ["1 0", "1 1", "2 1"]
+    assert [result.returncode for result in results] == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    assert [result.stdout.split("\n")[-2] for result in results] == ["1 0", "1 1", "2 1"]
 
 
-def test_a_hanging_process_is_there_and_does_nothing(allowed, tmp_path):
+def test_a_hanging_process_exists_and_does_nothing(allowed, tmp_path):
     allowed.setenv(FAULTS_ENV_VAR, "hang:at=validation,epoch=0,step=1")
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
 

@@ -1,8 +1,7 @@
-"""A GPU never waits for the program, and the program not for a GPU, within a step.
+"""No training step synchronizes the host and the GPU.
 
-What makes them wait is known without one: tensors that hold no numbers (`meta`) go the same way
-through our code, and whatever would have to look at a number, or carry one over, is named. What
-torch does inside, only a GPU can tell.
+Our own code is checked without a GPU: `meta` tensors take the same path, and every operation that
+would read a value or copy one is recorded. Only a GPU shows what torch does inside.
 """
 
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ OTTER = Skeleton(
     keypoints=("left_paw", "right_paw", "left_ear", "right_ear", "nose", "tail"),
     upper_body=(2, 3, 4),
 )
-EVERYTHING = AugmentationPipelineConfig(
+AUGMENTATION = AugmentationPipelineConfig(
     skeleton=OTTER,
     input_hw=(64, 64),
     padding=1.25,
@@ -45,35 +44,35 @@ EVERYTHING = AugmentationPipelineConfig(
 )
 TARGET = HeatmapTargetConfig(input_hw=(64, 64), heatmap_hw=(16, 16), sigma=2.0)
 META = torch.device("meta")
-LOOKS = {"item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero"}
-CARRIES = {"tensor", "as_tensor", "new_tensor", "asarray"}
+READS = {"item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy", "nonzero"}
+COPIES = {"tensor", "as_tensor", "new_tensor", "asarray"}
 MOVES = {"to", "cuda", "copy_"}
 
 
-class Waits(TorchFunctionMode):
-    """Collects what would make a GPU wait for the program, or the program for a GPU."""
+class SyncRecorder(TorchFunctionMode):
+    """Records operations that would synchronize the host and the GPU."""
 
     def __init__(self) -> None:
-        self.found: list[str] = []
+        self.syncs: list[str] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        on_gpu = any(isinstance(one, Tensor) and one.device == META for one in (*args, out))
+        on_gpu = any(isinstance(x, Tensor) and x.device == META for x in (*args, out))
         if on_gpu and (
-            name in LOOKS | CARRIES
+            name in READS | COPIES
             or (
                 (name in MOVES and not (kwargs or {}).get("non_blocking"))
-                and any(isinstance(one, Tensor) and one.device != META for one in (*args, out))
+                and any(isinstance(x, Tensor) and x.device != META for x in (*args, out))
             )
-            or (name in ("__getitem__", "__setitem__") and looked_up_on_cpu(args[1]))
+            or (name in ("__getitem__", "__setitem__") and needs_host_index(args[1]))
         ):
-            self.found.append(resolve_name(func) or name)
+            self.syncs.append(resolve_name(func) or name)
         return out
 
 
-def looked_up_on_cpu(index: object) -> bool:
-    """Whether an index is numbers of Python's, or a mask: these are carried over, or looked at."""
+def needs_host_index(index: object) -> bool:
+    """Whether an index is a Python list, a CPU tensor or a mask, which are copied or read."""
     parts = index if isinstance(index, tuple) else (index,)
     return any(
         isinstance(part, list)
@@ -82,27 +81,27 @@ def looked_up_on_cpu(index: object) -> bool:
     )
 
 
-def canvases(device: torch.device) -> RawTrainBatch:
+def make_raw_batch(device: torch.device) -> RawTrainBatch:
     def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.zeros(shape, dtype=dtype, device=device)
 
-    turn = torch.eye(3).expand(4, 3, 3).to(device)
+    identity = torch.eye(3).expand(4, 3, 3).to(device)
     return RawTrainBatch(
         ids=torch.arange(4, device=device),
         canvases=zeros(4, 80, 80, 3, dtype=torch.uint8),
-        canvas_from_image=turn,
+        canvas_from_image=identity,
         box_xywh=torch.tensor([[10.0, 10.0, 60.0, 60.0]]).expand(4, 4).to(device),
         image_xy=zeros(4, 6, 2) + 40,
         visible=torch.ones(4, 6, dtype=torch.bool, device=device),
     )
 
 
-def everything_but_the_net(batch: RawTrainBatch) -> None:
-    learnt = augment_batch(batch, EVERYTHING, epoch=0)
+def run_all_but_the_model(batch: RawTrainBatch) -> None:
+    augmented = augment_batch(batch, AUGMENTATION, epoch=0)
     for rounded in (True, False):
         maps, weights = encode_heatmaps(
-            learnt.crop_xy,
-            learnt.visible,
+            augmented.crop_xy,
+            augmented.visible,
             input_hw=(64, 64),
             heatmap_hw=(16, 16),
             sigma=2.0,
@@ -115,18 +114,18 @@ def everything_but_the_net(batch: RawTrainBatch) -> None:
         decode_heatmaps(merged, method=method)
 
 
-def test_nothing_that_is_made_on_a_gpu_makes_it_wait():
-    batch = canvases(META)
-    everything_but_the_net(batch)  # the first time, constants are carried over
+def test_augmentation_targets_and_decoding_do_not_synchronize():
+    batch = make_raw_batch(META)
+    run_all_but_the_model(batch)  # the first call copies constants
 
-    with Waits() as waits:
-        everything_but_the_net(batch)
+    with SyncRecorder() as recorder:
+        run_all_but_the_model(batch)
 
-    assert waits.found == []
+    assert recorder.syncs == []
 
 
 @pytest.mark.parametrize(
-    "wait",
+    "operation",
     [
         lambda x: x.new_tensor([1.0, 2.0]),
         lambda x: x[[0, 1]],
@@ -136,30 +135,30 @@ def test_nothing_that_is_made_on_a_gpu_makes_it_wait():
         lambda x: torch.zeros(3).to(x.device),
     ],
 )
-def test_what_would_make_it_wait_is_found(wait):
-    with Waits() as waits:
-        wait(torch.zeros(3, device=META))
+def test_a_synchronizing_operation_is_recorded(operation):
+    with SyncRecorder() as recorder:
+        operation(torch.zeros(3, device=META))
 
-    assert len(waits.found) == 1
+    assert len(recorder.syncs) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 @pytest.mark.parametrize("bf16", [False, True])
-def test_a_step_on_a_gpu_waits_for_nothing(bf16: bool):
+def test_a_step_on_a_gpu_does_not_synchronize(bf16: bool):
     device = torch.device("cuda", 0)
     model = HRNet(width=8, keypoints=6).to(device, memory_format=torch.channels_last)  # pyright: ignore
     optimizer = build_optimizer(model, optimizer_name="adamw", lr=1e-3, weight_decay=0.01)
     scheduler = build_lr_scheduler(
         optimizer, schedule="steps", milestones=(), epochs=1, warmup_steps=0, steps_per_epoch=4
     )
-    average = ModelEma(model, decay=0.99)
-    batch = canvases(device)
+    ema = ModelEma(model, decay=0.99)
+    batch = make_raw_batch(device)
 
     def batches() -> Iterator[TrainBatch]:
-        yield augment_batch(batch, EVERYTHING, epoch=0)  # the first one may
-        with waiting_is_an_error():
+        yield augment_batch(batch, AUGMENTATION, epoch=0)  # the first step may synchronize
+        with forbid_synchronization():
             for epoch in range(1, 4):
-                yield augment_batch(batch, EVERYTHING, epoch=epoch)
+                yield augment_batch(batch, AUGMENTATION, epoch=epoch)
 
     loss = train_epoch(
         model,
@@ -169,14 +168,14 @@ def test_a_step_on_a_gpu_waits_for_nothing(bf16: bool):
         target=TARGET,
         bf16=bf16,
         max_grad_norm=1.0,
-        ema=average,
+        ema=ema,
     )
 
     assert loss.isfinite()
 
 
 @contextmanager
-def waiting_is_an_error() -> Iterator[None]:
+def forbid_synchronization() -> Iterator[None]:
     torch.cuda.set_sync_debug_mode("error")
     try:
         yield

@@ -1,4 +1,4 @@
-"""Two workers that learn their batch in parts end where they would with the batch as a whole."""
+"""Two workers with gradient accumulation end with the weights of whole batches."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ from tests.utils.two_workers import together
 TARGET = HeatmapTargetConfig(input_hw=(16, 24), heatmap_hw=(16, 24), sigma=1.0)
 
 
-def work(rank: int, folder: Path) -> None:
-    """What each of two processes does."""
-    chance = torch.Generator().manual_seed(rank)
+def train_rank(rank: int, folder: Path) -> None:
+    """Train in one of two processes, with whole batches and with parts."""
+    generator = torch.Generator().manual_seed(rank)
     batch = TrainBatch(
-        torch.randn(5, 3, 16, 24, generator=chance),
-        torch.rand(5, 2, 2, generator=chance) * 14,
+        torch.randn(5, 3, 16, 24, generator=generator),
+        torch.rand(5, 2, 2, generator=generator) * 14,
         torch.ones(5, 2, dtype=torch.bool),
     )
     for parts in (1, 2):
@@ -35,8 +35,8 @@ def work(rank: int, folder: Path) -> None:
         torch.save(net.weight.detach(), folder / f"{rank}-{parts}.pt")
 
 
-def uneven(rank: int, folder: Path) -> None:
-    """4 + 3 crops: the one could take them in two parts, the other cannot."""
+def train_uneven_rank(rank: int, folder: Path) -> None:
+    """Train with 4 + 3 crops: rank 0 could split them into two parts, rank 1 cannot."""
     count = 4 - rank
     batch = TrainBatch(
         torch.randn(count, 3, 16, 24),
@@ -54,17 +54,19 @@ def uneven(rank: int, folder: Path) -> None:
     torch.save(net[0].weight.detach(), folder / f"{rank}.pt")
 
 
-def test_workers_that_share_norms_take_as_many_parts_each(tmp_path: Path):
-    together(uneven, tmp_path)
+def test_workers_with_synchronized_batchnorm_take_the_same_number_of_parts(tmp_path: Path):
+    together(train_uneven_rank, tmp_path)
 
-    one, other = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
-    assert torch.equal(one, other)
+    weights_0, weights_1 = (
+        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
+    )
+    assert torch.equal(weights_0, weights_1)
 
 
-def test_parts_and_workers_together_take_the_steps_of_the_whole(tmp_path: Path):
-    together(work, tmp_path)
+def test_two_workers_with_parts_take_the_steps_of_whole_batches(tmp_path: Path):
+    together(train_rank, tmp_path)
 
-    ends = {path.stem: torch.load(path, weights_only=True) for path in tmp_path.glob("*.pt")}
-    assert torch.equal(ends["0-1"], ends["1-1"])
-    assert torch.equal(ends["0-2"], ends["1-2"])
-    torch.testing.assert_close(ends["0-2"], ends["0-1"], rtol=1e-5, atol=1e-7)
+    weights = {path.stem: torch.load(path, weights_only=True) for path in tmp_path.glob("*.pt")}
+    assert torch.equal(weights["0-1"], weights["1-1"])
+    assert torch.equal(weights["0-2"], weights["1-2"])
+    torch.testing.assert_close(weights["0-2"], weights["0-1"], rtol=1e-5, atol=1e-7)

@@ -1,4 +1,4 @@
-"""Steps without a finite gradient: left out by all, counted, and too many of them an error."""
+"""Steps with a NaN or Inf gradient: skipped on all ranks, counted, and limited."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -27,19 +27,19 @@ STEPS = 4
 
 
 class Training:
-    """A net with a BatchNorm, and all that moves it."""
+    """A model with BatchNorm, its optimizer, schedule and EMA."""
 
-    def __init__(self, *, algorithm: str = "adamw", ddp: bool = False) -> None:
+    def __init__(self, *, optimizer_name: str = "adamw", ddp: bool = False) -> None:
         torch.manual_seed(0)
         self.net = nn.Sequential(
             nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)
         )
         self.model = DistributedDataParallel(self.net) if ddp else self.net
-        if algorithm == "sgd":  # a plain one, which knows nothing of `found_inf`
+        if optimizer_name == "sgd":  # not fused, so without `found_inf`
             self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
         else:
             self.optimizer = build_optimizer(
-                self.net, optimizer_name=algorithm, lr=1e-2, weight_decay=0.1
+                self.net, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.1
             )
         self.scheduler = build_lr_scheduler(
             self.optimizer,
@@ -49,93 +49,101 @@ class Training:
             warmup_steps=0,
             steps_per_epoch=1,
         )
-        self.average = ModelEma(self.net, decay=0.9)
+        self.ema = ModelEma(self.net, decay=0.9)
 
-    def learn(self, batches: list[TrainBatch], *, clip_norm: float = 0.0) -> Tensor:
+    def train(self, batches: list[TrainBatch], *, max_grad_norm: float = 0.0) -> Tensor:
         return train_epoch(
             self.model,
             batches,
             self.optimizer,
             self.scheduler,
             target=TARGET,
-            ema=self.average,
-            max_grad_norm=clip_norm,
+            ema=self.ema,
+            max_grad_norm=max_grad_norm,
         )
 
-    def leave_out(self) -> None:
-        """What a step that is skipped still moves: clocks."""
+    def skip_step(self) -> None:
+        """Advance only the counters, as a skipped step does."""
         self.scheduler.step()
-        self.average.steps += 1
+        self.ema.steps += 1
 
     def state(self) -> dict[str, Tensor]:
         moments = self.optimizer.state_dict()["state"].values()
-        parts = [self.net.state_dict(), self.average.averaged_weights, *moments]
+        parts = [self.net.state_dict(), self.ema.averaged_weights, *moments]
         tensors = {f"{n}.{k}": v for n, part in enumerate(parts) for k, v in part.items()}
-        rate = torch.tensor(self.optimizer.param_groups[0]["lr"])
-        return {name: value.clone() for name, value in tensors.items()} | {"rate": rate}
+        lr = torch.tensor(self.optimizer.param_groups[0]["lr"])
+        return {name: value.clone() for name, value in tensors.items()} | {"lr": lr}
 
 
-def batch_of(seed: int, *, spoilt: bool = False) -> TrainBatch:
-    chance = torch.Generator().manual_seed(seed)
-    crops = torch.randn(3, 3, 16, 24, generator=chance)
-    crop_xy = torch.rand(3, 2, 2, generator=chance) * 14
+def make_batch(seed: int, *, is_nan: bool = False) -> TrainBatch:
+    generator = torch.Generator().manual_seed(seed)
+    crops = torch.randn(3, 3, 16, 24, generator=generator)
+    crop_xy = torch.rand(3, 2, 2, generator=generator) * 14
     batch = TrainBatch(crops, crop_xy, torch.ones(3, 2, dtype=torch.bool))
-    return replace(batch, crops=torch.full_like(crops, torch.nan)) if spoilt else batch
+    return replace(batch, crops=torch.full_like(crops, torch.nan)) if is_nan else batch
 
 
-def assert_equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    assert one.keys() == other.keys()
-    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+def assert_equal(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    assert [name for name in actual if not torch.equal(actual[name], expected[name])] == []
 
 
-def spoilt_on_one(rank: int, folder: Path) -> None:
-    """What each of two processes does: rank 1 meets a batch of NaN at the second step."""
-    batches = [batch_of(10 * step + rank) for step in range(STEPS)]
-    hurt = Training(ddp=True)
-    hurt.learn([batches[0], batch_of(0, spoilt=True) if rank else batches[1], *batches[2:]])
-    spared = Training(ddp=True)
-    spared.learn(batches[:1])
-    spared.leave_out()
-    spared.learn(batches[2:])
-    torch.save([hurt.state(), spared.state()], folder / f"{rank}.pt")
+def train_with_nan_on_rank_1(rank: int, folder: Path) -> None:
+    """Run one of two processes: rank 1 gets a batch of NaN at the second step."""
+    batches = [make_batch(10 * step + rank) for step in range(STEPS)]
+    faulty = Training(ddp=True)
+    faulty.train([batches[0], make_batch(0, is_nan=True) if rank else batches[1], *batches[2:]])
+    expected = Training(ddp=True)
+    expected.train(batches[:1])
+    expected.skip_step()
+    expected.train(batches[2:])
+    torch.save([faulty.state(), expected.state()], folder / f"{rank}.pt")
 
 
-def test_one_workers_nan_is_a_step_that_none_of_them_takes(tmp_path: Path):
-    together(spoilt_on_one, tmp_path)
+def test_a_nan_on_one_rank_skips_the_step_on_all_ranks(tmp_path: Path):
+    together(train_with_nan_on_rank_1, tmp_path)
 
     for rank in range(2):
-        hurt, spared = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert_equal(hurt, spared)
-        assert all(value.isfinite().all() for value in hurt.values())
+        faulty, expected = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert_equal(faulty, expected)
+        assert all(value.isfinite().all() for value in faulty.values())
 
 
-@pytest.mark.parametrize("algorithm", ["adam", "adamw", "sgd"])
-@pytest.mark.parametrize("clip_norm", [0.0, 0.1])
-def test_a_skipped_step_moves_nothing_but_the_clocks(algorithm: str, clip_norm: float):
-    hurt, spared = Training(algorithm=algorithm), Training(algorithm=algorithm)
+@pytest.mark.parametrize("optimizer_name", ["adam", "adamw", "sgd"])
+@pytest.mark.parametrize("max_grad_norm", [0.0, 0.1])
+def test_a_skipped_step_advances_only_the_counters(optimizer_name: str, max_grad_norm: float):
+    faulty, expected = (
+        Training(optimizer_name=optimizer_name),
+        Training(optimizer_name=optimizer_name),
+    )
 
-    loss = hurt.learn([batch_of(0), batch_of(1, spoilt=True), batch_of(2)], clip_norm=clip_norm)
+    loss = faulty.train(
+        [make_batch(0), make_batch(1, is_nan=True), make_batch(2)], max_grad_norm=max_grad_norm
+    )
 
-    first = spared.learn([batch_of(0)], clip_norm=clip_norm)
-    spared.leave_out()
-    third = spared.learn([batch_of(2)], clip_norm=clip_norm)
-    assert_equal(hurt.state(), spared.state())
+    first = expected.train([make_batch(0)], max_grad_norm=max_grad_norm)
+    expected.skip_step()
+    third = expected.train([make_batch(2)], max_grad_norm=max_grad_norm)
+    assert_equal(faulty.state(), expected.state())
     assert loss == (first + third) / 2
 
 
-@pytest.mark.parametrize("algorithm", ["adamw", "sgd"])
-def test_a_calm_epoch_is_the_plain_loop_bit_for_bit(algorithm: str):
-    guarded, plain = Training(algorithm=algorithm), Training(algorithm=algorithm)
-    batches = [batch_of(step) for step in range(STEPS)]
+@pytest.mark.parametrize("optimizer_name", ["adamw", "sgd"])
+def test_an_epoch_without_nan_equals_the_plain_loop_bit_for_bit(optimizer_name: str):
+    guarded, plain = (
+        Training(optimizer_name=optimizer_name),
+        Training(optimizer_name=optimizer_name),
+    )
+    batches = [make_batch(step) for step in range(STEPS)]
 
-    guarded.learn(batches)
+    guarded.train(batches)
 
     for batch in batches:
         plain.optimizer.zero_grad()
         _plain_loss(plain.net, batch).backward()
         plain.optimizer.step()
         plain.scheduler.step()
-        plain.average.update_parameters()
+        plain.ema.update_parameters()
     assert_equal(guarded.state(), plain.state())
 
 
@@ -145,13 +153,13 @@ def _plain_loss(net: nn.Module, batch: TrainBatch) -> Tensor:
     return _compute_loss(net, batch, target=TARGET, bf16=False)
 
 
-def test_a_loss_that_overflowed_spoils_its_gradient_and_a_number_does_not():
-    for value, wanted in ((3e38, "1.0"), (float("inf"), "nan"), (float("nan"), "nan")):
-        assert str(make_nan_propagating_grad(torch.tensor(value)).item()) == wanted
+def test_only_a_nonfinite_loss_gives_a_nan_gradient():
+    for value, expected in ((3e38, "1.0"), (float("inf"), "nan"), (float("nan"), "nan")):
+        assert str(make_nan_propagating_grad(torch.tensor(value)).item()) == expected
 
 
-class Steps:
-    """Steps of a guard, told by hand which of them are spoilt."""
+class GuardedSteps:
+    """Steps of a guard with a plan of which are NaN or Inf."""
 
     def __init__(self, *, steps: int = 0) -> None:
         self.weight = nn.Parameter(torch.ones(2))
@@ -160,102 +168,102 @@ class Steps:
         self.guard = NonFiniteStepGuard(self.model, num_steps=steps)
 
     def take(self, plan: str) -> None:
-        """`.` a step; `g` a gradient, `l` a loss too that is no number."""
-        for what in plan:
-            self.weight.grad = torch.full((2,), 1.0 if what == "." else torch.inf)
+        """Take steps: `.` is finite, `g` has an Inf gradient, `l` also a NaN loss."""
+        for kind in plan:
+            self.weight.grad = torch.full((2,), 1.0 if kind == "." else torch.inf)
             self.guard.step_if_finite(
-                self.optimizer, torch.tensor(torch.nan if what == "l" else 2.0)
+                self.optimizer, torch.tensor(torch.nan if kind == "l" else 2.0)
             )
             self.guard.poll_skipped_steps()
 
 
-def test_three_in_a_row_are_got_over_and_a_fourth_is_not():
-    got_over = Steps(steps=1000)
-    got_over.take("lll.ggg..")
-    assert got_over.guard.list_skipped_steps() == [0, 1, 2, 4, 5, 6]
-    assert got_over.guard.finish_epoch() == 2.0
+def test_three_consecutive_skips_are_tolerated_and_a_fourth_is_not():
+    tolerated = GuardedSteps(steps=1000)
+    tolerated.take("lll.ggg..")
+    assert tolerated.guard.list_skipped_steps() == [0, 1, 2, 4, 5, 6]
+    assert tolerated.guard.finish_epoch() == 2.0
 
-    with pytest.raises(DivergenceDetected, match="4 steps in a row") as ended:
-        Steps(steps=1000).take(".g.glgl.")
+    with pytest.raises(DivergenceDetected, match="4 steps in a row") as raised:
+        GuardedSteps(steps=1000).take(".g.glgl.")
 
-    assert ended.value.skipped_steps == [3, 4, 5, 6]
-    assert ended.value.local_nonfinite_steps == [4, 6]
+    assert raised.value.skipped_steps == [3, 4, 5, 6]
+    assert raised.value.local_nonfinite_steps == [4, 6]
 
 
-@pytest.mark.parametrize(("steps", "most"), [(0, 3), (399, 3), (400, 4), (1000, 10)])
-def test_one_percent_of_an_epoch_may_be_skipped_and_three_steps_always(steps: int, most: int):
-    scattered = Steps(steps=steps)
-    scattered.take("g." * most)
+@pytest.mark.parametrize(("steps", "limit"), [(0, 3), (399, 3), (400, 4), (1000, 10)])
+def test_one_percent_of_an_epoch_may_be_skipped_and_at_least_three_steps(steps: int, limit: int):
+    scattered = GuardedSteps(steps=steps)
+    scattered.take("g." * limit)
 
-    with pytest.raises(DivergenceDetected, match=f"{most + 1} steps of the epoch") as ended:
+    with pytest.raises(DivergenceDetected, match=f"{limit + 1} steps of the epoch") as raised:
         scattered.take("g")
 
-    assert ended.value.skipped_steps == [2 * most]
+    assert raised.value.skipped_steps == [2 * limit]
 
 
 @pytest.mark.parametrize("cut", range(8))
-def test_an_interrupted_epoch_goes_on_as_if_it_had_not_been(cut: int):
+def test_an_interrupted_epoch_continues_with_the_same_state(cut: int):
     plan = "l.gg..l."
-    straight, before, after = (Steps(steps=1000) for _ in range(3))
-    straight.take(plan)
+    uninterrupted, before, after = (GuardedSteps(steps=1000) for _ in range(3))
+    uninterrupted.take(plan)
     before.take(plan[:cut])
     if cut:
         after.guard.load_state(*before.guard.get_state())
     after.take(plan[cut:])
 
-    assert after.guard.list_skipped_steps() == straight.guard.list_skipped_steps()
-    assert after.guard.finish_epoch() == straight.guard.finish_epoch()
+    assert after.guard.list_skipped_steps() == uninterrupted.guard.list_skipped_steps()
+    assert after.guard.finish_epoch() == uninterrupted.guard.finish_epoch()
     after.take("g" * 3)
     with pytest.raises(DivergenceDetected, match="4 steps in a row"):
         after.take("g")
 
 
-def test_an_epoch_without_any_step_taken_is_an_error_however_short():
-    nothing = Steps()
-    nothing.take("g")
+def test_an_epoch_with_only_skipped_steps_is_an_error():
+    skipped = GuardedSteps()
+    skipped.take("g")
 
     with pytest.raises(DivergenceDetected, match="no step of the epoch"):
-        nothing.guard.finish_epoch()
+        skipped.guard.finish_epoch()
 
 
-def test_the_average_moves_by_a_share_that_only_the_device_knows():
-    held, seen = [torch.ones(3), torch.zeros(2, 2)], [torch.full((3,), 5.0), torch.ones(2, 2)]
+def test_lerp_with_a_tensor_weight_moves_only_unskipped_averages():
+    averages, live = [torch.ones(3), torch.zeros(2, 2)], [torch.full((3,), 5.0), torch.ones(2, 2)]
 
-    _apply_tensor_lerp(held, seen, 0.25 * (1 - torch.tensor(1.0)))
-    assert [part.unique().tolist() for part in held] == [[1.0], [0.0]]
+    _apply_tensor_lerp(averages, live, 0.25 * (1 - torch.tensor(1.0)))
+    assert [part.unique().tolist() for part in averages] == [[1.0], [0.0]]
 
-    _apply_tensor_lerp(held, seen, 0.25 * (1 - torch.tensor(0.0)))
-    assert [part.unique().tolist() for part in held] == [[2.0], [0.25]]
+    _apply_tensor_lerp(averages, live, 0.25 * (1 - torch.tensor(0.0)))
+    assert [part.unique().tolist() for part in averages] == [[2.0], [0.25]]
 
 
-def test_whatever_a_checkpoint_would_hold_is_looked_at():
+def test_all_finite_checks_everything_in_a_checkpoint():
     training = Training()
-    training.learn([batch_of(0)])
-    parts = (training.net, training.optimizer, training.average)
-    assert all_finite(*parts)
+    training.train([make_batch(0)])
+    components = (training.net, training.optimizer, training.ema)
+    assert all_finite(*components)
     moments = training.optimizer.state[training.net[0].weight]
     for tensor in (
         training.net[3].bias.data,
         training.net[1].running_var,
         moments["exp_avg_sq"],
-        training.average.averaged_weights["0.weight"],
+        training.ema.averaged_weights["0.weight"],
     ):
         before = tensor.clone()
         tensor.view(-1)[-1] = torch.inf
-        assert not all_finite(*parts)
+        assert not all_finite(*components)
         tensor.copy_(before)
 
 
-def test_a_halved_rate_is_half_at_once_and_at_every_later_step():
-    whole, half = Training(), Training()
-    for training in (whole, half):
+def test_a_halved_learning_rate_is_half_now_and_at_every_later_step():
+    full, half = Training(), Training()
+    for training in (full, half):
         training.optimizer.step()
         training.scheduler.step()
 
     scale_lr_schedule(half.scheduler, 0.5)
 
     for _ in range(3):
-        rates = [t.optimizer.param_groups[0]["lr"] for t in (whole, half)]
+        rates = [t.optimizer.param_groups[0]["lr"] for t in (full, half)]
         assert rates[1] == 0.5 * rates[0] > 0
-        for training in (whole, half):
+        for training in (full, half):
             training.scheduler.step()

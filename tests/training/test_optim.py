@@ -1,4 +1,4 @@
-"""Optimisers and schedules: every learning rate of a run, also of one that was resumed."""
+"""Optimizers and schedules: every learning rate of a run, resumed or not."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer, scale_
 LR, STEPS = 1e-3, 3
 
 
-def made(
+def build(
     schedule: str, *, epochs: int = 6, milestones: tuple[int, ...] = (), warmup_steps: int = 0
 ) -> tuple[nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     model = nn.Linear(2, 1)
@@ -29,79 +29,79 @@ def made(
     return model, optimizer, scheduler
 
 
-def rates(
+def collect_lrs(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler,
     steps: int,
 ) -> list[float]:
     """The learning rate that each step is taken with."""
-    seen = []
+    lrs = []
     for _ in range(steps):
-        seen.append(optimizer.param_groups[0]["lr"])
+        lrs.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         scheduler.step()
-    return seen
+    return lrs
 
 
-STEPPED = [LR] * 6 + [LR / 10] * 9 + [LR / 100] * 3  # drops before the epochs 2 and 5
+STEPPED = [LR] * 6 + [LR / 10] * 9 + [LR / 100] * 3  # drops after 2 and 5 epochs
 
 
-def test_steps_drops_tenfold_at_exactly_the_milestone_epochs():
-    _, optimizer, scheduler = made("steps", milestones=(2, 5))
+def test_the_step_schedule_drops_tenfold_at_exactly_the_milestones():
+    _, optimizer, scheduler = build("steps", milestones=(2, 5))
 
-    assert rates(optimizer, scheduler, 18) == pytest.approx(STEPPED, rel=1e-12)
+    assert collect_lrs(optimizer, scheduler, 18) == pytest.approx(STEPPED, rel=1e-12)
 
 
-def test_steps_drops_there_too_when_every_epoch_starts_from_a_checkpoint(tmp_path: Path):
-    seen: list[float] = []
+def test_the_step_schedule_drops_at_the_milestones_when_every_epoch_is_resumed(tmp_path: Path):
+    lrs: list[float] = []
     for epoch in range(6):
-        model, optimizer, scheduler = made("steps", milestones=(2, 5))
+        model, optimizer, scheduler = build("steps", milestones=(2, 5))
         if epoch:
             checkpoint.load_train_state(tmp_path, model, optimizer, scheduler)
-        seen += rates(optimizer, scheduler, STEPS)
+        lrs += collect_lrs(optimizer, scheduler, STEPS)
         progress = checkpoint.TrainState(epoch=epoch)
         entries = checkpoint.save_train_state(tmp_path, model, optimizer, scheduler, progress)
         write_manifest(tmp_path, entries, epoch=epoch, metadata={})
 
-    assert seen == pytest.approx(STEPPED, rel=1e-12)
+    assert lrs == pytest.approx(STEPPED, rel=1e-12)
 
 
-def test_a_warm_up_climbs_in_equal_steps_and_then_is_over():
-    _, optimizer, scheduler = made("steps", warmup_steps=4)
+def test_the_warm_up_rises_in_equal_steps():
+    _, optimizer, scheduler = build("steps", warmup_steps=4)
 
-    seen = rates(optimizer, scheduler, 6)
+    lrs = collect_lrs(optimizer, scheduler, 6)
 
-    assert seen == pytest.approx([LR / 4, LR / 2, 3 * LR / 4, LR, LR, LR], rel=1e-12)
-
-
-def test_cosine_starts_at_the_top_is_half_way_down_in_the_middle_and_ends_at_nothing():
-    _, optimizer, scheduler = made("cosine")
-
-    seen = rates(optimizer, scheduler, 6 * STEPS)
-
-    assert seen[0] == LR
-    assert seen[9] == pytest.approx(LR / 2, rel=1e-12)
-    assert seen == sorted(seen, reverse=True)
-    assert 0 < seen[-1] < 0.01 * LR
-    assert rates(optimizer, scheduler, 3) == [0.0, 0.0, 0.0]  # one that goes on stays there
+    assert lrs == pytest.approx([LR / 4, LR / 2, 3 * LR / 4, LR, LR, LR], rel=1e-12)
 
 
-def test_adamw_decays_a_weight_without_gradient_and_adam_does_not_decouple():
+def test_the_cosine_schedule_starts_at_the_peak_is_half_in_the_middle_and_ends_at_0():
+    _, optimizer, scheduler = build("cosine")
+
+    lrs = collect_lrs(optimizer, scheduler, 6 * STEPS)
+
+    assert lrs[0] == LR
+    assert lrs[9] == pytest.approx(LR / 2, rel=1e-12)
+    assert lrs == sorted(lrs, reverse=True)
+    assert 0 < lrs[-1] < 0.01 * LR
+    assert collect_lrs(optimizer, scheduler, 3) == [0.0, 0.0, 0.0]  # further steps stay at 0
+
+
+def test_adamw_decouples_weight_decay_and_adam_does_not():
     lr, decay, start = 0.1, 0.5, 2.0
     after = {}
-    for algorithm in ("adam", "adamw"):
+    for optimizer_name in ("adam", "adamw"):
         model = nn.Linear(1, 1, bias=False)
         nn.init.constant_(model.weight, start)
-        optimizer = build_optimizer(model, optimizer_name=algorithm, lr=lr, weight_decay=decay)
+        optimizer = build_optimizer(model, optimizer_name=optimizer_name, lr=lr, weight_decay=decay)
         model.weight.grad = torch.zeros(1, 1)
         optimizer.step()
-        after[algorithm] = model.weight.item()
+        after[optimizer_name] = model.weight.item()
 
     assert after["adamw"] == pytest.approx(start * (1 - lr * decay), rel=1e-6)
     assert after["adam"] == pytest.approx(start - lr, rel=1e-6)  # a gradient of decay * weight
 
 
-def test_adamw_spares_biases_and_the_scales_of_batchnorm():
+def test_adamw_does_not_decay_biases_and_batchnorm_scales():
     net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     before = {name: value.clone() for name, value in net.named_parameters()}
     optimizer = build_optimizer(net, optimizer_name="adamw", lr=0.1, weight_decay=0.5)
@@ -114,19 +114,19 @@ def test_adamw_spares_biases_and_the_scales_of_batchnorm():
     assert changed == {"0.weight"}
 
 
-@pytest.mark.parametrize(("per", "rate"), [("none", 1e-3), ("linear", 2.5e-4), ("sqrt", 5e-4)])
-def test_a_quarter_of_the_batch_has_its_share_of_the_rate(per: str, rate: float):
-    assert scale_lr(1e-3, scaling=per, batch_size=32, reference_batch_size=128) == pytest.approx(
-        rate
-    )
+@pytest.mark.parametrize(("scaling", "lr"), [("none", 1e-3), ("linear", 2.5e-4), ("sqrt", 5e-4)])
+def test_the_learning_rate_scales_with_the_batch_size(scaling: str, lr: float):
+    assert scale_lr(
+        1e-3, scaling=scaling, batch_size=32, reference_batch_size=128
+    ) == pytest.approx(lr)
 
 
-@pytest.mark.parametrize("algorithm", ["adam", "adamw"])
-def test_the_fused_kernel_steps_where_the_plain_one_does(algorithm: str):
-    plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[algorithm]
+@pytest.mark.parametrize("optimizer_name", ["adam", "adamw"])
+def test_the_fused_kernel_takes_the_step_of_the_plain_one(optimizer_name: str):
+    plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer_name]
     nets = []
     for make in (
-        lambda net: build_optimizer(net, optimizer_name=algorithm, lr=1e-2, weight_decay=0.0),
+        lambda net: build_optimizer(net, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.0),
         lambda net: plain(net.parameters(), lr=1e-2, weight_decay=0.0),
     ):
         torch.manual_seed(0)

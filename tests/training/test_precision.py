@@ -1,4 +1,4 @@
-"""Half precision is chosen where it pays, and nowhere else."""
+"""bf16 is selected on GPUs with native support only."""
 
 from pathlib import Path
 
@@ -9,21 +9,21 @@ from hrnet_ray.training.precision import has_native_bf16, should_use_bf16
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])
-def test_what_is_no_gpu_stays_with_fp32(device):
+def test_other_devices_than_gpus_use_fp32(device):
     assert not should_use_bf16(torch.device(device))
 
 
-def test_a_cpu_multiplies_bf16_where_the_system_lists_the_instructions():
-    listed = Path("/proc/cpuinfo")
-    if not listed.is_file():
+def test_a_cpu_has_native_bf16_if_the_system_lists_the_instructions():
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
         pytest.skip("no /proc/cpuinfo")
-    flags = set(listed.read_text().split())
+    flags = set(cpuinfo.read_text().split())
 
     assert has_native_bf16(torch.device("cpu")) == bool(flags & {"avx512_bf16", "amx_tile"})
 
 
 @pytest.mark.gpu
-def test_a_gpu_takes_bf16_from_ampere_on():
+def test_a_gpu_uses_bf16_from_ampere_on():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
 

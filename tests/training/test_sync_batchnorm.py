@@ -1,4 +1,4 @@
-"""BatchNorm over two workers is the BatchNorm of one that has all the crops."""
+"""Synchronized BatchNorm on two ranks equals BatchNorm over all crops."""
 
 from pathlib import Path
 
@@ -13,46 +13,46 @@ CPU = torch.device("cpu")
 ROWS = ([0, 1, 2], [3, 4])  # uneven
 
 
-def a_net() -> nn.Sequential:
+def make_model() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3, momentum=0.1), nn.Conv2d(3, 1, 1)
     )
 
 
-def crops() -> Tensor:
+def make_crops() -> Tensor:
     return torch.randn(5, 2, 4, 6, generator=torch.Generator().manual_seed(1)) * 3 + 1
 
 
-def work(rank: int, folder: Path) -> None:
-    """What each of two processes does."""
-    net = convert_sync_batchnorm(a_net(), CPU)
+def train_rank(rank: int, folder: Path) -> None:
+    """Take one step in one of two processes."""
+    net = convert_sync_batchnorm(make_model(), CPU)
     wrapped = DistributedDataParallel(net)
-    mine = crops()[ROWS[rank]]
-    loss = wrapped(mine).square().sum() / 5 * 2  # DDP takes the mean over the workers
+    own_crops = make_crops()[ROWS[rank]]
+    loss = wrapped(own_crops).square().sum() / 5 * 2  # DDP averages over the ranks
     loss.backward()
-    known = {name: value.grad for name, value in net.named_parameters()}
-    torch.save(known | dict(net.named_buffers()), folder / f"{rank}.pt")
+    actual = {name: value.grad for name, value in net.named_parameters()}
+    torch.save(actual | dict(net.named_buffers()), folder / f"{rank}.pt")
 
 
-def test_two_workers_normalise_and_learn_as_one_with_all_crops(tmp_path: Path):
-    together(work, tmp_path)
+def test_two_workers_have_the_gradients_of_one_with_all_crops(tmp_path: Path):
+    together(train_rank, tmp_path)
 
-    net = a_net()
-    (net(crops()).square().sum() / 5).backward()
-    wanted = {name: value.grad for name, value in net.named_parameters()}
-    wanted |= dict(net.named_buffers())
+    net = make_model()
+    (net(make_crops()).square().sum() / 5).backward()
+    expected = {name: value.grad for name, value in net.named_parameters()}
+    expected |= dict(net.named_buffers())
     for rank in range(2):
-        known = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert known.keys() == wanted.keys()
-        for name in wanted:
-            torch.testing.assert_close(known[name], wanted[name], rtol=1e-4, atol=1e-5)
+        actual = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert actual.keys() == expected.keys()
+        for name in expected:
+            torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-5)
 
 
-def test_alone_it_is_the_plain_norm_with_the_same_names_and_tensors():
-    plain, net = a_net(), convert_sync_batchnorm(a_net(), CPU)
+def test_a_single_process_uses_plain_batchnorm_with_the_same_names():
+    plain, net = make_model(), convert_sync_batchnorm(make_model(), CPU)
 
     assert isinstance(net[1], CpuSyncBatchNorm2d)
-    assert torch.equal(net(crops()), plain(crops()))
-    assert torch.equal(net.eval()(crops()), plain.eval()(crops()))
+    assert torch.equal(net(make_crops()), plain(make_crops()))
+    assert torch.equal(net.eval()(make_crops()), plain.eval()(make_crops()))
     assert list(net.state_dict()) == list(plain.state_dict())

@@ -1,4 +1,4 @@
-"""A training that is nearly nothing, and its checkpoints: what several tests go on from."""
+"""A tiny training and its checkpoints, shared by several tests."""
 
 from pathlib import Path
 
@@ -19,9 +19,9 @@ TARGET = HeatmapTargetConfig(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.0
 
 
 class Training:
-    """A net, its optimiser and its schedule, and four batches to go through.
+    """A model, its optimizer and its schedule, and any number of steps.
 
-    A tiny one cannot learn; it has all that is saved.
+    A tiny one cannot train, but has all that is saved.
     """
 
     def __init__(self, *, seed: int, tiny: bool = False) -> None:
@@ -41,33 +41,33 @@ class Training:
             steps_per_epoch=1,
         )
 
-    def learn(self, *steps: int) -> None:
+    def train(self, *steps: int) -> None:
         for step in steps:
-            chance = torch.Generator().manual_seed(step)
-            crops = torch.randn(2, 3, *INPUT_HW, generator=chance)
-            crop_xy = torch.rand(2, 2, 2, generator=chance) * 30
+            generator = torch.Generator().manual_seed(step)
+            crops = torch.randn(2, 3, *INPUT_HW, generator=generator)
+            crop_xy = torch.rand(2, 2, 2, generator=generator) * 30
             batch = TrainBatch(crops, crop_xy, torch.ones(2, 2, dtype=torch.bool))
             train_epoch(self.model, [batch], self.optimizer, self.scheduler, target=TARGET)
 
-    def save(self, store: CheckpointStore, progress: TrainState) -> Path:
+    def save(self, store: CheckpointStore, state: TrainState) -> Path:
         return store.save_checkpoint(
-            progress.epoch,
-            lambda folder: self.write(folder, progress),
-            metrics={"epoch": progress.epoch, "train/loss": 0.5},
+            state.epoch,
+            lambda folder: self.write(folder, state),
+            metrics={"epoch": state.epoch, "train/loss": 0.5},
         )
 
-    def pause(self, store: CheckpointStore, progress: TrainState) -> Path:
-        """Save in the middle of the epoch that follows."""
+    def save_mid_epoch(self, store: CheckpointStore, state: TrainState) -> Path:
+        """Save an interruption of the next epoch."""
         return store.save_checkpoint(
-            progress.epoch + 1,
-            lambda folder: self.write(folder, progress),
+            state.epoch + 1,
+            lambda folder: self.write(folder, state),
             metrics={},
             mid_epoch=True,
         )
 
-    def write(self, folder: Path, progress: TrainState) -> FileEntries:
+    def write(self, folder: Path, state: TrainState) -> FileEntries:
         return checkpoint.save_train_state(
-            folder, self.model, self.optimizer, self.scheduler, progress
+            folder, self.model, self.optimizer, self.scheduler, state
         )
 
     def load(self, folder: Path) -> TrainState:

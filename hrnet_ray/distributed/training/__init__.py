@@ -1,1 +1,1 @@
-"""One experiment on Ray Train, from resources to the summary of the run."""
+"""One experiment on Ray Train, from the check of resources to the summary of the run."""

@@ -1,7 +1,7 @@
-"""Who a worker works for: Ray Train, or a Ray Tune trial whose process it is.
+"""Interface between the training loop and its launcher: Ray Train, or a Ray Tune trial.
 
-Under Ray Train a report goes to the controller. A trial of one worker runs in the trial's own
-process, because a nested Ray Train run costs 15 s to start and 1 GB; there the report goes to Tune.
+Under Ray Train a worker reports to the controller. A trial with one worker runs in the trial's own
+process and reports to Tune, because a nested Ray Train run takes 15 s to start and 1 GB.
 """
 
 from collections.abc import Mapping
@@ -31,39 +31,39 @@ RAY_SNAPSHOT_FILE = "checkpoint_manager_snapshot.json"
 
 @runtime_checkable
 class TrainBackend(Protocol):
-    """What a worker needs of whoever started it."""
+    """What the training loop needs from its launcher. Epochs count from 1."""
 
     def get_rank(self) -> int:
-        """0 for the worker that scores, draws and saves."""
+        """Return the rank; rank 0 scores, draws and saves."""
         ...
 
     def get_train_device(self) -> torch.device: ...
 
     def prepare_model(self, model: nn.Module) -> nn.Module:
-        """Move the model to the device; with several workers, tie it to theirs (DDP)."""
+        """Move the model to the device and, with several workers, wrap it in DDP."""
         ...
 
     def require_storage(self) -> None:
-        """Find before the first step that the run's folder is not there, or not writable."""
+        """Check before the first step that the run folder exists and is writable."""
         ...
 
     def report_epoch(
         self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None
     ) -> None:
-        """Tell the metrics of an epoch; every worker must, and rank 0 gives `save`."""
+        """Report an epoch; every rank has to call this, rank 0 with `save_state`."""
         ...
 
     def save_mid_epoch(self, *, epoch: int, save_state: SaveStateFn) -> None:
-        """Save in the middle of an epoch; only rank 0 is asked."""
+        """Save an interrupted epoch; only rank 0 calls this."""
         ...
 
     def restore_checkpoint(self, load_state: LoadStateFn, *, allow_mid_epoch: bool) -> None:
-        """Call `load` with the newest whole checkpoint, if there is any; see `Checkpoints`."""
+        """Call `load_state` with the newest intact checkpoint; see `CheckpointManager`."""
         ...
 
 
 class RayTrainBackend:
-    """Ray Train, with its workers and its controller."""
+    """Launcher Ray Train: several workers and a controller."""
 
     def __init__(
         self, run_folder: Path, provenance: Mapping[str, Any], *, num_workers: int
@@ -81,13 +81,13 @@ class RayTrainBackend:
         return prepare_model(model, parallel_strategy_kwargs=dict(DDP_OPTIONS))
 
     def require_storage(self) -> None:
-        first = self.get_rank() == 0
-        self.checkpoint_manager.require_storage(is_rank0=first)
-        here = ray.train.get_context().get_world_size()
-        register_worker(self._run_folder, self.get_rank(), num_workers=here)
-        if first and here < self._num_workers:
-            note = f"training with {here} of {self._num_workers} workers"
-            log_event(self._run_folder, "fewer_workers", note)
+        is_rank0 = self.get_rank() == 0
+        self.checkpoint_manager.require_storage(is_rank0=is_rank0)
+        world_size = ray.train.get_context().get_world_size()
+        register_worker(self._run_folder, self.get_rank(), num_workers=world_size)
+        if is_rank0 and world_size < self._num_workers:
+            message = f"training with {world_size} of {self._num_workers} workers"
+            log_event(self._run_folder, "fewer_workers", message)
 
     def report_epoch(
         self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None
@@ -109,11 +109,11 @@ class RayTrainBackend:
 
 
 class TuneTrialBackend:
-    """A Tune trial with one worker: the trial's process itself."""
+    """Launcher Ray Tune: the trial's process is the only worker."""
 
     def __init__(self, run_folder: Path, provenance: Mapping[str, Any], *, gpu: bool) -> None:
         self.checkpoint_manager = CheckpointManager(run_folder, provenance)
-        self._gpu = gpu  # Ray hides no GPUs from a trial that has booked none
+        self._gpu = gpu  # Ray shows all GPUs to a trial that reserved none
 
     def get_rank(self) -> int:
         return 0
@@ -145,9 +145,9 @@ class TuneTrialBackend:
 
 
 class FailFastCallback(UserCallback):
-    """Ends a run at once on an error of the user's, which no restart of the workers puts right.
+    """Ends a run on an error of the user's, which restarting the workers cannot fix.
 
-    Lives on Ray Train's controller; what is raised there, it does not try again.
+    It runs on Ray Train's controller, which does not retry after an exception there.
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
@@ -157,7 +157,7 @@ class FailFastCallback(UserCallback):
 
 
 def unwrap_user_error(failure: BaseException | None) -> HrnetRayError | None:
-    """The error of ours that Ray wrapped in its own, if there is one."""
+    """Return the HrnetRayError inside an exception of Ray, if there is one."""
     while failure is not None:
         if isinstance(failure, HrnetRayError):
             return failure
@@ -166,11 +166,10 @@ def unwrap_user_error(failure: BaseException | None) -> HrnetRayError | None:
 
 
 def hide_ray_checkpoint_snapshot(run_folder: Path) -> None:
-    """Hide from Ray what it once noted of this run's checkpoints.
+    """Rename Ray's snapshot of this run's checkpoints, because `CheckpointManager` replaces it.
 
-    Our own look at their folders decides. Ray writes its note in place, so that a crash leaves
-    half of it; then, or after an update of Ray, or when a folder it names is gone, Ray refuses to
-    start the run at all.
+    Ray writes the snapshot in place, so a crash truncates it. Ray refuses to start a run whose
+    snapshot is truncated, of another Ray version, or names a missing folder.
     """
     path = run_folder / CHECKPOINTS_DIR / RAY_SNAPSHOT_FILE
     if path.exists():

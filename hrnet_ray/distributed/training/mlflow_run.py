@@ -1,4 +1,4 @@
-"""A run's folder and its MLflow run: what of an experiment is worth comparing there."""
+"""The MLflow run of a run folder: its name, params and tags."""
 
 import getpass
 import json
@@ -17,8 +17,9 @@ from hrnet_ray.runs.run_dir import get_git_commit
 from hrnet_ray.tracking import DatasetVersion, MlflowExperiment, RunLogger
 
 MAX_PARAMS = 40
+"""Params of an MLflow run at most: its table of runs has one column for each."""
 EXCLUDED_PARAMS = {
-    "name",  # the run's own
+    "name",  # the name of the MLflow run
     "data.root",
     "model.stem",
     "model.allow_partial_load",
@@ -26,10 +27,10 @@ EXCLUDED_PARAMS = {
     "optim.lr_reference_batch_size",
     "optim.compile",
     "evaluation.shift_heatmap",
-    "evaluation.val-interval",
+    "evaluation.val_interval",
     "evaluation.batch_size",
 }
-"""Settings that stay in resolved_config.json: a table of more than 40 columns compares nothing."""
+"""Settings that are only in resolved_config.json."""
 
 
 def open_mlflow_run(
@@ -45,7 +46,7 @@ def open_mlflow_run(
     params: dict[str, Any] | None = None,
     tags: dict[str, str] | None = None,
 ) -> RunLogger:
-    """The MLflow run of a run's folder: the same folder is always the same run."""
+    """Open the MLflow run of a run folder; the same folder always has the same MLflow run."""
     settings = flatten_config(experiment) if params is None else params
     return RunLogger.open_or_resume(
         mlflow_experiment,
@@ -60,7 +61,7 @@ def open_mlflow_run(
 
 
 def tag_model_hashes(run: RunLogger, folder: Path) -> None:
-    """Note the sha256 of the run's model: what is changed in MLflow afterwards is refused."""
+    """Record the SHA-256 of the model files, so that a later change in MLflow is detected."""
     try:
         run.log_summary({}, tags=compute_file_hashes(folder / "model"))
     except OSError:  # a trial without a score has no model
@@ -68,15 +69,16 @@ def tag_model_hashes(run: RunLogger, folder: Path) -> None:
 
 
 def select_params(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The settings that become params: at most 40, and whatever is searched is among them."""
+    """Select the settings that become params: at most 40, searched ones always included."""
     try:
         resolved = json.loads((folder / "resolved_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         resolved = {}
     searched = resolved.get("search", {})
-    left_out = EXCLUDED_PARAMS - resolved.get("sampled_params", {}).keys() - searched.keys()
-    kept = {name: value for name, value in settings.items() if name not in left_out}
-    return {name: searched.get(name, value) for name, value in kept.items()}
+    excluded = EXCLUDED_PARAMS - resolved.get("sampled_params", {}).keys() - searched.keys()
+    return {
+        name: searched.get(name, value) for name, value in settings.items() if name not in excluded
+    }
 
 
 def _build_tags(
@@ -95,7 +97,7 @@ def _build_tags(
         "ray.version": ray.__version__,
         "ray.job_id": os.environ.get("RAY_JOB_SUBMISSION_ID", ""),
         "run.folder": str(folder),
-        # The names that MLflow's own columns are filled from.
+        # MLflow fills its own columns from these.
         "mlflow.user": _get_user(),
         "mlflow.source.name": Path(sys.argv[0]).name,
         "mlflow.source.git.commit": commit.rstrip("+"),
@@ -115,5 +117,5 @@ def _build_dataset_version(manifest: DatasetManifest, split: str) -> DatasetVers
 def _get_user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as in many containers
+    except (KeyError, OSError):  # a user id without a name, as in many containers
         return str(os.getuid())

@@ -1,8 +1,8 @@
-"""An evaluation's rows shared among workers of a Ray cluster: the same poses as in one process.
+"""Predictions for an evaluation on several Ray workers: the same poses as in one process.
 
-Each worker is an actor with the model, and takes part after part. Batches are those of the whole,
-so that with the same number of threads it does not matter to a single bit who looks at what;
-another number of threads moves the heights of heatmaps by float noise.
+Each worker is an actor that holds the model and processes one partition after another. Batches do
+not depend on the number of workers, so with the same number of threads the result is equal to the
+bit. Another number of threads changes heatmap values by float rounding.
 """
 
 from collections.abc import Iterator
@@ -31,15 +31,17 @@ from hrnet_ray.evaluation.predict_split import PartialPredictions, WorkPartition
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.metrics.detections import DetectedBoxes
 
-PARTITIONS_PER_WORKER = 8  # for each worker: a slow one takes fewer of them
-MAX_ACTOR_RESTARTS = 2  # of a worker that dies
+PARTITIONS_PER_WORKER = 8
+"""Partitions per worker: a slow worker processes fewer of them."""
+MAX_ACTOR_RESTARTS = 2
+"""Restarts of a worker that dies, and retries of its partition."""
 
 
 class RayPredictor:
-    """Finds a candidate's poses with `cluster.num_workers` workers (a `Finder`).
+    """Predicts a split with `cluster.num_workers` workers (a `SplitPredictor`).
 
     Raises:
-        ClusterError: the machines are not there.
+        ClusterError: the cluster has too few resources.
     """
 
     def __init__(self, cluster: ClusterConfig, *, threads: int | None = None) -> None:
@@ -58,52 +60,51 @@ class RayPredictor:
         detections: DetectedBoxes | None,
         progress: ProgressCallback,
     ) -> PartialPredictions:
-        """Look at the split, part by part, and join what was found.
+        """Predict the split by partitions, and concatenate the results.
 
         Raises:
-            DataError: a shard is damaged.
-            ClusterError: workers die again and again.
+            DataError: a shard is corrupt.
+            ClusterError: a worker died repeatedly.
         """
-        # With given boxes every part reads all rows, to know which picture serves which box.
-        parts = self.num_workers * (1 if detections else PARTITIONS_PER_WORKER)
+        # With given boxes every partition reads all rows, to match images and boxes.
+        num_parts = self.num_workers * (1 if detections else PARTITIONS_PER_WORKER)
         eval_model = replace(eval_model, model=eval_model.model.cpu())
-        told = ray.put((eval_model, manifest, split, ground_truth, detections))
+        payload = ray.put((eval_model, manifest, split, ground_truth, detections))
         actors = [
-            _make_actor_class(self.worker_resources).remote([told], self.worker_resources)
+            _make_actor_class(self.worker_resources).remote([payload], self.worker_resources)
             for _ in range(self.num_workers)
         ]
-        found: dict[int, PartialPredictions] = {}
+        results: dict[int, PartialPredictions] = {}
         total = len(ground_truth) if detections is None else len(detections.score)
         try:
-            for part, seen in _dispatch_partitions(
-                actors, [WorkPartition(at, parts) for at in range(parts)]
-            ):
-                found[part.index] = seen
-                done = sum(len(one.predictions.ids) + len(one.unread_ids) for one in found.values())
-                progress(total if len(found) == parts else min(done, total - 1), total)
+            partitions = [WorkPartition(index, num_parts) for index in range(num_parts)]
+            for partition, result in _dispatch_partitions(actors, partitions):
+                results[partition.index] = result
+                done = sum(len(r.predictions.ids) + len(r.unread_ids) for r in results.values())
+                progress(total if len(results) == num_parts else min(done, total - 1), total)
         finally:
             for actor in actors:
                 ray.kill(actor)
-        return PartialPredictions.concat_parts([found[at] for at in range(parts)])
+        return PartialPredictions.concat_parts([results[index] for index in range(num_parts)])
 
 
 class PredictionActor:
-    """Holds the model, and looks at parts."""
+    """A Ray actor that holds the model and predicts partitions."""
 
     def __init__(
         self, payload_refs: list[ray.ObjectRef], worker_resources: WorkerResources
     ) -> None:
-        # In a list, a reference stays one: Ray warns of restarts that would need it resolved.
-        candidate, self.manifest, self.split, self.ground_truth, self.detections = ray.get(
+        # In a list the reference stays unresolved: Ray warns of actor restarts otherwise.
+        eval_model, self.manifest, self.split, self.ground_truth, self.detections = ray.get(
             payload_refs[0]
         )
         torch.set_num_threads(min(worker_resources.threads, cpu_count()))
-        cv2.setNumThreads(1)  # decoding has its own threads
+        cv2.setNumThreads(1)  # decoding uses threads of its own
         device = "cuda" if worker_resources.gpus else "cpu"
-        self.predictor = Predictor(candidate.model, candidate.spec, device=device)
+        self.predictor = Predictor(eval_model.model, eval_model.spec, device=device)
 
     def predict_part(self, partition: WorkPartition) -> PartialPredictions:
-        """What the model finds in a part."""
+        """Predict one partition."""
         return predict_partition(
             self.predictor,
             self.manifest,
@@ -124,17 +125,17 @@ def _make_actor_class(worker_resources: WorkerResources) -> Any:
 def _dispatch_partitions(
     actors: list, partitions: list[WorkPartition]
 ) -> Iterator[tuple[WorkPartition, PartialPredictions]]:
-    """Parts with what was found, as they come; who is done takes the next one."""
+    """Yield partitions with their results as they finish; each idle actor gets the next one."""
     waiting, running = iter(partitions), {}
     for actor in actors:
-        if part := next(waiting, None):
-            running[actor.find.remote(part)] = (actor, part)
+        if partition := next(waiting, None):
+            running[actor.predict_part.remote(partition)] = (actor, partition)
     while running:
         (ready,), _ = ray.wait(list(running), num_returns=1)
-        actor, part = running.pop(ready)
-        yield part, _get_task_result(ready)
-        if more := next(waiting, None):
-            running[actor.find.remote(more)] = (actor, more)
+        actor, partition = running.pop(ready)
+        yield partition, _get_task_result(ready)
+        if following := next(waiting, None):
+            running[actor.predict_part.remote(following)] = (actor, following)
 
 
 def _get_task_result(task_ref: ray.ObjectRef) -> PartialPredictions:
@@ -142,11 +143,11 @@ def _get_task_result(task_ref: ray.ObjectRef) -> PartialPredictions:
         return ray.get(task_ref)
     except RayActorError as error:
         raise ClusterError(
-            "a worker that dies again and again",
-            f"evaluation: {' '.join(str(error).split())[:160]}",
-            "see Ray's log of that worker; memory may be short: use fewer --num-workers",
+            "an evaluation worker died repeatedly",
+            " ".join(str(error).split())[:160],
+            "see Ray's log of that worker; if memory is short, use fewer --num-workers",
         ) from error
     except RayTaskError as error:
-        if isinstance(error.cause, HrnetRayError):  # as it was, without a traceback
+        if isinstance(error.cause, HrnetRayError):  # without Ray's traceback
             raise error.cause from None
         raise

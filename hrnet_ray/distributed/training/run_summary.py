@@ -1,4 +1,4 @@
-"""What a run says when it begins, and what it came to when it ends."""
+"""The header that a run prints at its start, and the summary that it writes at its end."""
 
 import csv
 import math
@@ -13,19 +13,21 @@ from hrnet_ray.errors import TrainingDivergedError
 from hrnet_ray.models.pretrained import LoadReport
 from hrnet_ray.runs.event_log import ignore_write_errors, read_metrics
 from hrnet_ray.runs.run_dir import write_summary
-from hrnet_ray.training.validator import PCK_CURVE_FILE, WORST_PREDICTIONS, get_epoch_image_path
+from hrnet_ray.training.best_model import PCK_CURVE_FILE
+from hrnet_ray.training.validator import WORST_PREDICTIONS, get_epoch_image_path
 from hrnet_ray.visualization import plots
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to."""
+    """The outcome of a run."""
 
     folder: Path
     primary_metric: str
-    """The metric that decides, such as `OKS_AP`."""
+    """Name of the metric that selects the best model, such as `OKS_AP`."""
     best_score: float
     best_epoch: int
+    """Counted from 1."""
     num_epochs: int
 
 
@@ -36,7 +38,7 @@ def print_run_header(
     worker_resources: WorkerResources,
     load_report: LoadReport | None,
 ) -> None:
-    """Say what begins, or goes on, and what may not be meant so."""
+    """Print the dataset, the start or resume, and settings that are probably unintended."""
     train, val = manifest.splits["train"].rows, manifest.splits["val"].rows
     print(
         f"{manifest.name}: {train:,} training and {val:,} validation instances, "
@@ -46,75 +48,78 @@ def print_run_header(
     if done >= experiment.optim.epochs:
         print(f"{folder} is finished: {done} epochs")
     elif done:
-        print(f"going on in {folder} after epoch {done}")
+        print(f"Resuming {folder} from epoch {done}")
     else:
-        print(f"writing to {folder}")
+        print(f"Writing to {folder}")
         if load_report:
-            print(f"starting from {load_report}")
+            print(f"Starting from {load_report}")
     optim = experiment.optim
     if optim.schedule == "steps" and optim.milestones and min(optim.milestones) >= optim.epochs:
         first = min(optim.milestones)
-        print(f"note: the rate never drops: --optim.milestones {first} of {optim.epochs} epochs")
+        print(
+            "note: the learning rate never drops, because the first --optim.milestones "
+            f"{first} is not below --optim.epochs {optim.epochs}"
+        )
     if not worker_resources.gpus:
         threads = (
             "1 thread" if worker_resources.threads == 1 else f"{worker_resources.threads} threads"
         )
-        print(f"on CPUs, {threads} a worker: Ray has no GPU, or none was asked for")
+        print(f"Training on CPUs with {threads} per worker: Ray has no GPU, or none was requested")
 
 
 def summarize_run(folder: Path, experiment: ExperimentConfig) -> RunResult:
-    """Read what was recorded; write summary.json and the plots.
+    """Write summary.json and the plots from the recorded epochs.
 
     Raises:
-        DivergedError: the loss is no number any more, or no epoch ended with a score.
+        TrainingDivergedError: the last loss is NaN or Inf, or no epoch has a score.
     """
     epochs = read_metrics(folder)
     if epochs and not math.isfinite(epochs[-1]["train/loss"]):
         raise TrainingDivergedError(
-            f"the training diverged: its loss is {epochs[-1]['train/loss']}",
-            f"{folder}: epoch {epochs[-1]['epoch'] + 1}",
-            f"lower --optim.lr (it was {experiment.optim.lr:g}), and give the run another --name",
+            f"training diverged: train/loss is {epochs[-1]['train/loss']}",
+            f"{folder}: epoch {epochs[-1]['epoch']}",
+            f"lower --optim.lr (was {experiment.optim.lr:g}), and choose another --name",
         )
-    main = next(
+    primary = next(
         (name for name in ("OKS_AP", "PCKh_0.5") if epochs and f"val/{name}" in epochs[-1]), None
     )
-    scored = [e for e in epochs if main and e.get(f"val/{main}", float("nan")) >= -1]
-    if not main or not scored:
+    scored = [e for e in epochs if primary and e.get(f"val/{primary}", math.nan) >= -1]
+    if not primary or not scored:
         raise TrainingDivergedError(
-            "the training ended without a score",
+            "training ended without a score",
             f"{folder / 'metrics.jsonl'}: {len(epochs)} epochs",
-            "lower --optim.lr, or look at the data with `hrnet-ray check`",
+            "lower --optim.lr, or inspect the dataset with `hrnet-ray check`",
         )
-    best = max(scored, key=lambda entry: entry[f"val/{main}"])
-    kind = main.split("_")[0]
-    keypoints = {
+    best = max(scored, key=lambda entry: entry[f"val/{primary}"])
+    kind = primary.split("_")[0]
+    keypoint_scores = {
         name.removeprefix(f"val/{kind}."): value
         for name, value in best.items()
         if name.startswith(f"val/{kind}.")
     }
-    plots.plot_training_curves(folder / "plots" / "curves.png", epochs, main)
-    plots.plot_per_keypoint(folder / "plots" / "per_keypoint.png", keypoints, metric=kind)
-    with ignore_write_errors(folder, "pictures of the best model"):
-        _draw_best_model(folder, main, best["epoch"])
-    outcome = RunResult(folder, main, best[f"val/{main}"], best["epoch"], len(epochs))
+    plots.plot_training_curves(folder / "plots" / "curves.png", epochs, primary)
+    plots.plot_per_keypoint(folder / "plots" / "per_keypoint.png", keypoint_scores, metric=kind)
+    with ignore_write_errors(folder, "images of the best model"):
+        _draw_best_model(folder, primary, best["epoch"])
+    result = RunResult(folder, primary, best[f"val/{primary}"], best["epoch"], len(epochs))
     scores = {name: value for name, value in best.items() if name.startswith("val/")}
     summary = {
         "name": experiment.name,
-        "metric": main,
-        "best": outcome.best_score,
-        "best_epoch": outcome.best_epoch,
-        "last": epochs[-1][f"val/{main}"],
-        "epochs": outcome.num_epochs,
+        "metric": primary,
+        "best": result.best_score,
+        "best_epoch": result.best_epoch,
+        "last": epochs[-1][f"val/{primary}"],
+        "epochs": result.num_epochs,
         "optim.lr": experiment.optim.lr,
         "heatmap.sigma": experiment.heatmap.sigma,
         "scores": scores,
     }
     write_summary(folder, summary)
-    return outcome
+    return result
 
 
 def _draw_best_model(folder: Path, primary_metric: str, epoch: int) -> None:
-    """The best model's curve, and where it was worst, by the names that every run has."""
+    """Draw the PCK curve and copy the worst predictions of the best model to fixed names."""
     if (folder / PCK_CURVE_FILE).is_file():
         with (folder / PCK_CURVE_FILE).open(newline="", encoding="utf-8") as file:
             curve = [(float(x), float(y)) for x, y in list(csv.reader(file))[1:]]

@@ -1,6 +1,5 @@
-"""One experiment on the cluster, from its data to its model folder."""
+"""Training of one experiment on the cluster, from its dataset to its model folder."""
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -66,24 +65,24 @@ from hrnet_ray.training.cpu_env import CPU_TRAINING_ENV
 from hrnet_ray.training.data_report import write_run_dataset_report
 
 COLLECTIVE_TIMEOUT_S = 300
-MAX_CONTROLLER_FAILURES = 3  # Ray's default asks for a missing machine for ever
+"""Seconds after which a collective operation without all ranks fails."""
+MAX_CONTROLLER_FAILURES = 3
+"""Failures of Ray Train's controller; by Ray's default it waits for a missing node forever."""
 ELASTIC_START_TIMEOUT_S = "20"
-"""Ray counts on a lost node for so long, and only then goes on with fewer workers."""
-
-log = logging.getLogger("hrnet_ray.train")
+"""Seconds that Ray waits for a lost node before it restarts with fewer workers."""
 
 
 def train_experiment(experiment: ExperimentConfig, cluster: ClusterConfig) -> RunResult:
-    """Train `experiment` to the end, or go on where the same command stopped.
+    """Train an experiment to the end; the same call resumes an interrupted run.
 
     Raises:
-        HrnetRayError: the data, the settings or the machines do not fit.
+        HrnetRayError: the dataset, the settings or the cluster do not fit.
     """
     manifest = read_manifest(experiment.data.root)
-    start = run_preflight_checks(experiment, cluster, manifest)
+    load_report = run_preflight_checks(experiment, cluster, manifest)
     folder = open_run_dir(experiment, cluster, manifest)
     with RunLock(folder), tee_output(folder):
-        return _train_in_run_dir(folder, experiment, cluster, manifest, start)
+        return _train_in_run_dir(folder, experiment, cluster, manifest, load_report)
 
 
 def _train_in_run_dir(
@@ -97,29 +96,34 @@ def _train_in_run_dir(
         init_ray(cluster)
         with ignore_write_errors(folder, "environment.json"):
             record_cluster_info(folder, describe_cluster())
-        share = compute_worker_resources(cluster, wait_for_resources(cluster))
-        board = MlflowExperiment.open_for_dataset(
+        worker_resources = compute_worker_resources(cluster, wait_for_resources(cluster))
+        mlflow_experiment = MlflowExperiment.open_for_dataset(
             manifest.name, storage_dir=Path(cluster.storage_path), tracking_uri=cluster.tracking_uri
         )
         run = open_mlflow_run(
-            board, folder, experiment, manifest, kind="train", num_workers=cluster.num_workers
+            mlflow_experiment,
+            folder,
+            experiment,
+            manifest,
+            kind="train",
+            num_workers=cluster.num_workers,
         )
-    print_run_header(experiment, manifest, folder, share, load_report)
+    print_run_header(experiment, manifest, folder, worker_resources, load_report)
     try:
         with log_tracebacks(folder), interrupt_on_signals():
             write_run_dataset_report(folder, experiment, manifest)
-            _train_with_monitoring(experiment, cluster, share, manifest, folder)
-            outcome = summarize_run(folder, experiment)
+            _train_with_monitoring(experiment, cluster, worker_resources, manifest, folder)
+            result = summarize_run(folder, experiment)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        run.log_summary({}, tags={} if stopped else {"error": _get_first_line(error)})
+        interrupted = isinstance(error, KeyboardInterrupt)
+        run.log_summary({}, tags={} if interrupted else {"error": _get_first_line(error)})
         run.log_artifacts(folder, relative_paths=ARTIFACTS)
-        run.finish_run("KILLED" if stopped else "FAILED")
+        run.finish_run("KILLED" if interrupted else "FAILED")
         raise
     tag_model_hashes(run, folder)
     run.log_artifacts(folder, relative_paths=ARTIFACTS)
     run.finish_run("FINISHED")
-    return outcome
+    return result
 
 
 def _train_with_monitoring(
@@ -129,18 +133,18 @@ def _train_with_monitoring(
     manifest: DatasetManifest,
     folder: Path,
 ) -> None:
-    """Train, tell how it goes, and save before the end when told to stop."""
-    vigil = HeadNodeMonitor(cluster, worker_resources)
-    with vigil, ProgressMonitor(lambda: {"": folder}, epochs=experiment.optim.epochs):
-        data = load_into_object_store(manifest, experiment.data)
-        with save_on_interrupt(lambda: [folder], skip_if=vigil.is_lost):
+    """Train with progress output and a head-node monitor; save before an interrupt ends it."""
+    head_monitor = HeadNodeMonitor(cluster, worker_resources)
+    with head_monitor, ProgressMonitor(lambda: {"": folder}, epochs=experiment.optim.epochs):
+        cached_splits = load_into_object_store(manifest, experiment.data)
+        with save_on_interrupt(lambda: [folder], skip_if=head_monitor.is_lost):
             run_ray_train(
                 experiment,
                 cluster,
                 worker_resources,
                 manifest,
                 folder,
-                data,
+                cached_splits,
                 driver_cwd=os.getcwd(),
             )
 
@@ -148,10 +152,10 @@ def _train_with_monitoring(
 def run_preflight_checks(
     experiment: ExperimentConfig, cluster: ClusterConfig, manifest: DatasetManifest
 ) -> LoadReport | None:
-    """Find in a second what would fail after minutes; say how far the weights to start from fit.
+    """Check dataset, settings and initial weights within a second; returns how the weights fit.
 
     Raises:
-        HrnetRayError: splits are missing or damaged, weights do not fit, a worker has no rows.
+        HrnetRayError: a split is missing or corrupt, weights do not fit, a worker has no rows.
     """
     for split in ("train", "val"):
         manifest.get_shard_uris(split)
@@ -163,35 +167,36 @@ def run_preflight_checks(
 def validate_settings(
     experiment: ExperimentConfig, cluster: ClusterConfig, manifest: DatasetManifest
 ) -> None:
-    """Find settings that the data or the workers cannot have.
+    """Check the settings against the dataset and the number of workers.
 
     Raises:
-        UsageError: a worker has no rows, there are too few keypoints, or there is no upper body.
+        UsageError: a worker has no rows, or the skeleton has too few keypoints or no upper body.
     """
-    least = MIN_ROWS_PER_WORKER * cluster.num_workers
-    if experiment.optim.batch_size < least:
+    min_rows = MIN_ROWS_PER_WORKER * cluster.num_workers
+    if experiment.optim.batch_size < min_rows:
         raise UsageError(
-            f"{cluster.num_workers} workers cannot share {experiment.optim.batch_size} crops: each "
-            f"needs {MIN_ROWS_PER_WORKER}",
-            f"--optim.batch-size {experiment.optim.batch_size}",
-            f"give {least} or more, or use fewer --cluster.num_workers",
+            f"--optim.batch-size must be at least {min_rows}, got {experiment.optim.batch_size}",
+            f"{cluster.num_workers} workers of at least {MIN_ROWS_PER_WORKER} crops each",
+            "raise it, or use fewer --cluster.num-workers",
         )
-    if manifest.splits["train"].rows < least:
+    if manifest.splits["train"].rows < min_rows:
         raise UsageError(
-            f"{manifest.splits['train'].rows} training rows are too few",
-            f"--cluster.num_workers {cluster.num_workers}",
-            f"use fewer workers (each needs {MIN_ROWS_PER_WORKER} rows), or more data",
+            f"the train split must have at least {min_rows} rows, "
+            f"got {manifest.splits['train'].rows}",
+            f"{cluster.num_workers} workers of at least {MIN_ROWS_PER_WORKER} rows each",
+            "use fewer --cluster.num-workers, or more data",
         )
     if experiment.optim.loss == "ohkm" and len(manifest.skeleton) < OHKM_TOPK:
         raise UsageError(
-            f"{len(manifest.skeleton)} keypoints are too few to mine the {OHKM_TOPK} hardest",
-            "--optim.loss ohkm",
-            "use mse",
+            f"--optim.loss ohkm needs at least {OHKM_TOPK} keypoints, got {len(manifest.skeleton)}",
+            f"skeleton {manifest.skeleton.name!r}",
+            "use --optim.loss mse",
         )
     if experiment.augment.half_body_prob and not manifest.skeleton.upper_body:
         raise UsageError(
-            f"skeleton {manifest.skeleton.name!r} does not say what its upper body is",
-            f"--augment.half-body-prob {experiment.augment.half_body_prob:g}",
+            "--augment.half-body-prob must be 0 for a skeleton without `upper_body`, "
+            f"got {experiment.augment.half_body_prob:g}",
+            f"skeleton {manifest.skeleton.name!r}",
             "use 0, or prepare with a --skeleton in YAML that has `upper_body`",
         )
 
@@ -199,7 +204,11 @@ def validate_settings(
 def validate_init_weights(
     experiment: ExperimentConfig, manifest: DatasetManifest
 ) -> LoadReport | None:
-    """Raises DataError where the weights to start from do not fit the net."""
+    """Load the initial weights into a model on trial; None if there are none.
+
+    Raises:
+        DataError: the weights do not fit the model.
+    """
     if not experiment.model.pretrained:
         return None
     return load_initial_weights(
@@ -218,13 +227,14 @@ def run_ray_train(
     driver_cwd: str,
     callbacks: Sequence[UserCallback] = (),
 ) -> None:
-    """Run the workers under Ray Train; lost ones are replaced, from the last checkpoint.
+    """Run the workers under Ray Train, which replaces lost ones from the last checkpoint.
 
-    Rows that were lost with a node, and that Ray cannot make again, are read again into `data`.
+    If a node was lost with rows that Ray cannot reconstruct, they are loaded again into
+    `cached_splits`.
     """
     decoded = cached_splits["train"].decoded
-    for left in reversed(range(cluster.max_failures + 1)):
-        job = WorkerConfig(
+    for retries_left in reversed(range(cluster.max_failures + 1)):
+        worker_config = WorkerConfig(
             experiment=experiment,
             manifest=manifest,
             cached_splits=cached_splits,
@@ -239,28 +249,28 @@ def run_ray_train(
             max_workers=cluster.num_workers,
             driver_cwd=driver_cwd,
         )
-        trainer = _build_trainer(job, cluster, worker_resources, folder, callbacks)
+        trainer = _build_trainer(worker_config, cluster, worker_resources, folder, callbacks)
         try:
             return _run_trainer(trainer, folder)
         except LostBlocksError as lost:
-            if not left:
+            if not retries_left:
                 raise
-            log_event(folder, "lost_rows", f"{lost.what}: reading the data again")
-        del job, trainer  # they hold the rows that are still there
+            log_event(folder, "lost_rows", f"{lost.what}: loading the dataset again")
+        del worker_config, trainer  # they hold references to the remaining rows
         cached_splits.clear()
         cached_splits.update(load_into_object_store(manifest, experiment.data, decoded=decoded))
 
 
 class TorchTrainerWithoutDatasets(TorchTrainer):
-    """Ray's, without the process that deals out data sets: it is given none.
+    """Ray's TorchTrainer without the process that distributes Ray datasets, as none are used.
 
-    Every start of the workers waits 2 s for it on two cores. Should Ray rename what is left out
-    here, it is merely there again (tests/distributed/training/test_train.py tells).
+    Each start of the workers would wait 2 s for it on two cores. If Ray renames the callback, the
+    process is back and tests/distributed/training/test_train.py fails.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        made = super()._create_default_callbacks()
-        return [one for one in made if type(one).__name__ != "DatasetsCallback"]
+        callbacks = super()._create_default_callbacks()
+        return [c for c in callbacks if type(c).__name__ != "DatasetsCallback"]
 
 
 def _build_trainer(
@@ -285,7 +295,7 @@ def _build_trainer(
             else cluster.num_workers,
             use_gpu=bool(worker_resources.gpus),
             resources_per_worker=resources,
-            # Shares of a CPU would all go to one node, beside others that have nothing to do.
+            # PACK would put all CPU workers on one node, and leave others idle.
             placement_strategy="PACK" if worker_resources.gpus else "SPREAD",
         ),
         torch_config=TorchConfig(timeout_s=COLLECTIVE_TIMEOUT_S),
@@ -299,7 +309,8 @@ def _build_trainer(
             ],
             failure_config=FailureConfig(
                 max_failures=cluster.max_failures,
-                # Of an elastic run each lost node costs a try; who waits for ever, Vigil ends.
+                # In an elastic run each lost node counts as a failure; HeadNodeMonitor ends a
+                # run that waits forever.
                 controller_failure_limit=-1 if elastic else MAX_CONTROLLER_FAILURES,
             ),
             worker_runtime_env={
@@ -326,15 +337,15 @@ def _get_first_line(error: BaseException) -> str:
 
 
 def _convert_train_error(error: Exception, folder: Path) -> HrnetRayError:
-    """The worker's own words where it had some; Ray's otherwise."""
+    """Convert Ray's error into the worker's HrnetRayError, or into a ClusterError."""
     failures = getattr(error, "worker_failures", None) or {}
     causes = [*failures.values(), getattr(error, "controller_failure", None) or error]
     for cause in causes:
-        if ours := unwrap_user_error(cause):
-            return ours
-    last = str(causes[0]).strip().splitlines()[-1:]
+        if user_error := unwrap_user_error(cause):
+            return user_error
+    last_line = str(causes[0]).strip().splitlines()[-1:]
     return ClusterError(
-        "the training failed",
-        f"{folder}: {' '.join(last)[:300]}",
-        "the whole story is in run.log there; the same command goes on from the last checkpoint",
+        "training failed",
+        f"{folder}: {' '.join(last_line)[:300]}",
+        "see the traceback in run.log; the same command resumes from the last checkpoint",
     )

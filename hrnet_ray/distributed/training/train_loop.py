@@ -1,125 +1,256 @@
-"""What one training worker does, in order. Ray Train calls `train_worker` once per GPU."""
+"""The training loop of one worker. Ray Train calls `train_loop_per_worker` once per worker."""
 
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from joblib import cpu_count
 
 from hrnet_ray.config import ExperimentConfig
 from hrnet_ray.distributed.data.data_loader import WorkerDataLoader
-from hrnet_ray.distributed.training.trainer import WorkerTrainer
+from hrnet_ray.distributed.training.backends import TrainBackend
 from hrnet_ray.distributed.training.worker_config import WorkerConfig
 from hrnet_ray.errors import UsageError
 from hrnet_ray.runs.progress import ProgressReporter
 from hrnet_ray.runs.stop_request import StopFlag, StopRequested
+from hrnet_ray.training.best_model import BestModelWriter
+from hrnet_ray.training.checkpoint import TrainState
+from hrnet_ray.training.checkpoint_store import FileEntries
+from hrnet_ray.training.components import TrainComponents, build_components
+from hrnet_ray.training.divergence import LR_BACKOFF, handle_divergence
+from hrnet_ray.training.epoch_trainer import EpochTrainer
+from hrnet_ray.training.fault_injection import FaultInjector
 from hrnet_ray.training.nan_guard import DivergenceDetected
 from hrnet_ray.training.sample_log import SampleLog
+from hrnet_ray.training.val_predictor import ValPredictor
 from hrnet_ray.training.validator import Validator
 from hrnet_ray.utils.collectives import gather_objects, get_world_size
 
 
 def train_loop_per_worker(config: dict[str, WorkerConfig]) -> None:
-    """Train one replica to the end, from the last checkpoint if there is one.
+    """Train one replica to the end, from the newest checkpoint if there is one.
 
     Raises:
-        DivergedError: the loss is no number, at half the rate too.
+        TrainingDivergedError: the training diverged again after the learning rate was reduced.
         UsageError: a batch is too large for the GPU.
     """
-    job = config["job"]
-    torch.set_num_threads(min(job.threads, cpu_count()))  # they were counted over all nodes
-    torch.backends.cudnn.benchmark = True  # as published: crops keep their shape, so a try pays
-    job.backend.require_storage()
-    with explain_cuda_oom(job):
-        if not run_training(job):
-            gc.collect()  # the net that diverged, before there is another
-            run_training(job, reduce_lr=True)
+    worker_config = config["job"]
+    # The driver counted the threads over all nodes; this one may have fewer cores.
+    torch.set_num_threads(min(worker_config.threads, cpu_count()))
+    torch.backends.cudnn.benchmark = True  # as published: the shape of crops never changes
+    worker_config.backend.require_storage()
+    with explain_cuda_oom(worker_config):
+        if not run_training(worker_config):
+            gc.collect()  # free the diverged model before another is built
+            run_training(worker_config, reduce_lr=True)
+
+
+def run_training(worker_config: WorkerConfig, *, reduce_lr: bool = False) -> bool:
+    """Train from the newest checkpoint; False if the training diverged, equal on all ranks.
+
+    `reduce_lr` lowers the learning rate for good; a divergence then raises an error.
+    """
+    experiment, run_folder = worker_config.experiment, worker_config.run_folder
+    backend, is_rank0 = worker_config.backend, worker_config.backend.get_rank() == 0
+    torch.manual_seed(experiment.seed)
+
+    data_loader = _build_data_loader(worker_config)
+    components = build_components(
+        experiment,
+        worker_config.manifest,
+        device=data_loader.device,
+        prepare_model=backend.prepare_model,
+        steps_per_epoch=data_loader.count_steps(batch_size=experiment.optim.batch_size),
+        driver_cwd=worker_config.driver_cwd,
+    )
+    progress_reporter = ProgressReporter(
+        run_folder, epochs=experiment.optim.epochs, active=is_rank0
+    )
+    fault_injector = FaultInjector(run_folder, rank=backend.get_rank())
+    trainer = EpochTrainer(
+        components,
+        data_loader,
+        experiment,
+        worker_config.manifest,
+        run_folder,
+        num_train_rows=data_loader.train_reader.num_rows,
+        rank=backend.get_rank(),
+        progress_reporter=progress_reporter,
+        fault_injector=fault_injector,
+    )
+    validation = WorkerValidation(worker_config, components, data_loader, fault_injector)
+    state = restore_state(backend, components, reduce_lr=reduce_lr)
+    stop_flag = StopFlag(run_folder, is_rank0=is_rank0)
+
+    for epoch in range(state.epoch, experiment.optim.epochs):
+        try:
+            metrics = trainer.train_one_epoch(epoch, stop_flag, partial_epoch=state.partial_epoch)
+        except DivergenceDetected as divergence:
+            handle_divergence(
+                divergence,
+                data_loader.seen_ids,
+                run_folder,
+                lr=experiment.optim.lr,
+                lr_factor=components.lr_factor,
+                last_good_epoch=state.epoch,
+                is_rank0=is_rank0,
+            )
+            return False
+        except StopRequested:
+            state = replace(state, partial_epoch=trainer.collect_partial_epoch())
+            save_mid_epoch(backend, components, state)
+            stop_flag.mark_saved()
+            return True
+        validation.sample_log.log_order(gather_objects(data_loader.seen_ids), epoch=epoch + 1)
+        if should_validate(experiment, epoch):
+            state, val_metrics = validation.run_epoch(epoch, state)
+            metrics |= val_metrics
+        if validation.validator:
+            metrics |= {"objective": validation.validator.last_objective, "epochs_done": epoch + 1}
+        metrics["perf/epoch_s"] = progress_reporter.measure_elapsed_s()
+        state = replace(state, epoch=epoch + 1, lr_factor=components.lr_factor, partial_epoch=None)
+        report_epoch(backend, components, metrics, state, fault_injector=fault_injector)
+    stop_flag.clear_flag()
+    return True
+
+
+class WorkerValidation:
+    """Validation on all ranks: each predicts its rows, rank 0 scores and keeps the best model."""
+
+    def __init__(
+        self,
+        worker_config: WorkerConfig,
+        components: TrainComponents,
+        data_loader: WorkerDataLoader,
+        fault_injector: FaultInjector,
+    ) -> None:
+        experiment, manifest = worker_config.experiment, worker_config.manifest
+        run_folder, is_rank0 = worker_config.run_folder, worker_config.backend.get_rank() == 0
+        self._components, self._data_loader = components, data_loader
+        self._predictor = ValPredictor(
+            components, data_loader, experiment, manifest, fault_injector=fault_injector
+        )
+        self.sample_log = SampleLog(
+            manifest, run_folder, log_sample_order=worker_config.log_sample_order, active=is_rank0
+        )
+        self.validator: Validator | None = None
+        """On rank 0 only."""
+        if is_rank0:
+            load_crops = data_loader.val_reader.get_rows
+            self.validator = Validator(manifest, run_folder, load_crops=load_crops)
+            self._best_model = BestModelWriter(
+                experiment, manifest, run_folder, ground_truth=self.validator.ground_truth
+            )
+
+    def run_epoch(self, epoch: int, train_state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Validate the current weights; returns the state with the best score, and the metrics."""
+        with self._components.use_eval_weights():
+            predictions = self._predictor.predict_split(epoch)
+            corrupt_rows = set().union(*gather_objects(self._data_loader.corrupt_rows))
+            num_corrupt, new_names = self.sample_log.log_corrupt_rows(corrupt_rows)
+            metrics: dict[str, Any] = {"data/corrupt_rows": num_corrupt, "skipped": new_names}
+            if not self.validator:
+                return train_state, metrics
+            result = self.validator.validate(
+                predictions,
+                heatmap_fn=self._predictor.predict_crop_heatmaps,
+                epoch=epoch + 1,
+                best_score=self._best_model.get_best_score(train_state),
+                corrupt_rows=corrupt_rows,
+            )
+            train_state = self._best_model.update(
+                result, self._components.unwrapped_model, train_state
+            )
+        best_score = self._best_model.get_best_score(train_state)
+        metrics |= result.to_metrics() | {f"val/best.{result.metrics.primary_metric}": best_score}
+        return train_state, metrics
+
+
+def should_validate(experiment: ExperimentConfig, epoch: int) -> bool:
+    """Whether the epoch with this index (from 0) ends with a validation; the last one does."""
+    is_last = epoch == experiment.optim.epochs - 1
+    return is_last or (epoch + 1) % experiment.evaluation.val_interval == 0
+
+
+def restore_state(
+    backend: TrainBackend, components: TrainComponents, *, reduce_lr: bool
+) -> TrainState:
+    """Restore the newest intact checkpoint, if there is one; `reduce_lr` then lowers its rate."""
+    states = [TrainState(epoch=0)]
+
+    def load_state(folder: Path) -> None:
+        states.append(components.load_state(folder))
+
+    backend.restore_checkpoint(load_state, allow_mid_epoch=not reduce_lr)
+    components.scale_lr(states[-1].lr_factor * (LR_BACKOFF if reduce_lr else 1.0))
+    return replace(states[-1], lr_factor=components.lr_factor)
+
+
+def save_mid_epoch(
+    backend: TrainBackend, components: TrainComponents, train_state: TrainState
+) -> None:
+    """Save the interrupted epoch on rank 0."""
+    if backend.get_rank() == 0:
+        backend.save_mid_epoch(
+            epoch=train_state.epoch + 1,
+            save_state=lambda folder: components.save_state(folder, train_state),
+        )
+
+
+def report_epoch(
+    backend: TrainBackend,
+    components: TrainComponents,
+    metrics: dict[str, Any],
+    train_state: TrainState,
+    *,
+    fault_injector: FaultInjector,
+) -> None:
+    """Report the metrics of the finished epoch; rank 0 saves its checkpoint first."""
+    epoch_index, is_rank0 = train_state.epoch - 1, backend.get_rank() == 0
+
+    def save_state(folder: Path) -> FileEntries:
+        entries = components.save_state(folder, train_state)
+        fault_injector.maybe_inject("report", epoch=epoch_index)
+        return entries
+
+    if not is_rank0:
+        fault_injector.maybe_inject("report", epoch=epoch_index)
+    backend.report_epoch(
+        metrics, epoch=train_state.epoch, save_state=save_state if is_rank0 else None
+    )
+    fault_injector.maybe_inject("end", epoch=epoch_index)
 
 
 @contextmanager
 def explain_cuda_oom(worker_config: WorkerConfig) -> Iterator[None]:
-    """Turn a GPU that is too small for a batch into what to do about it: no restart helps."""
+    """Turn an out-of-memory error into a UsageError with a fix: a restart would not help."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        optim, shape = worker_config.experiment.optim, worker_config.experiment.data.input_hw
+        optim, input_hw = worker_config.experiment.optim, worker_config.experiment.data.input_hw
         crops = -(-optim.batch_size // get_world_size())
+        parts = optim.gradient_accumulation_steps
         raise UsageError(
-            f"{crops} crops of {shape[0]} x {shape[1]} are too many for a GPU at once",
-            f"--optim.batch-size {optim.batch_size} --optim.gradient-accumulation-steps {optim.gradient_accumulation_steps}, "
+            f"{crops} crops of {input_hw[0]} x {input_hw[1]} do not fit into GPU memory",
+            f"--optim.batch-size {optim.batch_size} --optim.gradient-accumulation-steps {parts}, "
             f"{get_world_size()} workers: {str(error).splitlines()[0][:120]}",
-            f"--optim.gradient-accumulation-steps {2 * optim.gradient_accumulation_steps} learns the same batch in smaller parts; "
-            "hrnet-ray doctor --test-gpu tells how many fit",
+            f"use --optim.gradient-accumulation-steps {2 * parts} for the same batch in smaller "
+            "parts; `hrnet-ray doctor --test-gpu` shows how many fit",
         ) from error
 
 
-def run_training(worker_config: WorkerConfig, *, reduce_lr: bool = False) -> bool:
-    """Go on from the newest checkpoint; False when it diverged, on every worker alike.
-
-    `slower` goes on at a lower rate than before, for good; then diverging is an error.
-    """
-    host, epochs = worker_config.backend, worker_config.experiment.optim.epochs
-    torch.manual_seed(worker_config.experiment.seed)
-
-    replica = WorkerTrainer(worker_config)
-    first = host.get_rank() == 0
-    judge = _build_validator(worker_config, replica.data_loader) if first else None
-    ledger = SampleLog(
-        worker_config.manifest,
-        worker_config.run_folder,
-        log_sample_order=worker_config.log_sample_order,
-        active=first,
+def _build_data_loader(worker_config: WorkerConfig) -> WorkerDataLoader:
+    return WorkerDataLoader(
+        worker_config.cached_splits,
+        worker_config.experiment.data,
+        canvas_px=worker_config.manifest.canvas_px,
+        device=worker_config.backend.get_train_device(),
+        rank=worker_config.backend.get_rank(),
+        num_workers=get_world_size(),
+        max_workers=worker_config.max_workers,
+        threads=worker_config.threads,
     )
-    pulse = ProgressReporter(worker_config.run_folder, epochs=epochs, active=first)
-    done = replica.restore_checkpoint(reduce_lr=reduce_lr)
-    stop = StopFlag(worker_config.run_folder, is_rank0=first)
-
-    for epoch in range(done.epoch + 1, epochs):
-        try:
-            metrics = replica.train_one_epoch(epoch, pulse, stop, partial_epoch=done.partial_epoch)
-        except DivergenceDetected as trouble:
-            replica.handle_divergence(trouble, epoch=epoch, last_good_epoch=done.epoch)
-            return False
-        except StopRequested:
-            replica.save_mid_epoch(done)
-            stop.mark_saved()
-            return True
-        ledger.log_order(gather_objects(replica.data_loader.seen_ids), epoch=epoch)
-        if _should_validate(worker_config.experiment, epoch):
-            with replica.use_eval_weights():
-                found = replica.predict_validation(epoch)
-                rotten = set().union(*gather_objects(replica.data_loader.corrupt_rows))
-                metrics["data/corrupt_rows"], metrics["skipped"] = ledger.log_corrupt_rows(rotten)
-                if judge:
-                    done, figures = judge.validate(
-                        found,
-                        replica.unwrapped_model,
-                        heatmap_fn=replica.predict_crop_heatmaps,
-                        epoch=epoch,
-                        train_state=done,
-                        corrupt_rows=rotten,
-                    )
-                    metrics |= figures
-        if judge:
-            metrics |= {"objective": judge.last_score, "epochs_done": epoch + 1}
-        metrics["perf/epoch_s"] = pulse.measure_elapsed_s()
-        done = replace(done, epoch=epoch, lr_factor=replica.lr_factor, partial_epoch=None)
-        replica.report_epoch(metrics, done)
-    stop.clear_flag()
-    return True
-
-
-def _build_validator(worker_config: WorkerConfig, data_loader: WorkerDataLoader) -> Validator:
-    return Validator(
-        worker_config.experiment,
-        worker_config.manifest,
-        worker_config.run_folder,
-        load_crops=data_loader.val_reader.get_rows,
-    )
-
-
-def _should_validate(experiment: ExperimentConfig, epoch: int) -> bool:
-    last = epoch == experiment.optim.epochs - 1
-    return last or (epoch + 1) % experiment.evaluation.val_interval == 0

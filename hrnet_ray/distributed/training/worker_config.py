@@ -1,4 +1,4 @@
-"""What a training worker is told."""
+"""Configuration of a training worker."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from hrnet_ray.distributed.training.backends import TrainBackend
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """What a worker is told. Plain values: it travels to other machines."""
+    """Configuration of a worker; plain values, because it is sent to other nodes."""
 
     experiment: ExperimentConfig
     manifest: DatasetManifest
@@ -22,5 +22,5 @@ class WorkerConfig:
     log_sample_order: bool
     backend: TrainBackend
     driver_cwd: str
-    """The driver's folder, where relative paths of settings start: workers stand elsewhere."""
+    """Working directory of the driver, to which relative paths in settings refer."""
     max_workers: int = 1

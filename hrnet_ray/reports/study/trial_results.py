@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any, TypeGuard
 
 from hrnet_ray.errors import DataError
+from hrnet_ray.runs.event_log import read_metrics
 
 SIGMA_SETTING, LR_SETTING = "heatmap.sigma", "optim.lr"
 REQUIRED_COLUMNS = ("folder", "metric", "score", "best_epoch", "epochs", "error")
@@ -251,7 +252,7 @@ def _parse_trial(trials_dir: Path, csv_row: dict[str, str], metric: str) -> Tria
         metric=metric,
         score=float(csv_row["score"]),
         best_epoch=int(csv_row["best_epoch"]),
-        epoch_records=_read_epoch_records(folder / "metrics.jsonl"),
+        epoch_records=read_metrics(folder),
         error=csv_row["error"],
         stopped_by=csv_row.get("stopped_by") or "",
         started_at_s=_parse_timestamp(csv_row.get("started_at") or ""),
@@ -276,17 +277,6 @@ def _read_json_object(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
         return value if isinstance(value, dict) else {}
     return {}
-
-
-def _read_epoch_records(path: Path) -> list[EpochRecord]:
-    """Read the epochs in order; of an epoch repeated after a crash, the last record counts."""
-    by_epoch: dict[int, EpochRecord] = {}
-    with suppress(OSError):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, KeyError, TypeError):  # an incomplete line after a crash
-                entry = json.loads(line)
-                by_epoch[int(entry["epoch"])] = entry
-    return [by_epoch[epoch] for epoch in sorted(by_epoch)]
 
 
 def _get_finite_number(epoch_record: EpochRecord, key: str, default: float) -> float:

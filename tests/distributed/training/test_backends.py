@@ -1,4 +1,4 @@
-"""Ray Train restarts workers; from where they go on is ours to say."""
+"""A run resumes from our newest intact checkpoint, whatever Ray recorded."""
 
 import json
 from dataclasses import replace
@@ -14,39 +14,45 @@ from hrnet_ray.training.checkpoint_store import STATE_FILE, verify_checkpoint
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
-def figures(folder: Path) -> list[dict]:
-    """What was recorded, without the times."""
+def read_figures(folder: Path) -> list[dict]:
+    """The recorded metrics without times."""
     return [
         {name: e[name] for name in e if name.startswith(("epoch", "train/", "val/"))}
         for e in read_metrics(folder)
     ]
 
 
-def test_behind_a_damaged_checkpoint_and_snapshot_the_same_command_ends_the_same(
+def test_a_run_with_a_corrupt_checkpoint_and_snapshot_ends_with_the_same_metrics(
     tiny, here, tigers, capsys
 ):
     here = replace(here, num_workers=1)
     run = train_experiment(tiny, here)
-    straight, newest = figures(run.folder), run.folder / "ray" / "epoch_0001"
+    uninterrupted, newest = read_figures(run.folder), run.folder / "checkpoints" / "epoch_0002"
     about = verify_checkpoint(newest)["about"]
     assert (about["data"], about["seed"], about["workers"]) == (tigers.digest, tiny.seed, 1)
     assert {"config", "torch", "ray"} <= about.keys()
-    assert not (run.folder / "ray" / RAY_SNAPSHOT_FILE).exists()  # Ray knows of no checkpoints
+    assert not (
+        run.folder / "checkpoints" / RAY_SNAPSHOT_FILE
+    ).exists()  # Ray records no checkpoints
     assert not (run.folder / "run.lock").exists()
     with (newest / STATE_FILE).open("r+b") as file:
         file.seek(5000)
         file.write(b"\xff\x00\xff")
-    (run.folder / "ray" / RAY_SNAPSHOT_FILE).write_text('{"ray_version": "2.60.0", "checkpoint_re')
+    (run.folder / "checkpoints" / RAY_SNAPSHOT_FILE).write_text(
+        '{"ray_version": "2.60.0", "checkpoint_re'
+    )
     capsys.readouterr()
 
     again = train_experiment(tiny, here)
 
-    note = f"passed over {newest}: state.pt is not what was written (its sha256 differs)"
-    assert read_events(run.folder) == [note]
-    assert capsys.readouterr().out.splitlines().count(note) == 1
+    message = (
+        f"skipped checkpoint {newest}: state.pt has changed since it was written (SHA-256 differs)"
+    )
+    assert read_events(run.folder) == [message]
+    assert capsys.readouterr().out.splitlines().count(message) == 1
     assert again == run
-    assert figures(run.folder) == straight  # bit for bit
+    assert read_figures(run.folder) == uninterrupted  # bit for bit
     assert read_metrics(run.folder)[1]["fault/rejected_checkpoints"] == 1
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 1]
+    assert [json.loads(line)["epoch"] for line in lines] == [1, 2, 2]
     verify_checkpoint(newest)

@@ -1,4 +1,4 @@
-"""A run with everything on that the published recipes leave off."""
+"""Runs with the settings that the published recipes do not use."""
 
 import shutil
 
@@ -13,7 +13,7 @@ from hrnet_ray.runs.event_log import read_metrics
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 
-def test_the_averaged_weights_are_judged_kept_and_saved_beside_the_own(tiny, here):
+def test_the_ema_is_validated_exported_and_saved_beside_the_weights(tiny, here):
     modern = with_overrides(
         tiny,
         {
@@ -24,7 +24,7 @@ def test_the_averaged_weights_are_judged_kept_and_saved_beside_the_own(tiny, her
             "optim.schedule": "cosine",
             "optim.epochs": 1,
             "optim.ema_decay": 0.9,
-            "optim.gradient-accumulation-steps": 2,
+            "optim.gradient_accumulation_steps": 2,
             "optim.max_grad_norm": 1.0,
             "optim.sync_batchnorm": True,
             "optim.batch_size": 8,
@@ -36,17 +36,17 @@ def test_the_averaged_weights_are_judged_kept_and_saved_beside_the_own(tiny, her
     (epoch,) = read_metrics(outcome.folder)
     assert epoch["train/peak_lr"] == pytest.approx(1e-3 * 0.5**0.5)
     model, _ = load_model(outcome.folder / "model")
-    (saved,) = outcome.folder.glob("ray/epoch_*/state.pt")
+    (saved,) = outcome.folder.glob("checkpoints/epoch_*/state.pt")
     state = torch.load(saved, map_location="cpu", weights_only=True)
     average = state["also"]["average"]
     assert average["steps"] == state["scheduler"]["last_epoch"] > 0
-    kept = model.state_dict()
-    assert all(torch.equal(kept[name], value) for name, value in average["weights"].items())
-    assert not torch.equal(kept["conv1.weight"], state["model"]["conv1.weight"])
+    exported = model.state_dict()
+    assert all(torch.equal(exported[name], value) for name, value in average["weights"].items())
+    assert not torch.equal(exported["conv1.weight"], state["model"]["conv1.weight"])
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
-def test_bf16_on_a_cpu_learns_with_norms_in_one_go(tiny, here):
+def test_bf16_on_a_cpu_trains_with_fused_batchnorm(tiny, here):
     settings = {"optim.precision": "bf16", "optim.epochs": 2, "optim.batch_size": 8}
 
     outcome = train_experiment(with_overrides(tiny, settings), here)

@@ -1,4 +1,4 @@
-"""Workers share an evaluation: the same figures, to the bit."""
+"""An evaluation on several workers gives the same figures to the bit."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -17,76 +17,79 @@ from hrnet_ray.evaluation.model_evaluation import EvaluationSpec, evaluate_model
 from tests.evaluation.evaluated_models import EASY, candidate, rot, write_easy_tigers, write_model
 
 pytestmark = pytest.mark.ray
-QUESTION = EvaluationSpec(resamples=5)
+SPEC = EvaluationSpec(resamples=5)
 
 
 @pytest.fixture(scope="module")
 def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
-    """Some 20 rows in row groups of 5, one of them rotten."""
+    """About 20 rows in row groups of 5, one of them corrupt."""
     manifest = write_easy_tigers(tmp_path_factory.mktemp("tigers"))
     rot(manifest, 3)
     return manifest
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_workers_finds_the_same_to_the_bit(
+def test_any_number_of_workers_gives_the_same_result_to_the_bit(
     ray_session, tigers: DatasetManifest, workers: int
 ):
-    told: list[tuple[int, int]] = []
-    alone = evaluate_model(tigers, QUESTION, candidate(EASY))
-    shared = evaluate_model(
+    updates: list[tuple[int, int]] = []
+    single = evaluate_model(tigers, SPEC, candidate(EASY))
+    distributed = evaluate_model(
         tigers,
-        QUESTION,
+        SPEC,
         candidate(EASY),
         split_predictor=RayPredictor(
             ClusterConfig(num_workers=workers, device="cpu"), threads=torch.get_num_threads()
         ),
-        progress=lambda what: lambda done, total: told.append((done, total)),
+        progress=lambda label: lambda done, total: updates.append((done, total)),
     )
 
-    for column in fields(alone.model_evaluation.split_poses.poses):
-        one, other = (
-            getattr(e.model_evaluation.split_poses.poses, column.name) for e in (alone, shared)
+    for column in fields(single.model_evaluation.split_poses.poses):
+        expected, actual = (
+            getattr(e.model_evaluation.split_poses.poses, column.name)
+            for e in (single, distributed)
         )
-        np.testing.assert_array_equal(one, other, err_msg=column.name)
-    assert shared.model_evaluation.metrics.summary == alone.model_evaluation.metrics.summary
+        np.testing.assert_array_equal(actual, expected, err_msg=column.name)
+    assert distributed.model_evaluation.metrics.summary == single.model_evaluation.metrics.summary
     assert (
-        shared.model_evaluation.split_poses.skipped_rows
-        == alone.model_evaluation.split_poses.skipped_rows
+        distributed.model_evaluation.split_poses.skipped_rows
+        == single.model_evaluation.split_poses.skipped_rows
         != []
     )
-    assert shared.model_evaluation.interval == alone.model_evaluation.interval
+    assert distributed.model_evaluation.interval == single.model_evaluation.interval
     total = len(load_ground_truth(tigers, "val"))
-    assert told[-1] == (total, total)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert updates[-1] == (total, total)
+    assert [done for done, _ in updates] == sorted(done for done, _ in updates)
 
 
-def test_a_damaged_shard_is_told_as_what_it_is(ray_session, tmp_path: Path):
+def test_a_truncated_shard_is_a_data_error(ray_session, tmp_path: Path):
     manifest = write_easy_tigers(tmp_path)
-    labelled = load_ground_truth(manifest, "val")
+    ground_truth = load_ground_truth(manifest, "val")
     path = tmp_path / "tigers" / manifest.get_shards("val")[-1].file
     path.write_bytes(path.read_bytes()[:100])
 
     with pytest.raises(DataError, match="a shard that cannot be read"):
         RayPredictor(ClusterConfig(device="cpu"))(
-            candidate(EASY), manifest, "val", labelled, None, lambda done, total: None
+            candidate(EASY), manifest, "val", ground_truth, None, lambda done, total: None
         )
 
 
-def test_more_workers_than_machines_are_refused(ray_session):
+def test_more_workers_than_cpus_are_refused(ray_session):
     with pytest.raises(ClusterError, match="the cluster has too few CPUs"):
         RayPredictor(ClusterConfig(num_workers=50, device="cpu"))
 
 
-def test_the_command_shares_with_workers(
+def test_the_evaluate_command_prints_the_same_with_two_workers(
     ray_session, tigers: DatasetManifest, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     model = write_model(tmp_path / "model", EASY)
     command = ["evaluate", "--model", str(model), "--data", str(tigers.root), "--resamples", "5"]
-    said = []
-    for more in ([], ["--num-workers", "2", "--device", "cpu"]):
+    outputs = []
+    for flags in ([], ["--num-workers", "2", "--device", "cpu"]):
         with pytest.raises(SystemExit) as end:
-            main([*command, *more])
+            main([*command, *flags])
         assert end.value.code == 0
-        said.append([line for line in capsys.readouterr().out.splitlines() if "left" not in line])
-    assert said[0] == said[1]
+        outputs.append(
+            [line for line in capsys.readouterr().out.splitlines() if "left" not in line]
+        )
+    assert outputs[0] == outputs[1]

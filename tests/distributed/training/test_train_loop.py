@@ -1,4 +1,4 @@
-"""What a worker makes of its machine: a GPU that is too small, or not its own."""
+"""A worker's device: a GPU that is too small, or that is not reserved."""
 
 from pathlib import Path
 
@@ -13,10 +13,10 @@ from hrnet_ray.distributed.training.worker_config import WorkerConfig
 from hrnet_ray.errors import UsageError
 
 
-def test_a_gpu_that_is_too_small_is_no_lost_worker(
+def test_a_gpu_that_is_too_small_is_a_usage_error(
     tiny: ExperimentConfig, tigers: DatasetManifest, tmp_path: Path
 ):
-    job = WorkerConfig(
+    worker_config = WorkerConfig(
         experiment=tiny,
         manifest=tigers,
         cached_splits={},
@@ -27,18 +27,18 @@ def test_a_gpu_that_is_too_small_is_no_lost_worker(
         driver_cwd=str(tmp_path),
     )
 
-    with pytest.raises(UsageError) as refused, explain_cuda_oom(job):
+    with pytest.raises(UsageError) as refused, explain_cuda_oom(worker_config):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore.")
 
     assert str(refused.value) == (
-        "4 crops of 32 x 64 are too many for a GPU at once\n"
-        "  --optim.batch-size 4 --optim.gradient-accumulation-steps 1, 1 workers: CUDA out of memory. Tried to "
-        "allocate 2.00 GiB.\n"
-        "  fix: --optim.gradient-accumulation-steps 2 learns the same batch in smaller parts; hrnet-ray doctor "
-        "--test-gpu tells how many fit"
+        "4 crops of 32 x 64 do not fit into GPU memory\n"
+        "  --optim.batch-size 4 --optim.gradient-accumulation-steps 1, 1 workers: CUDA out of "
+        "memory. Tried to allocate 2.00 GiB.\n"
+        "  fix: use --optim.gradient-accumulation-steps 2 for the same batch in smaller parts; "
+        "`hrnet-ray doctor --test-gpu` shows how many fit"
     )
 
 
 @pytest.mark.parametrize(("gpu", "device"), [(False, "cpu"), (True, "cuda:0")])
-def test_a_trial_is_where_it_booked(gpu: bool, device: str, tmp_path: Path):
+def test_a_trial_uses_the_device_that_it_reserved(gpu: bool, device: str, tmp_path: Path):
     assert TuneTrialBackend(tmp_path, {}, gpu=gpu).get_train_device() == torch.device(device)

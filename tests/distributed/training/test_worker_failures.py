@@ -1,4 +1,4 @@
-"""What is told of workers that were lost."""
+"""Reports of failed workers."""
 
 import json
 from pathlib import Path
@@ -20,54 +20,54 @@ BROKEN = RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by pee
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run whose two workers have signed in."""
-    (tmp_path / "ray").mkdir()
+    """A run whose two workers are registered."""
+    (tmp_path / "checkpoints").mkdir()
     for rank, host in enumerate(("oak", "elm")):
-        home = {"host": host, "node": f"{rank}a2b3c4d5e6f"}
-        (tmp_path / "ray" / f"worker_{rank:04d}").write_text(json.dumps(home))
+        location = {"host": host, "node": f"{rank}a2b3c4d5e6f"}
+        (tmp_path / "checkpoints" / f"worker_{rank:04d}").write_text(json.dumps(location))
     return tmp_path
 
 
-def test_a_dead_worker_is_named_and_who_failed_with_it_is_not(run):
+def test_a_dead_worker_is_named_and_workers_that_failed_with_it_are_not(run):
     WorkerFailureCallback(run, max_failures=3).after_exception(None, {0: BROKEN, 1: DEAD})
 
     assert read_events(run) == [
-        "lost worker 1 on node elm (1a2b3c4d): its process is gone; beginning anew"
+        "Worker 1 on node elm (1a2b3c4d) failed (its process died). Restarting from the beginning."
     ]
 
 
-def test_a_worker_that_hung_is_told_apart_from_one_that_died(run, monkeypatch):
+def test_a_hanging_worker_is_distinguished_from_a_dead_one(run, monkeypatch):
     monkeypatch.setenv("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "45")
-    append_metrics(run, {"epoch": 6})
+    append_metrics(run, {"epoch": 7})
 
     WorkerFailureCallback(run, max_failures=3).after_exception(None, {1: HUNG})
 
     assert read_events(run) == [
-        "lost worker 1 on node elm (1a2b3c4d): it did not answer for 45 s; going on after epoch 7"
+        "Worker 1 on node elm (1a2b3c4d) failed (no answer for 45 s). Restarting from epoch 7."
     ]
 
 
-def test_when_all_of_them_fail_by_themselves_all_are_named(run):
+def test_if_no_worker_is_lost_all_failed_ones_are_named(run):
     WorkerFailureCallback(run, max_failures=3).after_exception(None, {0: BROKEN, 1: ValueError("")})
 
-    (note,) = read_events(run)
-    assert "worker 0 on node oak (0a2b3c4d): RuntimeError: [gloo/transport" in note
-    assert "worker 1 on node elm (1a2b3c4d): ValueError: ;" in note
-    assert "more" not in note
+    (message,) = read_events(run)
+    assert "Worker 0 on node oak (0a2b3c4d) failed (RuntimeError: [gloo/transport" in message
+    assert "Worker 1 on node elm (1a2b3c4d) failed (ValueError: )." in message
+    assert "more" not in message
 
 
-def test_a_worker_of_whom_nobody_knows_where_it_was_is_lost_all_the_same(tmp_path):
+def test_a_lost_worker_without_a_known_location_is_reported(tmp_path):
     WorkerFailureCallback(tmp_path, max_failures=3).after_exception(None, {5: DEAD})
 
-    assert read_events(tmp_path)[0].startswith("lost worker 5 on node unknown: its process")
+    assert read_events(tmp_path)[0].startswith("Worker 5 on node unknown failed (its process died)")
 
 
-def test_restarts_are_counted_and_the_last_one_is_not_promised(run):
-    losses = WorkerFailureCallback(run, max_failures=1)
+def test_restarts_are_counted_and_none_is_announced_after_the_last(run):
+    callback = WorkerFailureCallback(run, max_failures=1)
     assert get_restart_metric(run) == {}
 
-    losses.after_exception(None, {1: DEAD})
-    losses.after_exception(None, {1: DEAD})
+    callback.after_exception(None, {1: DEAD})
+    callback.after_exception(None, {1: DEAD})
 
     assert get_restart_metric(run) == {"fault/worker_restarts": 2}
-    assert read_events(run)[1].endswith("; that was one too many")
+    assert read_events(run)[1].endswith(". No restarts left.")
