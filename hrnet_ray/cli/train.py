@@ -29,7 +29,7 @@ def run(args: TrainArgs) -> None:
     from hrnet_ray.distributed.training.train import train_experiment
 
     result = train_experiment(args.experiment, args.cluster)
-    print(f"best {result.primary_metric} {result.best_score:.4f}, epoch {result.best_epoch + 1}")
+    print(f"best {result.primary_metric} {result.best_score:.4f}, epoch {result.best_epoch}")
     print_next_steps(result.folder, args.cluster)
 
 
