@@ -1,4 +1,4 @@
-"""The tigers and the tiny experiment of tests/runtime, for runs that are hurt on purpose."""
+"""The tiny dataset and experiment, for runs with injected failures."""
 
 from tests.chaos.commands import calm
 from tests.tiny_experiment import here, tigers, tiny

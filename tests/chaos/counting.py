@@ -1,8 +1,8 @@
-"""A study on a Ray of its own, in which each picture that any process decodes is counted.
+"""A study on a Ray cluster of its own that counts each decoded image.
 
     python tests/chaos/counting.py COUNTS ROOT STORAGE TRIALS
 
-Each process adds a line to a file of its own in COUNTS per picture: the sha256 of its bytes.
+Each process appends a line per image to a file of its own in COUNTS: the SHA-256 of its bytes.
 """
 
 import os
@@ -34,17 +34,17 @@ TINY = {
 
 
 def count_decoding() -> None:
-    """Let this process count what it decodes from now on."""
+    """Count the images that this process decodes from now on."""
     from hrnet_ray.data.images import codec
 
     folder, decode = os.environ["COUNTS"], codec.decode_image
 
-    def counted(data: bytes) -> Any:
+    def decode_and_count(data: bytes) -> Any:
         with (Path(folder) / str(os.getpid())).open("a", encoding="utf-8") as file:
             file.write(sha256(data).hexdigest() + "\n")
         return decode(data)
 
-    codec.decode_image = counted
+    codec.decode_image = decode_and_count
 
 
 def main(counts: str, root: str, storage: str, trials: str) -> None:

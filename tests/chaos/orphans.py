@@ -1,10 +1,10 @@
-"""Rows that Ray can neither find nor make again."""
+"""Object-store rows that Ray can neither find nor reconstruct."""
 
 import ray
 
 
-def orphaned(block: ray.ObjectRef) -> ray.ObjectRef:
-    """The same rows, in the hands of a process that is gone."""
+def make_orphan(block: ray.ObjectRef) -> ray.ObjectRef:
+    """Return the same rows, owned by a process that has died."""
 
     class Owner:
         def own(self, table: object) -> list[ray.ObjectRef]:

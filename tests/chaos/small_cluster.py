@@ -1,11 +1,11 @@
-"""A Ray cluster of several nodes on this machine, in a process of its own, to be hurt.
+"""A Ray cluster of several nodes on this machine, in a process of its own.
 
     with SmallCluster([1, 1, 1]) as cluster:
-        subprocess.run([..., "--cluster.ray_address", cluster.ray_address])
+        subprocess.run([..., "--cluster.ray-address", cluster.address])
         cluster.kill_node(2)
 
-Run as a program it is that process: it prints its address and a line for each node, and then does
-what it reads.
+As a program this module is that process: it prints the address and the node ids, and kills each
+node whose id it reads.
 """
 
 import json
@@ -19,24 +19,27 @@ from contextlib import suppress
 import psutil
 
 STORE_BYTES = 150 * 2**20
-PATIENCE_S = 60
+"""Object store of a node in bytes."""
+EXIT_TIMEOUT_S = 60
+"""Seconds in which the cluster process has to end."""
 
 
 class SmallCluster:
-    """Nodes of so many CPUs each; the first is the head."""
+    """Nodes with these numbers of CPUs; the first is the head node."""
 
     def __init__(self, cpus: list[int]) -> None:
         self._cpus = cpus
         self.address = ""
         self.nodes: list[str] = []
-        """Their ids, the head's first."""
+        """Node ids, the head node first."""
 
     def __enter__(self) -> "SmallCluster":
-        # A short path: Ray's sockets lie in there, and their names may have 107 bytes.
+        # A short path, because names of Ray's sockets may have 107 bytes at most.
         self._folder = tempfile.TemporaryDirectory(prefix="hr", dir="/tmp")
         self._process = subprocess.Popen(
             [sys.executable, __file__, *map(str, self._cpus)],
-            env=calm_environment() | {"RAY_TMPDIR": self._folder.name},  # it notes addresses there
+            env=environment_without_ray()
+            | {"RAY_TMPDIR": self._folder.name},  # Ray records addresses there
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -45,8 +48,8 @@ class SmallCluster:
         assert self._process.stdout
         for line in self._process.stdout:
             if line.startswith("{"):
-                told = json.loads(line)
-                self.address, self.nodes = told["address"], told["nodes"]
+                info = json.loads(line)
+                self.address, self.nodes = info["address"], info["nodes"]
                 break
         assert self.address, "the cluster did not start"
         return self
@@ -57,7 +60,7 @@ class SmallCluster:
             self._folder.cleanup()
 
     def kill_node(self, number: int) -> None:
-        """End all processes of a node at once, as a power failure does."""
+        """Kill all processes of a node at once, as a power failure does."""
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(f"{self.nodes[number]}\n")
@@ -65,25 +68,25 @@ class SmallCluster:
         assert self._process.stdout.readline().strip() == "gone"
 
     def kill(self) -> None:
-        """End all nodes at once, the head with the others."""
-        family = [self._process]
+        """Kill all nodes at once, the head node included."""
+        processes = [self._process]
         with suppress(psutil.Error):
-            family += psutil.Process(self._process.pid).children(recursive=True)
-        for process in family:
+            processes += psutil.Process(self._process.pid).children(recursive=True)
+        for process in processes:
             with suppress(psutil.Error, OSError):
                 process.kill()
         with suppress(OSError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(PATIENCE_S)
+        self._process.wait(EXIT_TIMEOUT_S)
 
 
-def calm_environment() -> dict[str, str]:
-    """Ours, without an address of any Ray."""
+def environment_without_ray() -> dict[str, str]:
+    """The environment of this process without the address of a Ray cluster."""
     return {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_JOB_ID")}
 
 
 def serve(cpus: list[int]) -> None:
-    """Start the nodes, tell of them, and end those that are named."""
+    """Start the nodes, print their ids, and kill those whose ids are read."""
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(

@@ -1,4 +1,4 @@
-"""Runs that are struck on purpose, and what they must leave: the very same as a calm one."""
+"""Runs with injected faults, which have to end like a run without faults."""
 
 import json
 import os
@@ -32,34 +32,37 @@ from hrnet_ray.training.fault_injection import (
     FIRST_STEPS_FILE,
 )
 
-ROWS_A_STEP = 4  # two workers can share no less
+ROWS_PER_STEP = 4
+"""Batch size, the smallest for two workers."""
 
 
 @pytest.fixture(scope="session")
 def herd(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
-    """Tigers for six steps of four, at least."""
+    """A dataset of at least six steps of four rows."""
     out = tmp_path_factory.mktemp("data") / "herd"
     prepare(SyntheticArgs(kind="tigers", num_train=20, num_val=4, out=out, max_image_size=96))
     manifest = read_manifest(out)
-    assert manifest.splits["train"].rows >= 6 * ROWS_A_STEP
+    assert manifest.splits["train"].rows >= 6 * ROWS_PER_STEP
     return manifest
 
 
-def short(herd: DatasetManifest, *, name: str, epochs: int) -> ExperimentConfig:
-    """Epochs of a second; the net is nearly nothing, the rate stays."""
+def make_experiment(herd: DatasetManifest, *, name: str, epochs: int) -> ExperimentConfig:
+    """Build an experiment with epochs of a second and a constant learning rate."""
     return ExperimentConfig(
         name=name,
         data=DataConfig(root=str(herd.root), input_hw=(32, 64)),
         model=ModelConfig(width=4, modules=(1, 1, 1), blocks=1, stem=8),
         heatmap=HeatmapConfig(sigma=1.0),
-        optim=OptimizerConfig(lr=1e-3, epochs=epochs, milestones=(epochs,), batch_size=ROWS_A_STEP),
+        optim=OptimizerConfig(
+            lr=1e-3, epochs=epochs, milestones=(epochs,), batch_size=ROWS_PER_STEP
+        ),
         evaluation=EvaluationConfig(batch_size=4),
     )
 
 
 @contextmanager
-def struck(*faults: str) -> Iterator[None]:
-    """While open, runs that begin meet these faults."""
+def inject_faults(*faults: str) -> Iterator[None]:
+    """Inject these faults into runs that start in the block."""
     os.environ |= {ALLOW_FAULTS_ENV_VAR: "1", FAULTS_ENV_VAR: ";".join(faults)}
     try:
         yield
@@ -67,58 +70,67 @@ def struck(*faults: str) -> Iterator[None]:
         del os.environ[ALLOW_FAULTS_ENV_VAR], os.environ[FAULTS_ENV_VAR]
 
 
-def fit_struck(
+def train_with_faults(
     experiment: ExperimentConfig, cluster: ClusterConfig, faults: list[str]
 ) -> RunResult:
-    """Train through all of the faults; tells what each of them cost."""
-    with struck(*faults):
+    """Train through all faults, and print the recovery time of each."""
+    with inject_faults(*faults):
         run = train_experiment(experiment, replace(cluster, max_failures=len(faults) + 2))
-    began = [json.loads(line) for line in (marks(run) / FIRST_STEPS_FILE).read_text().splitlines()]
-    struck_at = [json.loads(path.read_text()) for path in sorted(marks(run).glob("??-*.json"))]
-    assert len(struck_at) == len(faults)
-    for fault, mark in zip(faults, struck_at, strict=True):
-        after = [b["at_s"] - mark["at_s"] for b in began if b["at_s"] > mark["at_s"]]
-        told = f"first step {min(after):5.1f} s after" if after else "no step was left to do"
-        print(f"{fault:34} {told}", flush=True)
+    first_steps = [
+        json.loads(line)
+        for line in (get_marks_folder(run) / FIRST_STEPS_FILE).read_text().splitlines()
+    ]
+    marks = [
+        json.loads(path.read_text()) for path in sorted(get_marks_folder(run).glob("??-*.json"))
+    ]
+    assert len(marks) == len(faults)
+    for fault, mark in zip(faults, marks, strict=True):
+        delays_s = [s["at_s"] - mark["at_s"] for s in first_steps if s["at_s"] > mark["at_s"]]
+        recovery = f"first step after {min(delays_s):5.1f} s" if delays_s else "no step was left"
+        print(f"{fault:34} {recovery}", flush=True)
     return run
 
 
-def marks(run: RunResult) -> Path:
-    """Where the faults of a run leave their marks."""
+def get_marks_folder(run: RunResult) -> Path:
+    """The folder with the records of injected faults."""
     return run.folder / "debug" / "faults"
 
 
-def assert_same(hurt: RunResult, calm: RunResult) -> None:
-    """Each epoch once, every figure, every order of rows and the last checkpoint bit for bit."""
-    lines = (hurt.folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["epoch"] for line in lines] == list(range(calm.num_epochs))
-    for after, before in zip(read_metrics(hurt.folder), read_metrics(calm.folder), strict=True):
-        assert figures(after) == figures(before)
-    orders = [sorted((run.folder / "data" / "order").iterdir()) for run in (hurt, calm)]
-    assert len(orders[1]) == calm.num_epochs
+def assert_same(actual: RunResult, expected: RunResult) -> None:
+    """Require each epoch once, and equal metrics, row orders and last checkpoints to the bit."""
+    lines = (actual.folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, expected.num_epochs + 1))
+    for after, before in zip(
+        read_metrics(actual.folder), read_metrics(expected.folder), strict=True
+    ):
+        assert select_figures(after) == select_figures(before)
+    orders = [
+        sorted((run.folder / "dataset_report" / "order").iterdir()) for run in (actual, expected)
+    ]
+    assert len(orders[1]) == expected.num_epochs
     assert [p.read_bytes() for p in orders[0]] == [p.read_bytes() for p in orders[1]]
-    states = [last_state(run) for run in (hurt, calm)]
-    assert same(*states)
+    states = [load_last_state(run) for run in (actual, expected)]
+    assert is_equal(*states)
 
 
-def figures(entry: dict[str, Any]) -> dict[str, str]:
-    """What was learnt and scored, to the last digit, without what the clock says."""
-    kept = ("epoch", "train/", "val/", "objective")
-    return {name: repr(value) for name, value in entry.items() if name.startswith(kept)}
+def select_figures(entry: dict[str, Any]) -> dict[str, str]:
+    """The metrics of an epoch to the last digit, without times."""
+    prefixes = ("epoch", "train/", "val/", "objective")
+    return {name: repr(value) for name, value in entry.items() if name.startswith(prefixes)}
 
 
-def last_state(run: RunResult) -> dict[str, Any]:
-    """Weights, statistics, moments, schedule and progress after the last epoch."""
-    path = run.folder / "ray" / f"epoch_{run.num_epochs - 1:04d}" / STATE_FILE
+def load_last_state(run: RunResult) -> dict[str, Any]:
+    """The state of the checkpoint after the last epoch."""
+    path = run.folder / "checkpoints" / f"epoch_{run.num_epochs:04d}" / STATE_FILE
     return torch.load(path, weights_only=True)
 
 
-def same(one: Any, other: Any) -> bool:
-    """Equal in every bit, and in every name."""
+def is_equal(one: Any, other: Any) -> bool:
+    """Whether two nested structures of tensors are equal to the bit."""
     if isinstance(one, torch.Tensor):
         return one.dtype == other.dtype and torch.equal(one, other)
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+        return one.keys() == other.keys() and all(is_equal(one[key], other[key]) for key in one)
     if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
+        return len(one) == len(other) and all(map(is_equal, one, other))
     return one == other

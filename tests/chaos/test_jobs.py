@@ -1,4 +1,4 @@
-"""What `ray job` promises: the literal command, exit codes, an honest stop, and a closed door."""
+"""`ray job`: the documented command, exit codes, a clean stop, and authentication."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.ray_head import Head, ray_head
 
 pytestmark = pytest.mark.chaos
 
-EPOCHS = 16  # enough to be stopped in the midst of them
+EPOCHS = 16  # enough to be stopped in between
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
 NET = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
 
@@ -27,7 +27,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         yield started
 
 
-def asked(head: Head, path: str, token: str | None) -> int:
+def request_status(head: Head, path: str, token: str | None) -> int:
     """The status of a GET request."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
@@ -40,7 +40,7 @@ def asked(head: Head, path: str, token: str | None) -> int:
 
 
 def driver_exit_codes(head: Head) -> dict[str, int]:
-    """By submission id, what each ended job's driver returned."""
+    """The exit code of each finished job by submission id."""
     request = urllib.request.Request(
         f"{head.address}/api/jobs/",
         headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"},
@@ -49,7 +49,7 @@ def driver_exit_codes(head: Head) -> dict[str, int]:
         return {job["submission_id"]: job["driver_exit_code"] for job in json.load(answer)}
 
 
-def test_the_literal_command_runs_the_page_and_says_what_is_missing(head):
+def test_the_documented_command_runs_and_names_the_missing_dataset(head):
     submitted = head.submit("--submission-id", "literal", "experiments/tune_atrw.py")
 
     assert submitted.returncode == 1
@@ -79,7 +79,7 @@ def test_exit_codes_reach_the_client(head, tigers, tmp_path, code: int, flags: s
     assert driver_exit_codes(head)[f"code-{code}"] == code
 
 
-def test_a_stopped_job_keeps_what_it_did_and_goes_on(head, tigers, tmp_path):
+def test_a_stopped_job_resumes_from_its_last_epoch(head, tigers, tmp_path):
     words = [
         *("experiments/train_atrw.py", "--name", "stopped", "--data.root", str(tigers.root)),
         *NET.split(),
@@ -99,32 +99,32 @@ def test_a_stopped_job_keeps_what_it_did_and_goes_on(head, tigers, tmp_path):
         assert time.monotonic() < deadline, head.job("logs", "stopped").stdout
         time.sleep(0.2)
 
-    began = time.monotonic()
+    started_s = time.monotonic()
     stopped = head.job("stop", "stopped")
-    print(f"stopped in {time.monotonic() - began:.1f} s")
+    print(f"stopped in {time.monotonic() - started_s:.1f} s")
 
     assert "was stopped" in stopped.stdout, stopped.stdout + stopped.stderr
-    assert "stopped; the same command goes on from here" in head.job("logs", "stopped").stdout
+    assert "Interrupted. Run the same command to resume." in head.job("logs", "stopped").stdout
     done = len(read_metrics(run))
     assert done < EPOCHS
     again = head.submit("--submission-id", "again", "--", *words)
-    assert f"going on in {run} after epoch {done}" in again.stdout
+    assert f"Resuming {run} from epoch {done}" in again.stdout
     assert again.returncode == 0, again.stdout[-2000:]
-    assert [entry["epoch"] for entry in read_metrics(run)] == list(range(EPOCHS))
+    assert [entry["epoch"] for entry in read_metrics(run)] == list(range(1, EPOCHS + 1))
 
 
-def test_without_the_right_token_nobody_gets_in(head):
+def test_a_request_without_the_right_token_is_refused(head):
     right = os.environ["RAY_AUTH_TOKEN"]
 
-    assert asked(head, "/api/jobs/", None) == 401
-    assert asked(head, "/api/jobs/", "0" * 64) in (401, 403)
-    assert asked(head, "/api/jobs/", right) == 200
+    assert request_status(head, "/api/jobs/", None) == 401
+    assert request_status(head, "/api/jobs/", "0" * 64) in (401, 403)
+    assert request_status(head, "/api/jobs/", right) == 200
     refused = head.job("list", token="0" * 64)
     assert refused.returncode != 0
     assert right not in refused.stdout + refused.stderr
 
 
-def test_the_token_is_written_nowhere(head):
+def test_the_token_is_in_no_log_and_no_command_line(head):
     token = os.environ["RAY_AUTH_TOKEN"].encode()
 
     for process in psutil.process_iter():

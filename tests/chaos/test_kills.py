@@ -1,4 +1,4 @@
-"""Workers are killed without a word, wherever they are; the run ends as if nothing had been."""
+"""Workers are killed at any point; the run ends like one without failures."""
 
 import random
 
@@ -8,7 +8,7 @@ from hrnet_ray.config import ClusterConfig
 from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.distributed.training.run_summary import RunResult
 from hrnet_ray.distributed.training.train import train_experiment
-from tests.chaos.struck import assert_same, fit_struck, herd, short
+from tests.chaos.struck import assert_same, herd, make_experiment, train_with_faults
 
 __all__ = ["herd"]
 
@@ -19,14 +19,15 @@ pytestmark = [
 ]
 
 EPOCHS = 11
-KILLS = 5  # in a run
+KILLS = 5
+"""Kills in a run."""
 PLACES = [
     *("rank=1,epoch=0,step=0", "rank=1,epoch=2,step=3", "rank=0,epoch=5,step=1"),
     *("rank=0,epoch=7,at=report", "rank=1,epoch=9,at=report"),
     *("rank=0,epoch=1,at=end", "rank=1,epoch=3,at=end", "rank=0,epoch=6,at=validation"),
     *("rank=1,epoch=8,at=validation", "rank=0,epoch=10,at=end"),
 ]
-"""The first and a middle step, half a checkpoint, an epoch's very end and a validation, of both."""
+"""First and middle steps, reports, ends of epochs and validations, on both ranks."""
 
 
 @pytest.fixture(scope="module")
@@ -39,32 +40,33 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> ClusterConfig:
 
 @pytest.fixture(scope="module")
 def calm(ray_session, herd: DatasetManifest, storage: ClusterConfig) -> RunResult:
-    """The run that nobody disturbs."""
-    return train_experiment(short(herd, name="calm", epochs=EPOCHS), storage)
+    """The run without failures."""
+    return train_experiment(make_experiment(herd, name="calm", epochs=EPOCHS), storage)
 
 
 def random_places(seed: int) -> list[str]:
-    """As many kills as a run gets, in different epochs; most of them at some step."""
-    chance = random.Random(seed)
-    epochs = sorted(chance.sample(range(EPOCHS), KILLS))
-    moments = [f"step={step}" for step in range(6)]
-    moments += ["at=validation", "at=report", "at=end"]
-    return [f"rank={chance.randrange(2)},epoch={e},{chance.choice(moments)}" for e in epochs]
+    """Kills at random points of different epochs, most of them at a step."""
+    generator = random.Random(seed)
+    epochs = sorted(generator.sample(range(EPOCHS), KILLS))
+    points = [f"step={step}" for step in range(6)]
+    points += ["at=validation", "at=report", "at=end"]
+    return [f"rank={generator.randrange(2)},epoch={e},{generator.choice(points)}" for e in epochs]
 
 
 RUNS = {"first five": PLACES[:KILLS], "other five": PLACES[KILLS:]}
-RUNS |= {f"five at random ({seed})": random_places(seed) for seed in range(4)}
+RUNS |= {f"five random ({seed})": random_places(seed) for seed in range(4)}
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_a_run_whose_workers_are_killed_ends_as_the_calm_one(
+def test_a_run_with_five_killed_workers_ends_like_the_undisturbed_run(
     run: str, calm: RunResult, herd: DatasetManifest, storage: ClusterConfig
 ):
-    """Five kills in a run, each with its restart; the epoch of each is compared, and the end."""
     name = run.translate(str.maketrans(" ", "-", "()"))
 
-    hurt = fit_struck(
-        short(herd, name=name, epochs=EPOCHS), storage, [f"kill:{place}" for place in RUNS[run]]
+    disturbed = train_with_faults(
+        make_experiment(herd, name=name, epochs=EPOCHS),
+        storage,
+        [f"kill:{place}" for place in RUNS[run]],
     )
 
-    assert_same(hurt, calm)
+    assert_same(disturbed, calm)

@@ -1,4 +1,4 @@
-"""The storage of a run fills up, and Ray's own notes are damaged; one command puts it right."""
+"""The storage of a run fills up, or Ray's snapshot is damaged; the same command continues."""
 
 import shutil
 import subprocess
@@ -34,31 +34,31 @@ def small(here: ClusterConfig, tmp_path: Path) -> Iterator[ClusterConfig]:
     subprocess.run(["umount", "--lazy", storage], check=True)
 
 
-def test_a_disk_that_fills_up_ends_the_run_after_three_saves_and_the_command_goes_on(
+def test_a_full_disk_ends_the_run_after_three_saves_and_the_command_resumes(
     ray_session, tiny, small
 ):
     longer = replace(tiny, optim=replace(tiny.optim, epochs=EPOCHS))
-    folder = Path(small.storage) / "tigers" / "tiny"
-    ballast = Path(small.storage) / "ballast"
+    folder = Path(small.storage_path) / "tigers" / "tiny"
+    ballast = Path(small.storage_path) / "ballast"
 
     def fill() -> None:
         deadline = time.monotonic() + 120
         while len(read_metrics(folder)) < 2 and time.monotonic() < deadline:
             time.sleep(0.02)
-        with suppress(OSError):  # that is the point
+        with suppress(OSError):  # the disk is full
             ballast.write_bytes(bytes(16 * 2**20))
 
-    filling = threading.Thread(target=fill)
-    filling.start()
-    with pytest.raises(ClusterError, match="3 checkpoints in a row could not be saved") as ended:
+    filler = threading.Thread(target=fill)
+    filler.start()
+    with pytest.raises(ClusterError, match="3 checkpoints in a row could not be saved") as raised:
         train_experiment(longer, small)
-    filling.join()
+    filler.join()
 
-    assert ended.value.exit_code == 4
-    assert str(folder / "ray") in ended.value.where
-    warned = [note for note in read_events(folder) if note.startswith("no checkpoint of epoch")]
-    assert len(warned) <= 2  # one an epoch, where there was room for a line
-    names = sorted(path.name for path in (folder / "ray").iterdir())
+    assert raised.value.exit_code == 4
+    assert str(folder / "checkpoints") in raised.value.where
+    warnings = [message for message in read_events(folder) if "not saved" in message]
+    assert len(warnings) <= 2  # one per epoch, if the disk had room for a line
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
     assert not [name for name in names if name.startswith(".part")]
     saved = [name for name in names if name.startswith("epoch_")]
     assert 1 <= len(saved) <= 3
@@ -67,7 +67,7 @@ def test_a_disk_that_fills_up_ends_the_run_after_three_saves_and_the_command_goe
     outcome = train_experiment(longer, small)
 
     assert outcome.num_epochs == EPOCHS
-    assert [entry["epoch"] for entry in read_metrics(folder)] == list(range(EPOCHS))
+    assert [entry["epoch"] for entry in read_metrics(folder)] == list(range(1, EPOCHS + 1))
 
 
 @pytest.mark.parametrize(
@@ -79,33 +79,33 @@ def test_a_disk_that_fills_up_ends_the_run_after_three_saves_and_the_command_goe
     ],
     ids=["truncated", "empty", "of another Ray"],
 )
-def test_a_damaged_snapshot_of_rays_stops_nobody(snapshot, ray_session, tiny, here):
+def test_a_damaged_snapshot_of_ray_does_not_stop_the_run(snapshot, ray_session, tiny, here):
     here = replace(here, num_workers=1)
     outcome = train_experiment(tiny, here)
-    straight = [entry["train/loss"] for entry in read_metrics(outcome.folder)]
-    shutil.rmtree(outcome.folder / "ray" / "epoch_0001")
-    (outcome.folder / "ray" / RAY_SNAPSHOT_FILE).write_text(snapshot)
+    uninterrupted = [entry["train/loss"] for entry in read_metrics(outcome.folder)]
+    shutil.rmtree(outcome.folder / "checkpoints" / "epoch_0002")
+    (outcome.folder / "checkpoints" / RAY_SNAPSHOT_FILE).write_text(snapshot)
 
     train_experiment(tiny, here)
 
-    assert [entry["train/loss"] for entry in read_metrics(outcome.folder)] == straight
-    assert (outcome.folder / "ray" / f"{RAY_SNAPSHOT_FILE}.aside").read_text() == snapshot
+    assert [entry["train/loss"] for entry in read_metrics(outcome.folder)] == uninterrupted
+    assert (outcome.folder / "checkpoints" / f"{RAY_SNAPSHOT_FILE}.aside").read_text() == snapshot
 
 
-def test_a_worker_that_does_not_see_the_folder_ends_the_run_in_seconds(
+def test_a_worker_that_does_not_see_the_run_folder_ends_the_run_in_seconds(
     ray_session, tiny, here, monkeypatch
 ):
-    """As on a node where the storage is not mounted."""
+    """Simulates a node on which the storage is not mounted."""
     here = replace(here, num_workers=1)
     monkeypatch.setattr(
         "hrnet_ray.distributed.training.train.hide_ray_checkpoint_snapshot",
         lambda folder: (folder / "resolved_config.json").rename(folder / "hidden.json"),
     )
-    fit_started = time.monotonic()
+    started_s = time.monotonic()
 
-    with pytest.raises(ClusterError, match="this node does not see the run's folder") as ended:
+    with pytest.raises(ClusterError, match="this node does not see the run folder") as raised:
         train_experiment(tiny, here)
 
-    print(f"refused after {time.monotonic() - fit_started:.1f} s")
-    assert ended.value.exit_code == 4
-    assert read_metrics(Path(here.storage) / "tigers" / "tiny") == []
+    print(f"refused after {time.monotonic() - started_s:.1f} s")
+    assert raised.value.exit_code == 4
+    assert read_metrics(Path(here.storage_path) / "tigers" / "tiny") == []

@@ -1,4 +1,4 @@
-"""Trials or settings of a study come to harm; and what a study costs in decoding."""
+"""Failing trials of a study, and the number of images that a study decodes."""
 
 import sys
 import threading
@@ -24,8 +24,8 @@ from hrnet_ray.reports.dataset.sample_grids import MAX_SAMPLES
 from hrnet_ray.runs.event_log import read_metrics
 from hrnet_ray.tracking import default_tracking_uri
 from hrnet_ray.training.builders import build_model
-from tests.chaos.commands import when, with_its_ray
-from tests.chaos.orphans import orphaned
+from tests.chaos.commands import run_with_ray, wait_until
+from tests.chaos.orphans import make_orphan
 
 pytestmark = pytest.mark.chaos
 
@@ -34,50 +34,54 @@ HERE = Path(__file__).parent
 
 def _runs(storage: Path) -> list:
     client = MlflowClient(default_tracking_uri(storage))
-    boards = [board.experiment_id for board in client.search_experiments()]
-    return client.search_runs(boards, max_results=100)
+    experiment_ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client.search_runs(experiment_ids, max_results=100)
 
 
 def _training() -> list[psutil.Process]:
-    """Processes that train a trial right now; those that wait for one have another title."""
-    found = []
+    """Processes that train a trial now; idle ones have another title."""
+    processes = []
     for process in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::ImplicitFunc.train"):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 @pytest.mark.parametrize("epochs", [1, 0], ids=["after an epoch", "before the first epoch"])
-def test_trials_that_raise_diverge_or_are_killed_leave_the_others_alone(
+def test_failing_diverging_and_killed_trials_do_not_affect_the_others(
     epochs: int, ray_session, tiny, tigers, tmp_path, monkeypatch
 ):
-    """Of eight trials four raise (their weights are gone), one diverges, one is killed twice."""
+    """Of eight trials four fail (their weights vanish), one diverges, one is killed twice."""
     base = replace(tiny, name="unlucky", optim=replace(tiny.optim, epochs=4))
     cluster = ClusterConfig(num_workers=1, device="cpu", storage_path=str(tmp_path / "runs"))
     rates, absent = (1e-3, 2e-3, 4e-3, 1e30), str(tmp_path / "absent.pth")
     space = {"optim.lr": tune.choice(rates), "model.pretrained": tune.choice([None, absent])}
     torch.save(build_model(tiny, tigers).state_dict(), absent)
 
-    def load_late(manifest: DatasetManifest, data: DataConfig) -> dict[str, CachedSplit]:
-        Path(absent).unlink()  # it was looked at, and nobody has started from it yet
+    def load_and_remove_weights(
+        manifest: DatasetManifest, data: DataConfig
+    ) -> dict[str, CachedSplit]:
+        Path(absent).unlink()  # after the preflight checks, before the first trial
         return load_into_object_store(manifest, data)
 
-    monkeypatch.setattr("hrnet_ray.distributed.tuning.tune.load", load_late)
+    monkeypatch.setattr(
+        "hrnet_ray.distributed.tuning.tune.load_into_object_store", load_and_remove_weights
+    )
     trials = get_trials_dir(tmp_path / "runs" / "tigers" / "unlucky")
     victims: list[str] = []
     dead: set[int] = set()
 
-    def at_work() -> list[psutil.Process]:
-        """The process of the healthy trial that trains, unless it is not the victim's."""
+    def find_victims() -> list[psutil.Process]:
+        """The process of the running healthy trial, if it is the victim."""
         healthy = [
-            note.number
-            for note in read_trial_records(trials.parent).values()
-            if note.state == "running"
-            and note.sampled_params["model.pretrained"] is None
-            and note.sampled_params["optim.lr"] < 1
-            and len(read_metrics(trials / note.number)) >= epochs
-            and (trials / note.number / "resolved_config.json").is_file()  # it has begun
+            record.number
+            for record in read_trial_records(trials.parent).values()
+            if record.state == "running"
+            and record.sampled_params["model.pretrained"] is None
+            and record.sampled_params["optim.lr"] < 1
+            and len(read_metrics(trials / record.number)) >= epochs
+            and (trials / record.number / "resolved_config.json").is_file()  # it has started
         ]
         if not healthy or healthy[0] not in (victims or healthy):
             return []
@@ -85,12 +89,15 @@ def test_trials_that_raise_diverge_or_are_killed_leave_the_others_alone(
         return [p for p in _training() if p.pid not in dead]
 
     def kill() -> None:
-        """Kill the first healthy trial's process, and the one that goes on."""
+        """Kill the process of the first healthy trial, and the one that resumes it."""
         for _ in range(2):
-            seen: list[psutil.Process] = []
-            when(lambda seen=seen: bool(seen.extend(at_work()) or seen), within_s=200)
-            seen[0].kill()
-            dead.add(seen[0].pid)
+            candidates: list[psutil.Process] = []
+            wait_until(
+                lambda candidates=candidates: bool(candidates.extend(find_victims()) or candidates),
+                within_s=200,
+            )
+            candidates[0].kill()
+            dead.add(candidates[0].pid)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -123,7 +130,7 @@ def test_trials_that_raise_diverge_or_are_killed_leave_the_others_alone(
         assert run.data.tags.get("error", "") == trial["error"]
 
 
-def test_a_study_decodes_each_picture_once_whatever_the_number_of_trials(tigers, tmp_path):
+def test_a_study_decodes_each_image_once_with_any_number_of_trials(tigers, tmp_path):
     rows = Counter(
         sha256(data).hexdigest()
         for split in ("train", "val")
@@ -133,39 +140,41 @@ def test_a_study_decodes_each_picture_once_whatever_the_number_of_trials(tigers,
     counts.mkdir()
     command = [sys.executable, str(HERE / "counting.py"), str(counts), str(tigers.root)]
 
-    with with_its_ray([*command, str(tmp_path / "runs"), "4"], tmp_path / "run.log") as driver:
+    with run_with_ray([*command, str(tmp_path / "runs"), "4"], tmp_path / "run.log") as driver:
         assert driver.wait(300) == 0, (tmp_path / "run.log").read_text()[-3000:]
 
     assert len(read_trial_records(tmp_path / "runs" / "tigers" / "counted")) == 4
-    looks = counts / str(driver.pid)  # the driver looks at the data before they are learnt
-    at_work = [path for path in counts.iterdir() if path != looks]
-    decoded = Counter(line for path in at_work for line in path.read_text().splitlines())
-    assert {picture: decoded[picture] for picture in rows} == rows  # not what trials have drawn
-    seen = looks.read_text().splitlines()
-    assert len(seen) <= rows.total() + MAX_SAMPLES + 2 * MAX_SAMPLES  # a suspect may be a pair
+    driver_counts = counts / str(driver.pid)  # the driver writes the dataset report
+    worker_counts = [path for path in counts.iterdir() if path != driver_counts]
+    decoded = Counter(line for path in worker_counts for line in path.read_text().splitlines())
+    assert {image: decoded[image] for image in rows} == rows  # without the images that trials draw
+    report_images = driver_counts.read_text().splitlines()
+    assert (
+        len(report_images) <= rows.total() + MAX_SAMPLES + 2 * MAX_SAMPLES
+    )  # an issue may show a pair of images
 
 
-def test_a_trial_whose_rows_are_lost_is_tried_twice_and_by_the_same_command_with_rows_read_anew(
+def test_a_trial_with_lost_rows_is_retried_and_the_same_command_loads_them_again(
     ray_session, tiny, tmp_path, monkeypatch
 ):
     cluster = ClusterConfig(num_workers=1, device="cpu", storage_path=str(tmp_path / "runs"))
     search = SearchConfig(num_trials=1, max_concurrent_trials=1)
     space = {"optim.lr": tune.loguniform(1e-4, 1e-2)}
 
-    def load_badly(manifest: DatasetManifest, data: DataConfig) -> dict[str, CachedSplit]:
+    def load_with_orphan(manifest: DatasetManifest, data: DataConfig) -> dict[str, CachedSplit]:
         stored = load_into_object_store(manifest, data)
-        stored["val"].block_refs[0] = orphaned(stored["val"].block_refs[0])
+        stored["val"].block_refs[0] = make_orphan(stored["val"].block_refs[0])
         return stored
 
-    with monkeypatch.context() as hurt:
-        hurt.setattr("hrnet_ray.distributed.tuning.tune.load", load_badly)
+    with monkeypatch.context() as patch:
+        patch.setattr("hrnet_ray.distributed.tuning.tune.load_into_object_store", load_with_orphan)
         with pytest.raises(TrainingDivergedError, match="rows in the object store are lost"):
             run_study(tiny, space, cluster, search)
 
     study = tmp_path / "runs" / "tigers" / tiny.name
-    note = read_trial_records(study)["01"]
-    assert note.state == "failed"
-    assert note.error.startswith("rows in the object store are lost: OwnerDiedError, waited for")
+    record = read_trial_records(study)["01"]
+    assert record.state == "failed"
+    assert record.error.startswith("rows in the object store are lost: OwnerDiedError, waited for")
     (tries,) = (study / "tune").glob("01_*/error.txt")
     assert "Failure # 2 " in tries.read_text()
 
