@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -156,10 +155,18 @@ def build_evaluation_spec(
     Raises:
         UsageError: a value is out of range.
     """
-    _require("confidence", args.confidence, lambda v: 0 < v < 1, "between 0 and 1 (exclusive)")
-    _require("oks-nms", nms_oks, lambda v: 0 < v <= 1, "above 0 and at most 1")
-    _require("resamples", args.resamples, lambda v: v >= 2, "at least 2")
-    _require("seed", args.seed, lambda v: v >= 0, "at least 0")
+    for flag, value, is_valid, constraint in (
+        ("confidence", args.confidence, 0 < args.confidence < 1, "between 0 and 1 (exclusive)"),
+        ("oks-nms", nms_oks, 0 < nms_oks <= 1, "above 0 and at most 1"),
+        ("resamples", args.resamples, args.resamples >= 2, "at least 2"),
+        ("seed", args.seed, args.seed >= 0, "at least 0"),
+    ):
+        if not is_valid:
+            raise UsageError(
+                f"--{flag} must be {constraint}, got {value:g}",
+                f"--{flag} {value:g}",
+                f"give a value {constraint}",
+            )
     return EvaluationSpec(
         split=split,
         detections_path=detections_path,
@@ -168,15 +175,6 @@ def build_evaluation_spec(
         resamples=args.resamples,
         seed=args.seed,
     )
-
-
-def _require(flag: str, value: float, is_valid: Callable[[float], bool], constraint: str) -> None:
-    if not is_valid(value):
-        raise UsageError(
-            f"--{flag} must be {constraint}, got {value:g}",
-            f"--{flag} {value:g}",
-            f"give a value {constraint}",
-        )
 
 
 def _build_eval_model(

@@ -109,7 +109,7 @@ def _make_model_not_found_error(
     run_id_or_uri: str, flag: str, registry: ModelRegistry
 ) -> DataError:
     return DataError(
-        "no model there",
+        "the model does not exist",
         f"{flag} {run_id_or_uri} in {registry.redacted_uri}",
         "give the id of a finished run, models:/NAME@ALIAS or models:/NAME/NUMBER, and its "
         "--tracking-uri",

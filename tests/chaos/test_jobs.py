@@ -18,7 +18,9 @@ pytestmark = pytest.mark.chaos
 
 EPOCHS = 16  # enough to be stopped in between
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-NET = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
+MODEL_FLAGS = (
+    "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
+)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ def test_exit_codes_reach_the_client(head, tigers, tmp_path, code: int, flags: s
 def test_a_stopped_job_resumes_from_its_last_epoch(head, tigers, tmp_path):
     words = [
         *("experiments/train_atrw.py", "--name", "stopped", "--data.root", str(tigers.root)),
-        *NET.split(),
+        *MODEL_FLAGS.split(),
         *(
             "--optim.epochs",
             str(EPOCHS),

@@ -21,7 +21,7 @@ from hrnet_ray.runs.signals import SAVE_TIMEOUT_S
 from hrnet_ray.tracking import default_tracking_uri
 from hrnet_ray.training.checkpoint_store import STATE_FILE
 from hrnet_ray.training.fault_injection import ALLOW_FAULTS_ENV_VAR, FAULTS_ENV_VAR
-from tests.chaos.commands import NET, wait_until
+from tests.chaos.commands import MODEL_FLAGS, wait_until
 from tests.chaos.small_cluster import environment_without_ray
 from tests.chaos.struck import assert_same
 
@@ -45,7 +45,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
 def make_command(verb: str, pack: DatasetManifest, storage: Path, *more: str) -> list[str]:
     search = ["--search.num-trials", "1", "--search.scheduler", "none"] if verb == "tune" else []
     return [
-        *(sys.executable, "-m", "hrnet_ray.cli", verb, "--name", "run", *NET.split()),
+        *(sys.executable, "-m", "hrnet_ray.cli", verb, "--name", "run", *MODEL_FLAGS.split()),
         *("--optim.epochs", str(EPOCHS), "--optim.batch-size", "4", "--cluster.device", "cpu"),
         *("--data.root", str(pack.root), "--cluster.storage-path", str(storage)),
         *("--cluster.log-sample-order", *search, *more),

@@ -1,4 +1,4 @@
-"""The command as a user meets it: exit codes, and three lines for every mistake."""
+"""Test the command line: exit codes, and three lines for every error."""
 
 import os
 import subprocess
@@ -24,19 +24,21 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
     return ["prepare", "coco", *(word for flag in flags.items() for word in flag)]
 
 
-# Words on the command line.
+# Verbs and flags.
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (
             "trian",
-            "error: no verb 'trian'\n  hrnet-ray trian\n  fix: did you mean `hrnet-ray train`?\n",
+            "error: unknown verb 'trian'\n"
+            "  hrnet-ray trian\n"
+            "  fix: did you mean `hrnet-ray train`?\n",
         ),
         (
             "xyzzy",
-            "error: no verb 'xyzzy'\n"
+            "error: unknown verb 'xyzzy'\n"
             "  hrnet-ray xyzzy\n"
             "  fix: use one of prepare, check, train, tune, evaluate, promote, predict, "
             "serve, export, mlflow-sync, demo, doctor\n",
@@ -49,13 +51,13 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
         ),
         (
             "predict --modle m --input p",
-            "error: unrecognized options: --modle; missing: --model\n"
+            "error: missing from hrnet-ray predict: --model; unrecognized options: --modle, m\n"
             "  hrnet-ray predict\n"
             "  fix: did you mean --model? (see `hrnet-ray predict --help`)\n",
         ),
         (
             "predict",
-            "error: missing: --model, --input\n"
+            "error: missing from hrnet-ray predict: --model, --input\n"
             "  hrnet-ray predict\n"
             "  fix: see `hrnet-ray predict --help`\n",
         ),
@@ -74,27 +76,27 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
         ),
         (
             "prepare coc --images x --annotations y",
-            "error: unrecognized options: coc, --images, --annotations\n"
+            "error: unrecognized or misplaced options: coc, --images, x, --annotations, y\n"
             "  hrnet-ray prepare\n"
             "  fix: did you mean coco? (see `hrnet-ray prepare --help`)\n",
         ),
         (
             "train --cluster.worker 2",
-            "error: unrecognized options: --cluster.worker\n"
+            "error: unrecognized options: --cluster.worker, 2\n"
             "  hrnet-ray train\n"
-            "  fix: did you mean --cluster.num_workers? (see `hrnet-ray train --help`)\n",
+            "  fix: did you mean --cluster.num-workers? (see `hrnet-ray train --help`)\n",
         ),
         (
             "train --num-workers 2",
-            "error: unrecognized options: --num-workers\n"
+            "error: unrecognized options: --num-workers, 2\n"
             "  hrnet-ray train\n"
-            "  fix: did you mean --cluster.num_workers? (see `hrnet-ray train --help`)\n",
+            "  fix: did you mean --cluster.num-workers? (see `hrnet-ray train --help`)\n",
         ),
         (
             "train --evaluation.flip-test False",
             "error: unrecognized options: False\n"
             "  hrnet-ray train\n"
-            "  fix: yes is --flag, no is --no-flag (see `hrnet-ray train --help`)\n",
+            "  fix: write --flag for yes, --no-flag for no (see `hrnet-ray train --help`)\n",
         ),
         (
             "train --optim.optimizer adan",
@@ -105,7 +107,8 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
         ),
         (
             "check",
-            "error: missing: DATA\n  hrnet-ray check\n  fix: see `hrnet-ray check --help`\n",
+            "error: missing from hrnet-ray check: DATA\n  hrnet-ray check\n"
+            "  fix: see `hrnet-ray check --help`\n",
         ),
         (
             "train --optim.lr fast",
@@ -116,16 +119,16 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
     ],
 )
 @pytest.mark.parametrize("columns", ["50", "200"])
-def test_a_word_that_is_not_understood_is_answered_in_three_lines(
-    command, monkeypatch: pytest.MonkeyPatch, words: str, said: str, columns: str
+def test_an_invalid_flag_is_reported_in_three_lines(
+    command, monkeypatch: pytest.MonkeyPatch, words: str, message: str, columns: str
 ):
-    monkeypatch.setenv("COLUMNS", columns)  # tyro breaks its lines at the terminal's rim
+    monkeypatch.setenv("COLUMNS", columns)  # tyro wraps its lines at the terminal's width
 
-    assert command(*words.split()) == (2, "", said)
+    assert command(*words.split()) == (2, "", message)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_it_is_answered_alike_on_a_terminal_of_any_encoding(encoding: str):
+def test_the_report_does_not_depend_on_the_encoding_of_the_terminal(encoding: str):
     done = subprocess.run(
         [sys.executable, "-m", "hrnet_ray.cli", "predict", "--input", "p", "--strct"],
         capture_output=True,
@@ -135,40 +138,40 @@ def test_it_is_answered_alike_on_a_terminal_of_any_encoding(encoding: str):
 
     assert done.returncode == 2
     assert done.stderr == (
-        "error: unrecognized options: --strct; missing: --model\n"
+        "error: missing from hrnet-ray predict: --model; unrecognized options: --strct\n"
         "  hrnet-ray predict\n"
         "  fix: see `hrnet-ray predict --help`\n"
     )
 
 
-def test_a_setting_that_cannot_be_is_answered_in_three_lines(command):
-    code, _, said = command("train", "--data.input-hw", "100", "96")
+def test_an_invalid_setting_is_reported_in_three_lines(command):
+    code, _, stderr = command("train", "--data.input-hw", "100", "96")
 
     assert code == 2
-    assert len(said.splitlines()) == 3
-    assert "data.input_hw" in said
+    assert len(stderr.splitlines()) == 3
+    assert "data.input_hw" in stderr
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], []])
 def test_help_lists_every_verb(command, words: list[str]):
-    code, said, complained = command(*words)
+    code, stdout, stderr = command(*words)
 
-    assert (code, complained) == (0, "")
+    assert (code, stderr) == (0, "")
     for verb in ("prepare", "check", "train", "tune", "evaluate", "predict", "demo", "doctor"):
-        assert f"\n  {verb} " in said
+        assert f"\n  {verb} " in stdout
 
 
 def test_a_verbs_help_lists_its_flags(command):
-    code, said, _ = command("predict", "--help")
+    code, stdout, _ = command("predict", "--help")
 
     assert code == 0
     for flag in ("--model", "--input", "--out", "--boxes", "--strict"):
-        assert flag in said
+        assert flag in stdout
 
 
 @pytest.fixture(scope="module")
-def loaded_by_help() -> set[str]:
-    """All modules that a process holds after `hrnet-ray --help`."""
+def modules_after_help() -> set[str]:
+    """Names of the modules that a process has imported after `hrnet-ray --help`."""
     code = (
         "import sys\n"
         "from hrnet_ray.cli import main\n"
@@ -180,21 +183,16 @@ def loaded_by_help() -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize(
-    "heavy",
-    [
-        *("ray", "mlflow", "torch", "cv2", "pyarrow", "tyro"),
-    ],
-)
-def test_help_is_quick_because_it_does_not_import(loaded_by_help: set[str], heavy: str):
-    assert heavy not in loaded_by_help
+@pytest.mark.parametrize("package", ["ray", "mlflow", "torch", "cv2", "pyarrow", "tyro"])
+def test_help_does_not_import_heavy_packages(modules_after_help: set[str], package: str):
+    assert package not in modules_after_help
 
 
 @pytest.mark.parametrize(
     ("kind", "code"),
     [(UsageError, 2), (DataError, 3), (ClusterError, 4), (TrainingDivergedError, 5)],
 )
-def test_every_kind_of_error_has_its_exit_code(
+def test_every_class_of_error_has_its_exit_code(
     capsys: pytest.CaptureFixture[str], kind: type[UsageError], code: int
 ):
     def work() -> None:
@@ -206,16 +204,16 @@ def test_every_kind_of_error_has_its_exit_code(
     )
 
 
-def test_ctrl_c_ends_with_a_sentence_that_is_true(capsys: pytest.CaptureFixture[str]):
+def test_ctrl_c_prints_whether_the_command_can_be_resumed(capsys: pytest.CaptureFixture[str]):
     def work() -> None:
         raise KeyboardInterrupt
 
     assert run_with_error_handling(work) == 130
     assert run_with_error_handling(work, resumable=False) == 130
-    assert capsys.readouterr().err == "stopped; the same command goes on from here\nstopped\n"
+    assert capsys.readouterr().err == "Interrupted. Run the same command to resume.\nInterrupted.\n"
 
 
-def test_an_experiments_script_starts_like_a_verb(
+def test_an_experiment_script_parses_flags_like_a_verb(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(sys, "argv", ["tune_otters.py", "--model", "m", "--input", "p"])
@@ -229,7 +227,8 @@ def test_an_experiments_script_starts_like_a_verb(
 
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "error: missing: --model, --input\n  tune_otters\n  fix: see `tune_otters --help`\n"
+        "error: missing from tune_otters: --model, --input\n"
+        "  tune_otters\n  fix: see `tune_otters --help`\n"
     )
 
 
@@ -237,7 +236,7 @@ def test_an_experiments_script_starts_like_a_verb(
 
 
 @pytest.mark.parametrize(
-    ("changed", "code", "said"),
+    ("changed", "code", "message"),
     [
         (
             {"images": "otters.json"},
@@ -268,8 +267,8 @@ def test_an_experiments_script_starts_like_a_verb(
         (
             {"val_images": "images"},
             2,
-            "--val-images without --val-annotations\n  --val-images {images}\n"
-            "  fix: name both, or neither",
+            "--val-images needs --val-annotations\n  --val-images {images}\n"
+            "  fix: give both flags, or neither",
         ),
         (
             {"out": "otters.json"},
@@ -278,52 +277,53 @@ def test_an_experiments_script_starts_like_a_verb(
         ),
     ],
 )
-def test_a_file_for_a_folder_and_the_like_are_refused_by_the_flags_name(
-    command, otters: Path, changed: dict[str, str], code: int, said: str
+def test_a_wrong_path_is_refused_with_the_name_of_its_flag(
+    command, otters: Path, changed: dict[str, str], code: int, message: str
 ):
     flags = {flag: otters / name for flag, name in changed.items()}
 
-    ended, _, complained = command(*prepare_words(otters, **flags))
+    exit_code, _, stderr = command(*prepare_words(otters, **flags))
 
     for name in changed.values():
-        said = said.replace(f"{{{name}}}", str(otters / name))
-    assert complained == f"error: {said}\n"
-    assert ended == code
+        message = message.replace(f"{{{name}}}", str(otters / name))
+    assert stderr == f"error: {message}\n"
+    assert exit_code == code
     assert not (otters / "out" / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 1.0, 1.5, -0.5, float("nan")])
-def test_a_share_that_leaves_one_side_empty_is_refused(command, otters: Path, share: float):
-    code, _, said = command(*prepare_words(otters, val_fraction=share))
+@pytest.mark.parametrize("fraction", [0.0, 1.0, 1.5, -0.5, float("nan")])
+def test_a_val_fraction_outside_0_and_1_is_refused(command, otters: Path, fraction: float):
+    code, _, stderr = command(*prepare_words(otters, val_fraction=fraction))
 
     assert code == 2
-    assert said == (
-        "error: a share that leaves nothing to learn or nothing to score\n"
-        f"  --val-fraction {share}\n"
-        "  fix: give a number between 0 and 1, such as 0.1\n"
+    assert stderr == (
+        f"error: --val-fraction must be between 0 and 1 (exclusive), got {fraction:g}\n"
+        "  hrnet-ray prepare\n"
+        "  fix: give a fraction such as 0.1\n"
     )
 
 
-def test_truth_without_its_annotations_and_a_canvas_of_nothing_are_refused(command, otters: Path):
+def test_gt_valid_alone_and_an_image_size_of_0_are_refused(command, otters: Path):
     words = ["--images", otters / "images", "--annotations", otters / "otters.json"]
     common = ["prepare", "mpii", *words, "--out", otters / "out"]
 
     assert command(*common, "--gt-valid", "gt.mat")[::2] == (
         2,
-        "error: --gt-valid without --val-annotations\n  --gt-valid gt.mat\n"
-        "  fix: name both, or neither\n",
+        "error: --gt-valid needs --val-annotations\n  --gt-valid gt.mat\n"
+        "  fix: give both flags, or neither\n",
     )
     assert command(*common, "--max-image-size", "0")[::2] == (
         2,
-        "error: a canvas without pixels\n  --max-image-size 0\n  fix: such as 416\n",
+        "error: --max-image-size must be at least 1, got 0\n  hrnet-ray prepare\n"
+        "  fix: give a size in pixels, such as 416\n",
     )
 
 
-def test_a_skeleton_that_nobody_knows_is_refused_with_the_known_ones(command, otters: Path):
-    code, _, said = command(*prepare_words(otters, skeleton="tigger"))
+def test_an_unknown_skeleton_is_refused_with_the_known_names(command, otters: Path):
+    code, _, stderr = command(*prepare_words(otters, skeleton="tigger"))
 
     assert code == 3
-    assert said == (
+    assert stderr == (
         "error: no skeleton 'tigger'\n"
         "  known: mpii, atrw, coco\n"
         "  fix: use one of these, a YAML file (keypoints: [...]), or leave it out to take the "
@@ -331,29 +331,29 @@ def test_a_skeleton_that_nobody_knows_is_refused_with_the_known_ones(command, ot
     )
 
 
-def test_a_truncated_jpeg_is_named_and_can_be_left_out(command, otters: Path):
+def test_a_truncated_jpeg_is_named_and_can_be_skipped(command, otters: Path):
     size = truncate(otters / "images" / "c.jpg")
 
-    code, _, said = command(*prepare_words(otters))
+    code, _, stderr = command(*prepare_words(otters))
 
     assert code == 3
-    assert said.splitlines()[0] == "error: 1 pictures cannot be read"
-    assert f"c.jpg (cut off: a JPEG of 60 x 40 pixels in {size:,} bytes)" in said
-    assert "--skip-corrupt" in said.splitlines()[2]
+    assert stderr.splitlines()[0] == "error: 1 pictures cannot be read"
+    assert f"c.jpg (cut off: a JPEG of 60 x 40 pixels in {size:,} bytes)" in stderr
+    assert "--skip-corrupt" in stderr.splitlines()[2]
 
-    code, said, _ = command(*prepare_words(otters), "--skip-corrupt")
+    code, stdout, _ = command(*prepare_words(otters), "--skip-corrupt")
 
     assert code == 0
-    assert "1 skipped (see skipped.csv)" in said
+    assert "1 skipped (see skipped.csv)" in stdout
     assert "c.jpg,cut off" in (otters / "out" / "skipped.csv").read_text()
 
 
-def test_missing_pictures_are_named_and_can_be_left_out(command, otters: Path):
+def test_missing_images_are_named_and_can_be_skipped(command, otters: Path):
     (otters / "images" / "b.jpg").unlink()
 
-    code, _, said = command(*prepare_words(otters))
+    code, _, stderr = command(*prepare_words(otters))
 
     assert code == 3
-    assert said.splitlines()[0].endswith("pictures are not there")
-    assert "otters.json: b.jpg (below" in said
+    assert stderr.splitlines()[0].endswith("pictures are not there")
+    assert "otters.json: b.jpg (below" in stderr
     assert command(*prepare_words(otters), "--skip-missing")[0] == 0

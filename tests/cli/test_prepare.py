@@ -79,10 +79,10 @@ def test_drawn_pictures_become_a_data_set(
     heads = read_split(manifest, "val", columns=["head_size"])["head_size"].to_numpy()
     assert np.isfinite(heads).all() == (kind == "people")
     assert not (set(images_of(tmp_path / "zoo", "train")) & set(images_of(tmp_path / "zoo", "val")))
-    said = capsys.readouterr().out
-    assert f"zoo: {len(skeleton)} keypoints, version {manifest.digest[:12]}\n" in said
-    assert "both splits" not in said
-    assert said.endswith(f"next: hrnet-ray check {manifest.root}\n")
+    stdout = capsys.readouterr().out
+    assert f"zoo: {len(skeleton)} keypoints, version {manifest.digest[:12]}\n" in stdout
+    assert "both splits" not in stdout
+    assert stdout.endswith(f"next: hrnet-ray check {manifest.root}\n")
 
 
 def test_the_same_seed_draws_the_same_data_set_and_another_seed_another(tmp_path: Path):
@@ -120,8 +120,8 @@ def test_a_share_of_the_pictures_is_kept_for_validation(
         f"little toes: 2 keypoints, version {manifest.digest[:12]}\n"
         "  train 7 read = 6 used + 1 skipped (see skipped.csv)\n"
         "  val   3 read = 3 used + 0 skipped\n"
-        "  note: no sigmas are given: OKS uses 0.05 for each keypoint (a --skeleton in YAML may "
-        "have `oks_sigmas`)\n"
+        "  note: no OKS sigmas given: OKS uses 0.05 for each keypoint (a --skeleton in YAML may "
+        "define `oks_sigmas`)\n"
         f"next: hrnet-ray check {toes / 'out'}\n"
     )
     assert "annotation 9 (9.png),no keypoints" in (toes / "out" / "skipped.csv").read_text()
@@ -154,8 +154,8 @@ def test_pictures_that_are_in_both_splits_are_told(toes: Path, capsys: pytest.Ca
         )
     )
 
-    said = capsys.readouterr().out
-    assert "  note: 9 pictures are in both splits; scores on them say little\n" in said
+    stdout = capsys.readouterr().out
+    assert "  note: 9 images are in both splits, which inflates the scores\n" in stdout
 
 
 def test_two_folders_that_count_their_files_alike_share_nothing(
@@ -177,12 +177,12 @@ def test_two_folders_that_count_their_files_alike_share_nothing(
 
 
 def test_progress_speaks_at_the_end_and_not_for_every_picture(capsys: pytest.CaptureFixture[str]):
-    count = make_progress_line("drawn")
+    count = make_progress_line("generated")
     for done in range(1, 1_201):
         count(done, 1_200)
 
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("drawn   1,200/1,200  ")
+    assert line.startswith("generated  1,200/1,200  ")
     assert line.endswith("  0 s left")
 
 
@@ -266,7 +266,7 @@ def test_the_original_release_of_mpii_is_prepared(tmp_path: Path):
 
 
 def test_the_release_knows_the_truth_itself(tmp_path: Path):
-    with pytest.raises(UsageError, match="--gt-valid with the original release"):
+    with pytest.raises(UsageError, match="--gt-valid cannot be combined with the original release"):
         run(
             MpiiArgs(
                 images=tmp_path / "images",
@@ -306,5 +306,7 @@ def test_shards_of_no_size_are_refused(toes: Path, shard_rows: int):
 
 
 def test_drawn_pictures_do_not_go_to_a_bucket():
-    with pytest.raises(UsageError, match="drawn pictures need a folder of this machine"):
+    with pytest.raises(
+        UsageError, match="--out must be a local folder for synthetic images, got a URI"
+    ):
         run(SyntheticArgs(out="s3://bucket/zoo"))

@@ -1,4 +1,4 @@
-"""Who is the champion: a story of five models, told to a store in a file, and what it leaves."""
+"""Test `hrnet-ray promote` with five models and an MLflow store in a file."""
 
 import json
 from dataclasses import dataclass, replace
@@ -22,18 +22,18 @@ POOR, FAIR, GOOD = {"seed": 0}, {"seed": 3}, {"seed": 3, "padding": 0.4}  # AP 0
 
 
 @dataclass(frozen=True)
-class Ended:
-    """What a command came to, and who had which alias after it."""
+class CommandResult:
+    """Exit code and output of a command, and the aliases of the versions after it."""
 
     code: int | str | None
-    said: str
-    complained: str
+    stdout: str
+    stderr: str
     aliases: dict[str, str]
 
 
 @dataclass(frozen=True)
-class World:
-    """A data set, a storage, and the commands that were run in it."""
+class Workspace:
+    """A dataset and a storage folder in which the commands run."""
 
     tigers: DatasetManifest
     storage: Path
@@ -44,7 +44,7 @@ class World:
         return MlflowClient(default_tracking_uri(self.storage))
 
     def train(self, name: str, **model: float) -> Path:
-        """A run's folder as a training leaves it, told to MLflow."""
+        """Write the folder of a finished run and log it to MLflow."""
         folder = self.storage / "tigers" / name
         write_model(folder / "model", EASY, **model)
         settings = {"data.root": str(self.tigers.root)}
@@ -63,16 +63,16 @@ class World:
         run.finish_run("FINISHED")
         return folder
 
-    def call(self, verb: str, *words: object) -> Ended:
+    def call(self, verb: str, *words: object) -> CommandResult:
         self.capsys.readouterr()
         more = ["--resamples", "40"] if verb != "predict" and "--rollback" not in words else []
         with pytest.raises(SystemExit) as end:
             main([verb, *map(str, words), *more])
-        said = self.capsys.readouterr()
-        return Ended(end.value.code, said.out, said.err, self.aliases())
+        captured = self.capsys.readouterr()
+        return CommandResult(end.value.code, captured.out, captured.err, self.aliases())
 
     def aliases(self) -> dict[str, str]:
-        """Which version has which."""
+        """Return the version of each alias."""
         found = self.client.search_registered_models()
         return {alias: str(v) for model in found for alias, v in model.aliases.items()}
 
@@ -88,54 +88,65 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def world(tigers: DatasetManifest, storage: Path, capsys: pytest.CaptureFixture[str]) -> World:
-    return World(tigers, storage, capsys)
+def workspace(
+    tigers: DatasetManifest, storage: Path, capsys: pytest.CaptureFixture[str]
+) -> Workspace:
+    return Workspace(tigers, storage, capsys)
 
 
 @pytest.mark.timeout(480)
-def test_the_champion_changes_only_for_a_better_one(world: World, tmp_path: Path):
-    """One story, because each version takes seconds to export; its chapters are below."""
-    first = world.call("promote", world.train("fair", **FAIR))
+def test_the_champion_changes_only_for_a_better_model(workspace: Workspace, tmp_path: Path):
+    """One test, because each version takes seconds to export; its parts are below."""
+    first = workspace.call("promote", workspace.train("fair", **FAIR))
     assert (first.code, first.aliases) == (0, {"champion": "1"})
-    assert "promoted: there was no champion" in first.said
+    assert "promoted: there was no champion" in first.stdout
 
-    worse = world.call("promote", world.train("poor", **POOR))
+    worse = workspace.call("promote", workspace.train("poor", **POOR))
     assert (worse.code, worse.aliases) == (1, {"champion": "1", "challenger": "2"})
-    assert "not promoted: worse, the 95 % interval of the difference lies below 0" in worse.said
+    assert "not promoted: worse, the 95 % interval of the difference lies below 0" in worse.stdout
 
-    good = world.train("good", **GOOD)
-    better = world.call("promote", good)
-    assert (better.code, better.complained) == (0, "")
+    good = workspace.train("good", **GOOD)
+    better = workspace.call("promote", good)
+    assert (better.code, better.stderr) == (0, "")
     assert better.aliases == {"champion": "3", "previous": "1", "challenger": "2"}
-    assert "promoted: better, the 95 % interval of the difference" in better.said
+    assert "promoted: better, the 95 % interval of the difference" in better.stdout
 
-    again = world.call("promote", good)
+    again = workspace.call("promote", good)
     assert (again.code, again.aliases) == (0, better.aliases)
-    assert again.said == f"{NAME} version 3 is this very model: it is the champion already\n"
+    assert again.stdout == f"{NAME} version 3 has the same files: it is already the champion\n"
 
-    back = world.call(
-        "promote", "--rollback", "--data", world.tigers.root, "--storage-path", world.storage
+    back = workspace.call(
+        "promote",
+        "--rollback",
+        "--data",
+        workspace.tigers.root,
+        "--storage-path",
+        workspace.storage,
     )
     assert (back.code, back.aliases) == (0, better.aliases | {"champion": "1", "previous": "3"})
 
-    run_id = world.client.get_model_version(NAME, "2").run_id
-    forced = world.call("promote", run_id, "--force", "--storage-path", world.storage)
+    run_id = workspace.client.get_model_version(NAME, "2").run_id
+    forced = workspace.call("promote", run_id, "--force", "--storage-path", workspace.storage)
     assert (forced.code, forced.aliases) == (0, {"champion": "2", "previous": "1"})
-    assert "promoted: forced, though worse" in forced.said
+    assert "promoted: forced, although worse" in forced.stdout
 
-    _a_studys_best_is_the_challenger(world, good, champion=world.storage / "tigers" / "poor")
-    _the_version_says_why(world)
-    _evaluate_and_predict_take_mlflows_names(world, tmp_path)
-    _a_changed_artifact_is_refused(world, tmp_path)
+    _check_that_the_best_of_a_study_is_the_challenger(
+        workspace, good, champion=workspace.storage / "tigers" / "poor"
+    )
+    _check_the_tags_of_a_version(workspace)
+    _check_evaluate_and_predict_with_mlflow_names(workspace, tmp_path)
+    _check_that_a_changed_artifact_is_refused(workspace, tmp_path)
 
 
-def _a_studys_best_is_the_challenger(world: World, study: Path, *, champion: Path) -> None:
-    here, root = ClusterConfig(storage_path=str(world.storage)), str(world.tigers.root)
+def _check_that_the_best_of_a_study_is_the_challenger(
+    workspace: Workspace, study: Path, *, champion: Path
+) -> None:
+    here, root = ClusterConfig(storage_path=str(workspace.storage)), str(workspace.tigers.root)
     register_challenger(study, root, here)
-    aliases = world.aliases()
+    aliases = workspace.aliases()
     assert aliases == {"champion": "2", "previous": "1", "challenger": "3"}
-    assert world.capsys.readouterr().out == (
-        f"  registry  {NAME} version 3 is the challenger; judged by: hrnet-ray promote {study}\n"
+    assert workspace.capsys.readouterr().out == (
+        f"  registry  {NAME} version 3 is the challenger; to compare: hrnet-ray promote {study}\n"
     )
 
     register_challenger(champion, root, here)
@@ -144,87 +155,90 @@ def _a_studys_best_is_the_challenger(world: World, study: Path, *, champion: Pat
     (study / "model" / "model.safetensors").rename(study / "aside")
     register_challenger(study, root, here)
     (study / "aside").rename(study / "model" / "model.safetensors")
-    assert world.aliases() == aliases
-    already, unheard, gone, broken = world.capsys.readouterr().out.splitlines()
-    assert already == f"  registry  {NAME} version 2 is the champion already"
-    assert unheard.startswith("  registry  not registered (the MLflow store does not answer, http")
-    promote = f"later: hrnet-ray promote {study}"
-    assert unheard.endswith(f"{promote} --tracking-uri http://127.0.0.1:9")
-    assert "secret" not in unheard
-    assert (
-        gone == f"  registry  not registered (no such folder, --data.root {root}-gone); {promote}"
+    assert workspace.aliases() == aliases
+    already, no_server, no_data, no_model = workspace.capsys.readouterr().out.splitlines()
+    assert already == f"  registry  {NAME} version 2 is already the champion"
+    assert no_server.startswith(
+        "  registry  not registered (the MLflow store does not answer, http"
     )
-    assert broken.startswith("  registry  not registered (")
-    assert broken.endswith(promote)
+    promote = f"later: hrnet-ray promote {study}"
+    assert no_server.endswith(f"{promote} --tracking-uri http://127.0.0.1:9")
+    assert "secret" not in no_server
+    assert (
+        no_data
+        == f"  registry  not registered (no such folder, --data.root {root}-gone); {promote}"
+    )
+    assert no_model.startswith("  registry  not registered (")
+    assert no_model.endswith(promote)
 
 
-def _the_version_says_why(world: World) -> None:
-    version = world.client.get_model_version(NAME, "3")
+def _check_the_tags_of_a_version(workspace: Workspace) -> None:
+    version = workspace.client.get_model_version(NAME, "3")
     assert version.tags["promoted"] == "yes"
     assert version.tags["against"] == f"models:/{NAME}/1"
-    assert version.tags["data.digest"] == world.tigers.digest
+    assert version.tags["data.digest"] == workspace.tigers.digest
     assert float(version.tags["OKS_AP"]) > 0.6
     assert version.tags["difference"].startswith("+0.")
     assert version.description.startswith("promoted: better, the 95 % interval of the difference")
     assert version.description.splitlines()[3] == "|---|---|---|"
     assert "# HRNet-W8 for easy" in version.description
     assert f"| version | {NAME} version 3 | {NAME} version 1 |" in version.description
-    run = world.client.get_run(version.run_id)
+    run = workspace.client.get_run(version.run_id)
     assert run.info.run_name == "good"
     assert run.data.metrics["eval/tigers.OKS_AP"] == pytest.approx(
         float(version.tags["OKS_AP"]), abs=1e-4
     )
 
 
-def _evaluate_and_predict_take_mlflows_names(world: World, tmp_path: Path) -> None:
-    run_id = world.client.get_model_version(NAME, "3").run_id
-    judged = world.call(
+def _check_evaluate_and_predict_with_mlflow_names(workspace: Workspace, tmp_path: Path) -> None:
+    run_id = workspace.client.get_model_version(NAME, "3").run_id
+    evaluated = workspace.call(
         *("evaluate", "--model", run_id, "--compare-to", f"models:/{NAME}@previous"),
-        *("--data", world.tigers.root, "--storage-path", world.storage),
+        *("--data", workspace.tigers.root, "--storage-path", workspace.storage),
     )
-    assert (judged.code, judged.complained) == (0, "")
-    assert f"beyond noise: {run_id} is better" in judged.said
-    assert f"told MLflow: run {run_id}" in judged.said
-    assert "no sha256 to check" not in judged.said
+    assert (evaluated.code, evaluated.stderr) == (0, "")
+    assert f"beyond noise: {run_id} is better" in evaluated.stdout
+    assert f"logged to MLflow: run {run_id}" in evaluated.stdout
+    assert "no sha256 to check" not in evaluated.stdout
     files = list_artifacts(
         run_id=run_id,
         artifact_path="evaluation/tigers",
-        tracking_uri=default_tracking_uri(world.storage),
+        tracking_uri=default_tracking_uri(workspace.storage),
     )
     assert {Path(file.path).name for file in files} == {
         *("scores.json", "predictions.coco.json", "evaluation.html"),
         *("pck_curve.png", "per_keypoint.png", "worst16.png"),
     }
-    quiet = world.call(
+    not_logged = workspace.call(
         *("evaluate", "--model", f"models:/{NAME}/1", "--log-to-mlflow", "False"),
-        *("--data", world.tigers.root, "--storage-path", world.storage),
+        *("--data", workspace.tigers.root, "--storage-path", workspace.storage),
     )
-    assert (quiet.code, "told MLflow" in quiet.said) == (0, False)
-    (picture, *_) = (Path(str(world.tigers.root)).parent / "raw" / "images" / "val").iterdir()
-    seen = world.call(
-        *("predict", "--model", f"models:/{NAME}@champion", "--storage-path", world.storage),
-        *("--input", picture, "--out", tmp_path / "out"),
+    assert (not_logged.code, "logged to MLflow" in not_logged.stdout) == (0, False)
+    (image, *_) = (Path(str(workspace.tigers.root)).parent / "raw" / "images" / "val").iterdir()
+    predicted = workspace.call(
+        *("predict", "--model", f"models:/{NAME}@champion", "--storage-path", workspace.storage),
+        *("--input", image, "--out", tmp_path / "out"),
     )
-    assert (seen.code, seen.complained) == (0, "")
+    assert (predicted.code, predicted.stderr) == (0, "")
 
 
-def _a_changed_artifact_is_refused(world: World, tmp_path: Path) -> None:
+def _check_that_a_changed_artifact_is_refused(workspace: Workspace, tmp_path: Path) -> None:
     (folder,) = {
         file.parent
-        for file in world.storage.rglob("hrnet/config.json")
+        for file in workspace.storage.rglob("hrnet/config.json")
         if json.loads(file.read_text())["padding"] == 0.4
     }
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"padding": 4.0}))
 
-    (picture, *_) = (Path(str(world.tigers.root)).parent / "raw" / "images" / "val").iterdir()
-    where = {"predict": ("--input", picture), "evaluate": ("--data", world.tigers.root)}
+    (image, *_) = (Path(str(workspace.tigers.root)).parent / "raw" / "images" / "val").iterdir()
+    where = {"predict": ("--input", image), "evaluate": ("--data", workspace.tigers.root)}
     for verb, rest in where.items():
-        refused = world.call(
-            *(verb, "--model", f"models:/{NAME}/3", "--storage-path", world.storage), *rest
+        refused = workspace.call(
+            *(verb, "--model", f"models:/{NAME}/3", "--storage-path", workspace.storage), *rest
         )
         assert refused.code == 3
-        assert refused.complained == (
+        assert refused.stderr == (
             "error: a model that was changed after it was registered\n"
             f"  --model models:/{NAME}/3: {NAME} version 3: config.json is not the file of its tag "
             "config.sha256\n"
@@ -233,29 +247,33 @@ def _a_changed_artifact_is_refused(world: World, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
-        ([], 2, "nobody to promote\n"),
-        (["--rollback"], 2, "whose champion?\n"),
-        (["{empty}/tigers/x"], 2, "no MLflow store there\n  {empty}/mlflow.db\n"),
-        (["{storage}/tigers/none"], 3, "no model there\n  RUN {storage}/tigers/none\n"),
-        (["0" * 32, "--storage-path", "{storage}"], 3, "no model there\n  RUN " + "0" * 32),
-        (["{storage}/untold", "--data", "{data}"], 3, "no MLflow run of this model\n"),
-        (["{storage}/untold"], 2, "a run that does not name its data set\n"),
+        ([], 2, "missing argument RUN\n"),
+        (["--rollback"], 2, "--rollback needs --data and no RUN\n"),
+        (["{empty}/tigers/x"], 2, "the MLflow database does not exist\n  {empty}/mlflow.db\n"),
+        (["{storage}/tigers/none"], 3, "the model does not exist\n  RUN {storage}/tigers/none\n"),
+        (
+            ["0" * 32, "--storage-path", "{storage}"],
+            3,
+            "the model does not exist\n  RUN " + "0" * 32,
+        ),
+        (["{storage}/unlogged", "--data", "{data}"], 3, "the model has no MLflow run\n"),
+        (["{storage}/unlogged"], 2, "the run records no dataset\n"),
     ],
 )
 def test_mistakes_are_answered_in_three_lines(
-    world: World, tmp_path: Path, words: list[str], code: int, said: str
+    workspace: Workspace, tmp_path: Path, words: list[str], code: int, message: str
 ):
-    if not (world.storage / "mlflow.db").is_file():
-        MlflowClient(default_tracking_uri(world.storage)).search_experiments()
-    if not (world.storage / "untold").is_dir():
-        write_model(world.storage / "untold" / "model", EASY)
-    names = {"storage": world.storage, "empty": tmp_path, "data": world.tigers.root}
+    if not (workspace.storage / "mlflow.db").is_file():
+        MlflowClient(default_tracking_uri(workspace.storage)).search_experiments()
+    if not (workspace.storage / "unlogged").is_dir():
+        write_model(workspace.storage / "unlogged" / "model", EASY)
+    names = {"storage": workspace.storage, "empty": tmp_path, "data": workspace.tigers.root}
     more = ["--storage-path", str(tmp_path)] if "{empty}" in "".join(words) else []
 
-    ended = world.call("promote", *(word.format(**names) for word in words), *more)
+    result = workspace.call("promote", *(word.format(**names) for word in words), *more)
 
-    assert ended.code == code
-    assert ended.complained.startswith(f"error: {said.format(**names)}")
-    assert len(ended.complained.splitlines()) == 3
+    assert result.code == code
+    assert result.stderr.startswith(f"error: {message.format(**names)}")
+    assert len(result.stderr.splitlines()) == 3

@@ -1,4 +1,4 @@
-"""`hrnet-ray serve`, as a browser and as programs find it."""
+"""Test `hrnet-ray serve` with a browser and with HTTP requests."""
 
 import json
 import re
@@ -30,11 +30,11 @@ from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
 
 @dataclass(frozen=True)
 class Served:
-    """A server with a small model, and the picture to send."""
+    """A server with a small model, and the image to send."""
 
     process: subprocess.Popen[str]
     url: str
-    picture: Path
+    image_path: Path
 
     def post(self, data: bytes, *, boxes: object = None, **headers: str) -> dict:
         text = boxes if isinstance(boxes, str) else json.dumps(boxes)
@@ -46,8 +46,8 @@ class Served:
 
 def start(folder: Path) -> Served:
     save_model(folder / "model", lively_model(), SPEC)
-    picture = folder / "paws.png"
-    cv2.imwrite(str(picture), blotched_picture()[..., ::-1])
+    image_path = folder / "paws.png"
+    cv2.imwrite(str(image_path), blotched_picture()[..., ::-1])
     command = [sys.executable, "-m", "hrnet_ray.cli", "serve"]
     process = subprocess.Popen(
         [
@@ -66,7 +66,7 @@ def start(folder: Path) -> Served:
     assert process.stdout
     for line in process.stdout:
         if found := re.match(r"http://127\.0\.0\.1:\d+", line):
-            return Served(process, found[0], picture)
+            return Served(process, found[0], image_path)
     raise AssertionError(f"ended with {process.wait()}")
 
 
@@ -81,13 +81,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def refusal(served: Served, data: bytes, **more) -> tuple[int, dict]:
     with pytest.raises(HTTPError) as refused:
         served.post(data, **more)
-    said = json.load(refused.value)
-    assert said.keys() == {"error", "where", "fix"}
-    return refused.value.code, said
+    answer = json.load(refused.value)
+    assert answer.keys() == {"error", "where", "fix"}
+    return refused.value.code, answer
 
 
-def test_a_program_is_told_what_the_predictor_finds(served: Served):
-    found = served.post(served.picture.read_bytes(), boxes=BOXES.tolist())
+def test_a_program_gets_what_the_predictor_returns(served: Served):
+    found = served.post(served.image_path.read_bytes(), boxes=BOXES.tolist())
 
     ours = Predictor(lively_model(), SPEC)(blotched_picture(), BOXES)
     assert (found["width"], found["height"]) == (150, 120)
@@ -98,11 +98,11 @@ def test_a_program_is_told_what_the_predictor_finds(served: Served):
     np.testing.assert_allclose(points[..., 2], ours.scores.numpy(), rtol=1e-3, atol=0.001)
 
 
-def test_without_boxes_the_whole_picture_is_one(served: Served):
-    (pose,) = served.post(served.picture.read_bytes())["poses"]
+def test_without_boxes_the_whole_image_is_the_box(served: Served):
+    (pose,) = served.post(served.image_path.read_bytes())["poses"]
 
     assert pose["box"] == [0, 0, 149, 119]
-    assert served.post(served.picture.read_bytes(), boxes=[])["poses"] == []
+    assert served.post(served.image_path.read_bytes(), boxes=[])["poses"] == []
 
 
 @pytest.mark.parametrize(
@@ -120,12 +120,13 @@ def test_without_boxes_the_whole_picture_is_one(served: Served):
         [[0, 0, 9, 9]] * 1001,
         "[" * 9999,
     ],
+    ids=lambda boxes: repr(boxes)[:40],
 )
-def test_boxes_that_are_none_are_refused(served: Served, boxes: object):
-    status, said = refusal(served, served.picture.read_bytes(), boxes=boxes)
+def test_invalid_boxes_are_refused(served: Served, boxes: object):
+    status, answer = refusal(served, served.image_path.read_bytes(), boxes=boxes)
 
     assert status == 400
-    assert said["error"].startswith("boxes that are none")
+    assert answer["error"].startswith("boxes that are none")
 
 
 @pytest.mark.parametrize(
@@ -135,14 +136,15 @@ def test_boxes_that_are_none_are_refused(served: Served, boxes: object):
         (b"hello", 400, "a picture that cannot be read: not a picture"),
         (b"\0" * (MAX_UPLOAD_BYTES + 1), 413, "a picture that is too large"),
     ],
+    ids=["empty", "text", "too large"],
 )
-def test_what_is_no_picture_is_refused(served: Served, data: bytes, status: int, what: str):
+def test_a_body_that_is_no_image_is_refused(served: Served, data: bytes, status: int, what: str):
     found = refusal(served, data)
 
     assert (found[0], found[1]["error"]) == (status, what)
 
 
-def test_other_paths_are_told_which_there_are(served: Served):
+def test_an_unknown_path_gets_the_list_of_paths(served: Served):
     with pytest.raises(HTTPError) as refused:
         urlopen(f"{served.url}/docs", timeout=30)
 
@@ -154,7 +156,9 @@ def test_other_paths_are_told_which_there_are(served: Served):
 @pytest.mark.parametrize(
     "headers",
     [
-        {"Host": "elsewhere.example"},  # a name that was led to this machine
+        {
+            "Host": "elsewhere.example"
+        },  # DNS rebinding: a foreign name that resolves to this machine
         {"Host": "elsewhere.example:80@127.0.0.1:1"},
         {"Host": "[::1"},
         {"Origin": "https://elsewhere.example"},
@@ -162,29 +166,29 @@ def test_other_paths_are_told_which_there_are(served: Served):
         {"Sec-Fetch-Site": "cross-site"},
     ],
 )
-def test_a_page_of_elsewhere_gets_no_answer(served: Served, headers: dict[str, str]):
-    assert refusal(served, served.picture.read_bytes(), **headers)[0] == 400
+def test_a_page_of_another_origin_gets_no_answer(served: Served, headers: dict[str, str]):
+    assert refusal(served, served.image_path.read_bytes(), **headers)[0] == 400
 
 
 @pytest.mark.parametrize("host", ["localhost:1234", "192.168.1.5", "[::1]:8000", "poses.example"])
-def test_an_address_and_its_own_names_do(served: Served, host: str):
-    found = served.post(served.picture.read_bytes(), Host=host, Origin=f"http://{host}")
+def test_ip_addresses_and_allowed_hosts_are_answered(served: Served, host: str):
+    found = served.post(served.image_path.read_bytes(), Host=host, Origin=f"http://{host}")
 
     assert len(found["poses"]) == 1
 
 
-def test_the_page_asks_nobody_else(served: Served):
+def test_the_page_loads_nothing_from_other_hosts(served: Served):
     with urlopen(f"{served.url}/", timeout=30) as page:
         assert "default-src 'self'" in page.headers["Content-Security-Policy"]
         assert "://" not in page.read().decode()
 
 
 @pytest.mark.browser
-def test_a_picture_and_a_box_in_the_browser(served: Served, chromium: str, tmp_path: Path):
+def test_an_image_and_a_box_in_the_browser(served: Served, chromium: str, tmp_path: Path):
     with browsing(chromium, tmp_path, width=1000, height=800) as page:
         page.open(f"{served.url}/")
         page.until_shown("HRNet-W8 · 3 keypoints (paws) · crops of 64 x 96", "left_paw")
-        page.choose("#file", served.picture)
+        page.choose("#file", served.image_path)
         page.until_shown("1 pose, the whole picture as its box")
         whole = page.run("document.getElementById('points').innerText")
 
@@ -216,12 +220,14 @@ def test_a_picture_and_a_box_in_the_browser(served: Served, chromium: str, tmp_p
         not_a_picture.write_text("no picture")
         page.choose("#file", not_a_picture)
         page.until_shown("a picture that cannot be read: not a picture")
-        assert page.run("document.getElementById('json').disabled")  # nothing of the one before
+        assert page.run(
+            "document.getElementById('json').disabled"
+        )  # the results of the image before are gone
         assert page.run("document.querySelectorAll('td.number').length") == 0
 
 
 @pytest.mark.browser
-def test_a_picture_that_asks_to_be_turned_is_shown_as_the_model_sees_it(
+def test_an_image_with_exif_orientation_is_shown_as_the_model_sees_it(
     served: Served, chromium: str, tmp_path: Path
 ):
     turned = tmp_path / "turned.jpg"
@@ -239,20 +245,20 @@ def test_a_picture_that_asks_to_be_turned_is_shown_as_the_model_sees_it(
         assert page.run("[found.width, found.height]") == [150, 120]
 
 
-def test_ctrl_c_ends_it_whoever_still_sends(tmp_path: Path):
+def test_ctrl_c_stops_the_server_during_an_open_request(tmp_path: Path):
     served = start(tmp_path)
     port = int(served.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as stalled:
         stalled.sendall(
             b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n."
         )
-        assert served.post(served.picture.read_bytes())["poses"]  # the others are answered
+        assert served.post(served.image_path.read_bytes())["poses"]  # other requests are answered
 
         served.process.send_signal(signal.SIGINT)
         rest, _ = served.process.communicate(timeout=30)
 
     assert served.process.returncode == EXIT_CODE_INTERRUPTED
-    assert rest == "stopped\n"
+    assert rest == "Interrupted.\n"
 
 
 @pytest.mark.parametrize(
@@ -265,7 +271,9 @@ def test_ctrl_c_ends_it_whoever_still_sends(tmp_path: Path):
         ("", 0, "an address of this machine"),
     ],
 )
-def test_where_nobody_can_listen_is_named(tmp_path: Path, host: str, port: int | None, fix: str):
+def test_an_address_that_cannot_be_used_is_named(
+    tmp_path: Path, host: str, port: int | None, fix: str
+):
     save_model(tmp_path, lively_model(), SPEC)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1] if port is None else port

@@ -34,13 +34,13 @@ def test_a_terminal_gets_the_mark_in_colour():
 def test_the_fixes_follow_the_wrong_ones_first_and_the_count_ends_it():
     assert verb.format_fixes(FOUND) == (
         "\n"
-        "To put it right:\n"
+        "Fixes:\n"
         "  libGL (wrong)\n"
         "    apt-get install -y libgl1\n"
         "  open files (careful)\n"
         "    ulimit -n 65536\n"
         "\n"
-        "4 checks: 1 ok, 1 careful, 1 wrong, 1 not asked for"
+        "4 checks: 1 ok, 1 careful, 1 wrong, 1 not run"
     )
     assert verb.format_fixes(FOUND[:1]) == "\n1 checks: 1 ok, 0 careful, 0 wrong"
 

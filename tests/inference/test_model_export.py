@@ -44,7 +44,7 @@ def test_the_lines_of_the_docs_find_what_predict_finds(folder: Path, tmp_path: P
     said = capsys.readouterr().out
     assert re.search(r"HRNet-W8, 3 keypoints, crops of 64 x 96\n", said)
     assert re.search(
-        r"differ from the model's by \S+ at most .* points by \S+ px \(\d+ above", said
+        r"differ from the model's by at most \S+ .* keypoints differ by at most \S+ px \(\d+ with", said
     )
     assert re.search(rf"^{re.escape(str(model))}: \S+ MB in \d+ s$", said, re.M)
     model.rename(tmp_path / "model.onnx")
@@ -108,7 +108,7 @@ def test_a_file_of_another_model_is_told_from_ours(monkeypatch: pytest.MonkeyPat
     other = export_model(SPEC.build_model(), SPEC, "pt2").content
     monkeypatch.setitem(EXPORT_FORMATS, "pt2", (lambda *_: other, load))
 
-    with pytest.raises(DataError, match="answers otherwise than the model"):
+    with pytest.raises(DataError, match="must compute the same outputs as the model"):
         run(ExportArgs(model=str(folder), format="pt2"))
 
     assert sorted(path.name for path in (folder / "model").iterdir()) == [
@@ -222,5 +222,5 @@ def test_a_link_leads_to_the_file_that_is_written(folder: Path, tmp_path: Path):
 def test_other_files_are_not_written_over(folder: Path):
     weights = folder / "model" / "model.safetensors"
 
-    with pytest.raises(UsageError, match=r"ends in \.onnx"):
+    with pytest.raises(UsageError, match=r"must end in \.onnx"):
         run(ExportArgs(model=str(folder), out=weights))

@@ -177,7 +177,7 @@ def version(page: Page, uri: str) -> None:
     """The champion's page in the registry."""
     champion = MlflowClient(uri).get_model_version_by_alias("hrnet-tigers", "champion")
     page.open(f"{uri}/#/models/hrnet-tigers/versions/{champion.version}")
-    page.until_shown("verdict")
+    page.until_shown("decision")
 
 
 if __name__ == "__main__":

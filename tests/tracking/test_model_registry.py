@@ -129,7 +129,7 @@ def test_what_is_not_there_is_named(registered: Registered, text: str, tmp_path:
     with pytest.raises(DataError) as refused:
         download_model(registered.registry, text, "--model", tmp_path)
 
-    assert str(refused.value).startswith(f"no model there\n  --model {text} in {uri}\n")
+    assert str(refused.value).startswith(f"the model does not exist\n  --model {text} in {uri}\n")
 
 
 def test_a_run_is_checked_by_its_own_tags(registered: Registered, tmp_path: Path):
@@ -137,7 +137,7 @@ def test_a_run_is_checked_by_its_own_tags(registered: Registered, tmp_path: Path
     assert download_model(registry, run_id, "--model", tmp_path / "a").hash_verified
 
     bare = registry.client.create_run(registered.run.info.experiment_id)
-    with pytest.raises(DataError, match="no model there"):  # it trains its first epoch
+    with pytest.raises(DataError, match="the model does not exist"):  # it trains its first epoch
         download_model(registry, bare.info.run_id, "--model", tmp_path / "none")
     registry.client.log_artifacts(bare.info.run_id, str(registered.folder), "model")
     assert not download_model(registry, bare.info.run_id, "--model", tmp_path / "b").hash_verified

@@ -182,7 +182,7 @@ def champion(study: str) -> RegisteredVersion:
         tags={"OKS_AP": "0.6250"},
     )
     lines = [("OKS_AP", "0.6250", "0.2500"), ("difference", "+0.3750 (+0.2500 to +0.5000)", "")]
-    verdict = ("verdict", "promoted: better, the 95 % interval lies above 0", "")
+    verdict = ("decision", "promoted: better, the 95 % interval lies above 0", "")
     registry.annotate_version(
         version, {"promoted": "yes"}, format_markdown([*lines, verdict], "# The card")
     )

@@ -98,9 +98,9 @@ def test_a_number_that_is_no_pictures_name_is_refused(tmp_path: Path):
         given(tmp_path, document, "7.jpg", "a.jpg")
 
     assert str(refused.value) == (
-        "detections whose image_id is a number, and no picture's name\n"
+        "image_id must be a file name, got numbers that name no input\n"
         f"  --boxes {tmp_path / 'boxes.json'}: image_id 8\n"
-        '  fix: write the file\'s name there: {"image_id": "a.jpg", ...}'
+        '  fix: write the file\'s name: {"image_id": "a.jpg", ...}'
     )
 
 
@@ -115,9 +115,9 @@ def test_a_detectors_whole_list_serves_some_of_its_pictures(tmp_path: Path):
 @pytest.mark.parametrize(
     ("document", "has"),
     [
-        ({"c.jpg": [BOX]}, "has c.jpg"),
-        ({"a.jpg": [[1, 2, 0, 4]]}, "has a.jpg, 1 boxes without area"),
-        ([], "has nothing"),
+        ({"c.jpg": [BOX]}, "c.jpg"),
+        ({"a.jpg": [[1, 2, 0, 4]]}, "a.jpg, 1 boxes without area"),
+        ([], "no names"),
     ],
 )
 def test_boxes_for_none_of_the_pictures_are_an_error(tmp_path: Path, document: object, has: str):
@@ -125,9 +125,9 @@ def test_boxes_for_none_of_the_pictures_are_an_error(tmp_path: Path, document: o
         given(tmp_path, document, "a.jpg", "b.jpg")
 
     assert str(refused.value) == (
-        "boxes for none of the pictures\n"
-        f"  --boxes {tmp_path / 'boxes.json'}: {has} | pictures: a.jpg, b.jpg\n"
-        "  fix: name the pictures there as they are named below --input"
+        "--boxes must have a box for at least one input, got none\n"
+        f"  --boxes {tmp_path / 'boxes.json'}: {has} | inputs: a.jpg, b.jpg\n"
+        "  fix: name the images there by their paths below --input"
     )
 
 
@@ -139,9 +139,12 @@ def test_boxes_for_none_of_the_pictures_are_an_error(tmp_path: Path, document: o
         ('{"a.jpg": [[1, 2, 3]]}', "a.jpg[0] is [1, 2, 3] where 4 numbers are wanted"),
         ('{"a.jpg": [[1, 2, NaN, 4]]}', "a.jpg[0][2] is nan where a number is wanted"),
         ('{"a.jpg": 3}', "TypeError"),
-        ("[1]", "[0] is 1 where an object is wanted"),
+        ("[1]", "[0] must be an object, got 1"),
         ('[{"bbox": [1, 1, 2, 2]}]', "KeyError: 'image_id'"),
-        ('[{"image_id": true, "bbox": [1, 1, 2, 2]}]', "[0].image_id is True"),
+        (
+            '[{"image_id": true, "bbox": [1, 1, 2, 2]}]',
+            "[0].image_id must be a name or a number, got True",
+        ),
         ('{"annotations": [{"image_id": 1, "bbox": [1, 1, 2, 2]}], "images": []}', "KeyError: 1"),
     ],
 )
@@ -151,7 +154,7 @@ def test_boxes_that_are_none_are_refused(tmp_path: Path, text: str, reason: str)
     with pytest.raises(DataError) as refused:
         load_box_file(tmp_path / "boxes.json", [tmp_path / "a.jpg"])
 
-    assert refused.value.what.startswith("boxes that cannot be read (")
+    assert refused.value.what.startswith("invalid --boxes: ")
     assert reason in refused.value.what
     assert refused.value.where == f"--boxes {tmp_path / 'boxes.json'}"
 
@@ -182,5 +185,5 @@ def test_boxes_of_frames_alone_serve(tmp_path: Path):
 
 
 def test_frames_without_a_box_are_no_boxes(tmp_path: Path):
-    with pytest.raises(DataError, match="boxes for none of the pictures"):
+    with pytest.raises(DataError, match="--boxes must have a box for at least one input, got none"):
         given(tmp_path, {"clip.mp4#3": []}, "clip.mp4")

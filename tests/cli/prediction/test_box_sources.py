@@ -48,7 +48,7 @@ def test_a_file_gives_none_or_some(tmp_path: Path):
 
     assert boxes.get_boxes(frame(1)).tolist() == [[*BOX, 1], [*OTHER, 1]]
     assert boxes.get_boxes(frame(2)).shape == boxes.get_boxes(still()).shape == (0, 5)
-    assert boxes.format_missing_message("3 frames") == "3 frames have no boxes in boxes.json"
+    assert boxes.format_missing_message("3 frames") == "no boxes in boxes.json for 3 frames"
 
 
 def test_a_followed_box_moves_within_its_video_only():

@@ -67,7 +67,7 @@ def test_what_cannot_be_read_is_told_and_what_came_of_it_is_kept(
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="a folder without pictures"):
+    with pytest.raises(DataError, match="--input must contain an image or a video"):
         open_inputs(tmp_path)
     with pytest.raises(DataError, match="the file is not there"):
         open_inputs(tmp_path / "a.jpg")
@@ -84,12 +84,12 @@ def test_some_go_together_and_fewer_large_ones(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_count_names_what_there_is():
     count = FrameCount()
-    assert (str(count), bool(count)) == ("0 pictures", False)
+    assert (str(count), bool(count)) == ("0 images", False)
     count.add_frame(still())
-    assert (str(count), bool(count)) == ("1 pictures", True)
+    assert (str(count), bool(count)) == ("1 images", True)
     for number in range(1200):
         count.add_frame(
             InputFrame(Path("a.mp4"), still().image, VideoFrame(number, 0.0, still().image))
         )
-    assert str(count) == "1 pictures and 1,200 frames"
+    assert str(count) == "1 images and 1,200 frames"
     assert str(FrameCount(num_video_frames=3)) == "3 frames"

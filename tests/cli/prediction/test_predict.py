@@ -28,10 +28,10 @@ def results_of(otters: Path) -> list[dict]:
 
 
 def test_predict_gives_what_the_predictor_gives_and_draws_it(command, otters: Path, model: Path):
-    code, said, _ = command(*predict_words(otters, model))
+    code, stdout, _ = command(*predict_words(otters, model))
 
     assert code == 0
-    assert said == f"4 poses on 4 pictures -> {otters / 'out'}\n"
+    assert stdout == f"4 poses on 4 images -> {otters / 'out'}\n"
     results = results_of(otters)
     assert [result["image_id"] for result in results] == list(NAMES)
     assert [result["id"] for result in results] == [1, 2, 3, 4]
@@ -47,13 +47,13 @@ def test_predict_gives_what_the_predictor_gives_and_draws_it(command, otters: Pa
 def test_a_broken_picture_is_named_and_the_others_are_predicted(command, otters: Path, model: Path):
     truncate(otters / "images" / "b.jpg")
 
-    code, said, _ = command(*predict_words(otters, model))
+    code, stdout, _ = command(*predict_words(otters, model))
 
     assert code == 0
-    assert said == (
+    assert stdout == (
         "skipped b.jpg: a picture that cannot be read: cut off\n"
-        f"3 poses on 3 pictures -> {otters / 'out'}\n"
-        "1 pictures could not be read\n"
+        f"3 poses on 3 images -> {otters / 'out'}\n"
+        "1 images could not be read\n"
     )
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "c.jpg", "d.jpg"]
     assert command(*predict_words(otters, model, "--strict"))[0] == 3
@@ -72,12 +72,12 @@ def test_boxes_say_who_is_looked_at_and_a_picture_without_any_is_told(
 ):
     (otters / "boxes.json").write_text('{"a.jpg": [[1, 2, 30, 20], [9, 5, 20, 30]], "b.jpg": []}')
 
-    code, said, _ = command(*predict_words(otters, model, "--boxes", otters / "boxes.json"))
+    code, stdout, _ = command(*predict_words(otters, model, "--boxes", otters / "boxes.json"))
 
     assert code == 0
-    assert said == (
-        f"2 poses on 4 pictures -> {otters / 'out'}\n"
-        f"3 pictures have no boxes in {otters / 'boxes.json'}\n"
+    assert stdout == (
+        f"2 poses on 4 images -> {otters / 'out'}\n"
+        f"no boxes in {otters / 'boxes.json'} for 3 images\n"
     )
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "a.jpg"]
 
@@ -96,9 +96,9 @@ def test_a_poses_score_counts_that_of_its_box_and_boxes_without_area_are_told(
 
     assert command(*words)[:2] == (
         0,
-        f"1 poses on 4 pictures -> {otters / 'out'}\n"
-        f"3 pictures have no boxes in {otters / 'boxes.json'}\n"
-        "1 boxes have no area, and were left out\n",
+        f"1 poses on 4 images -> {otters / 'out'}\n"
+        f"no boxes in {otters / 'boxes.json'} for 3 images\n"
+        "left out 1 boxes without area\n",
     )
     sure = results_of(otters)[0]
     (otters / "boxes.json").write_text(json.dumps(detections[1:]))
@@ -111,21 +111,21 @@ def test_a_poses_score_counts_that_of_its_box_and_boxes_without_area_are_told(
 def test_boxes_for_none_of_the_pictures_are_a_failure(command, otters: Path, model: Path):
     (otters / "boxes.json").write_text('{"otter.jpg": [[1, 2, 30, 20]]}')
 
-    code, _, said = command(*predict_words(otters, model, "--boxes", otters / "boxes.json"))
+    code, _, stderr = command(*predict_words(otters, model, "--boxes", otters / "boxes.json"))
 
     assert code == 3
-    assert said.startswith("error: boxes for none of the pictures\n")
+    assert stderr.startswith("error: --boxes must have a box for at least one input, got none\n")
     assert not (otters / "out").exists()
 
 
 def test_what_was_found_stays_when_a_drawing_cannot_be_written(command, otters: Path, model: Path):
     (otters / "out" / "c.jpg").mkdir(parents=True)  # where the third drawing is to be
 
-    code, said, complained = command(*predict_words(otters, model))
+    code, stdout, stderr = command(*predict_words(otters, model))
 
     assert code == 3
-    assert complained.startswith("error: a picture that cannot be written\n")
-    assert said == f"3 poses on 3 pictures -> {otters / 'out'}\n"
+    assert stderr.startswith("error: a picture that cannot be written\n")
+    assert stdout == f"3 poses on 3 images -> {otters / 'out'}\n"
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "b.jpg", "c.jpg"]
     assert not [path for path in (otters / "out").iterdir() if "part" in path.name]
 
@@ -144,10 +144,10 @@ def test_ctrl_c_leaves_the_poses_that_were_found(otters: Path, model: Path):
         (otters / "images" / "c.jpg").open("wb"),
     ):  # it has come so far
         predicting.send_signal(signal.SIGINT)
-        said, complained = predicting.communicate(timeout=30)
+        stdout, stderr = predicting.communicate(timeout=30)
 
-    assert (predicting.returncode, said) == (130, f"2 poses on 2 pictures -> {otters / 'out'}\n")
-    assert complained.startswith("stopped")
+    assert (predicting.returncode, stdout) == (130, f"2 poses on 2 images -> {otters / 'out'}\n")
+    assert stderr.startswith("Interrupted.")
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "b.jpg"]
 
 
@@ -158,7 +158,7 @@ def test_folders_below_are_looked_into_and_keep_their_names(command, otters: Pat
     words = ["predict", "--model", model, "--input", images, "--out", out]
 
     for _ in range(2):  # the drawings of the first time are no pictures of the second
-        assert command(*words)[:2] == (0, f"4 poses on 4 pictures -> {out}\n")
+        assert command(*words)[:2] == (0, f"4 poses on 4 images -> {out}\n")
 
     results = json.loads((out / "predictions.coco.json").read_text())
     names = ["a.jpg", "b.jpg", "d.jpg", "day 2/a.jpg"]
@@ -172,10 +172,12 @@ def test_predict_never_draws_over_pictures_in_a_folder_below(command, otters: Pa
     (images / "c.jpg").rename(images / "day 2" / "a.jpg")
 
     words = ["predict", "--model", model, "--input", images, "--out", images / "day 2"]
-    code, _, said = command(*words)
+    code, _, stderr = command(*words)
 
     assert code == 2
-    assert said.startswith("error: the drawings would be written over the pictures\n")
+    assert stderr.startswith(
+        "error: --out must not contain the inputs: overlays would overwrite them\n"
+    )
 
 
 def test_pictures_that_ask_to_be_shown_turned_are_counted_and_named(
@@ -184,12 +186,12 @@ def test_pictures_that_ask_to_be_shown_turned_are_counted_and_named(
     path = otters / "images" / "b.jpg"
     path.write_bytes(with_orientation(path.read_bytes()))
 
-    code, said, _ = command(*predict_words(otters, model))
+    code, stdout, _ = command(*predict_words(otters, model))
 
     assert code == 0
-    assert said == (
-        f"4 poses on 4 pictures -> {otters / 'out'}\n"
-        "1 pictures ask to be shown turned (EXIF), and are read as stored: b.jpg\n"
+    assert stdout == (
+        f"4 poses on 4 images -> {otters / 'out'}\n"
+        "ignored the EXIF orientation of 1 images: b.jpg\n"
     )
 
 
@@ -211,10 +213,10 @@ def test_names_that_move_a_cursor_or_are_no_utf8_are_spelt_out(command, otters: 
     (images / "b.jpg").rename(images / "b\x1b[2J.jpg")
     truncate(images / "b\x1b[2J.jpg")
 
-    code, said, _ = command(*predict_words(otters, model))
+    code, stdout, _ = command(*predict_words(otters, model))
 
     assert code == 0
-    assert said.startswith("skipped b\\x1b[2J.jpg: a picture that cannot be read: cut off\n")
+    assert stdout.startswith("skipped b\\x1b[2J.jpg: a picture that cannot be read: cut off\n")
     assert b"caf\xe9.jpg" in os.listdir(os.fsencode(otters / "out"))
     assert results_of(otters)[1]["image_id"] == os.fsdecode(b"caf\xe9.jpg")
 
@@ -237,11 +239,11 @@ def test_predict_never_draws_over_the_pictures(command, otters: Path, model: Pat
     words = predict_words(otters, model, "--out", otters / "images")
     words[words.index("--out") : words.index("--out") + 2] = []
 
-    code, _, said = command(*words)
+    code, _, stderr = command(*words)
 
     assert code == 2
-    assert said == (
-        "error: the drawings would be written over the pictures\n"
+    assert stderr == (
+        "error: --out must not contain the inputs: overlays would overwrite them\n"
         f"  --out {otters / 'images'}\n"
         "  fix: give another folder\n"
     )
@@ -254,9 +256,9 @@ def test_a_folder_without_pictures_or_model_is_refused(command, otters: Path, mo
 
     assert command(*words, otters / "empty", "--model", model)[::2] == (
         3,
-        "error: a folder without pictures\n"
+        "error: --input must contain an image or a video, got a folder without any\n"
         f"  --input {otters / 'empty'}\n"
-        "  fix: give another one\n",
+        "  fix: give another file or folder\n",
     )
     assert command(*words, otters / "nowhere", "--model", model)[::2] == (
         3,
@@ -264,6 +266,6 @@ def test_a_folder_without_pictures_or_model_is_refused(command, otters: Path, mo
         f"  --input {otters / 'nowhere'}\n"
         "  fix: give an existing file\n",
     )
-    code, _, said = command(*words, otters / "images", "--model", otters / "empty")
+    code, _, stderr = command(*words, otters / "images", "--model", otters / "empty")
     assert code == 3
-    assert said.startswith(f"error: no model there\n  --model {otters / 'empty'}\n")
+    assert stderr.startswith(f"error: the model does not exist\n  --model {otters / 'empty'}\n")

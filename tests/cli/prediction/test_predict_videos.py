@@ -53,9 +53,9 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 
 def test_each_frame_of_a_video_gives_what_its_picture_gives(command, film: Path, model: Path):
-    code, said, _ = command(*words(film / "clip.mkv", model)[:5], "--out", film.parent / "out")
+    code, stdout, _ = command(*words(film / "clip.mkv", model)[:5], "--out", film.parent / "out")
 
-    assert (code, said) == (0, f"12 poses on 12 frames -> {film.parent / 'out'}\n")
+    assert (code, stdout) == (0, f"12 poses on 12 frames -> {film.parent / 'out'}\n")
     results, table = results_of(film), table_of(film)
     assert [result["image_id"] for result in results] == [f"clip.mkv#{n}" for n in range(FRAMES)]
     assert [result["frame"] for result in results] == list(range(FRAMES))
@@ -108,10 +108,10 @@ def test_pictures_and_videos_of_a_folder_go_together(command, film: Path, model:
     command_words[command_words.index("--out") + 1] = film / "poses"
 
     for _ in range(2):  # the drawings of the first time are nothing to look at the second time
-        code, said, _ = command(*command_words)
-        assert (code, said) == (
+        code, stdout, _ = command(*command_words)
+        assert (code, stdout) == (
             0,
-            f"16 poses on 1 pictures and 15 frames -> {film / 'poses'}\n",
+            f"16 poses on 1 images and 15 frames -> {film / 'poses'}\n",
         )
 
     found = sorted(str(p.relative_to(film / "poses")) for p in (film / "poses").rglob("*.*"))
@@ -131,12 +131,12 @@ def test_several_at_once_give_what_one_by_one_gives(
 ):
     codec.write_image(film / "a.png", np.full((40, 60, 3), 90, np.uint8))
     (film / "z.jpg").write_bytes(b"no picture")
-    code, said, _ = command(*words(film, model))
+    code, stdout, _ = command(*words(film, model))
     alone = results_of(film)
 
     monkeypatch.setattr("hrnet_ray.cli.predict.BATCH_SIZE_BY_DEVICE", {"cpu": 5})  # as on a GPU
 
-    assert command(*words(film, model))[:2] == (code, said)
+    assert command(*words(film, model))[:2] == (code, stdout)
     for one, other in zip(results_of(film), alone, strict=True):
         assert one.pop("keypoints") == pytest.approx(other.pop("keypoints"), abs=2e-3)
         assert one.pop("score") == pytest.approx(other.pop("score"), rel=1e-4)
@@ -148,25 +148,27 @@ def test_a_video_is_never_drawn_over(command, film: Path, model: Path):
     command_words = words(film / "clip.mkv", model)
     command_words[command_words.index("--out") + 1] = film
 
-    code, _, said = command(*command_words)
+    code, _, stderr = command(*command_words)
 
     assert code == 2
-    assert said.startswith("error: the drawings would be written over the pictures\n")
+    assert stderr.startswith(
+        "error: --out must not contain the inputs: overlays would overwrite them\n"
+    )
     assert [path.name for path in film.iterdir()] == ["clip.mkv"]
 
 
 def test_of_a_video_in_part_the_part_is_predicted_and_told(command, film: Path, model: Path):
     cut_off(clip(film / "clip.mkv", frames=30))
 
-    code, said, _ = command(*words(film, model))
+    code, stdout, _ = command(*words(film, model))
 
     count = len(table_of(film))
     assert 5 < count < 25
-    assert (code, said) == (
+    assert (code, stdout) == (
         0,
         f"clip.mkv: {count} frames could be read of about 30\n"
         f"{count} poses on {count} frames -> {film.parent / 'out'}\n"
-        "1 videos could be read in part only\n",
+        "1 videos could be read only in part\n",
     )
     assert len(frames_of(film.parent / "out" / "clip.mp4")) == count
     assert command(*words(film, model, "--strict", "--no-draw"))[0] == 3
@@ -176,10 +178,10 @@ def test_what_cannot_be_read_is_counted_by_its_kind(command, film: Path, model: 
     cut_off(clip(film / "lost.mp4"))
     (film / "a.jpg").write_bytes(b"no picture")
 
-    code, said, _ = command(*words(film, model, "--no-draw"))
+    code, stdout, _ = command(*words(film, model, "--no-draw"))
 
     assert code == 0
-    assert said.endswith("1 pictures and 1 videos could not be read\n")
+    assert stdout.endswith("1 images and 1 videos could not be read\n")
     assert command(*words(film / "lost.mp4", model))[0] == 3
 
 
@@ -187,9 +189,9 @@ def test_single_frames_have_boxes_of_their_own(command, film: Path, model: Path)
     boxes = {"clip.mkv": [[1, 2, 30, 20]], "clip.mkv#3": [[9, 5, 20, 30], [4, 4, 30, 30]]}
     (film / "boxes.json").write_text(json.dumps(boxes))
 
-    code, said, _ = command(*words(film, model, "--boxes", film / "boxes.json"))
+    code, stdout, _ = command(*words(film, model, "--boxes", film / "boxes.json"))
 
-    assert (code, said) == (0, f"13 poses on 12 frames -> {film.parent / 'out'}\n")
+    assert (code, stdout) == (0, f"13 poses on 12 frames -> {film.parent / 'out'}\n")
     rows = [(row["frame"], row["pose"], row["box_x"]) for row in table_of(film)]
     assert rows[2:6] == [("2", "0", "1.0"), ("3", "0", "9.0"), ("3", "1", "4.0"), ("4", "0", "1.0")]
 
@@ -198,12 +200,12 @@ def test_frames_without_boxes_are_counted_and_stay_in_the_drawing(command, film:
     codec.write_image(film / "a.png", np.full((40, 60, 3), 90, np.uint8))
     (film / "boxes.json").write_text(json.dumps({"clip.mkv#3": [[9, 5, 20, 30]]}))
 
-    code, said, _ = command(*words(film, model, "--boxes", film / "boxes.json"))
+    code, stdout, _ = command(*words(film, model, "--boxes", film / "boxes.json"))
 
-    assert (code, said) == (
+    assert (code, stdout) == (
         0,
-        f"1 poses on 1 pictures and 12 frames -> {film.parent / 'out'}\n"
-        f"1 pictures and 11 frames have no boxes in {film / 'boxes.json'}\n",
+        f"1 poses on 1 images and 12 frames -> {film.parent / 'out'}\n"
+        f"no boxes in {film / 'boxes.json'} for 1 images and 11 frames\n",
     )
     assert len(frames_of(film.parent / "out" / "clip.mp4")) == FRAMES
 
@@ -213,11 +215,11 @@ def test_a_box_follows_its_pose_from_frame_to_frame(command, film: Path, model: 
     boxes = {"clip.mkv#0": first[:, :4].tolist()}
     (film / "boxes.json").write_text(json.dumps(boxes))
 
-    code, said, _ = command(
+    code, stdout, _ = command(
         *words(film, model, "--track", "--boxes", film / "boxes.json", "--no-draw")
     )
 
-    assert (code, said) == (0, f"24 poses on 12 frames -> {film.parent / 'out'}\n")
+    assert (code, stdout) == (0, f"24 poses on 12 frames -> {film.parent / 'out'}\n")
     predictor, following = Predictor.from_model_dir(model), BoxTracker(first)
     rows = table_of(film)
     for number, picture in enumerate(frames_of(film / "clip.mkv")):
@@ -232,11 +234,11 @@ def test_a_box_follows_its_pose_from_frame_to_frame(command, film: Path, model: 
 def test_where_there_is_no_video_nothing_is_followed_and_told_so(
     command, otters: Path, model: Path
 ):
-    code, said, _ = command(*words(otters / "images", model, "--track"))
+    code, stdout, _ = command(*words(otters / "images", model, "--track"))
 
-    assert (code, said) == (
+    assert (code, stdout) == (
         0,
-        f"4 poses on 4 pictures -> {otters / 'out'}\n--track: there is no video\n",
+        f"4 poses on 4 images -> {otters / 'out'}\n--track has no effect: there is no video\n",
     )
 
 
@@ -250,12 +252,12 @@ def test_a_detector_finds_the_boxes(command, film: Path, model: Path):
     codec.write_image(film / "c.png", grey)
     (film / "clip.mkv").unlink()
 
-    code, said, _ = command(*words(film, model, "--detector", net))
+    code, stdout, _ = command(*words(film, model, "--detector", net))
 
     out = film.parent / "out"
-    assert (code, said) == (
+    assert (code, stdout) == (
         0,
-        f"2 poses on 3 pictures -> {out}\nthe detector found nothing on 1 pictures\n",
+        f"2 poses on 3 images -> {out}\nthe detector found no boxes in 1 images\n",
     )
     assert [result["image_id"] for result in results_of(film)] == ["a.png", "b.png"]
     assert sorted(path.name for path in out.glob("*.jpg")) == ["a.jpg", "b.jpg"]
@@ -264,53 +266,53 @@ def test_a_detector_finds_the_boxes(command, film: Path, model: Path):
 def test_a_detector_looks_at_every_frame(command, film: Path, model: Path):
     net = blob_net(film.parent / "blobs.onnx", "yolo", hw=(96, 128))
 
-    code, said, _ = command(*words(film, model, "--detector", net, "--no-draw"))
+    code, stdout, _ = command(*words(film, model, "--detector", net, "--no-draw"))
 
-    assert (code, said) == (0, f"12 poses on 12 frames -> {film.parent / 'out'}\n")
+    assert (code, stdout) == (0, f"12 poses on 12 frames -> {film.parent / 'out'}\n")
     for row in table_of(film):  # the red corner of each
         found = [float(row[f"box_{side}"]) for side in "xywh"]
         np.testing.assert_allclose(found, [0, 0, 16, 12], atol=1.5)
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         (
             "--detector a.onnx --boxes b.json",
-            "error: a detector besides other boxes\n"
+            "error: --detector cannot be combined with --boxes\n"
             "  --detector a.onnx --boxes\n"
-            "  fix: leave --boxes out: the detector looks at every picture and frame\n",
+            "  fix: omit --boxes: the detector runs on every image and frame\n",
         ),
         (
             "--detector a.onnx --track",
-            "error: a detector besides other boxes\n"
+            "error: --detector cannot be combined with --track\n"
             "  --detector a.onnx --track\n"
-            "  fix: leave --track out: the detector looks at every picture and frame\n",
+            "  fix: omit --track: the detector runs on every image and frame\n",
         ),
         (
             "--detector-classes 15 16 --detector-min-score 0.5",
-            "error: settings of a detector, but no detector\n"
+            "error: detector settings need --detector\n"
             "  --detector-classes --detector-min-score\n"
-            "  fix: give its ONNX file as --detector\n",
+            "  fix: give the detector's ONNX file as --detector\n",
         ),
     ],
 )
 def test_what_cannot_be_together_is_refused(
-    command, film: Path, model: Path, flags: str, said: str
+    command, film: Path, model: Path, flags: str, message: str
 ):
-    code, _, complained = command(*words(film, model), *flags.split())
+    code, _, stderr = command(*words(film, model), *flags.split())
 
-    assert (code, complained) == (2, said)
+    assert (code, stderr) == (2, message)
     assert not (film.parent / "out").exists()
 
 
 def test_a_detector_that_is_none_is_refused(command, film: Path, model: Path):
     (film.parent / "blobs.onnx").write_bytes(b"no net")
 
-    code, _, said = command(*words(film, model, "--detector", film.parent / "blobs.onnx"))
+    code, _, stderr = command(*words(film, model, "--detector", film.parent / "blobs.onnx"))
 
     assert code == 3
-    assert said.startswith("error: a detector that cannot be loaded\n")
+    assert stderr.startswith("error: a detector that cannot be loaded\n")
     assert not (film.parent / "out").exists()
 
 
@@ -319,20 +321,20 @@ def test_without_pyav_a_video_is_refused_before_anything_is_done(
 ):
     monkeypatch.setitem(sys.modules, "av", None)
 
-    code, _, said = command(*words(film, model))
+    code, _, stderr = command(*words(film, model))
 
     assert code == 2
-    assert said.startswith("error: videos need PyAV, which cannot be imported\n")
+    assert stderr.startswith("error: videos need PyAV, which cannot be imported\n")
     assert not (film.parent / "out").exists()
 
 
 def test_what_was_found_stays_when_the_drawing_cannot_be_written(command, film: Path, model: Path):
     (film.parent / "out" / "clip.mp4").mkdir(parents=True)  # where the drawing is to be
 
-    code, said, complained = command(*words(film, model))
+    code, stdout, stderr = command(*words(film, model))
 
-    assert (code, said) == (3, f"12 poses on 12 frames -> {film.parent / 'out'}\n")
-    assert complained.startswith("error: a video that cannot be written")
+    assert (code, stdout) == (3, f"12 poses on 12 frames -> {film.parent / 'out'}\n")
+    assert stderr.startswith("error: a video that cannot be written")
     assert len(results_of(film)) == len(table_of(film)) == FRAMES
 
 
@@ -346,9 +348,9 @@ def test_ctrl_c_leaves_table_and_drawing_as_far_as_they_came(film: Path, model: 
         (film / "d.jpg").open("wb"),
     ):  # it has come so far
         predicting.send_signal(signal.SIGINT)
-        said, _ = predicting.communicate(timeout=30)
+        stdout, _ = predicting.communicate(timeout=30)
 
-    assert (predicting.returncode, said) == (
+    assert (predicting.returncode, stdout) == (
         130,
         f"12 poses on 12 frames -> {film.parent / 'out'}\n",
     )
