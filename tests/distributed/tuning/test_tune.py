@@ -25,7 +25,7 @@ def test_a_search_over_a_misspelt_setting_is_refused(tiny):
 @pytest.mark.parametrize(
     ("name", "choices", "what"),
     [
-        ("optim.batch_size", [8, 2], "2 workers cannot share 2 crops: each needs 2"),
+        ("optim.batch_size", [8, 2], "batch-size must be at least 4, got 2"),
         ("model.pretrained", [None, "w32.pth"], "there is no such weight file"),
     ],
 )
@@ -43,7 +43,7 @@ def test_a_body_without_an_upper_half_is_not_cut_in_two(tiny, here, tigers):
     validate_settings(halves, here, tigers)
     nobody = replace(tigers, skeleton=replace(tigers.skeleton, upper_body=()))
 
-    with pytest.raises(UsageError, match="does not say what its upper body is"):
+    with pytest.raises(UsageError, match="must be 0 for a skeleton without `upper_body`"):
         validate_settings(halves, here, nobody)
 
 
