@@ -18,7 +18,9 @@ from hrnet_ray.distributed.training.train import train_experiment
 from hrnet_ray.runs.event_log import read_metrics
 from tests.chaos.small_cluster import environment_without_ray
 
-NET = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
+MODEL_FLAGS = (
+    "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
+)
 EPOCHS = 12
 FIGURES = ("train/loss", "val/OKS_AP", "val/EPE_px")
 
@@ -29,7 +31,7 @@ class Command:
     def __init__(self, tigers: DatasetManifest, storage: Path, *more: str) -> None:
         self.run = storage / "tigers" / "run"
         self.words = [
-            *("train", "--name", "run", *NET.split(), "--optim.batch-size", "4"),
+            *("train", "--name", "run", *MODEL_FLAGS.split(), "--optim.batch-size", "4"),
             *("--optim.epochs", str(EPOCHS), "--data.root", str(tigers.root)),
             *(
                 "--cluster.device",
@@ -82,12 +84,12 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def calm(
+def undisturbed(
     ray_session: None, tigers: DatasetManifest, tmp_path_factory: pytest.TempPathFactory
 ) -> Command:
     """The command without a failure."""
-    command = Command(tigers, tmp_path_factory.mktemp("calm"))
-    args = parse_args(TrainArgs, command.words[1:], prog="calm")
+    command = Command(tigers, tmp_path_factory.mktemp("undisturbed"))
+    args = parse_args(TrainArgs, command.words[1:], prog="undisturbed")
     train_experiment(args.experiment, args.cluster)
     return command
 

@@ -65,7 +65,7 @@ class SmallCluster:
         assert self._process.stdout
         self._process.stdin.write(f"{self.nodes[number]}\n")
         self._process.stdin.flush()
-        assert self._process.stdout.readline().strip() == "gone"
+        assert self._process.stdout.readline().strip() == "killed"
 
     def kill(self) -> None:
         """Kill all nodes at once, the head node included."""
@@ -108,7 +108,7 @@ def serve(cpus: list[int]) -> None:
     print(json.dumps({"address": cluster.address, "nodes": list(nodes)}), flush=True)
     for line in sys.stdin:
         cluster.remove_node(nodes[line.strip()], allow_graceful=False)
-        print("gone", flush=True)
+        print("killed", flush=True)
 
 
 if __name__ == "__main__":

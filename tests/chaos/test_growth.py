@@ -46,7 +46,7 @@ def test_missing_gpus_are_awaited_and_released(tmp_path: Path):
 
         assert result.returncode == 0, result.stderr
         first, *_, request_left, share = result.stdout.splitlines()
-        assert first == "waiting for machines, for up to 120 s: 2 workers want 2 GPUs | have 0"
+        assert first == "waiting up to 120 s for nodes: 2 workers need 2 GPUs, 0 available"
         assert request_left == "then requested []"  # idle nodes cost money
         assert share == "one worker has 1 GPU"
 
@@ -57,7 +57,7 @@ def test_missing_gpus_are_awaited_and_released(tmp_path: Path):
     assert "the cluster has too few GPUs" in result.stderr
 
 
-def test_a_run_starts_when_its_nodes_are_available(calm: Command, tigers, tmp_path: Path):
+def test_a_run_starts_when_its_nodes_are_available(undisturbed: Command, tigers, tmp_path: Path):
     command = Command(tigers, tmp_path, "--cluster.resource-timeout-s", "120")
     with (
         ray_head(tmp_path, cpus=1, grows_by={"CPU": 1}) as head,
@@ -66,6 +66,6 @@ def test_a_run_starts_when_its_nodes_are_available(calm: Command, tigers, tmp_pa
         output = driver.communicate()[0]
 
     assert driver.returncode == 0, output
-    assert "waiting for machines, for up to 120 s: " in output
+    assert "waiting up to 120 s for nodes: " in output
     assert len(command.figures()) == EPOCHS
-    assert command.figures() == calm.figures()  # bit for bit
+    assert command.figures() == undisturbed.figures()  # bit for bit

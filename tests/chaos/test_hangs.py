@@ -15,7 +15,7 @@ HEALTH_CHECK_TIMEOUT_S = 20
 """Seconds; a run has 60 by default."""
 
 
-def test_a_hanging_worker_is_named_and_replaced_and_changes_nothing(calm, tigers, tmp_path):
+def test_a_hanging_worker_is_named_and_replaced_and_changes_nothing(undisturbed, tigers, tmp_path):
     command = Command(tigers, tmp_path)
     environment = {
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(HEALTH_CHECK_TIMEOUT_S),
@@ -26,7 +26,7 @@ def test_a_hanging_worker_is_named_and_replaced_and_changes_nothing(calm, tigers
         output = driver.communicate()[0]
 
     assert driver.returncode == 0, output
-    assert command.figures() == calm.figures()  # bit for bit
+    assert command.figures() == undisturbed.figures()  # bit for bit
     (message,) = read_events(command.run)
     assert message.startswith(f"Worker 1 on node {platform.node()} (")
     assert message.endswith(

@@ -39,9 +39,9 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> ClusterConfig:
 
 
 @pytest.fixture(scope="module")
-def calm(ray_session, herd: DatasetManifest, storage: ClusterConfig) -> RunResult:
+def undisturbed(ray_session, herd: DatasetManifest, storage: ClusterConfig) -> RunResult:
     """The run without failures."""
-    return train_experiment(make_experiment(herd, name="calm", epochs=EPOCHS), storage)
+    return train_experiment(make_experiment(herd, name="undisturbed", epochs=EPOCHS), storage)
 
 
 def random_places(seed: int) -> list[str]:
@@ -59,7 +59,7 @@ RUNS |= {f"five random ({seed})": random_places(seed) for seed in range(4)}
 
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_with_five_killed_workers_ends_like_the_undisturbed_run(
-    run: str, calm: RunResult, herd: DatasetManifest, storage: ClusterConfig
+    run: str, undisturbed: RunResult, herd: DatasetManifest, storage: ClusterConfig
 ):
     name = run.translate(str.maketrans(" ", "-", "()"))
 
@@ -69,4 +69,4 @@ def test_a_run_with_five_killed_workers_ends_like_the_undisturbed_run(
         [f"kill:{place}" for place in RUNS[run]],
     )
 
-    assert_same(disturbed, calm)
+    assert_same(disturbed, undisturbed)

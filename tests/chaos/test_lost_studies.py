@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from hrnet_ray.distributed.tuning.trial_records import get_trials_dir, read_trial_records
 from hrnet_ray.runs.event_log import read_metrics
 from hrnet_ray.tracking import default_tracking_uri
-from tests.chaos.commands import NET, run_with_ray, wait_until
+from tests.chaos.commands import MODEL_FLAGS, run_with_ray, wait_until
 from tests.chaos.small_cluster import SmallCluster
 
 pytestmark = pytest.mark.chaos
@@ -36,7 +36,15 @@ class Study:
         self.storage, self.folder = storage, storage / "tigers" / "study"
         self.log = storage / "run.log"
         self.words = [
-            *("tune", "--name", "study", "--data.root", str(root), *NET.split(), *optim.split()),
+            *(
+                "tune",
+                "--name",
+                "study",
+                "--data.root",
+                str(root),
+                *MODEL_FLAGS.split(),
+                *optim.split(),
+            ),
             *("--evaluation.batch-size", "4", "--cluster.device", "cpu", *search.split()),
             *("--cluster.storage-path", str(storage), "--search.no-register-best"),
             *("--space", "optim.lr=log(1e-4,1e-2)", "heatmap.sigma=uniform(0.8,1.6)"),
@@ -113,7 +121,7 @@ def test_a_lost_cluster_ends_the_command_and_the_next_cluster_resumes_the_study(
 
     print(f"head node killed; the command ended after {ended_s:.1f} s")
     assert driver.returncode == 4, study.read_output()[-3000:]
-    assert "error: the cluster is lost: its head does not answer\n" in study.read_output()
+    assert "error: the cluster is lost: its head node does not answer\n" in study.read_output()
     assert "Traceback" not in study.read_output()
     assert 15 <= study.count_epochs() < TRIALS * EPOCHS
 

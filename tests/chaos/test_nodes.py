@@ -23,7 +23,7 @@ NODE_TIMEOUT_S = 10
 """Seconds for a node to be replaced; a run has 180 by default."""
 
 
-def test_a_dead_node_causes_one_restart_and_changes_nothing_else(calm, tigers, tmp_path):
+def test_a_dead_node_causes_one_restart_and_changes_nothing_else(undisturbed, tigers, tmp_path):
     command = Command(tigers, tmp_path)
     with SmallCluster([1, 1, 1]) as cluster, command.started(cluster.address) as driver:
         command.wait_for_epochs(2, driver)
@@ -35,8 +35,8 @@ def test_a_dead_node_causes_one_restart_and_changes_nothing_else(calm, tigers, t
 
     print(f"node killed; the next epoch ended after {again:.1f} s")
     assert driver.returncode == 0, output
-    assert command.figures() == calm.figures()  # bit for bit
-    assert command.order() == calm.order()
+    assert command.figures() == undisturbed.figures()  # bit for bit
+    assert command.order() == undisturbed.order()
     assert command.folders() == [f"epoch_{epoch:04d}" for epoch in range(EPOCHS - 2, EPOCHS + 1)]
     assert read_metrics(command.run)[-1][RESTARTS_METRIC] == 1
     (message,) = read_events(command.run)
@@ -46,7 +46,7 @@ def test_a_dead_node_causes_one_restart_and_changes_nothing_else(calm, tigers, t
 
 
 def test_a_lost_cluster_ends_the_command_and_the_next_cluster_resumes_the_run(
-    calm, tigers, tmp_path
+    undisturbed, tigers, tmp_path
 ):
     command = Command(tigers, tmp_path)
     with SmallCluster([2]) as cluster, command.started(cluster.address) as driver:
@@ -58,7 +58,7 @@ def test_a_lost_cluster_ends_the_command_and_the_next_cluster_resumes_the_run(
     print(f"head node killed; the command ended after {ended:.1f} s")
     done = len(read_metrics(command.run))
     assert driver.returncode == 4, output
-    assert "error: the cluster is lost: its head does not answer\n" in output
+    assert "error: the cluster is lost: its head node does not answer\n" in output
     assert "Traceback" not in output
     assert done < EPOCHS
 
@@ -67,12 +67,12 @@ def test_a_lost_cluster_ends_the_command_and_the_next_cluster_resumes_the_run(
 
     assert driver.returncode == 0, output
     assert f"Resuming {command.run} from epoch {done}" in output
-    assert command.figures() == calm.figures()  # bit for bit
-    assert command.order() == calm.order()
+    assert command.figures() == undisturbed.figures()  # bit for bit
+    assert command.order() == undisturbed.order()
 
 
 def test_a_node_that_is_not_replaced_ends_the_command_with_the_missing_resources(
-    calm, tigers, tmp_path
+    undisturbed, tigers, tmp_path
 ):
     command = Command(tigers, tmp_path)
     shorten_timeout = (
@@ -90,7 +90,7 @@ def test_a_node_that_is_not_replaced_ends_the_command_with_the_missing_resources
 
     print(f"node killed; the command ended after {ended:.1f} s, {NODE_TIMEOUT_S} s of them waiting")
     assert driver.returncode == 4, output
-    assert "error: the cluster has too few CPUs\n  2 workers want 2 CPUs | have 1\n" in output
+    assert "error: the cluster has too few CPUs\n  2 workers need 2 CPUs, 1 available\n" in output
     assert "Traceback" not in output
     assert ended > NODE_TIMEOUT_S
     assert len(read_metrics(command.run)) < EPOCHS
@@ -99,10 +99,10 @@ def test_a_node_that_is_not_replaced_ends_the_command_with_the_missing_resources
         output = driver.communicate()[0]
 
     assert driver.returncode == 0, output
-    assert command.figures() == calm.figures()  # bit for bit
+    assert command.figures() == undisturbed.figures()  # bit for bit
 
 
-def test_an_elastic_run_continues_with_the_remaining_worker(calm, tigers, tmp_path):
+def test_an_elastic_run_continues_with_the_remaining_worker(undisturbed, tigers, tmp_path):
     command = Command(tigers, tmp_path, "--cluster.min-workers", "1")
     with SmallCluster([1, 1]) as cluster, command.started(cluster.address) as driver:
         command.wait_for_epochs(2, driver)
@@ -114,8 +114,8 @@ def test_an_elastic_run_continues_with_the_remaining_worker(calm, tigers, tmp_pa
     print(f"node killed; the next epoch with one worker ended after {again:.1f} s")
     assert driver.returncode == 0, output
     assert "training with 1 of 2 workers" in output
-    assert command.order() == calm.order()  # the same rows with any number of workers
-    for (loss, *_), (before, *_) in zip(command.figures(), calm.figures(), strict=True):
+    assert command.order() == undisturbed.order()  # the same rows with any number of workers
+    for (loss, *_), (before, *_) in zip(command.figures(), undisturbed.figures(), strict=True):
         assert loss == pytest.approx(before, rel=0.2)  # BatchNorm sees a batch of 4, not of 2
 
 
@@ -123,7 +123,7 @@ def test_rows_that_ray_cannot_reconstruct_are_loaded_again(
     ray_session, tiny: ExperimentConfig, here: ClusterConfig, monkeypatch
 ):
     here = replace(here, num_workers=1)
-    train_experiment(replace(tiny, name="calm"), here)
+    train_experiment(replace(tiny, name="undisturbed"), here)
     decoded_flags = []
 
     def load_with_orphan(
@@ -145,7 +145,9 @@ def test_rows_that_ray_cannot_reconstruct_are_loaded_again(
         "rows in the object store are lost: loading the dataset again"
     ]
     for before, after in zip(
-        read_metrics(disturbed.folder.parent / "calm"), read_metrics(disturbed.folder), strict=True
+        read_metrics(disturbed.folder.parent / "undisturbed"),
+        read_metrics(disturbed.folder),
+        strict=True,
     ):
         assert after["train/loss"] == before["train/loss"]
 

@@ -51,9 +51,9 @@ def test_an_unwritable_log_does_not_stop_the_command(
     (tmp_path / RUN_LOG).mkdir()
 
     with tee_output(tmp_path):
-        print("goes on")
+        print("continues")
 
-    assert capsys.readouterr().out == "goes on\n"
+    assert capsys.readouterr().out == "continues\n"
 
 
 def test_passwords_are_redacted_in_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -53,7 +53,7 @@ def test_a_request_is_seen_within_two_seconds_with_few_reads(
 
 
 def test_an_unwritable_disk_stops_no_training(tmp_path: Path):
-    flag = StopFlag(tmp_path / "gone", is_rank0=True)
+    flag = StopFlag(tmp_path / "missing", is_rank0=True)
 
     assert not flag.should_stop()
     flag.mark_saved()

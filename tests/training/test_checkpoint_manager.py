@@ -135,7 +135,7 @@ def test_all_workers_resume_from_the_newest_checkpoint_that_each_can_read(run: P
 
 def test_workers_without_a_common_checkpoint_are_an_error(run: Path, monkeypatch):
     train(CheckpointManager(run, {}), FakeDisk(), 1, 2)
-    add_second_worker(monkeypatch, ["gone", "gone"])
+    add_second_worker(monkeypatch, ["missing", "missing"])
 
     with pytest.raises(ClusterError, match="the workers do not see the same checkpoints"):
         resume(run)

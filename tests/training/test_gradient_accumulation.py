@@ -25,14 +25,14 @@ def train_rank(rank: int, folder: Path) -> None:
     )
     for parts in (1, 2):
         torch.manual_seed(0)
-        net = nn.Conv2d(3, 2, 3, padding=1)
-        sgd = torch.optim.SGD(net.parameters(), lr=0.5)
+        model = nn.Conv2d(3, 2, 3, padding=1)
+        sgd = torch.optim.SGD(model.parameters(), lr=0.5)
         scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
-        wrapped = DistributedDataParallel(net)
+        wrapped = DistributedDataParallel(model)
         train_epoch(
             wrapped, [batch] * 2, sgd, scheduler, target=TARGET, gradient_accumulation_steps=parts
         )
-        torch.save(net.weight.detach(), folder / f"{rank}-{parts}.pt")
+        torch.save(model.weight.detach(), folder / f"{rank}-{parts}.pt")
 
 
 def train_uneven_rank(rank: int, folder: Path) -> None:
@@ -46,12 +46,12 @@ def train_uneven_rank(rank: int, folder: Path) -> None:
         min_crops_per_rank=3,
     )
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.BatchNorm2d(2))
-    wrapped = DistributedDataParallel(convert_sync_batchnorm(net, torch.device("cpu")))
-    sgd = torch.optim.SGD(net.parameters(), lr=0.5)
+    model = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1), nn.BatchNorm2d(2))
+    wrapped = DistributedDataParallel(convert_sync_batchnorm(model, torch.device("cpu")))
+    sgd = torch.optim.SGD(model.parameters(), lr=0.5)
     scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
     train_epoch(wrapped, [batch] * 2, sgd, scheduler, target=TARGET, gradient_accumulation_steps=2)
-    torch.save(net[0].weight.detach(), folder / f"{rank}.pt")
+    torch.save(model[0].weight.detach(), folder / f"{rank}.pt")
 
 
 def test_workers_with_synchronized_batchnorm_take_the_same_number_of_parts(tmp_path: Path):

@@ -31,15 +31,15 @@ class Training:
 
     def __init__(self, *, optimizer_name: str = "adamw", ddp: bool = False) -> None:
         torch.manual_seed(0)
-        self.net = nn.Sequential(
+        self.unwrapped = nn.Sequential(
             nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)
         )
-        self.model = DistributedDataParallel(self.net) if ddp else self.net
+        self.model = DistributedDataParallel(self.unwrapped) if ddp else self.unwrapped
         if optimizer_name == "sgd":  # not fused, so without `found_inf`
-            self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.1, momentum=0.9)
+            self.optimizer = torch.optim.SGD(self.unwrapped.parameters(), lr=0.1, momentum=0.9)
         else:
             self.optimizer = build_optimizer(
-                self.net, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.1
+                self.unwrapped, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.1
             )
         self.scheduler = build_lr_scheduler(
             self.optimizer,
@@ -49,7 +49,7 @@ class Training:
             warmup_steps=0,
             steps_per_epoch=1,
         )
-        self.ema = ModelEma(self.net, decay=0.9)
+        self.ema = ModelEma(self.unwrapped, decay=0.9)
 
     def train(self, batches: list[TrainBatch], *, max_grad_norm: float = 0.0) -> Tensor:
         return train_epoch(
@@ -69,7 +69,7 @@ class Training:
 
     def state(self) -> dict[str, Tensor]:
         moments = self.optimizer.state_dict()["state"].values()
-        parts = [self.net.state_dict(), self.ema.averaged_weights, *moments]
+        parts = [self.unwrapped.state_dict(), self.ema.averaged_weights, *moments]
         tensors = {f"{n}.{k}": v for n, part in enumerate(parts) for k, v in part.items()}
         lr = torch.tensor(self.optimizer.param_groups[0]["lr"])
         return {name: value.clone() for name, value in tensors.items()} | {"lr": lr}
@@ -140,17 +140,17 @@ def test_an_epoch_without_nan_equals_the_plain_loop_bit_for_bit(optimizer_name: 
 
     for batch in batches:
         plain.optimizer.zero_grad()
-        _plain_loss(plain.net, batch).backward()
+        _plain_loss(plain.unwrapped, batch).backward()
         plain.optimizer.step()
         plain.scheduler.step()
         plain.ema.update_parameters()
     assert_equal(guarded.state(), plain.state())
 
 
-def _plain_loss(net: nn.Module, batch: TrainBatch) -> Tensor:
+def _plain_loss(model: nn.Module, batch: TrainBatch) -> Tensor:
     from hrnet_ray.training.engine import _compute_loss
 
-    return _compute_loss(net, batch, target=TARGET, bf16=False)
+    return _compute_loss(model, batch, target=TARGET, bf16=False)
 
 
 def test_only_a_nonfinite_loss_gives_a_nan_gradient():
@@ -239,12 +239,12 @@ def test_lerp_with_a_tensor_weight_moves_only_unskipped_averages():
 def test_all_finite_checks_everything_in_a_checkpoint():
     training = Training()
     training.train([make_batch(0)])
-    components = (training.net, training.optimizer, training.ema)
+    components = (training.unwrapped, training.optimizer, training.ema)
     assert all_finite(*components)
-    moments = training.optimizer.state[training.net[0].weight]
+    moments = training.optimizer.state[training.unwrapped[0].weight]
     for tensor in (
-        training.net[3].bias.data,
-        training.net[1].running_var,
+        training.unwrapped[3].bias.data,
+        training.unwrapped[1].running_var,
         moments["exp_avg_sq"],
         training.ema.averaged_weights["0.weight"],
     ):

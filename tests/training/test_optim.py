@@ -102,15 +102,15 @@ def test_adamw_decouples_weight_decay_and_adam_does_not():
 
 
 def test_adamw_does_not_decay_biases_and_batchnorm_scales():
-    net = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
-    before = {name: value.clone() for name, value in net.named_parameters()}
-    optimizer = build_optimizer(net, optimizer_name="adamw", lr=0.1, weight_decay=0.5)
-    for parameter in net.parameters():
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    optimizer = build_optimizer(model, optimizer_name="adamw", lr=0.1, weight_decay=0.5)
+    for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
 
     optimizer.step()
 
-    changed = {name for name, value in net.named_parameters() if not value.equal(before[name])}
+    changed = {name for name, value in model.named_parameters() if not value.equal(before[name])}
     assert changed == {"0.weight"}
 
 
@@ -124,18 +124,20 @@ def test_the_learning_rate_scales_with_the_batch_size(scaling: str, lr: float):
 @pytest.mark.parametrize("optimizer_name", ["adam", "adamw"])
 def test_the_fused_kernel_takes_the_step_of_the_plain_one(optimizer_name: str):
     plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer_name]
-    nets = []
+    models = []
     for make in (
-        lambda net: build_optimizer(net, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.0),
-        lambda net: plain(net.parameters(), lr=1e-2, weight_decay=0.0),
+        lambda model: build_optimizer(
+            model, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.0
+        ),
+        lambda model: plain(model.parameters(), lr=1e-2, weight_decay=0.0),
     ):
         torch.manual_seed(0)
-        net = nn.Linear(7, 5)
-        optimizer = make(net)
+        model = nn.Linear(7, 5)
+        optimizer = make(model)
         for _ in range(5):
             optimizer.zero_grad()
-            net(torch.ones(3, 7)).square().mean().backward()
+            model(torch.ones(3, 7)).square().mean().backward()
             optimizer.step()
-        nets.append(net)
+        models.append(model)
 
-    torch.testing.assert_close(nets[0].weight, nets[1].weight, rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(models[0].weight, models[1].weight, rtol=1e-5, atol=1e-7)

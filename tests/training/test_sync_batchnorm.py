@@ -26,22 +26,22 @@ def make_crops() -> Tensor:
 
 def train_rank(rank: int, folder: Path) -> None:
     """Take one step in one of two processes."""
-    net = convert_sync_batchnorm(make_model(), CPU)
-    wrapped = DistributedDataParallel(net)
+    model = convert_sync_batchnorm(make_model(), CPU)
+    wrapped = DistributedDataParallel(model)
     own_crops = make_crops()[ROWS[rank]]
     loss = wrapped(own_crops).square().sum() / 5 * 2  # DDP averages over the ranks
     loss.backward()
-    actual = {name: value.grad for name, value in net.named_parameters()}
-    torch.save(actual | dict(net.named_buffers()), folder / f"{rank}.pt")
+    actual = {name: value.grad for name, value in model.named_parameters()}
+    torch.save(actual | dict(model.named_buffers()), folder / f"{rank}.pt")
 
 
 def test_two_workers_have_the_gradients_of_one_with_all_crops(tmp_path: Path):
     together(train_rank, tmp_path)
 
-    net = make_model()
-    (net(make_crops()).square().sum() / 5).backward()
-    expected = {name: value.grad for name, value in net.named_parameters()}
-    expected |= dict(net.named_buffers())
+    model = make_model()
+    (model(make_crops()).square().sum() / 5).backward()
+    expected = {name: value.grad for name, value in model.named_parameters()}
+    expected |= dict(model.named_buffers())
     for rank in range(2):
         actual = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert actual.keys() == expected.keys()
@@ -50,9 +50,9 @@ def test_two_workers_have_the_gradients_of_one_with_all_crops(tmp_path: Path):
 
 
 def test_a_single_process_uses_plain_batchnorm_with_the_same_names():
-    plain, net = make_model(), convert_sync_batchnorm(make_model(), CPU)
+    plain, synced = make_model(), convert_sync_batchnorm(make_model(), CPU)
 
-    assert isinstance(net[1], CpuSyncBatchNorm2d)
-    assert torch.equal(net(make_crops()), plain(make_crops()))
-    assert torch.equal(net.eval()(make_crops()), plain.eval()(make_crops()))
-    assert list(net.state_dict()) == list(plain.state_dict())
+    assert isinstance(synced[1], CpuSyncBatchNorm2d)
+    assert torch.equal(synced(make_crops()), plain(make_crops()))
+    assert torch.equal(synced.eval()(make_crops()), plain.eval()(make_crops()))
+    assert list(synced.state_dict()) == list(plain.state_dict())

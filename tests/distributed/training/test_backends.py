@@ -1,4 +1,4 @@
-"""A run resumes from our newest intact checkpoint, whatever Ray recorded."""
+"""A run resumes from our newest intact checkpoint, not from Ray's snapshot."""
 
 import json
 from dataclasses import replace

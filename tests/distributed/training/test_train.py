@@ -130,7 +130,7 @@ def test_a_corrupt_row_is_named_once_counted_and_not_fatal(tiny, here, tigers, t
 def test_a_missing_gpu_is_refused_in_seconds(tiny, here):
     started = time.monotonic()
 
-    with pytest.raises(ClusterError, match=r"2 workers want 2 GPUs \| have 0"):
+    with pytest.raises(ClusterError, match=r"2 workers need 2 GPUs, 0 available"):
         train_experiment(tiny, replace(here, device="gpu"))
 
     assert time.monotonic() - started < 15
