@@ -1,4 +1,4 @@
-"""What the tests share: where things are, and one local Ray for the session."""
+"""Shared fixtures: paths, seeds, and one local Ray for the session."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jaxtyping
@@ -20,35 +20,64 @@ pytest_plugins = ["tests.data_fixtures", "tests.tiny_experiment"]
 ROOT = Path(__file__).resolve().parents[1]
 SHARED_DATA = ROOT.parent / "shared" / "data"
 
-TIMEOUT_S = {"ray": 480, "chaos": 600}  # pyproject.toml holds the timeout of all other tests
+TIMEOUT_S = {"ray": 480, "chaos": 600}
+"""Seconds by marker; pyproject.toml has the timeout of all other tests."""
+MAX_ID_CHARS = 200
+"""Characters of a test id: longer ones fill the log and cannot be copied into a command."""
+MAX_VALUE_CHARS = 30
+"""Characters of a parameter's value in a test id, without an explicit id."""
 
-# Nobody else's Ray or MLflow may be reached, whatever the shell that started pytest had set.
+# The tests must not reach another Ray or MLflow that the shell of pytest has set.
 for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
     os.environ.pop(name, None)
 
 os.environ |= {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray binds 127.0.0.1 only, on Linux too
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report is seen after 0.2 s, not 2 s
-    # Authentication as on a cluster; a token of our own keeps Ray from writing ~/.ray/auth_token.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report arrives after 0.2 s, not 2 s
+    # Authentication as on a cluster; with this token Ray does not write ~/.ray/auth_token.
     "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),
 }
 
 
-# The same examples in each run; `--hypothesis-profile=new` looks for others.
+# The same examples in each run; `--hypothesis-profile=new` generates new ones.
 settings.register_profile("same", derandomize=True, deadline=None, database=None)
 settings.register_profile("new", deadline=None)
 settings.load_profile("same")
 
 
-@pytest.hookimpl(wrapper=True)  # before anybody else's: xdist reads the groups
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Shorten the values of long texts in test ids."""
+    if isinstance(val, bytes):
+        val = val[: MAX_VALUE_CHARS + 1].decode("ascii", "backslashreplace")
+    if isinstance(val, str) and len(val) > MAX_VALUE_CHARS:
+        return f"{val[:MAX_VALUE_CHARS]}..."
+    return None
+
+
+def require_short_ids(node_ids: Iterable[str]) -> None:
+    """Raise if a test id has more than MAX_ID_CHARS characters.
+
+    Raises:
+        pytest.UsageError: there are such ids; the message has the longest one's first characters.
+    """
+    longest = max(node_ids, key=len, default="")
+    if len(longest) > MAX_ID_CHARS:
+        raise pytest.UsageError(
+            f"a test id must have at most {MAX_ID_CHARS} characters, got {len(longest):,}: "
+            f"{longest[:MAX_ID_CHARS]}... Pass ids=[...] to pytest.mark.parametrize."
+        )
+
+
+@pytest.hookimpl(wrapper=True)  # before the hook of xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Run the quick tests first, then `ray`, then `chaos`; give the slow ones more time.
 
     With two processes (`make test`), one takes all `ray` tests, which mostly wait, and the other
     the quick ones.
     """
+    require_short_ids(item.nodeid for item in items)
 
     def slowness(item: pytest.Item) -> int:
         return sum(item.get_closest_marker(mark) is not None for mark in TIMEOUT_S)
@@ -66,14 +95,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> None:
-    """Hold torch to one thread, so that tests don't crowd each other out on a small machine."""
+    """Limit torch to one thread, so that parallel tests share a small machine."""
     if "torch" in sys.modules:  # the test modules are imported by now
         sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def same_draws() -> None:
-    """Seed what draws, so that a test draws the same whichever tests its process ran before."""
+    """Seed all random generators, so that a test does not depend on the tests before it."""
     random.seed(0)
     np.random.seed(0)
     if "torch" in sys.modules:
@@ -82,19 +111,19 @@ def same_draws() -> None:
 
 @pytest.fixture
 def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave annotations to the package itself; elsewhere the tests' own hook is there first."""
+    """Disable the shape checks of the tests, so that the package's own setting applies."""
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The folder with pyproject.toml."""
+    """Return the folder with pyproject.toml."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real pictures and annotations beside the checkout, where a machine has them."""
+    """Return the folder of real images and annotations beside the checkout; skip without it."""
     if not SHARED_DATA.is_dir():
         pytest.skip("the checkout has no ../shared/data beside it")
     return SHARED_DATA
@@ -102,7 +131,7 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The browser's program, where a machine has one."""
+    """Return the path of Chromium; skip without it."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     if found is None:
         pytest.skip("no chromium on this machine (apt-get install chromium)")
@@ -111,7 +140,7 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
-    """One Ray of our own with two CPUs, for all `ray` tests; it is gone when they end."""
+    """Start a local Ray with two CPUs for all `ray` tests, and stop it after them."""
     import ray
 
     from hrnet_ray.distributed.cluster.session_dir import use_private_ray_tmpdir, write_address_file
@@ -121,7 +150,7 @@ def ray_session() -> Iterator[None]:
         address="local",
         num_cpus=2,
         object_store_memory=500 * 1024**2,
-        include_dashboard=True,  # Ray Train asks it which controllers are alive
+        include_dashboard=True,  # Ray Train gets the list of live controllers from it
         logging_level="warning",
     )
     write_address_file(ray.get_runtime_context().gcs_address)
