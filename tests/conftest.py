@@ -24,7 +24,7 @@ TIMEOUT_S = {"ray": 480, "chaos": 600}
 """Seconds by marker; pyproject.toml has the timeout of all other tests."""
 MAX_ID_CHARS = 200
 """Characters of a test id: longer ones fill the log and cannot be copied into a command."""
-MAX_VALUE_CHARS = 30
+MAX_VALUE_CHARS = 24
 """Characters of a parameter's value in a test id, without an explicit id."""
 
 # The tests must not reach another Ray or MLflow that the shell of pytest has set.

@@ -8,9 +8,9 @@ from tests.conftest import MAX_ID_CHARS, pytest_make_parametrize_id, require_sho
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
-        ("a" * 30, None),
-        ("a" * 31, "a" * 30 + "..."),
-        (b"\xff" * 2**20, "\\xff" * 7 + "\\x..."),
+        ("a" * 24, None),
+        ("a" * 25, "a" * 24 + "..."),
+        (b"\xff" * 2**20, "\\xff" * 6 + "..."),
         (b"short", None),
         ([1] * 99, None),
     ],
