@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,8 +13,10 @@ from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.models.fused_batchnorm import convert_to_fused_batchnorm
 from hrnet_ray.training import checkpoint
 from hrnet_ray.training.builders import build_model, compute_peak_lr, should_autocast_bf16
+from hrnet_ray.training.checkpoint_manager import CheckpointManager
 from hrnet_ray.training.checkpoint_store import FileEntries
 from hrnet_ray.training.compile import try_compile_model
+from hrnet_ray.training.divergence import LR_BACKOFF
 from hrnet_ray.training.ema import ModelEma
 from hrnet_ray.training.nan_guard import DivergenceDetected, all_finite, scale_lr_schedule
 from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer
@@ -63,6 +65,22 @@ class TrainComponents:
             self.scheduler,
             extra_components=self._extra_components,
         )
+
+    def restore(
+        self, checkpoint_manager: CheckpointManager, *, is_rank0: bool, reduce_lr: bool = False
+    ) -> checkpoint.TrainState:
+        """Restore the newest intact checkpoint, if any; every rank has to call this.
+
+        `reduce_lr` lowers the learning rate of the checkpoint, and starts its epoch over.
+        """
+        states = [checkpoint.TrainState(epoch=0)]
+        checkpoint_manager.restore_checkpoint(
+            lambda folder: states.append(self.load_state(folder)),
+            is_rank0=is_rank0,
+            allow_mid_epoch=not reduce_lr,
+        )
+        self.scale_lr(states[-1].lr_factor * (LR_BACKOFF if reduce_lr else 1.0))
+        return replace(states[-1], lr_factor=self.lr_factor)
 
     def require_finite_state(self) -> None:
         """Check all ranks before a save.

@@ -21,7 +21,6 @@ from hrnet_ray.runs.event_log import log_event
 from hrnet_ray.training.checkpoint_manager import (
     CHECKPOINTS_DIR,
     CheckpointManager,
-    LoadStateFn,
     SaveStateFn,
 )
 from hrnet_ray.utils.collectives import DDP_OPTIONS
@@ -32,6 +31,8 @@ RAY_SNAPSHOT_FILE = "checkpoint_manager_snapshot.json"
 @runtime_checkable
 class TrainBackend(Protocol):
     """What the training loop needs from its launcher. Epochs count from 1."""
+
+    checkpoint_manager: CheckpointManager
 
     def get_rank(self) -> int:
         """Return the rank; rank 0 scores, draws and saves."""
@@ -51,14 +52,6 @@ class TrainBackend(Protocol):
         self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None
     ) -> None:
         """Report an epoch; every rank has to call this, rank 0 with `save_state`."""
-        ...
-
-    def save_mid_epoch(self, *, epoch: int, save_state: SaveStateFn) -> None:
-        """Save an interrupted epoch; only rank 0 calls this."""
-        ...
-
-    def restore_checkpoint(self, load_state: LoadStateFn, *, allow_mid_epoch: bool) -> None:
-        """Call `load_state` with the newest intact checkpoint; see `CheckpointManager`."""
         ...
 
 
@@ -99,14 +92,6 @@ class RayTrainBackend:
             )
         ray.train.report(metrics)
 
-    def save_mid_epoch(self, *, epoch: int, save_state: SaveStateFn) -> None:
-        self.checkpoint_manager.save_mid_epoch(epoch=epoch, save_state=save_state)
-
-    def restore_checkpoint(self, load_state: LoadStateFn, *, allow_mid_epoch: bool) -> None:
-        self.checkpoint_manager.restore_checkpoint(
-            load_state, is_rank0=self.get_rank() == 0, allow_mid_epoch=allow_mid_epoch
-        )
-
 
 class TuneTrialBackend:
     """Launcher Ray Tune: the trial's process is the only worker."""
@@ -133,14 +118,6 @@ class TuneTrialBackend:
         assert save_state is not None  # the only worker is rank 0
         tune.report(
             self.checkpoint_manager.save_checkpoint(metrics, epoch=epoch, save_state=save_state)
-        )
-
-    def save_mid_epoch(self, *, epoch: int, save_state: SaveStateFn) -> None:
-        self.checkpoint_manager.save_mid_epoch(epoch=epoch, save_state=save_state)
-
-    def restore_checkpoint(self, load_state: LoadStateFn, *, allow_mid_epoch: bool) -> None:
-        self.checkpoint_manager.restore_checkpoint(
-            load_state, is_rank0=True, allow_mid_epoch=allow_mid_epoch
         )
 
 

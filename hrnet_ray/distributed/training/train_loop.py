@@ -4,6 +4,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,13 @@ from hrnet_ray.training.best_model import BestModelWriter
 from hrnet_ray.training.checkpoint import TrainState
 from hrnet_ray.training.checkpoint_store import FileEntries
 from hrnet_ray.training.components import TrainComponents, build_components
-from hrnet_ray.training.divergence import LR_BACKOFF, handle_divergence
+from hrnet_ray.training.divergence import handle_divergence
 from hrnet_ray.training.epoch_trainer import EpochTrainer
 from hrnet_ray.training.fault_injection import FaultInjector
 from hrnet_ray.training.nan_guard import DivergenceDetected
 from hrnet_ray.training.sample_log import SampleLog
-from hrnet_ray.training.val_predictor import ValPredictor
 from hrnet_ray.training.validator import Validator
+from hrnet_ray.training.worker_validation import WorkerValidation
 from hrnet_ray.utils.collectives import gather_objects, get_world_size
 
 
@@ -54,14 +55,15 @@ def run_training(worker_config: WorkerConfig, *, reduce_lr: bool = False) -> boo
 
     `reduce_lr` lowers the learning rate for good; a divergence then raises an error.
     """
-    experiment, run_folder = worker_config.experiment, worker_config.run_folder
+    experiment, manifest = worker_config.experiment, worker_config.manifest
+    run_folder = worker_config.run_folder
     backend, is_rank0 = worker_config.backend, worker_config.backend.get_rank() == 0
     torch.manual_seed(experiment.seed)
 
     data_loader = _build_data_loader(worker_config)
     components = build_components(
         experiment,
-        worker_config.manifest,
+        manifest,
         device=data_loader.device,
         prepare_model=backend.prepare_model,
         steps_per_epoch=data_loader.count_steps(batch_size=experiment.optim.batch_size),
@@ -75,15 +77,20 @@ def run_training(worker_config: WorkerConfig, *, reduce_lr: bool = False) -> boo
         components,
         data_loader,
         experiment,
-        worker_config.manifest,
+        manifest,
         run_folder,
         num_train_rows=data_loader.train_reader.num_rows,
         rank=backend.get_rank(),
         progress_reporter=progress_reporter,
         fault_injector=fault_injector,
     )
-    validation = WorkerValidation(worker_config, components, data_loader, fault_injector)
-    state = restore_state(backend, components, reduce_lr=reduce_lr)
+    sample_log = SampleLog(
+        manifest, run_folder, log_sample_order=worker_config.log_sample_order, active=is_rank0
+    )
+    validation = _build_validation(
+        worker_config, components, data_loader, sample_log=sample_log, fault_injector=fault_injector
+    )
+    state = components.restore(backend.checkpoint_manager, is_rank0=is_rank0, reduce_lr=reduce_lr)
     stop_flag = StopFlag(run_folder, is_rank0=is_rank0)
 
     for epoch in range(state.epoch, experiment.optim.epochs):
@@ -102,10 +109,14 @@ def run_training(worker_config: WorkerConfig, *, reduce_lr: bool = False) -> boo
             return False
         except StopRequested:
             state = replace(state, partial_epoch=trainer.collect_partial_epoch())
-            save_mid_epoch(backend, components, state)
+            if is_rank0:
+                backend.checkpoint_manager.save_mid_epoch(
+                    epoch=state.epoch + 1,
+                    save_state=partial(components.save_state, train_state=state),
+                )
             stop_flag.mark_saved()
             return True
-        validation.sample_log.log_order(gather_objects(data_loader.seen_ids), epoch=epoch + 1)
+        sample_log.log_order(gather_objects(data_loader.seen_ids), epoch=epoch + 1)
         if should_validate(experiment, epoch):
             state, val_metrics = validation.run_epoch(epoch, state)
             metrics |= val_metrics
@@ -118,87 +129,10 @@ def run_training(worker_config: WorkerConfig, *, reduce_lr: bool = False) -> boo
     return True
 
 
-class WorkerValidation:
-    """Validation on all ranks: each predicts its rows, rank 0 scores and keeps the best model."""
-
-    def __init__(
-        self,
-        worker_config: WorkerConfig,
-        components: TrainComponents,
-        data_loader: WorkerDataLoader,
-        fault_injector: FaultInjector,
-    ) -> None:
-        experiment, manifest = worker_config.experiment, worker_config.manifest
-        run_folder, is_rank0 = worker_config.run_folder, worker_config.backend.get_rank() == 0
-        self._components, self._data_loader = components, data_loader
-        self._predictor = ValPredictor(
-            components, data_loader, experiment, manifest, fault_injector=fault_injector
-        )
-        self.sample_log = SampleLog(
-            manifest, run_folder, log_sample_order=worker_config.log_sample_order, active=is_rank0
-        )
-        self.validator: Validator | None = None
-        """On rank 0 only."""
-        if is_rank0:
-            load_crops = data_loader.val_reader.get_rows
-            self.validator = Validator(manifest, run_folder, load_crops=load_crops)
-            self._best_model = BestModelWriter(
-                experiment, manifest, run_folder, ground_truth=self.validator.ground_truth
-            )
-
-    def run_epoch(self, epoch: int, train_state: TrainState) -> tuple[TrainState, dict[str, Any]]:
-        """Validate the current weights; returns the state with the best score, and the metrics."""
-        with self._components.use_eval_weights():
-            predictions = self._predictor.predict_split(epoch)
-            corrupt_rows = set().union(*gather_objects(self._data_loader.corrupt_rows))
-            num_corrupt, new_names = self.sample_log.log_corrupt_rows(corrupt_rows)
-            metrics: dict[str, Any] = {"data/corrupt_rows": num_corrupt, "skipped": new_names}
-            if not self.validator:
-                return train_state, metrics
-            result = self.validator.validate(
-                predictions,
-                heatmap_fn=self._predictor.predict_crop_heatmaps,
-                epoch=epoch + 1,
-                best_score=self._best_model.get_best_score(train_state),
-                corrupt_rows=corrupt_rows,
-            )
-            train_state = self._best_model.update(
-                result, self._components.unwrapped_model, train_state
-            )
-        best_score = self._best_model.get_best_score(train_state)
-        metrics |= result.to_metrics() | {f"val/best.{result.metrics.primary_metric}": best_score}
-        return train_state, metrics
-
-
 def should_validate(experiment: ExperimentConfig, epoch: int) -> bool:
     """Whether the epoch with this index (from 0) ends with a validation; the last one does."""
     is_last = epoch == experiment.optim.epochs - 1
     return is_last or (epoch + 1) % experiment.evaluation.val_interval == 0
-
-
-def restore_state(
-    backend: TrainBackend, components: TrainComponents, *, reduce_lr: bool
-) -> TrainState:
-    """Restore the newest intact checkpoint, if there is one; `reduce_lr` then lowers its rate."""
-    states = [TrainState(epoch=0)]
-
-    def load_state(folder: Path) -> None:
-        states.append(components.load_state(folder))
-
-    backend.restore_checkpoint(load_state, allow_mid_epoch=not reduce_lr)
-    components.scale_lr(states[-1].lr_factor * (LR_BACKOFF if reduce_lr else 1.0))
-    return replace(states[-1], lr_factor=components.lr_factor)
-
-
-def save_mid_epoch(
-    backend: TrainBackend, components: TrainComponents, train_state: TrainState
-) -> None:
-    """Save the interrupted epoch on rank 0."""
-    if backend.get_rank() == 0:
-        backend.save_mid_epoch(
-            epoch=train_state.epoch + 1,
-            save_state=lambda folder: components.save_state(folder, train_state),
-        )
 
 
 def report_epoch(
@@ -253,4 +187,32 @@ def _build_data_loader(worker_config: WorkerConfig) -> WorkerDataLoader:
         num_workers=get_world_size(),
         max_workers=worker_config.max_workers,
         threads=worker_config.threads,
+    )
+
+
+def _build_validation(
+    worker_config: WorkerConfig,
+    components: TrainComponents,
+    data_loader: WorkerDataLoader,
+    *,
+    sample_log: SampleLog,
+    fault_injector: FaultInjector,
+) -> WorkerValidation:
+    experiment, manifest = worker_config.experiment, worker_config.manifest
+    validator = best_model = None
+    if worker_config.backend.get_rank() == 0:
+        run_folder, load_crops = worker_config.run_folder, data_loader.val_reader.get_rows
+        validator = Validator(manifest, run_folder, load_crops=load_crops)
+        best_model = BestModelWriter(
+            experiment, manifest, run_folder, ground_truth=validator.ground_truth
+        )
+    return WorkerValidation(
+        components,
+        data_loader,
+        experiment,
+        manifest,
+        sample_log=sample_log,
+        validator=validator,
+        best_model=best_model,
+        fault_injector=fault_injector,
     )
