@@ -1,5 +1,5 @@
-"""What would trouble a run on this machine, each with the command that puts it right.
+"""Diagnostic checks of this machine and of a cluster, each with the command that fixes a problem.
 
-Nothing is changed, and nothing is asked over the network unless a server or a cluster is named.
-`checks` has the table of what is asked; each check has its room beside it, and its time.
+The checks change nothing, and use the network only for a server or a cluster that you name.
+`registry` lists all checks with their timeouts.
 """

@@ -1,4 +1,4 @@
-"""What trains: the GPU's driver against torch's CUDA, and how many crops fit into its memory."""
+"""Checks of the GPU driver against the CUDA version of torch, and of the batch size."""
 
 import shutil
 from dataclasses import dataclass
@@ -8,53 +8,57 @@ from hrnet_ray.config import ExperimentConfig
 from hrnet_ray.doctor.result import CheckResult, CheckSkipped, run_command, to_one_line
 
 MIN_DRIVER_BY_CUDA = {11: 450, 12: 525, 13: 580}
-"""By CUDA's major version, as docs.nvidia.com/deploy/cuda-compatibility has it."""
+"""Minimum driver by major CUDA version, from docs.nvidia.com/deploy/cuda-compatibility."""
 NVIDIA_SMI_TIMEOUT_S = 5.0
 PROBE_BATCH_SIZES = (8, 16)
-"""Crops of the two steps from which the memory of any batch is told."""
-PROBE_KEYPOINTS = 17  # of the tried head; a few more or fewer change its memory by less than 1 %
-USABLE_MEMORY_FRACTION = 0.9  # of the free memory: cuDNN's work space and fragments take the rest
+"""Batch sizes of the two steps from which the memory of other batch sizes is extrapolated."""
+PROBE_KEYPOINTS = 17
+"""Keypoints of the measured model; a few more or fewer change its memory by less than 1 %."""
+USABLE_MEMORY_FRACTION = 0.9
+"""Usable fraction of the free memory; cuDNN workspaces and fragmentation take the rest."""
 BYTES_PER_GB = 1e9
 
 
 @dataclass(frozen=True)
 class GpuInfo:
-    """A GPU as its driver tells it."""
+    """Name and driver version of a GPU, from nvidia-smi."""
 
     name: str
     driver_version: str
 
 
 def check_driver() -> CheckResult:
-    """Whether torch can use the GPUs that are here."""
+    """Check that torch can use the GPUs of this machine."""
     import torch
 
-    cards = list_gpus()
-    if not cards:
+    gpus = list_gpus()
+    if not gpus:
         return CheckResult("ok", f"no GPU: torch {torch.__version__} trains on the CPU, in fp32")
-    if fault := find_driver_problem(cards[0], torch.version.cuda):
-        return fault
-    said = f"{len(cards)} x {cards[0].name}, driver {cards[0].driver_version}, CUDA {torch.version.cuda}"
+    if problem := find_driver_problem(gpus[0], torch.version.cuda):
+        return problem
+    detail = (
+        f"{len(gpus)} x {gpus[0].name}, driver {gpus[0].driver_version}, CUDA {torch.version.cuda}"
+    )
     if torch.cuda.is_available():
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return CheckResult("ok", f"{said}, {'bf16' if bf16 else 'no bf16: fp32'}")
+        return CheckResult("ok", f"{detail}, {'bf16' if bf16 else 'no bf16: fp32'}")
     try:
         torch.zeros(1, device="cuda")
     except (RuntimeError, AssertionError) as error:
-        said = f"{said}: {to_one_line(str(error))}"
-    return CheckResult("wrong", said, "sudo nvidia-modprobe -u -c=0 && nvidia-smi")
+        detail = f"{detail}: {to_one_line(str(error))}"
+    return CheckResult("wrong", detail, "sudo nvidia-modprobe -u -c=0 && nvidia-smi")
 
 
 def list_gpus() -> list[GpuInfo]:
-    """The NVIDIA GPUs of this machine; none where there is no driver for them.
+    """List the NVIDIA GPUs of this machine; empty without a driver.
 
     Raises:
-        CouldNotLook: the driver does not answer.
+        CheckSkipped: the driver does not answer.
     """
     program = shutil.which("nvidia-smi")
     if program is None:
         if Path("/dev/nvidia0").exists():
-            raise CheckSkipped("there is /dev/nvidia0, but no nvidia-smi to ask")
+            raise CheckSkipped("/dev/nvidia0 exists, but nvidia-smi is missing")
         return []
     fields = "--query-gpu=name,driver_version"
     done = run_command([program, fields, "--format=csv,noheader"], timeout_s=NVIDIA_SMI_TIMEOUT_S)
@@ -65,81 +69,89 @@ def list_gpus() -> list[GpuInfo]:
 
 
 def find_driver_problem(gpu_info: GpuInfo, cuda_version: str | None) -> CheckResult | None:
-    """What is wrong between a GPU's driver and the CUDA that torch was built for, if anything."""
+    """Return a `wrong` result if the driver is too old for the CUDA version of torch, else None."""
     if cuda_version is None:
-        said = f"{gpu_info.name}, but this torch was built without CUDA"
-        return CheckResult("wrong", said, "pip install --force-reinstall -c constraints.txt torch")
+        detail = f"{gpu_info.name}, but this torch was built without CUDA"
+        return CheckResult(
+            "wrong", detail, "pip install --force-reinstall -c constraints.txt torch"
+        )
     major = int(cuda_version.split(".")[0])
-    least = MIN_DRIVER_BY_CUDA.get(major, max(MIN_DRIVER_BY_CUDA.values()))
-    if int(gpu_info.driver_version.split(".")[0]) >= least:
+    minimum = MIN_DRIVER_BY_CUDA.get(major, max(MIN_DRIVER_BY_CUDA.values()))
+    if int(gpu_info.driver_version.split(".")[0]) >= minimum:
         return None
-    said = f"driver {gpu_info.driver_version} of {gpu_info.name}: CUDA {cuda_version} wants {least} or newer"
+    detail = (
+        f"driver {gpu_info.driver_version} of {gpu_info.name}: "
+        f"CUDA {cuda_version} needs {minimum} or newer"
+    )
     return CheckResult(
-        "wrong", said, f"sudo apt-get install -y nvidia-driver-{least} && sudo reboot"
+        "wrong", detail, f"sudo apt-get install -y nvidia-driver-{minimum} && sudo reboot"
     )
 
 
 def check_batch_size(experiment: ExperimentConfig, *, workers: int, measure: bool) -> CheckResult:
-    """How many crops a step of `experiment` can hold on the first GPU.
+    """Check that the batch of a worker fits the first GPU.
 
-    By trying, it takes two steps there: memory grows with the crops in a straight line.
+    With `measure`, two training steps run on the GPU; memory grows linearly with the batch size.
     """
     import torch
 
     if not torch.cuda.is_available():
-        said = "CPU: nothing to fit, the batch takes main memory"
+        detail = "CPU: no limit of GPU memory"
         return (
-            CheckResult("careful", f"{said}; no GPU to try") if measure else CheckResult("ok", said)
+            CheckResult("careful", f"{detail}; no GPU to test")
+            if measure
+            else CheckResult("ok", detail)
         )
     free, total = torch.cuda.mem_get_info()
-    said = f"{free / BYTES_PER_GB:.0f} of {total / BYTES_PER_GB:.0f} GB free"
+    detail = f"{free / BYTES_PER_GB:.0f} of {total / BYTES_PER_GB:.0f} GB free"
     if not measure:
-        return CheckResult("unasked", f"{said}; --test-gpu tries how many crops fit")
+        return CheckResult("unasked", f"{detail}; --test-gpu measures how many crops fit")
     try:
         peaks = {crops: measure_step_bytes(experiment, crops) for crops in PROBE_BATCH_SIZES}
     except torch.cuda.OutOfMemoryError:
-        fix = f"hrnet-ray train --optim.gradient-accumulation-steps {experiment.optim.batch_size // 2}"
+        steps = experiment.optim.batch_size // 2
+        fix = f"hrnet-ray train --optim.gradient-accumulation-steps {steps}"
         return CheckResult(
-            "wrong", f"{said}; a step of {max(PROBE_BATCH_SIZES)} crops does not fit", fix
+            "wrong", f"{detail}; a step of {max(PROBE_BATCH_SIZES)} crops does not fit", fix
         )
     finally:
         torch.cuda.empty_cache()
     return check_worker_batch_size(
-        said, estimate_max_batch_size(peaks, free), experiment, workers=workers
+        detail, estimate_max_batch_size(peaks, free), experiment, workers=workers
     )
 
 
 def check_worker_batch_size(
     detail: str, max_crops: int, experiment: ExperimentConfig, *, workers: int
 ) -> CheckResult:
-    """Whether a worker's share of the experiment's batch is among those that fit."""
+    """Check the batch size of one worker against the number of crops that fit."""
     height, width = experiment.data.input_hw
     detail = (
         f"{detail}; up to {max_crops} crops of {width} x {height} fit W{experiment.model.width}"
     )
-    share = -(
+    worker_batch = -(
         -experiment.optim.batch_size // (workers * experiment.optim.gradient_accumulation_steps)
     )
-    if share <= max_crops:
-        return CheckResult("ok", f"{detail}, a worker takes {share}")
-    parts = -(-experiment.optim.batch_size // (workers * max(1, max_crops)))
-    fix = f"hrnet-ray train --optim.gradient-accumulation-steps {parts}"
-    return CheckResult("careful", f"{detail}, but a worker takes {share}", fix)
+    if worker_batch <= max_crops:
+        return CheckResult("ok", f"{detail}, a worker uses {worker_batch}")
+    steps = -(-experiment.optim.batch_size // (workers * max(1, max_crops)))
+    fix = f"hrnet-ray train --optim.gradient-accumulation-steps {steps}"
+    return CheckResult("careful", f"{detail}, but a worker uses {worker_batch}", fix)
 
 
 def estimate_max_batch_size(peak_bytes: dict[int, int], free_bytes: int) -> int:
-    """The largest batch for `free` bytes, by the straight line through two measured steps.
+    """Extrapolate the largest batch for `free_bytes` from two measured steps; 0 if none fits.
 
-    `peaks` has the bytes of a step with so many crops. 0 where not even one fits.
+    `peak_bytes` holds the peak memory of a step by its number of crops.
     """
-    (few, low), (many, high) = sorted(peak_bytes.items())
-    each = max(1.0, (high - low) / (many - few))
-    fixed = low - each * few  # weights, gradients, Adam's two moments
-    return max(0, int((USABLE_MEMORY_FRACTION * free_bytes - fixed) / each))
+    (small, small_bytes), (large, large_bytes) = sorted(peak_bytes.items())
+    bytes_per_crop = max(1.0, (large_bytes - small_bytes) / (large - small))
+    fixed_bytes = small_bytes - bytes_per_crop * small  # weights, gradients, Adam's moments
+    return max(0, int((USABLE_MEMORY_FRACTION * free_bytes - fixed_bytes) / bytes_per_crop))
 
 
 def measure_step_bytes(experiment: ExperimentConfig, crops: int) -> int:
-    """The most memory that a training step with so many crops takes on the first GPU."""
+    """Measure the peak memory of a training step with `crops` crops on the first GPU, in bytes."""
     import torch
 
     from hrnet_ray.models.hrnet import HRNet
@@ -150,17 +162,17 @@ def measure_step_bytes(experiment: ExperimentConfig, crops: int) -> int:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    net = HRNet(
+    model = HRNet(
         shape.width, PROBE_KEYPOINTS, modules=shape.modules, blocks=shape.blocks, stem=shape.stem
     ).to(device)
-    net.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-    optimizer = build_optimizer(net, optimizer_name="adam", lr=1e-3, weight_decay=0.0)
-    pictures = torch.randn(crops, 3, *experiment.data.input_hw, device=device)
-    half = experiment.optim.precision != "fp32" and should_use_bf16(device)
-    for _ in range(2):  # Adam makes its moments in the first step
+    model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    optimizer = build_optimizer(model, optimizer_name="adam", lr=1e-3, weight_decay=0.0)
+    images = torch.randn(crops, 3, *experiment.data.input_hw, device=device)
+    use_bf16 = experiment.optim.precision != "fp32" and should_use_bf16(device)
+    for _ in range(2):  # Adam allocates its moments in the first step
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cuda", torch.bfloat16, enabled=half):
-            predicted = net(pictures.contiguous(memory_format=torch.channels_last))
+        with torch.autocast("cuda", torch.bfloat16, enabled=use_bf16):
+            predicted = model(images.contiguous(memory_format=torch.channels_last))
         predicted.float().square().mean().backward()
         optimizer.step()
     return torch.cuda.max_memory_reserved(device) - before

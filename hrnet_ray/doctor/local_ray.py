@@ -1,12 +1,15 @@
-"""Ray on this machine: whether it can be imported, and whether it starts."""
+"""Check that Ray can be imported and started on this machine."""
 
 import time
 
 from hrnet_ray.doctor.result import CheckResult, CheckSkipped, get_last_line, run_python
 
 IMPORT_TIMEOUT_S = 30.0
+"""Seconds to import Ray, on a slow disk."""
 START_TIMEOUT_S = 60.0
+"""Seconds to start and stop Ray."""
 TOTAL_TIMEOUT_S = IMPORT_TIMEOUT_S + START_TIMEOUT_S + 1
+"""Seconds for the whole check."""
 START_SCRIPT = """
 import ray
 from hrnet_ray.config import ClusterConfig
@@ -19,25 +22,22 @@ print(f"{cpus:g}")
 
 
 def check_local_ray(*, start: bool) -> CheckResult:
-    """Import Ray in a process of its own; with `start`, start it as a run does, and stop it."""
+    """Import Ray in a separate process; with `start`, also start it as a run does, and stop it."""
     done = run_python("-c", "import ray; print(ray.__version__)", timeout_s=IMPORT_TIMEOUT_S)
     if done.returncode:
         fix = "pip install --force-reinstall -c constraints.txt 'ray[default,train,tune]'"
         return CheckResult("wrong", f"import ray: {get_last_line(done.stderr)}", fix)
     version = get_last_line(done.stdout)
     if not start:
-        return CheckResult("ok", f"{version} imports (--start-ray also starts it)")
-    began = time.monotonic()
+        return CheckResult("ok", f"{version} can be imported (--start-ray also starts it)")
+    start_s = time.monotonic()
     fix = "df -h /tmp /dev/shm && tail -n 5 /tmp/ray/session_latest/logs/*.err"
     try:
-        done = run_python(
-            "-c", START_SCRIPT, timeout_s=START_TIMEOUT_S
-        )  # Ray's processes end with the one killed here
+        # After a timeout, the processes of Ray end with the killed one.
+        done = run_python("-c", START_SCRIPT, timeout_s=START_TIMEOUT_S)
     except CheckSkipped as error:
-        return CheckResult(
-            "careful", f"{version} imports; could not look whether it starts: {error}", fix
-        )
+        return CheckResult("careful", f"{version} can be imported; start not checked: {error}", fix)
     if done.returncode:
         return CheckResult("wrong", f"{version} does not start: {get_last_line(done.stderr)}", fix)
-    cpus, took = get_last_line(done.stdout), time.monotonic() - began
-    return CheckResult("ok", f"{version} starts here with {cpus} CPUs, and ends, in {took:.0f} s")
+    cpus, duration_s = get_last_line(done.stdout), time.monotonic() - start_s
+    return CheckResult("ok", f"{version} starts with {cpus} CPUs and stops, in {duration_s:.0f} s")

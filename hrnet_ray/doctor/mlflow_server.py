@@ -1,4 +1,4 @@
-"""The MLflow server: whether it answers, and in which version."""
+"""Check of the MLflow server: connection and version."""
 
 import base64
 import shlex
@@ -13,44 +13,51 @@ from hrnet_ray.doctor.result import CheckResult
 from hrnet_ray.text import redact_secrets
 
 REQUEST_TIMEOUT_S = 3.0
-MAX_RESPONSE_BYTES = 64  # bytes of an answer that says `OK` or a version
+"""Seconds for both requests together."""
+MAX_RESPONSE_BYTES = 64
+"""Bytes that are read of a response, which is `OK` or a version."""
 
 
 def check_mlflow_server(uri: str | None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> CheckResult:
-    """Ask an MLflow server whether it is well; a server that drips is left to the check's limit."""
+    """Request health and version of an MLflow server."""
     if uri is None:
         return CheckResult(
-            "unasked", "no server named (--cluster.tracking-uri): a file in the storage"
+            "unasked", "no server given (--cluster.tracking-uri): runs use a file in the storage"
         )
     if not uri.startswith(("http://", "https://")):
-        return CheckResult("ok", f"{uri.split(':')[0]}: no server to ask")
-    base, began = uri.rstrip("/"), time.monotonic()
-    shown = redact_secrets(base, {})
-    fix = _suggest_fix_command(shown)
+        return CheckResult("ok", f"{uri.split(':')[0]}: no server to check")
+    base, start_s = uri.rstrip("/"), time.monotonic()
+    redacted = redact_secrets(base, {})
+    fix = _suggest_fix_command(redacted)
     try:
-        said = _fetch_text(f"{base}/health", timeout_s)
-        if said != "OK":
-            return CheckResult("wrong", f"{shown}/health answers {said!r}: no MLflow server", fix)
-        left_s = max(0.1, timeout_s - (time.monotonic() - began))
-        version = _fetch_text(f"{base}/version", left_s)
+        health = _fetch_text(f"{base}/health", timeout_s)
+        if health != "OK":
+            detail = f"{redacted}/health answers {health!r}: not an MLflow server"
+            return CheckResult("wrong", detail, fix)
+        remaining_s = max(0.1, timeout_s - (time.monotonic() - start_s))
+        version = _fetch_text(f"{base}/version", remaining_s)
     except (urllib.error.URLError, HTTPException, OSError, ValueError) as error:
-        has_code = isinstance(error, urllib.error.HTTPError)  # its reason alone lacks the number
+        has_code = isinstance(error, urllib.error.HTTPError)  # its reason lacks the status code
         reason = error if has_code else getattr(error, "reason", None) or error
-        return CheckResult("wrong", f"{shown}: {reason}", fix)
-    return check_mlflow_versions(f"{shown} answers in {time.monotonic() - began:.1f} s", version)
+        return CheckResult("wrong", f"{redacted}: {reason}", fix)
+    return check_mlflow_versions(
+        f"{redacted} answers in {time.monotonic() - start_s:.1f} s", version
+    )
 
 
 def check_mlflow_versions(detail: str, server_version: str) -> CheckResult:
-    """The server's version beside the client's: the first number must be the same."""
+    """Compare the versions of server and client: the major versions must be equal."""
     client = metadata.version("mlflow")
     if server_version.split(".")[0] == client.split(".")[0]:
         return CheckResult("ok", f"{detail}, version {server_version}")
-    fix = f"pip install {shlex.quote(f'mlflow=={client}')}  # where the server runs, then start it"
-    return CheckResult("careful", f"{detail}, version {server_version}, but here is {client}", fix)
+    fix = f"pip install {shlex.quote(f'mlflow=={client}')}  # on the server, then restart it"
+    return CheckResult(
+        "careful", f"{detail}, version {server_version}, but the client has {client}", fix
+    )
 
 
 def _suggest_fix_command(uri: str) -> str:
-    """How to start a server of this machine; another machine's can only be asked."""
+    """Suggest to start a local server, or to test the connection to a remote one."""
     parts = urlsplit(uri)
     port = parts.netloc.rpartition(":")[2]
     if parts.hostname in ("127.0.0.1", "localhost", "::1") and port.isdigit():
@@ -59,7 +66,7 @@ def _suggest_fix_command(uri: str) -> str:
 
 
 def _fetch_text(url: str, timeout_s: float) -> str:
-    """What is said there. A password in the address is sent, as a client of MLflow does."""
+    """Fetch a short text; a password in the URL is sent as basic authentication, as MLflow does."""
     parts = urlsplit(url)
     account, at, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(parts._replace(netloc=host).geturl())

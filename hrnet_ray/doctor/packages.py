@@ -1,4 +1,4 @@
-"""What is installed: versions against the tested ranges, OpenCV's wheels and their library."""
+"""Checks of installed versions, OpenCV wheels, and the libraries that OpenCV needs."""
 
 import platform
 import shlex
@@ -17,12 +17,13 @@ OPENCV_WHEELS = (
     "opencv-contrib-python-headless",
 )
 REPORTED_PACKAGES = ("torch", "ray", "mlflow", "opencv-python", "numpy", "pyarrow")
-"""Said with their version; the others are only counted."""
+"""Packages whose version is reported; the others are only counted."""
 IMPORT_TIMEOUT_S = 30.0
+"""Seconds to import OpenCV, on a slow disk."""
 
 
 def check_python_version(supported: SpecifierSet | None = None) -> CheckResult:
-    """This interpreter against `requires-python`."""
+    """Check the Python version against `requires-python`."""
     if supported is None:
         supported = SpecifierSet(metadata.metadata(PACKAGE_NAME)["Requires-Python"] or "")
     version = platform.python_version()
@@ -33,29 +34,27 @@ def check_python_version(supported: SpecifierSet | None = None) -> CheckResult:
 
 
 def check_packages(required: list[Requirement] | None = None) -> CheckResult:
-    """Installed versions against the ranges that hrnet-ray itself asks for."""
+    """Check the installed versions against the ranges that hrnet-ray requires."""
     required = list_requirements() if required is None else required
-    bad = {want: fault for want in required if (fault := find_requirement_problem(want))}
-    if bad:
-        # The ranges, not the names alone: pip takes what fits, and leaves the rest as it is.
-        fix = f"pip install {' '.join(shlex.quote(str(want)) for want in bad)}"
-        return CheckResult("wrong", "; ".join(bad.values()), fix)
-    named = [
-        f"{want.name} {get_installed_version(want)}"
-        for want in required
-        if want.name in REPORTED_PACKAGES
+    problems = {r: problem for r in required if (problem := find_requirement_problem(r))}
+    if problems:
+        # With ranges, pip installs a version that fits and keeps the other packages.
+        fix = f"pip install {' '.join(shlex.quote(str(r)) for r in problems)}"
+        return CheckResult("wrong", "; ".join(problems.values()), fix)
+    reported = [
+        f"{r.name} {get_installed_version(r)}" for r in required if r.name in REPORTED_PACKAGES
     ]
-    return CheckResult("ok", f"{len(required)} in their tested ranges: {', '.join(named)}")
+    return CheckResult("ok", f"{len(required)} in their tested ranges: {', '.join(reported)}")
 
 
 def list_requirements() -> list[Requirement]:
-    """What hrnet-ray asks for on this machine, without its extras."""
-    wanted = [Requirement(line) for line in metadata.requires(PACKAGE_NAME) or ()]
-    return [want for want in wanted if not want.marker or want.marker.evaluate({"extra": ""})]
+    """List the requirements of hrnet-ray on this machine, without extras."""
+    requirements = [Requirement(line) for line in metadata.requires(PACKAGE_NAME) or ()]
+    return [r for r in requirements if not r.marker or r.marker.evaluate({"extra": ""})]
 
 
 def find_requirement_problem(requirement: Requirement) -> str | None:
-    """What is wrong with an installed package; None where it fits."""
+    """Describe a missing package or an untested version; None if it fits."""
     version = get_installed_version(requirement)
     if version is None:
         return f"{requirement.name} is not installed"
@@ -65,7 +64,7 @@ def find_requirement_problem(requirement: Requirement) -> str | None:
 
 
 def get_installed_version(requirement: Requirement) -> str | None:
-    """The installed version. Any OpenCV wheel will do for `opencv-python`."""
+    """Return the installed version; any OpenCV wheel satisfies `opencv-python`."""
     names = OPENCV_WHEELS if requirement.name in OPENCV_WHEELS else (requirement.name,)
     return next((version for name in names if (version := _get_distribution_version(name))), None)
 
@@ -78,22 +77,22 @@ def _get_distribution_version(name: str) -> str | None:
 
 
 def check_opencv_wheels(installed: list[str] | None = None) -> CheckResult:
-    """Exactly one: they write into one folder, where the last wins, with parts of the others."""
+    """Check for exactly one OpenCV wheel: several overwrite each other in the same folder."""
     if installed is None:
         installed = [name for name in OPENCV_WHEELS if _get_distribution_version(name)]
     if len(installed) == 1:
-        return CheckResult("ok", f"{installed[0]} alone")
+        return CheckResult("ok", f"{installed[0]} only")
     if not installed:
-        return CheckResult("wrong", "none is installed", "pip install opencv-python")
+        return CheckResult("wrong", "no OpenCV wheel is installed", "pip install opencv-python")
     fix = f"pip uninstall -y {' '.join(installed)} && pip install {installed[0]}"
-    return CheckResult("wrong", f"they share one folder: {', '.join(installed)}", fix)
+    return CheckResult("wrong", f"several wheels in the same folder: {', '.join(installed)}", fix)
 
 
 def check_opencv_import() -> CheckResult:
-    """OpenCV's ordinary wheel needs libGL and GLib, which small containers lack."""
+    """Check that OpenCV can be imported: it needs libGL and GLib, which small containers lack."""
     done = run_python("-c", "import cv2; print(cv2.__version__)", timeout_s=IMPORT_TIMEOUT_S)
     if done.returncode == 0:
-        return CheckResult("ok", f"OpenCV {get_last_line(done.stdout)} finds it, or needs none")
-    said = get_last_line(done.stderr) or f"import cv2 ends with {done.returncode}"
+        return CheckResult("ok", f"OpenCV {get_last_line(done.stdout)} can be imported")
+    message = get_last_line(done.stderr) or f"import cv2 ends with {done.returncode}"
     fix = "sudo apt-get update && sudo apt-get install -y libgl1 libglib2.0-0"
-    return CheckResult("wrong", said, fix if ".so" in said else "pip install opencv-python")
+    return CheckResult("wrong", message, fix if ".so" in message else "pip install opencv-python")

@@ -1,4 +1,4 @@
-"""The Ray cluster: whether it answers, what it has, whether its nodes share storage and time."""
+"""Checks of the Ray cluster: connection, resources, shared storage, and clocks."""
 
 import json
 import os
@@ -12,9 +12,11 @@ from hrnet_ray.config import ClusterConfig
 from hrnet_ray.doctor.result import CheckResult, CheckSkipped, get_last_line, run_python
 
 CONNECT_TIMEOUT_S = 3.0
+"""Seconds for a TCP connection to the head node."""
 PROBE_TIMEOUT_S = 40.0
-"""To join, to start a process on each node, to ask it; all of that takes 5-10 s."""
+"""Seconds to join and to probe every node, which usually takes 5-10 s."""
 MAX_CLOCK_SKEW_S = 5.0
+"""Largest accepted difference between two clocks, in seconds."""
 COPY_TOKEN_FIX = "export RAY_AUTH_MODE=token && scp {host}:.ray/auth_token ~/.ray/auth_token"
 
 START_CLUSTER_FIX = "RAY_UP_enable_autoscaler_v2=0 ray up -y --no-config-cache cluster/local.yaml"
@@ -22,38 +24,38 @@ START_CLUSTER_FIX = "RAY_UP_enable_autoscaler_v2=0 ray up -y --no-config-cache c
 
 @dataclass(frozen=True, kw_only=True)
 class NodeReport:
-    """One node, as a task on it found it."""
+    """Report of one node, from a task on it."""
 
     address: str
     cpus: float
     gpus: float
     installed_gpus: int = 0
-    """GPUs that are in the machine, whether or not Ray knows them."""
+    """GPUs of the machine, including those unknown to Ray."""
     storage_problem: str = ""
-    """Why it does not share the storage."""
+    """Reason why the storage is not shared; empty if it is."""
     clock_offset_s: float | None = None
-    """Of this machine's clock, give or take `doubt_s`."""
+    """Seconds by which its clock is ahead of this machine, +- `clock_uncertainty_s`."""
     clock_uncertainty_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterProbe:
-    """What one visit to a cluster brought."""
+    """Result of probing a cluster."""
 
     address: str
     storage_dir: Path
-    """Where the nodes wrote."""
+    """Folder in which the nodes wrote."""
     nodes: tuple[NodeReport, ...] = ()
     connection_error: str = ""
-    """Why there is no cluster."""
+    """Reason why the cluster can't be joined; empty if it can."""
     port_open: bool = True
-    """Whether anything answers there at all; a Ray with another token does, and then refuses."""
+    """Whether the port accepts connections, as a cluster with another token does."""
     local_storage_error: str = ""
-    """Why this machine cannot write in the storage."""
+    """Reason why this machine can't write to the storage; empty if it can."""
 
 
 def resolve_ray_address(cluster: ClusterConfig) -> str | None:
-    """The running cluster that a run would join; None where it starts Ray here."""
+    """Return the address of the cluster that a run would join; None for a local Ray."""
     address = cluster.ray_address or os.environ.get("RAY_ADDRESS") or "local"
     return None if address == "local" else address
 
@@ -61,10 +63,13 @@ def resolve_ray_address(cluster: ClusterConfig) -> str | None:
 def probe_cluster(
     address: str, storage_dir: Path, *, timeout_s: float = PROBE_TIMEOUT_S
 ) -> ClusterProbe:
-    """Join the cluster in a process of its own, and have every node write in `place`."""
-    if closed := _find_connection_error(address):
+    """Join the cluster in a separate process, and let every node write to `storage_dir`."""
+    if connection_error := _find_connection_error(address):
         return ClusterProbe(
-            address=address, storage_dir=storage_dir, connection_error=closed, port_open=False
+            address=address,
+            storage_dir=storage_dir,
+            connection_error=connection_error,
+            port_open=False,
         )
     try:
         done = run_python(
@@ -81,8 +86,8 @@ def probe_cluster(
             connection_error=f"no answer in {timeout_s:g} s",
         )
     if done.returncode:
-        failed = get_last_line(done.stderr) or f"joining it ends with {done.returncode}"
-        return ClusterProbe(address=address, storage_dir=storage_dir, connection_error=failed)
+        message = get_last_line(done.stderr) or f"the probe exits with code {done.returncode}"
+        return ClusterProbe(address=address, storage_dir=storage_dir, connection_error=message)
     answer = json.loads(done.stdout.splitlines()[-1])
     nodes = tuple(NodeReport(**node) for node in answer["nodes"])
     return ClusterProbe(
@@ -91,7 +96,7 @@ def probe_cluster(
 
 
 def _find_connection_error(address: str) -> str:
-    """Why nothing listens at HOST:PORT or ray://HOST:PORT; a second spares Ray's half minute."""
+    """Test HOST:PORT or ray://HOST:PORT and return the error: Ray itself takes 30 s to fail."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         return ""
@@ -103,10 +108,10 @@ def _find_connection_error(address: str) -> str:
 
 
 def check_reachable(probe: ClusterProbe | None, cluster: ClusterConfig) -> CheckResult:
-    """Whether the cluster answers, and has what the run asks for."""
+    """Check that the cluster answers and has the GPUs of the run."""
     if probe is None:
         return CheckResult(
-            "ok", "none named (--cluster.ray_address, RAY_ADDRESS): a run starts Ray here"
+            "ok", "no address given (--cluster.ray-address, RAY_ADDRESS): a run starts Ray locally"
         )
     if probe.connection_error:
         return CheckResult(
@@ -115,20 +120,22 @@ def check_reachable(probe: ClusterProbe | None, cluster: ClusterConfig) -> Check
             _suggest_connection_fix(probe, cluster),
         )
     cpus, gpus = (sum(getattr(node, kind) for node in probe.nodes) for kind in ("cpus", "gpus"))
-    said = (
+    detail = (
         f"{probe.address}: {_format_node_count(probe.nodes)} with {cpus:g} CPUs and {gpus:g} GPUs"
     )
     for node in probe.nodes:
         if node.installed_gpus > node.gpus:
-            # Not `ray stop` first: it would end every Ray of that account, not this node alone.
+            # Without `ray stop`, which would stop every Ray node of that account.
             fix = f"ray start --address={probe.address} --num-gpus={node.installed_gpus}"
-            said = f"{said}; {node.address} has {node.installed_gpus} GPUs, Ray knows {node.gpus:g}"
-            again = f"ssh {node.address} {shlex.quote(fix)}"
-            return CheckResult("careful", said, f"end Ray's node there, then: {again}")
+            detail = (
+                f"{detail}; {node.address} has {node.installed_gpus} GPUs, Ray uses {node.gpus:g}"
+            )
+            command = f"ssh {node.address} {shlex.quote(fix)}"
+            return CheckResult("careful", detail, f"stop the Ray node there, then: {command}")
     if cluster.device == "gpu" and gpus < cluster.num_workers:
-        said = f"{said}, {cluster.num_workers:g} GPUs are wanted"
-        return CheckResult("wrong", said, "hrnet-ray train --cluster.device cpu")
-    return CheckResult("ok", said)
+        detail = f"{detail}, the run needs {cluster.num_workers:g} GPUs"
+        return CheckResult("wrong", detail, "hrnet-ray train --cluster.device cpu")
+    return CheckResult("ok", detail)
 
 
 def _format_node_count(nodes: Sequence[NodeReport]) -> str:
@@ -145,43 +152,43 @@ def _suggest_connection_fix(probe: ClusterProbe, cluster: ClusterConfig) -> str:
 
 
 def check_shared_storage(probe: ClusterProbe | None) -> CheckResult:
-    """Whether what a node writes in the storage is there for all."""
+    """Check that this machine reads what each node writes to the storage."""
     if probe is None:
-        return CheckResult("ok", "no cluster: one machine writes and reads")
+        return CheckResult("ok", "no cluster: one machine")
     if not probe.nodes:
         raise CheckSkipped("the cluster does not answer")
-    place = shlex.quote(str(probe.storage_dir))
+    quoted = shlex.quote(str(probe.storage_dir))
     if probe.local_storage_error:
-        said = f"this machine cannot write in {probe.storage_dir}: {probe.local_storage_error}"
-        return CheckResult("wrong", said, f"sudo mount -a && findmnt -T {place}")
-    if bad := [node for node in probe.nodes if node.storage_problem]:
-        said = "; ".join(f"{node.address} {node.storage_problem}" for node in bad[:3])
-        said += f" and {len(bad) - 3} more nodes" if len(bad) > 3 else ""
-        remount = shlex.quote(f"sudo mount -a; findmnt -T {place}")
+        detail = f"this machine cannot write to {probe.storage_dir}: {probe.local_storage_error}"
+        return CheckResult("wrong", detail, f"sudo mount -a && findmnt -T {quoted}")
+    if failed := [node for node in probe.nodes if node.storage_problem]:
+        detail = "; ".join(f"{node.address} {node.storage_problem}" for node in failed[:3])
+        detail += f" and {len(failed) - 3} more nodes" if len(failed) > 3 else ""
+        remount = shlex.quote(f"sudo mount -a; findmnt -T {quoted}")
         return CheckResult(
-            "wrong", f"{probe.storage_dir}: {said}", f"ssh {bad[0].address} {remount}"
+            "wrong", f"{probe.storage_dir}: {detail}", f"ssh {failed[0].address} {remount}"
         )
     return CheckResult(
-        "ok", f"{_format_node_count(probe.nodes)} wrote in {probe.storage_dir}, and were read here"
+        "ok", f"{probe.storage_dir} is shared by {_format_node_count(probe.nodes)} and this machine"
     )
 
 
 def check_clock_skew(probe: ClusterProbe | None) -> CheckResult:
-    """Whether the nodes and this machine agree on the time."""
+    """Check that the clocks of the nodes and of this machine agree."""
     if probe is None:
         return CheckResult("ok", "no cluster: one clock")
     known = {node: node.clock_offset_s for node in probe.nodes if node.clock_offset_s is not None}
     if not known:
-        raise CheckSkipped("no node told its time")
-    times = [0.0, *known.values()]  # this machine's own is the first
-    skew, doubt = max(times) - min(times), max(node.clock_uncertainty_s for node in known)
-    if skew - 2 * doubt < MAX_CLOCK_SKEW_S:
-        return CheckResult("ok", f"{skew:.1f} s apart at most (known to {doubt:.1f} s)")
-    middle = sorted(times)[len(times) // 2]
-    worst = max(known, key=lambda node: abs(known[node] - middle))
-    if abs(middle) >= abs(known[worst] - middle):
-        said, where = "this machine is", ""
+        raise CheckSkipped("no node reported its time")
+    offsets = [0.0, *known.values()]  # this machine first
+    skew, uncertainty = max(offsets) - min(offsets), max(node.clock_uncertainty_s for node in known)
+    if skew - 2 * uncertainty < MAX_CLOCK_SKEW_S:
+        return CheckResult("ok", f"at most {skew:.1f} s apart (+- {uncertainty:.1f} s)")
+    median = sorted(offsets)[len(offsets) // 2]
+    worst = max(known, key=lambda node: abs(known[node] - median))
+    if abs(median) >= abs(known[worst] - median):
+        machine, prefix = "this machine", ""
     else:
-        said, where = f"{worst.address} is", f"ssh {worst.address} "
-    fix = f"{where}sudo timedatectl set-ntp true"
-    return CheckResult("wrong", f"{skew:.1f} s apart; {said} farthest from the others", fix)
+        machine, prefix = worst.address, f"ssh {worst.address} "
+    fix = f"{prefix}sudo timedatectl set-ntp true"
+    return CheckResult("wrong", f"{skew:.1f} s apart; {machine} differs most from the others", fix)

@@ -1,4 +1,4 @@
-"""The table of checks: their names, what they ask for, and how long they may take."""
+"""Registry of all checks, with their names, inputs and timeouts."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,12 +22,16 @@ from hrnet_ray.doctor.ray_token import check_ray_token
 from hrnet_ray.doctor.result import CheckResult, run_with_timeout
 
 DEFAULT_TIMEOUT_S = 10.0
-"""For a check that reads files of this machine; a network folder that is gone would hang it."""
+"""Seconds for a check that reads local files; a dead network folder would hang it."""
+
+
+TORCH_IMPORT_TIMEOUT_S = 30.0
+"""Seconds for a check that imports torch, on a slow disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiagnosticContext:
-    """What the doctor is asked about. What several checks need is found out once."""
+    """Inputs of the checks; results that several checks need are computed once."""
 
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     dataset_uri: str | None = None
@@ -48,14 +52,14 @@ class DiagnosticContext:
         return self.recipe.experiment or ExperimentConfig()
 
     def check_batch_size(self) -> CheckResult:
-        """How many crops fit the GPU, by trying where that is asked for."""
+        """Check the batch size, measured on the GPU with `test_gpu`."""
         workers = self.cluster.num_workers
         return gpu.check_batch_size(self.experiment, workers=workers, measure=self.test_gpu)
 
     @property
     def data_root(self) -> str | None:
-        named = self.recipe.experiment
-        return self.dataset_uri or (named.data.root if named else None)
+        experiment = self.recipe.experiment
+        return self.dataset_uri or (experiment.data.root if experiment else None)
 
     @cached_property
     def cluster_probe(self) -> ClusterProbe | None:
@@ -69,7 +73,7 @@ class DiagnosticContext:
 
 @dataclass(frozen=True)
 class DiagnosticCheck:
-    """One line of the doctor's table."""
+    """One check, with its name and timeout."""
 
     name: str
     run_check: Callable[[DiagnosticContext], CheckResult]
@@ -83,46 +87,46 @@ CHECKS = (
     DiagnosticCheck(
         "libGL", lambda _: packages.check_opencv_import(), packages.IMPORT_TIMEOUT_S + 1
     ),
-    DiagnosticCheck("config", lambda case: case.recipe.result, config_and_data.READ_TIMEOUT_S + 1),
     DiagnosticCheck(
-        "data",
-        lambda case: config_and_data.check_dataset(case.data_root),
-        config_and_data.READ_TIMEOUT_S,
+        "config", lambda context: context.recipe.result, config_and_data.READ_TIMEOUT_S + 1
     ),
     DiagnosticCheck(
-        "GPU driver", lambda _: gpu.check_driver(), 30.0
-    ),  # the first import of torch, on a slow disk
-    DiagnosticCheck("batch", lambda case: case.check_batch_size(), 120.0),
+        "data",
+        lambda context: config_and_data.check_dataset(context.data_root),
+        config_and_data.READ_TIMEOUT_S,
+    ),
+    DiagnosticCheck("GPU driver", lambda _: gpu.check_driver(), TORCH_IMPORT_TIMEOUT_S),
+    DiagnosticCheck("batch", lambda context: context.check_batch_size(), 120.0),
     DiagnosticCheck("memory", lambda _: host_limits.check_memory()),
     DiagnosticCheck("shared memory", lambda _: host_limits.check_shm()),
     DiagnosticCheck("open files", lambda _: host_limits.check_open_files()),
     DiagnosticCheck("threads", lambda _: host_limits.check_omp_threads()),
-    DiagnosticCheck("storage", lambda case: disk.check_storage(case.storage_dir)),
+    DiagnosticCheck("storage", lambda context: disk.check_storage(context.storage_dir)),
     DiagnosticCheck("temporary", lambda _: disk.check_disk_space(disk.get_ray_tmpdir())),
     DiagnosticCheck("old sessions", lambda _: disk.check_stale_sessions()),
     DiagnosticCheck(
         "Ray",
-        lambda case: check_local_ray(start=case.start_ray),
+        lambda context: check_local_ray(start=context.start_ray),
         RAY_S,
     ),
     DiagnosticCheck("token", lambda _: check_ray_token()),
     DiagnosticCheck(
         "cluster",
-        lambda case: check_reachable(case.cluster_probe, case.cluster),
+        lambda context: check_reachable(context.cluster_probe, context.cluster),
         CONNECT_TIMEOUT_S + PROBE_TIMEOUT_S + DEFAULT_TIMEOUT_S,
     ),
-    DiagnosticCheck("shared storage", lambda case: check_shared_storage(case.cluster_probe)),
-    DiagnosticCheck("clocks", lambda case: check_clock_skew(case.cluster_probe)),
+    DiagnosticCheck("shared storage", lambda context: check_shared_storage(context.cluster_probe)),
+    DiagnosticCheck("clocks", lambda context: check_clock_skew(context.cluster_probe)),
     DiagnosticCheck(
         "MLflow",
-        lambda case: mlflow_server.check_mlflow_server(case.cluster.tracking_uri),
+        lambda context: mlflow_server.check_mlflow_server(context.cluster.tracking_uri),
         mlflow_server.REQUEST_TIMEOUT_S + 1,
     ),
 )
 
 
 def run_diagnostics(context: DiagnosticContext) -> Iterator[tuple[str, CheckResult]]:
-    """Name and finding of every check, as they come; seconds in all."""
+    """Run all checks and yield the name and the result of each."""
     for check in CHECKS:
         yield (
             check.name,

@@ -1,4 +1,4 @@
-"""What a look found, and a look that neither hangs nor fails."""
+"""Result of a check, and helpers that run a check without hanging or failing."""
 
 import os
 import queue
@@ -10,59 +10,59 @@ from dataclasses import dataclass
 from typing import Literal
 
 CheckState = Literal["ok", "careful", "wrong", "unasked"]
-"""`careful`: works, but not well, or could not be looked at. `unasked`: a flag would ask for it."""
+"""`careful`: works with limitations, or can't be checked. `unasked`: needs a flag."""
 
 MAX_MESSAGE_CHARS = 240
-"""Characters of somebody else's message that are worth repeating."""
+"""Maximum length of a quoted message of another program."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check found."""
+    """Result of one check."""
 
     state: CheckState
     detail: str
     fix: str = ""
-    """The command that puts it right; never empty where something is wrong."""
+    """Command that fixes the problem; never empty if the state is `wrong`."""
 
 
 class CheckSkipped(Exception):
-    """A look that came to nothing, with the reason."""
+    """The check is not possible; the message is the reason."""
 
 
 def run_with_timeout(check: Callable[[], CheckResult], *, timeout_s: float) -> CheckResult:
-    """What `look` finds; where it fails or takes longer than `limit_s`, that it could not look.
+    """Run a check; an error or a timeout becomes a `careful` result.
 
-    A look that hangs (a dead network folder) is left behind in its thread.
+    A check that hangs (a dead network folder) stays in its daemon thread.
     """
-    answers: queue.SimpleQueue[CheckResult] = queue.SimpleQueue()
+    results: queue.SimpleQueue[CheckResult] = queue.SimpleQueue()
 
     def put_result() -> None:
         try:
-            answers.put(check())
+            results.put(check())
         except CheckSkipped as error:
-            answers.put(CheckResult("careful", f"could not look: {error}"))
-        except Exception as error:  # whatever it is, the other checks must go on
+            results.put(CheckResult("careful", f"not checked: {error}"))
+        except Exception as error:  # the other checks must run in any case
             reason = f"{type(error).__name__}: {to_one_line(str(error))}"
-            answers.put(CheckResult("careful", f"could not look: {reason}"))
+            results.put(CheckResult("careful", f"not checked: {reason}"))
 
     threading.Thread(target=put_result, daemon=True).start()
     try:
-        return answers.get(timeout=timeout_s)
+        return results.get(timeout=timeout_s)
     except queue.Empty:
-        return CheckResult("careful", f"could not look: no answer in {timeout_s:g} s")
+        return CheckResult("careful", f"not checked: no answer in {timeout_s:g} s")
 
 
 def to_one_line(message: str) -> str:
-    """Somebody's message in one line."""
+    """Join a message to one line, cut to MAX_MESSAGE_CHARS."""
     return " ".join(message.split())[:MAX_MESSAGE_CHARS]
 
 
 def run_command(command: Sequence[str], *, timeout_s: float) -> subprocess.CompletedProcess[str]:
-    """Run a program, which gets no input and ends after `limit_s`.
+    """Run a program without input, and kill it after `timeout_s`.
 
     Raises:
-        CouldNotLook: it is not there, or did not end in time.
+        CheckSkipped: the program is missing, or did not end in time.
     """
     try:
         return subprocess.run(
@@ -76,21 +76,21 @@ def run_command(command: Sequence[str], *, timeout_s: float) -> subprocess.Compl
         )
     except subprocess.TimeoutExpired:
         name = os.path.basename(command[0])
-        raise CheckSkipped(f"{name} gives no answer in {timeout_s:g} s") from None
+        raise CheckSkipped(f"no answer of {name} in {timeout_s:g} s") from None
     except OSError as error:
         raise CheckSkipped(f"{command[0]}: {error.strerror}") from None
 
 
 def run_python(*arguments: str, timeout_s: float) -> subprocess.CompletedProcess[str]:
-    """Run this interpreter: what it loads, breaks or hangs on does not stay here.
+    """Run this Python interpreter as a separate process.
 
     Raises:
-        CouldNotLook: it did not end in time.
+        CheckSkipped: it did not end in time.
     """
     return run_command([sys.executable, *arguments], timeout_s=timeout_s)
 
 
 def get_last_line(output: str) -> str:
-    """The last line with text: the message of a traceback, or the answer after chatter."""
+    """Return the last line with text, such as the message of a traceback."""
     lines = [line for line in output.splitlines() if line.strip()]
     return to_one_line(lines[-1]) if lines else ""

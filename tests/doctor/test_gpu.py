@@ -14,7 +14,7 @@ W32 = ExperimentConfig(data=DataConfig(input_hw=(192, 256)), optim=OptimizerConf
 
 @pytest.fixture
 def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program of that name, found before any other; the test writes what it does."""
+    """A fake program, first in PATH, whose content the test writes."""
     path = tmp_path / "nvidia-smi"
     path.write_text("#!/bin/sh\n")
     path.chmod(stat.S_IRWXU)
@@ -22,69 +22,69 @@ def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_a_driver_older_than_torchs_cuda_wants_is_named_with_the_one_to_install():
-    card = GpuInfo("NVIDIA H100 80GB HBM3", "570.124.06")
+def test_a_driver_too_old_for_cuda_is_reported_with_the_one_to_install():
+    gpu_info = GpuInfo("NVIDIA H100 80GB HBM3", "570.124.06")
 
-    assert gpu.find_driver_problem(card, "13.0") == CheckResult(
+    assert gpu.find_driver_problem(gpu_info, "13.0") == CheckResult(
         "wrong",
-        "driver 570.124.06 of NVIDIA H100 80GB HBM3: CUDA 13.0 wants 580 or newer",
+        "driver 570.124.06 of NVIDIA H100 80GB HBM3: CUDA 13.0 needs 580 or newer",
         "sudo apt-get install -y nvidia-driver-580 && sudo reboot",
     )
-    assert gpu.find_driver_problem(card, "12.8") is None
+    assert gpu.find_driver_problem(gpu_info, "12.8") is None
     assert gpu.find_driver_problem(GpuInfo("A100", "580.65.06"), "13.0") is None
 
 
-def test_a_gpu_under_a_torch_without_cuda_is_told():
-    found = gpu.find_driver_problem(GpuInfo("A100", "580.65.06"), None)
+def test_a_gpu_with_a_torch_without_cuda_is_reported():
+    result = gpu.find_driver_problem(GpuInfo("A100", "580.65.06"), None)
 
-    assert found is not None
-    assert found.detail == "A100, but this torch was built without CUDA"
-    assert found.fix == "pip install --force-reinstall -c constraints.txt torch"
+    assert result is not None
+    assert result.detail == "A100, but this torch was built without CUDA"
+    assert result.fix == "pip install --force-reinstall -c constraints.txt torch"
 
 
-def test_cards_are_read_from_what_the_driver_prints(nvidia_smi: Path):
+def test_gpus_are_read_from_nvidia_smi(nvidia_smi: Path):
     nvidia_smi.write_text("#!/bin/sh\necho 'A100, 80GB, 535.161.08'\necho 'T4, 535.161.08'\n")
 
     assert gpu.list_gpus() == [GpuInfo("A100, 80GB", "535.161.08"), GpuInfo("T4", "535.161.08")]
 
 
-def test_a_driver_that_fails_could_not_be_looked_at(nvidia_smi: Path):
+def test_a_failing_driver_skips_the_check(nvidia_smi: Path):
     nvidia_smi.write_text("#!/bin/sh\necho 'Driver/library version mismatch'\nexit 18\n")
 
     with pytest.raises(CheckSkipped, match=r"^nvidia-smi: Driver/library version mismatch$"):
         gpu.list_gpus()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is meant")
-def test_a_machine_without_a_gpu_says_so():
-    found = gpu.check_batch_size(W32, workers=1, measure=False)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_machine_without_a_gpu_is_ok():
+    result = gpu.check_batch_size(W32, workers=1, measure=False)
 
-    assert found == CheckResult("ok", "CPU: nothing to fit, the batch takes main memory")
+    assert result == CheckResult("ok", "CPU: no limit of GPU memory")
     assert gpu.check_batch_size(W32, workers=1, measure=True).state == "careful"
 
 
-def test_two_steps_tell_the_batch_that_fits():
-    # 500 bytes for the weights, 100 for each crop: 0.9 x 2,900 = 2,610 hold 21 crops.
+def test_the_batch_size_is_extrapolated_from_two_steps():
+    # 500 bytes of weights and 100 per crop: 0.9 x 2,900 = 2,610 bytes hold 21 crops.
     peaks = {8: 1300, 16: 2100}
 
     assert gpu.estimate_max_batch_size(peaks, 2900) == 21
     assert gpu.estimate_max_batch_size(peaks, 400) == 0
 
 
-def test_a_share_that_does_not_fit_is_taken_in_parts():
+def test_a_batch_that_does_not_fit_needs_gradient_accumulation():
     assert gpu.check_worker_batch_size("9 GB free", 24, W32, workers=2) == CheckResult(
-        "ok", "9 GB free; up to 24 crops of 256 x 192 fit W32, a worker takes 24"
+        "ok", "9 GB free; up to 24 crops of 256 x 192 fit W32, a worker uses 24"
     )
     assert gpu.check_worker_batch_size("9 GB free", 20, W32, workers=1) == CheckResult(
         "careful",
-        "9 GB free; up to 20 crops of 256 x 192 fit W32, but a worker takes 48",
+        "9 GB free; up to 20 crops of 256 x 192 fit W32, but a worker uses 48",
         "hrnet-ray train --optim.gradient-accumulation-steps 3",
     )
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_more_crops_take_more_memory_in_a_straight_line():
+def test_memory_grows_linearly_with_the_batch_size():
     small = ExperimentConfig(model=ModelConfig(width=8, modules=(1, 1, 1), blocks=1, stem=16))
 
     four, eight, sixteen = (gpu.measure_step_bytes(small, crops) for crops in (4, 8, 16))

@@ -10,7 +10,7 @@ from hrnet_ray.doctor.result import CheckResult
 
 @pytest.fixture
 def home() -> Iterator[Path]:
-    """A folder that everybody may enter, as a home often is; pytest's own are closed."""
+    """A home folder with mode 0755; the folders of pytest have mode 0700."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -24,33 +24,33 @@ def write_token(home: Path, *, mode: int) -> Path:
     return path
 
 
-def test_a_private_token_with_the_mode_set_is_well(home: Path):
+def test_a_private_token_with_the_mode_set_is_ok(home: Path):
     write_token(home, mode=0o600)
 
     assert check_ray_token({"RAY_AUTH_MODE": "token"}, home) == CheckResult("ok", "set and private")
 
 
-def test_a_token_that_others_can_read_is_named_with_the_command_that_closes_it(home: Path):
+def test_a_readable_token_is_reported_with_a_chmod_command(home: Path):
     path = write_token(home, mode=0o644)
 
-    found = check_ray_token({"RAY_AUTH_MODE": "token"}, home)
+    result = check_ray_token({"RAY_AUTH_MODE": "token"}, home)
 
-    said = f"{path} has mode 0644: others can read it"
-    assert found == CheckResult("wrong", said, f"chmod 600 {path}")
+    detail = f"{path} has mode 0644: other users can read it"
+    assert result == CheckResult("wrong", detail, f"chmod 600 {path}")
 
 
-def test_a_token_with_an_open_mode_in_a_closed_home_is_private(home: Path):
+def test_a_readable_token_in_a_closed_home_is_private(home: Path):
     write_token(home, mode=0o644)
     home.chmod(0o700)
 
     assert check_ray_token({"RAY_AUTH_MODE": "token"}, home).state == "ok"
 
 
-def test_token_mode_without_a_token_is_broken(home: Path):
-    found = check_ray_token({"RAY_AUTH_MODE": "token"}, home)
+def test_token_mode_without_a_token_is_wrong(home: Path):
+    result = check_ray_token({"RAY_AUTH_MODE": "token"}, home)
 
-    assert found.state == "wrong"
-    assert found.fix == f"ray get-auth-token --generate && chmod 600 {home}/.ray/auth_token"
+    assert result.state == "wrong"
+    assert result.fix == f"ray get-auth-token --generate && chmod 600 {home}/.ray/auth_token"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_token_mode_without_a_token_is_broken(home: Path):
     [
         ({}, "ok"),
         ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "secret"}, "ok"),
-        ({"RAY_AUTH_TOKEN": "secret"}, "careful"),  # forgotten on the client: a cluster refuses it
+        ({"RAY_AUTH_TOKEN": "secret"}, "careful"),  # without the mode, a cluster refuses the client
         ({"RAY_AUTH_MODE": "disabled"}, "careful"),
         ({"RAY_AUTH_MODE": "tokens"}, "wrong"),
     ],
@@ -67,7 +67,7 @@ def test_mode_and_token_must_agree(environment: dict[str, str], state: str, home
     assert check_ray_token(environment, home).state == state
 
 
-def test_the_token_file_may_be_elsewhere(home: Path):
+def test_the_token_file_may_have_another_path(home: Path):
     path = home / "other"
     path.write_text("secret")
     path.chmod(0o600)

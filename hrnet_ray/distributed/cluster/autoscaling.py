@@ -1,4 +1,4 @@
-"""Asks a cluster that can grow for the machines of a run, and waits until they are there."""
+"""Request the nodes of a run from the autoscaler, and wait for them."""
 
 import time
 from collections.abc import Mapping
@@ -12,39 +12,39 @@ from hrnet_ray.distributed.cluster.resources import RESERVED_DATA_CPUS, compute_
 from hrnet_ray.errors import ClusterError
 
 POLL_INTERVAL_S = 1.0
+"""Seconds between two looks at the resources of the cluster."""
 
 
 def wait_for_resources(
     cluster: ClusterConfig, *, concurrent_trials: int = 1
 ) -> Mapping[str, float]:
-    """What the cluster has, when `at_once` runs fit or when `cluster.resource_timeout_s` is over.
+    """Wait until all trials fit, or until `cluster.resource_timeout_s`; return the resources.
 
-    Ray's autoscaler keeps what it is asked for until it is asked for something else, and would pay
-    for idle machines for ever: so it is asked for nothing in the end, and they stay while they
-    work.
+    The autoscaler keeps requested nodes, also idle ones, until the next request. An empty request
+    at the end lets it remove them once they are idle.
     """
-    have, asked = ray.cluster_resources(), time.monotonic()
-    lack = _describe_shortage(cluster, have, concurrent_trials)
-    if not lack or not cluster.resource_timeout_s:
-        return have
-    request_resources(bundles=_build_bundles(cluster, have, concurrent_trials))
+    available, deadline_s = ray.cluster_resources(), time.monotonic() + cluster.resource_timeout_s
+    shortage = _describe_shortage(cluster, available, concurrent_trials)
+    if not shortage or not cluster.resource_timeout_s:
+        return available
+    request_resources(bundles=_build_bundles(cluster, available, concurrent_trials))
     try:
-        while lack and time.monotonic() - asked < cluster.resource_timeout_s:
+        while shortage and time.monotonic() < deadline_s:
             print(
-                f"waiting for machines, for up to {cluster.resource_timeout_s:.0f} s: {lack}",
+                f"waiting up to {cluster.resource_timeout_s:.0f} s for nodes: {shortage}",
                 flush=True,
             )
-            have = _wait_for_change(have, deadline_s=asked + cluster.resource_timeout_s)
-            lack = _describe_shortage(cluster, have, concurrent_trials)
+            available = _wait_for_change(available, deadline_s=deadline_s)
+            shortage = _describe_shortage(cluster, available, concurrent_trials)
     finally:
         request_resources(bundles=[])
-    return have
+    return available
 
 
 def _describe_shortage(
     cluster: ClusterConfig, available: Mapping[str, float], concurrent_trials: int
 ) -> str:
-    """What keeps all workers from starting, in words; nothing when they can."""
+    """Describe the resources that the workers lack; empty if they fit."""
     try:
         compute_worker_resources(
             replace(cluster, min_workers=None), available, concurrent_trials=concurrent_trials
@@ -57,16 +57,16 @@ def _describe_shortage(
 def _build_bundles(
     cluster: ClusterConfig, available: Mapping[str, float], concurrent_trials: int
 ) -> list[dict[str, float]]:
-    gpu = cluster.device == "gpu" or (cluster.device == "auto" and available.get("GPU", 0) >= 1)
-    worker = {"CPU": 1.0, "GPU": 1.0} if gpu else {"CPU": 1.0}
+    use_gpu = cluster.device == "gpu" or (cluster.device == "auto" and available.get("GPU", 0) >= 1)
+    worker = {"CPU": 1.0, "GPU": 1.0} if use_gpu else {"CPU": 1.0}
     return [worker] * (cluster.num_workers * concurrent_trials) + [{"CPU": RESERVED_DATA_CPUS}]
 
 
 def _wait_for_change(previous: Mapping[str, float], *, deadline_s: float) -> Mapping[str, float]:
-    """What there is when it is not what there was, or when the time is over."""
+    """Return the resources as soon as they change, or at the deadline."""
     while time.monotonic() < deadline_s:
         time.sleep(POLL_INTERVAL_S)
-        now = ray.cluster_resources()
-        if any(now.get(name) != previous.get(name) for name in ("CPU", "GPU")):
-            return now
+        current = ray.cluster_resources()
+        if any(current.get(name) != previous.get(name) for name in ("CPU", "GPU")):
+            return current
     return previous

@@ -1,8 +1,7 @@
-"""Whether there still is a cluster to wait for.
+"""Monitor of the head node and of the remaining nodes.
 
-Who waits for a cluster whose head is gone is ended by Ray after a minute, in the middle of whatever
-it does, with exit code 1; who waits for machines that nobody has any more waits for ever. Here
-both end in an error that says what to do.
+If the head node dies, Ray kills the driver after 60 s with exit code 1. If too few nodes remain,
+Ray waits for new ones forever. The monitor detects both and raises ClusterError instead.
 """
 
 import atexit
@@ -22,18 +21,20 @@ from hrnet_ray.distributed.cluster.resources import WorkerResources, require_min
 from hrnet_ray.errors import ClusterError
 
 POLL_INTERVAL_S = 2.0
+"""Seconds between two checks, and timeout of one connection."""
 HEAD_TIMEOUT_S = 30.0
-"""Without an answer of its head, a cluster is given up; Ray itself does after 60 s."""
+"""Seconds without a connection to the head node until the cluster counts as lost."""
 NODE_REPLACEMENT_TIMEOUT_S = 180.0
-"""How long a node may take to be replaced, where fewer than the fewest workers are left."""
+"""Seconds with fewer than `min_workers` workers until the cluster counts as lost."""
 EXIT_GRACE_S = 10.0
-"""For telling how the run ended; who is then still there is waiting for Ray."""
+"""Seconds for the main thread to report the error; after that it hangs in a call of Ray."""
 
 
 class HeadNodeMonitor:
-    """While open, a cluster that is lost ends the work with a ClusterError.
+    """Context manager that raises ClusterError when the cluster is lost.
 
-    For the main thread, and inside `stoppable`, which turns a signal into a KeyboardInterrupt.
+    Use it in the main thread, inside a handler that turns SIGTERM into KeyboardInterrupt
+    (`runs.signals`).
     """
 
     def __init__(self, cluster: ClusterConfig, worker_resources: WorkerResources) -> None:
@@ -41,10 +42,12 @@ class HeadNodeMonitor:
         self._head_address = ray.get_runtime_context().gcs_address
         self._lost_error: ClusterError | None = None
         self._stop_event = threading.Event()
-        self._thread = threading.Thread(target=self._watch_cluster, daemon=True, name="vigil")
+        self._thread = threading.Thread(
+            target=self._watch_cluster, daemon=True, name="head-node-monitor"
+        )
 
     def is_lost(self) -> bool:
-        """Whether the cluster has been given up."""
+        """Return whether the cluster is lost."""
         return self._lost_error is not None
 
     def __enter__(self) -> "HeadNodeMonitor":
@@ -59,46 +62,45 @@ class HeadNodeMonitor:
         __: TracebackType | None,
     ) -> None:
         self._stop_event.set()
-        failed = isinstance(error, Exception)  # not stopped by a person, who may stop Ray as well
-        if failed and not self._lost_error and not _can_connect(self._head_address):
-            self._mark_head_lost()  # Ray was quicker: some actor of its own does not answer
+        has_failed = isinstance(error, Exception)  # not a user interrupt, which may stop Ray too
+        if has_failed and not self._lost_error and not _can_connect(self._head_address):
+            self._mark_head_lost()  # an error of a Ray actor came before the timeout
         if error and self._lost_error:
             raise self._lost_error from error
 
     def _watch_cluster(self) -> None:
-        heard = enough = time.monotonic()
+        head_seen_s = workers_fit_s = time.monotonic()
         while not self._stop_event.wait(POLL_INTERVAL_S):
             now = time.monotonic()
             if _can_connect(self._head_address):
-                heard = now
-            elif now - heard > HEAD_TIMEOUT_S:
-                self._mark_head_lost()
-                return self._interrupt_main_thread()
+                head_seen_s = now
+            elif now - head_seen_s > HEAD_TIMEOUT_S:
+                return self._interrupt_main_thread(self._mark_head_lost())
             else:
                 continue
             try:
                 require_min_workers(self._cluster, self._worker_resources, ray.cluster_resources())
-                enough = now
+                workers_fit_s = now
             except ClusterError as error:
-                if now - enough > NODE_REPLACEMENT_TIMEOUT_S:
+                if now - workers_fit_s > NODE_REPLACEMENT_TIMEOUT_S:
                     self._lost_error = error
-                    return self._interrupt_main_thread()
+                    return self._interrupt_main_thread(error)
 
-    def _mark_head_lost(self) -> None:
+    def _mark_head_lost(self) -> ClusterError:
         self._lost_error = ClusterError(
-            "the cluster is lost: its head does not answer",
+            "the cluster is lost: its head node does not answer",
             self._head_address,
-            "start a cluster, and give the same command again: it goes on from the last checkpoint",
+            "start a cluster, then run the same command again to resume from the last checkpoint",
         )
-        # Ray would say goodbye to nobody, for a minute, and then call it a crash.
+        # At exit, Ray would wait a minute for the head node and then report a crash.
         atexit.register(_exit_immediately, self._lost_error.exit_code)
+        return self._lost_error
 
-    def _interrupt_main_thread(self) -> None:
-        assert self._lost_error
+    def _interrupt_main_thread(self, error: ClusterError) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         if not self._stop_event.wait(EXIT_GRACE_S):
-            print(f"error: {self._lost_error}", file=sys.stderr)
-            _exit_immediately(self._lost_error.exit_code)
+            print(f"error: {error}", file=sys.stderr)
+            _exit_immediately(error.exit_code)
 
 
 def _can_connect(address: str) -> bool:
@@ -112,7 +114,7 @@ def _can_connect(address: str) -> bool:
 
 
 def _exit_immediately(code: int) -> None:
-    """End this process as it is, and let nothing of Ray have a say."""
+    """End this process without the exit handlers of Ray."""
     with suppress(OSError, ValueError):
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,9 +1,9 @@
-"""Probe every node of a Ray cluster, as a program: `python -m ...node_probe A PLACE`.
+"""Probe every node of a Ray cluster, as a program with two arguments: ADDRESS and DIR.
 
-Apart from the doctor's own process, because joining a cluster can hang, or end the process that
-tries. As a program it also sends its functions along: a node need not have this package.
+It is a process of its own, because joining a cluster can hang or kill the process. As the main
+module it also ships its functions with the tasks, so the nodes don't need this package.
 
-Prints one line of JSON: {"here": "" or why this machine cannot write in PLACE, "nodes": [...]}.
+Prints one line of JSON: {"here": "" or why this machine can't write to DIR, "nodes": [...]}.
 """
 
 import json
@@ -16,56 +16,59 @@ from pathlib import Path
 from typing import Any
 
 NODE_PROBE_TIMEOUT_S = 12.0
-"""For all nodes together; the first task on a node starts a process there, which takes seconds."""
+"""Seconds for all nodes together; the first task on a node also starts a process."""
 CLOCK_TIMEOUT_S = 4.0
+"""Seconds for one clock measurement."""
 PROBE_FILE_PREFIX = ".hrnet-doctor-"
 
 
 def probe_storage(
     storage_dir: str, probe_name: str, content: str, answer_name: str
 ) -> dict[str, Any]:
-    """On a node: read what this machine wrote in `place`, write the answer beside it."""
+    """Run on a node: read the probe file of this machine, and write an answer beside it."""
     import glob
 
-    found: dict[str, Any] = {"installed_gpus": len(glob.glob("/dev/nvidia[0-9]*")), "storage_problem": ""}
+    report: dict[str, Any] = {
+        "installed_gpus": len(glob.glob("/dev/nvidia[0-9]*")),
+        "storage_problem": "",
+    }
     try:
         if Path(storage_dir, probe_name).read_text() != content:
-            found["storage_problem"] = "reads something else than this machine wrote"
-            return found
+            report["storage_problem"] = "reads other content than this machine wrote"
+            return report
         with Path(storage_dir, answer_name).open("w") as file:
             file.write(content[::-1])
             file.flush()
             os.fsync(file.fileno())
     except FileNotFoundError:
-        found["storage_problem"] = "does not see what this machine writes"
+        report["storage_problem"] = "does not see the files of this machine"
     except OSError as error:
-        found["storage_problem"] = f"cannot write: {error.strerror}"
-    return found
+        report["storage_problem"] = f"cannot write: {error.strerror}"
+    return report
 
 
 def get_node_time() -> float:
-    """A node's time."""
+    """Run on a node: return its time, in seconds since 1970."""
     return time.time()
 
 
 def print_node_reports(address: str, storage_dir: str) -> None:
-    """Visit and print."""
+    """Join the cluster, probe all nodes, and print the reports as JSON."""
     import logging
 
     import ray
 
     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     alive = [node for node in ray.nodes() if node["Alive"]]
-    mark = PROBE_FILE_PREFIX + uuid.uuid4().hex
-    answers = {node["NodeID"]: f"{mark}-{at}" for at, node in enumerate(alive)}
+    probe_name = PROBE_FILE_PREFIX + uuid.uuid4().hex
+    answer_names = {node["NodeID"]: f"{probe_name}-{n}" for n, node in enumerate(alive)}
     try:
-        here = try_write_file(Path(storage_dir, mark), mark)
-        found = probe_nodes(storage_dir, mark, answers)
-        print(
-            json.dumps({"here": here, "nodes": [build_node_report(node, found) for node in alive]})
-        )
+        here = try_write_file(Path(storage_dir, probe_name), probe_name)
+        results = probe_nodes(storage_dir, probe_name, answer_names)
+        reports = [build_node_report(node, results) for node in alive]
+        print(json.dumps({"here": here, "nodes": reports}))
     finally:
-        for name in (mark, *answers.values()):
+        for name in (probe_name, *answer_names.values()):
             with suppress(OSError):
                 Path(storage_dir, name).unlink()
 
@@ -73,7 +76,7 @@ def print_node_reports(address: str, storage_dir: str) -> None:
 def probe_nodes(
     storage_dir: str, probe_name: str, answer_names: dict[str, str]
 ) -> dict[str, dict[str, Any]]:
-    """What each node found, by its id, once this machine has read the node's answer."""
+    """Probe all nodes, read their answers on this machine, and return the results by node id."""
     import ray
 
     tasks = {
@@ -81,25 +84,21 @@ def probe_nodes(
         for id, name in answer_names.items()
     }
     done, _ = ray.wait(list(tasks.values()), num_returns=len(tasks), timeout=NODE_PROBE_TIMEOUT_S)
-    found = {}
+    results = {}
     for id, task in tasks.items():
-        found[id] = (
-            get_task_result(task)
-            if task in done
-            else {"storage_problem": f"no answer in {NODE_PROBE_TIMEOUT_S:g} s"}
-        )
-        if (
-            not found[id]["storage_problem"]
-            and try_read_file(Path(storage_dir, answer_names[id])) != probe_name[::-1]
-        ):
-            found[id]["storage_problem"] = "writes what this machine does not see"
-        if task in done:
-            found[id] |= measure_clock_offset(id)
-    return found
+        if task not in done:
+            results[id] = {"storage_problem": f"no answer in {NODE_PROBE_TIMEOUT_S:g} s"}
+            continue
+        result = get_task_result(task)
+        answer = try_read_file(Path(storage_dir, answer_names[id]))
+        if not result["storage_problem"] and answer != probe_name[::-1]:
+            result["storage_problem"] = "writes files that this machine does not see"
+        results[id] = result | measure_clock_offset(id)
+    return results
 
 
 def create_node_task(node_id: str, function: Any) -> Any:
-    """The function as a task for one node; it books nothing, so that a busy node answers too."""
+    """Pin a function to one node as a task without CPUs, so that a busy node answers too."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -108,17 +107,17 @@ def create_node_task(node_id: str, function: Any) -> Any:
 
 
 def get_task_result(task: Any) -> dict[str, Any]:
-    """What a task returned, or why it failed."""
+    """Return the result of a task, or its error as a storage problem."""
     import ray
 
     try:
         return ray.get(task)
-    except Exception as error:  # of any kind, from another machine: it is told as it is
+    except Exception as error:  # any error of another machine is reported
         return {"storage_problem": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
 
 
 def try_write_file(path: Path, content: str) -> str:
-    """Write a file; why it cannot be, or nothing."""
+    """Write a file; return the error message, empty on success."""
     try:
         path.write_text(content)
     except OSError as error:
@@ -127,7 +126,7 @@ def try_write_file(path: Path, content: str) -> str:
 
 
 def try_read_file(path: Path) -> str | None:
-    """A file's text; None where it cannot be read."""
+    """Read a text file; None if that fails."""
     try:
         return path.read_text()
     except OSError:
@@ -135,34 +134,37 @@ def try_read_file(path: Path) -> str | None:
 
 
 def measure_clock_offset(node_id: str) -> dict[str, float]:
-    """By how much a node's clock is ahead of this one, and within which bounds that is known."""
+    """Measure by how many seconds the clock of a node is ahead, and the uncertainty of that."""
     import ray
 
     best = {}
-    for _ in range(2):  # the first may have to wait for a process to start
-        began = time.time()
+    for _ in range(2):  # the first one may include the start of a process
+        start_s = time.time()
         try:
-            theirs: Any = ray.get(
+            node_s: Any = ray.get(
                 create_node_task(node_id, get_node_time).remote(), timeout=CLOCK_TIMEOUT_S
             )
-        except Exception:  # a node that is gone meanwhile; `look` has told the rest
+        except Exception:  # the node is lost; its other results are known
             return best
-        ended = time.time()
-        doubt = (ended - began) / 2
-        if not best or doubt < best["clock_uncertainty_s"]:
-            best = {"clock_offset_s": theirs - (began + ended) / 2, "clock_uncertainty_s": doubt}
+        end_s = time.time()
+        uncertainty_s = (end_s - start_s) / 2
+        if not best or uncertainty_s < best["clock_uncertainty_s"]:
+            best = {
+                "clock_offset_s": node_s - (start_s + end_s) / 2,
+                "clock_uncertainty_s": uncertainty_s,
+            }
     return best
 
 
 def build_node_report(
     node: dict[str, Any], probe_results: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """A node as the doctor wants to know it."""
-    has = node["Resources"]
+    """Build the fields of `doctor.ray_cluster.NodeReport`."""
+    resources = node["Resources"]
     return {
         "address": node["NodeManagerAddress"],
-        "cpus": has.get("CPU", 0.0),
-        "gpus": has.get("GPU", 0.0),
+        "cpus": resources.get("CPU", 0.0),
+        "gpus": resources.get("GPU", 0.0),
         **probe_results[node["NodeID"]],
     }
 

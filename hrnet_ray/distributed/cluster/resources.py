@@ -1,7 +1,7 @@
-"""What the machines have, and what a run needs of them: computed and checked before it starts.
+"""Start or join Ray, and compute the resources of the workers before a run starts.
 
-Ray waits for ever for a resource that nobody has, and Ray Data starves when the workers take every
-CPU. Both are found here, in a second, with a table of what is wanted and what is there.
+Ray waits forever for resources that no node has, and Ray Data starves if the workers reserve all
+CPUs. Both are errors here, with the required and the available resources.
 """
 
 import logging
@@ -22,17 +22,17 @@ from hrnet_ray.errors import ClusterError
 from hrnet_ray.training.cpu_env import OPENMP_WAIT_ENV
 
 RESERVED_DATA_CPUS = 1.0
-"""Kept free of workers, for reading and decoding."""
+"""CPUs that are kept free of workers, for reading and decoding."""
 TARGET_BLOCK_BYTES = 32 * 2**20
-"""Of a table in the object store: about 64 canvases, what a node fetches from another at once."""
+"""Bytes of a block in the object store, the unit of a transfer: about 64 canvases."""
 MIN_CPUS_PER_WORKER = 0.25
-"""Less than this of a CPU is no training."""
+"""Smallest number of CPUs of a worker."""
 TRIAL_DRIVER_CPUS = 0.01
-"""A trial that waits for its workers; Ray refuses 0."""
+"""CPUs of the process that drives a trial; Ray refuses 0."""
 
 RAY_ENV_DEFAULTS = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # also how often reports are looked for
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",  # also the interval of polling for reports
     "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": "60",
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "300",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -44,27 +44,29 @@ RAY_ENV_DEFAULTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerResources:
-    """What one training worker gets."""
+    """Resources of one training worker."""
 
     cpus: float
     gpus: int
     threads: int
-    """For torch on a CPU; `cpus` is only what Ray books."""
+    """Threads of torch on a CPU; `cpus` is only what Ray reserves."""
 
 
 def describe_cluster() -> dict[str, Any]:
-    """What the cluster has: nodes, CPUs, GPUs, and what Ray calls their kinds."""
-    have, kind = ray.cluster_resources(), "accelerator_type:"
+    """Count nodes, CPUs and GPUs, and list the accelerator types."""
+    available, prefix = ray.cluster_resources(), "accelerator_type:"
     return {
         "nodes": sum(node["Alive"] for node in ray.nodes()),
-        "cpus": have.get("CPU", 0),
-        "gpus": have.get("GPU", 0),
-        "gpu_kinds": sorted(name.removeprefix(kind) for name in have if name.startswith(kind)),
+        "cpus": available.get("CPU", 0),
+        "gpus": available.get("GPU", 0),
+        "gpu_kinds": sorted(
+            name.removeprefix(prefix) for name in available if name.startswith(prefix)
+        ),
     }
 
 
 def init_ray(cluster: ClusterConfig) -> None:
-    """Join the running cluster that is named, or start Ray on this machine, on loopback only."""
+    """Join the cluster at `ray_address` or RAY_ADDRESS, or start Ray on loopback."""
     for name, value in RAY_ENV_DEFAULTS.items():
         os.environ.setdefault(name, value)
     if not ray.is_initialized():
@@ -77,23 +79,36 @@ def init_ray(cluster: ClusterConfig) -> None:
 
 
 def _start_local_ray() -> None:
-    # Ray binds to every network of this machine unless told that there will be no other machine:
-    # the variable is for the processes it starts, the constant for this one, which read it before.
+    # Ray binds to all network interfaces unless clusters are disabled: by the variable for the
+    # processes that it starts, by the constant for this one, which has read the variable already.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     ray_constants.ENABLE_RAY_CLUSTER = False
     use_private_ray_tmpdir()
-    ray.init(
-        address="local",
-        # One CPU would leave Ray Data nothing beside a worker; a second one is only a number.
-        num_cpus=max(2, cpu_count()),
-        include_dashboard=True,  # Ray Train asks it who died
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+    try:
+        ray.init(
+            address="local",
+            # With one CPU, a worker would leave none for Ray Data; the number need not be real.
+            num_cpus=max(2, cpu_count()),
+            include_dashboard=True,  # Ray Train asks it for dead actors
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except Exception as error:  # Ray raises plain exceptions, for example after its timeout of 30 s
+        raise make_start_error(error) from error
     write_address_file(ray.get_runtime_context().gcs_address)
     token = Path.home() / ".ray" / "auth_token"
     if token.is_file() and token.stat().st_uid == os.getuid():
-        token.chmod(0o600)  # Ray writes it for everybody to read
+        token.chmod(0o600)  # Ray writes it with mode 0644
+
+
+def make_start_error(error: Exception) -> ClusterError:
+    """Build the error for a local Ray that does not start, usually on an overloaded machine."""
+    reason = " ".join(str(error).split())[:160] or type(error).__name__
+    return ClusterError(
+        "Ray did not start on this machine",
+        f"{reason} | load average {os.getloadavg()[0]:.0f} on {cpu_count()} CPUs",
+        "stop other programs that use CPU or memory, then run the same command again",
+    )
 
 
 def _join_cluster(address: str) -> None:
@@ -103,16 +118,16 @@ def _join_cluster(address: str) -> None:
         raise ClusterError(
             "the Ray cluster does not answer",
             f"{address}: {' '.join(str(error).split())[:160]}",
-            "check the address; with token authentication set RAY_AUTH_MODE=token here too",
+            "check the address; for token authentication, set RAY_AUTH_MODE=token here too",
         ) from error
 
 
 def configure_ray_data() -> None:
-    """Ray Data as this project needs it, wherever a pipeline is planned."""
+    """Configure Ray Data in the process that plans a pipeline."""
     context = DataContext.get_current()
-    # Ray 2.60's new Parquet reader starts 32 actors for each execution: 3-5 s an epoch.
+    # The new Parquet reader of Ray 2.60 starts 32 actors per execution, which takes 3-5 s.
     context.use_datasource_v2 = False
-    context.execution_options.preserve_order = True  # the same rows in the same order, every time
+    context.execution_options.preserve_order = True  # deterministic row order
     context.target_max_block_size = TARGET_BLOCK_BYTES
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -121,61 +136,46 @@ def configure_ray_data() -> None:
 def compute_worker_resources(
     cluster: ClusterConfig, available: Mapping[str, float], *, concurrent_trials: int = 1
 ) -> WorkerResources:
-    """What each worker gets when `at_once` runs of `cluster.num_workers` workers train together.
+    """Compute the resources of a worker for `concurrent_trials` runs of `num_workers` workers.
 
-    Where fewer workers will do, as many are counted on as get a CPU (and a GPU) each.
+    An elastic run plans as many workers as get a CPU (and a GPU) each.
 
     Raises:
-        ClusterError: not even the fewest fit; the message says what is there.
+        ClusterError: `min_workers` workers do not fit.
     """
     cpus, gpus = available.get("CPU", 0.0), available.get("GPU", 0.0)
     use_gpu = cluster.device == "gpu" or (cluster.device == "auto" and gpus >= 1)
-    fewest = cluster.effective_min_workers * concurrent_trials
-    if use_gpu and gpus < fewest:
-        raise _make_shortage_error("GPUs", fewest, gpus, cluster, concurrent_trials)
-    spare = cpus - RESERVED_DATA_CPUS
-    there = min(spare, gpus) if use_gpu else spare
-    workers = (
-        min(
-            cluster.num_workers, max(cluster.effective_min_workers, int(there // concurrent_trials))
-        )
-        * concurrent_trials
-    )
-    each = min(1.0, spare / workers)
-    if each < MIN_CPUS_PER_WORKER:
-        raise _make_shortage_error(
-            "CPUs",
-            MIN_CPUS_PER_WORKER * fewest + RESERVED_DATA_CPUS,
-            cpus,
-            cluster,
-            concurrent_trials,
-        )
-    # Booked in sixteenths, so that many small shares add up to no more than there is.
-    booked = int(each * 16) / 16
-    if (
-        fewest < cluster.num_workers * concurrent_trials
-    ):  # Ray starts what fits, and knows of no CPU for the data
-        most = min(cpus // booked, gpus) if use_gpu else cpus // booked
-        workers = min(cluster.num_workers * concurrent_trials, max(workers, int(most)))
-    return WorkerResources(cpus=booked, gpus=int(use_gpu), threads=max(1, int(cpus // workers)))
+    min_workers = cluster.effective_min_workers * concurrent_trials
+    max_workers = cluster.num_workers * concurrent_trials
+    if use_gpu and gpus < min_workers:
+        raise _make_shortage_error("GPUs", min_workers, gpus, cluster, concurrent_trials)
+    worker_cpus = cpus - RESERVED_DATA_CPUS
+    capacity = min(worker_cpus, gpus) if use_gpu else worker_cpus
+    workers_per_trial = max(cluster.effective_min_workers, int(capacity // concurrent_trials))
+    workers = min(cluster.num_workers, workers_per_trial) * concurrent_trials
+    cpus_each = min(1.0, worker_cpus / workers)
+    if cpus_each < MIN_CPUS_PER_WORKER:
+        required = MIN_CPUS_PER_WORKER * min_workers + RESERVED_DATA_CPUS
+        raise _make_shortage_error("CPUs", required, cpus, cluster, concurrent_trials)
+    reserved = int(cpus_each * 16) / 16  # rounded down, so that the sum never exceeds the total
+    if min_workers < max_workers:  # Ray starts as many as fit, without a CPU for Ray Data
+        startable = min(cpus // reserved, gpus) if use_gpu else cpus // reserved
+        workers = min(max_workers, max(workers, int(startable)))
+    return WorkerResources(cpus=reserved, gpus=int(use_gpu), threads=max(1, int(cpus // workers)))
 
 
 def require_min_workers(
     cluster: ClusterConfig, worker_resources: WorkerResources, available: Mapping[str, float]
 ) -> None:
-    """Look whether what is left of a cluster can hold a run that has begun on it.
+    """Check that the remaining nodes of a cluster can hold a run in progress.
 
     Raises:
-        ClusterError: not even its fewest workers; the message says what is there.
+        ClusterError: `min_workers` workers do not fit.
     """
-    for what, name, each in (
-        ("CPUs", "CPU", worker_resources.cpus),
-        ("GPUs", "GPU", worker_resources.gpus),
-    ):
-        if available.get(name, 0.0) < each * cluster.effective_min_workers:
-            raise _make_shortage_error(
-                what, each * cluster.effective_min_workers, available.get(name, 0.0), cluster, 1
-            )
+    for name, each in (("CPU", worker_resources.cpus), ("GPU", worker_resources.gpus)):
+        required = each * cluster.effective_min_workers
+        if available.get(name, 0.0) < required:
+            raise _make_shortage_error(f"{name}s", required, available.get(name, 0.0), cluster, 1)
 
 
 def _make_shortage_error(
@@ -185,37 +185,28 @@ def _make_shortage_error(
     cluster: ClusterConfig,
     concurrent_trials: int,
 ) -> ClusterError:
-    runs = f"{concurrent_trials} runs at once, each with " if concurrent_trials > 1 else ""
-    smaller = "--cluster.device cpu, " if resource_name == "GPUs" else ""
-    elastic = cluster.effective_min_workers < cluster.num_workers
-    flag = (
-        "--cluster.min-workers"
-        if elastic and cluster.effective_min_workers > 1
-        else "--cluster.num_workers"
-    )
+    min_workers = cluster.effective_min_workers
+    trials = f"{concurrent_trials} concurrent trials, each with " if concurrent_trials > 1 else ""
+    on_cpu = "--cluster.device cpu, " if resource_name == "GPUs" else ""
+    is_elastic = min_workers < cluster.num_workers
+    flag = "--cluster.min-workers" if is_elastic and min_workers > 1 else "--cluster.num-workers"
     return ClusterError(
         f"the cluster has too few {resource_name}",
-        f"{runs}{'at least ' if elastic else ''}{cluster.effective_min_workers} workers want {required:g} {resource_name} | "
-        f"have {available:g}",
-        f"{smaller}fewer {flag}, or a larger cluster",
+        f"{trials}{'at least ' if is_elastic else ''}{min_workers} workers need "
+        f"{required:g} {resource_name}, {available:g} available",
+        f"use {on_cpu}a smaller {flag}, or a larger cluster",
     )
 
 
 def compute_max_concurrent_trials(
     cluster: ClusterConfig, available: Mapping[str, float], *, num_trials: int
 ) -> int:
-    """How many trials can train together without starving each other."""
-    if available.get("GPU", 0) >= 1 and cluster.device != "cpu":
-        most = available["GPU"] // cluster.num_workers
+    """Compute how many trials can train at the same time with enough CPUs or GPUs each."""
+    gpus, cpus = available.get("GPU", 0), available.get("CPU", 0)
+    if gpus >= 1 and cluster.device != "cpu":
+        fitting = gpus // cluster.num_workers
     else:
-        most = (
-            available.get("CPU", 0) // max(2, cluster.num_workers)
-            if available.get("CPU", 0) > 2
-            else 2
-        )
-        most = (
-            most
-            if cluster.num_workers == 1
-            else min(most, available.get("CPU", 0) - RESERVED_DATA_CPUS)
-        )
-    return max(1, min(num_trials, int(most)))
+        fitting = cpus // max(2, cluster.num_workers) if cpus > 2 else 2
+        if cluster.num_workers > 1:
+            fitting = min(fitting, cpus - RESERVED_DATA_CPUS)
+    return max(1, min(num_trials, int(fitting)))

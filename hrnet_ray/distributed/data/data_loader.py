@@ -1,4 +1,4 @@
-"""What a worker is fed: its rows of each batch, out of the object store, one step ahead of it."""
+"""Data loader of a training worker: its slice of each batch, loaded one step ahead."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -24,16 +24,16 @@ from hrnet_ray.distributed.data.row_reader import ObjectStoreReader
 from hrnet_ray.utils.prefetch import prefetch_items
 
 MAX_DECODE_THREADS = 8
-"""Of a worker, for copying and decoding; these feed several thousand rows a second."""
+"""Maximum number of threads per worker; 8 load several thousand rows per second."""
 
 T = TypeVar("T")
 
 
 class WorkerDataLoader:
-    """One worker's rows, epoch by epoch.
+    """Load the batches of one worker.
 
-    Which rows, in which order, follows from (rows, seed, epoch, size) alone: with more workers each
-    gets a part of the same batches.
+    Rows and order depend on (number of rows, seed, epoch, batch size) only. More workers share the
+    same batches.
     """
 
     def __init__(
@@ -49,32 +49,31 @@ class WorkerDataLoader:
         threads: int = 1,
     ) -> None:
         self.device, self.rank, self.num_workers = device, rank, num_workers
-        # An elastic run leaves out the same rows whether all of its workers are there or not.
+        # An elastic run omits the same rows with all of its workers or with fewer.
         self.max_workers = max(num_workers, max_workers)
         pool = ThreadPoolExecutor(min(threads, MAX_DECODE_THREADS))
-        canvases = partial(decode_train_batch, canvas_px=canvas_px)
-        crops = partial(
+        decode_canvases = partial(decode_train_batch, canvas_px=canvas_px)
+        decode_crops = partial(
             decode_eval_batch, input_hw=data_config.input_hw, padding=data_config.padding
         )
-        self.train_reader = ObjectStoreReader(cached_splits["train"], canvases, pool)
-        self.val_reader = ObjectStoreReader(cached_splits["val"], crops, pool)
+        self.train_reader = ObjectStoreReader(cached_splits["train"], decode_canvases, pool)
+        self.val_reader = ObjectStoreReader(cached_splits["val"], decode_crops, pool)
         self.data_wait_s = 0.0
-        """Seconds for which the model had to wait in this epoch."""
+        """Seconds in this epoch that the training loop waited for data."""
         self.seen_ids: list[list[int]] = []
-        """Ids of this worker's training rows in this epoch, step by step."""
+        """Ids of this worker's training rows in this epoch, one list per step."""
         self.corrupt_rows: set[tuple[str, int]] = set()
-        """Split and id of rows whose picture changed since it was prepared: they teach and score
-        nothing."""
+        """Split and id of rows whose image changed since `prepare`; they are not scored."""
 
     def count_steps(self, *, batch_size: int) -> int:
-        """How many batches of `size` rows, all workers together, an epoch has."""
+        """Count the batches of an epoch, of `batch_size` rows over all workers."""
         rows = np.arange(self.train_reader.num_rows)
         return len(batch_indices(rows, batch_size=batch_size, num_workers=self.max_workers))
 
     def iter_train_batches(
         self, *, batch_size: int, seed: int, epoch: int, first_step: int = 0
     ) -> Iterator[RawTrainBatch]:
-        """This worker's shares of the epoch's batches of `size` rows, from the step `begin` on."""
+        """Yield this worker's slice of each batch of the epoch, from `first_step` on."""
         order = shuffle_row_indices(self.train_reader.num_rows, seed=seed, epoch=epoch)
         steps = batch_indices(order, batch_size=batch_size, num_workers=self.max_workers)
         self.train_reader.prefetch_rows(
@@ -83,20 +82,17 @@ class WorkerDataLoader:
 
         def load_rank_slices() -> Iterator[tuple[Arrays, RawTrainBatch]]:
             for number, step in enumerate(steps[first_step:], start=first_step):
-                if (
-                    number * batch_size % SHUFFLE_WINDOW_ROWS < batch_size
-                ):  # a window begins: fetch the one after it
-                    self.train_reader.prefetch_rows(
-                        order[number * batch_size : number * batch_size + 2 * SHUFFLE_WINDOW_ROWS]
-                    )
-                share = get_rank_slice(step, rank=self.rank, num_workers=self.num_workers)
-                rows = self.train_reader.get_rows(share)
+                start = number * batch_size
+                if start % SHUFFLE_WINDOW_ROWS < batch_size:  # at a window's start, fetch the next
+                    self.train_reader.prefetch_rows(order[start : start + 2 * SHUFFLE_WINDOW_ROWS])
+                rank_slice = get_rank_slice(step, rank=self.rank, num_workers=self.num_workers)
+                rows = self.train_reader.get_rows(rank_slice)
                 yield (
                     rows,
                     to_raw_train_batch(
                         _replace_corrupt_images(rows),
                         self.device,
-                        loss_weight=len(share) * self.num_workers / len(step),
+                        loss_weight=len(rank_slice) * self.num_workers / len(step),
                         min_crops_per_rank=len(step) // self.num_workers,
                     ),
                 )
@@ -107,14 +103,14 @@ class WorkerDataLoader:
             yield batch
 
     def iter_val_batches(self, *, batch_size: int) -> Iterator[EvalBatch]:
-        """This worker's share of the validation rows, without the rotten ones."""
-        share = get_rank_indices(
+        """Yield this worker's validation rows, without the corrupt ones."""
+        indices = get_rank_indices(
             self.val_reader.num_rows, rank=self.rank, num_workers=self.num_workers
         )
 
         def load_rank_batches() -> Iterator[tuple[Arrays, EvalBatch]]:
-            for at in range(0, len(share), batch_size):
-                rows = self.val_reader.get_rows(share[at : at + batch_size])
+            for start in range(0, len(indices), batch_size):
+                rows = self.val_reader.get_rows(indices[start : start + batch_size])
                 yield (
                     rows,
                     to_eval_batch(_filter_readable(rows), self.device, with_ground_truth=True),
@@ -131,23 +127,23 @@ class WorkerDataLoader:
     def _measure_data_wait(self, prefetched: Iterator[T]) -> Iterator[T]:
         self.data_wait_s = 0.0
         while True:
-            began = time.perf_counter()
+            start_s = time.perf_counter()
             item = next(prefetched, None)
-            self.data_wait_s += time.perf_counter() - began
+            self.data_wait_s += time.perf_counter() - start_s
             if item is None:
                 return
             yield item
 
 
 def _filter_readable(rows: Arrays) -> Arrays:
-    kept = rows["readable"]
-    return rows if kept.all() else {name: column[kept] for name, column in rows.items()}
+    readable = rows["readable"]
+    return rows if readable.all() else {name: column[readable] for name, column in rows.items()}
 
 
 def _replace_corrupt_images(rows: Arrays) -> Arrays:
-    """Put the pixels of a readable row where a rotten one is black; its keypoints stay hidden.
+    """Replace the black canvas of a corrupt row by that of a readable one; keypoints stay hidden.
 
-    So shapes stay, BatchNorm sees pictures only, and the row adds nothing to the loss.
+    This keeps the shapes and the BatchNorm statistics, and the row adds nothing to the loss.
     """
     readable = rows["readable"]
     if readable.all() or not readable.any():

@@ -1,11 +1,10 @@
-"""Parquet shards into the object store, once, by Ray Data. Each stage names a pure function.
+"""Load Parquet shards into the object store once, with Ray Data.
 
-What is stored is what no chance has touched: canvases for training, crops for validation, or the
-pictures' bytes where the canvases would not fit. Every epoch, every worker and every trial of a
-sweep reads this one copy (runtime/feed.py).
+Only deterministic outputs are cached: canvases for training and crops for validation, or the
+encoded images if the decoded ones don't fit. Random augmentation runs later, on the device. Every
+epoch, worker and trial reads this one copy (`data_loader`).
 """
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,15 +22,15 @@ from hrnet_ray.data.records import Arrays, add_intact_column, decode_eval_batch,
 from hrnet_ray.errors import ClusterError, DataError
 
 DECODE_BATCH_ROWS = 32
-"""Rows that one call decodes: about 16 MB of 416 px canvases."""
+"""Number of rows per decode call: about 16 MB of 416 px canvases."""
 OBJECT_STORE_FRAC = 0.4
-"""Of the object store; the rest is for what trials and Ray itself keep there."""
+"""Fraction of the object store for decoded rows; trials and Ray itself use the rest."""
 PROGRESS_INTERVAL_S = 5.0
-"""Reading that takes longer than this is told of."""
+"""Seconds between two lines of progress."""
 
 
 class LostBlocksError(ClusterError):
-    """Stored rows went with the node that held them; reading the shards again brings them back."""
+    """Cached rows are lost with their node; loading the shards again restores them."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +38,11 @@ class CachedSplit:
     """The rows of a split in the object store, in the order of the shards."""
 
     block_refs: list[Any]
-    """Refs of Arrow tables."""
+    """Object refs of Arrow tables."""
     block_rows: list[int]
-    """Rows of each."""
+    """Number of rows of each block."""
     decoded: bool
-    """Canvases or crops; else the pictures' bytes, to be decoded by whoever takes them."""
+    """True for canvases or crops, False for encoded images, which the reader decodes."""
 
     @property
     def num_rows(self) -> int:
@@ -53,14 +52,14 @@ class CachedSplit:
 def load_into_object_store(
     manifest: DatasetManifest, data_config: DataConfig, *, decoded: bool | None = None
 ) -> dict[str, CachedSplit]:
-    """Read both splits into the object store: decoded where that fits, unless told otherwise.
+    """Load both splits into the object store, decoded if they fit or if `decoded` is True.
 
     Raises:
-        DataError: a shard is damaged so badly that its rows cannot be told apart.
+        DataError: a shard can't be read as a table, or rows are missing.
     """
     if decoded is None:
         decoded = _has_room_for_decoded(manifest, data_config)
-    plans = {
+    decode_fns = {
         "train": partial(_decode_train_table, canvas_px=manifest.canvas_px),
         "val": partial(
             _decode_eval_table, input_hw=data_config.input_hw, padding=data_config.padding
@@ -68,9 +67,9 @@ def load_into_object_store(
     }
     return {
         split: _cache_split(
-            manifest, split, as_decoded if decoded else _drop_checksum_columns, decoded=decoded
+            manifest, split, decode_fn if decoded else _drop_checksum_columns, decoded=decoded
         )
-        for split, as_decoded in plans.items()
+        for split, decode_fn in decode_fns.items()
     }
 
 
@@ -87,16 +86,16 @@ def _drop_checksum_columns(table: pa.Table) -> pa.Table:
 
 
 def _has_room_for_decoded(manifest: DatasetManifest, data_config: DataConfig) -> bool:
-    """Whether the decoded rows have room in the object store; says so where they have not."""
+    """Return whether the decoded rows fit into the object store; print a line if not."""
     height, width = data_config.input_hw
-    wanted = manifest.splits["train"].rows * manifest.canvas_px**2 * 3
-    wanted += manifest.splits["val"].rows * height * width * 3
-    room = ray.cluster_resources().get("object_store_memory", 0) * OBJECT_STORE_FRAC
-    if wanted <= room:
+    needed = manifest.splits["train"].rows * manifest.canvas_px**2 * 3
+    needed += manifest.splits["val"].rows * height * width * 3
+    available = ray.cluster_resources().get("object_store_memory", 0) * OBJECT_STORE_FRAC
+    if needed <= available:
         return True
     print(
-        f"data: decoded it would take {wanted / 1e9:.1f} GB of an object store with room for "
-        f"{room / 1e9:.1f} GB; so each epoch decodes it anew",
+        f"data: decoded rows need {needed / 1e9:.1f} GB of object store, {available / 1e9:.1f} GB "
+        "available; each epoch decodes them again",
         flush=True,
     )
     return False
@@ -105,22 +104,27 @@ def _has_room_for_decoded(manifest: DatasetManifest, data_config: DataConfig) ->
 def _cache_split(
     manifest: DatasetManifest, split: str, map_fn: Callable, *, decoded: bool
 ) -> CachedSplit:
-    blocks, sizes = [], []
-    count = _IngestProgress(split, manifest.splits[split].rows)
+    blocks, block_rows = [], []
+    progress = _IngestProgress(split, manifest.splits[split].rows)
     try:
         for block, rows in _iter_blocks(_build_dataset(manifest, split, map_fn)):
             blocks.append(block)
-            sizes.append(rows)
-            count(rows)
+            block_rows.append(rows)
+            progress.update(rows)
     except (RayError, pa.ArrowException, OSError) as error:
         reason = str(getattr(error, "cause", None) or error).strip().splitlines()[-1:]
         raise DataError(
-            f"shards of {split} that cannot be read",
+            f"the shards of {split} cannot be read",
             f"{manifest.root}: {' '.join(reason)[:200]}",
-            f"`hrnet-ray check {manifest.root}` names them; copy them again, or prepare them again",
+            f"`hrnet-ray check {manifest.root}` lists them; copy them or prepare the dataset again",
         ) from error
-    assert sum(sizes) == manifest.splits[split].rows, f"rows of {split} were lost on the way"
-    return CachedSplit(blocks, sizes, decoded)
+    if sum(block_rows) != manifest.splits[split].rows:
+        raise DataError(
+            f"{split} must have {manifest.splits[split].rows:,} rows, got {sum(block_rows):,}",
+            f"{manifest.root}: manifest.json and the shards in {split}/ do not belong together",
+            f"`hrnet-ray check {manifest.root}` lists them; copy them or prepare the dataset again",
+        )
+    return CachedSplit(blocks, block_rows, decoded)
 
 
 def _build_dataset(manifest: DatasetManifest, split: str, map_fn: Callable) -> Dataset:
@@ -132,29 +136,29 @@ def _build_dataset(manifest: DatasetManifest, split: str, map_fn: Callable) -> D
 
 
 def _iter_blocks(dataset: Dataset) -> Any:
-    """Refs and row counts of a dataset's blocks, in order, as they are made."""
+    """Yield the ref and the number of rows of each block, in order, as soon as it is ready."""
     for bundle in dataset.iter_internal_ref_bundles():
         for entry in bundle.blocks:
             yield entry.ref, entry.metadata.num_rows
 
 
 class _IngestProgress:
-    """Tells how far the reading is, when it is long."""
+    """Print the progress of a long load."""
 
     def __init__(self, split: str, total_rows: int) -> None:
         self.split, self.total_rows, self.rows_done = split, total_rows, 0
         self.start_s = self.last_print_s = time.monotonic()
 
-    def __call__(self, new_rows: int) -> None:
+    def update(self, new_rows: int) -> None:
         self.rows_done += new_rows
         now = time.monotonic()
         if now - self.last_print_s < PROGRESS_INTERVAL_S:
             return
         self.last_print_s = now
         rate = self.rows_done / (now - self.start_s)
-        left = (self.total_rows - self.rows_done) / rate
+        left_s = (self.total_rows - self.rows_done) / rate
         print(
-            f"data: {self.split} {self.rows_done:,}/{self.total_rows:,} rows, {rate:.0f}/s, {left:.0f} s left",
-            file=sys.stdout,
+            f"data: {self.split} {self.rows_done:,}/{self.total_rows:,} rows, {rate:.0f}/s, "
+            f"{left_s:.0f} s left",
             flush=True,
         )

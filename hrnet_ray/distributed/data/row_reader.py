@@ -1,4 +1,4 @@
-"""Rows in the object store, by their numbers."""
+"""Random access to the rows of a split in the object store."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,20 +16,20 @@ from hrnet_ray.data.sampler import BLOCK_ROWS, SHUFFLE_WINDOW_ROWS
 from hrnet_ray.distributed.data.object_store import CachedSplit, LostBlocksError
 
 FETCH_TIMEOUT_S = 60.0
-"""A block from another node is here in a second, one that is made again in some."""
+"""Seconds until a block counts as lost; a transfer takes about one, a reconstruction several."""
 
 
 class ObjectStoreReader:
-    """A stored split, by the numbers of its rows."""
+    """Read rows of a cached split by their indices."""
 
     def __init__(
         self, cached_split: CachedSplit, decode: Callable[..., Arrays], pool: ThreadPoolExecutor
     ) -> None:
         self._cached_split, self._decode, self._pool = cached_split, decode, pool
         self._block_starts = np.cumsum([0, *cached_split.block_rows])
-        # Two windows' worth of blocks, each run in its own; older ones may leave this node's store.
-        a_run = -(-BLOCK_ROWS // max(1, max(cached_split.block_rows, default=1)))
-        self._max_cached_blocks = 2 * SHUFFLE_WINDOW_ROWS // BLOCK_ROWS * a_run + 2
+        # Blocks of two shuffle windows; older ones may leave the object store of this node.
+        blocks_per_run = -(-BLOCK_ROWS // max(1, max(cached_split.block_rows, default=1)))
+        self._max_cached_blocks = 2 * SHUFFLE_WINDOW_ROWS // BLOCK_ROWS * blocks_per_run + 2
         self._cached_blocks: OrderedDict[int, Any] = OrderedDict()
 
     @property
@@ -37,51 +37,45 @@ class ObjectStoreReader:
         return int(self._block_starts[-1])
 
     def prefetch_rows(self, row_indices: np.ndarray) -> None:
-        """Let Ray fetch what these rows lie in, if it lies on another node."""
-        wanted = set(self._find_blocks(row_indices).tolist()) - self._cached_blocks.keys()
-        refs = [self._cached_split.block_refs[at] for at in sorted(wanted)]
+        """Start to fetch the blocks of these rows from other nodes, without waiting."""
+        missing = set(self._find_blocks(row_indices).tolist()) - self._cached_blocks.keys()
+        refs = [self._cached_split.block_refs[block] for block in sorted(missing)]
         if refs:
             ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=True)
 
     def get_rows(self, row_indices: np.ndarray) -> Arrays:
-        """These rows, in this order, as `decode_rows` or `decode_exact` gives them."""
+        """Read these rows, in this order, as the decode function returns them."""
         if self._cached_split.decoded:
             return self._gather_decoded(row_indices)
         return self._decode(self._take_encoded(row_indices), map_function=self._pool.map)
 
     def _gather_decoded(self, row_indices: np.ndarray) -> Arrays:
-        of = self._find_blocks(row_indices)
-        inside = row_indices - self._block_starts[of]
-        pieces = [
-            (np.flatnonzero((of == at) & (first <= inside) & (inside < last)), first, piece)
-            for at in np.unique(of).tolist()
-            for first, last, piece in self._load_block(at)
+        blocks = self._find_blocks(row_indices)
+        offsets = row_indices - self._block_starts[blocks]
+        sources = [
+            self._load_block(block)[offset]
+            for block, offset in zip(blocks.tolist(), offsets.tolist(), strict=True)
         ]
+        first, _ = sources[0]
         rows = {
-            k: np.empty((len(row_indices), *v.shape[1:]), v.dtype) for k, v in pieces[0][2].items()
+            name: np.empty((len(sources), *column.shape[1:]), column.dtype)
+            for name, column in first.items()
         }
-        picture = "canvas" if "canvas" in rows else "crop"
-        copies = []
-        for here, first, piece in pieces:
-            for name in rows.keys() - {picture}:
-                rows[name][here] = piece[name][inside[here] - first]
-            copies += [(to, piece[picture], int(inside[to] - first)) for to in here.tolist()]
 
-        def copy_image(
-            copy_task: tuple[int, np.ndarray, int],
-        ) -> None:  # half a megabyte, without the GIL
-            to, source, at = copy_task
-            rows[picture][to] = source[at]
+        def copy_row(index: int) -> None:  # half a megabyte, copied without the GIL
+            arrays, offset = sources[index]
+            for name, column in arrays.items():
+                rows[name][index] = column[offset]
 
-        list(self._pool.map(copy_image, copies))
+        list(self._pool.map(copy_row, range(len(sources))))
         return rows
 
     def _take_encoded(self, row_indices: np.ndarray) -> pa.Table:
-        of = self._find_blocks(row_indices)
-        order = np.argsort(of, kind="stable")
+        blocks = self._find_blocks(row_indices)
+        order = np.argsort(blocks, kind="stable")
         parts = [
-            self._load_block(at).take(row_indices[of == at] - self._block_starts[at])
-            for at in np.unique(of).tolist()
+            self._load_block(b).take(row_indices[blocks == b] - self._block_starts[b])
+            for b in np.unique(blocks).tolist()
         ]
         return pa.concat_tables(parts).take(np.argsort(order, kind="stable"))
 
@@ -89,11 +83,11 @@ class ObjectStoreReader:
         return np.searchsorted(self._block_starts, row_indices, side="right") - 1
 
     def _load_block(self, block_index: int) -> Any:
-        """A block as it lies in the object store: its table, or `_pieces` of decoded rows."""
+        """Load a block: its encoded table, or the locations of its decoded rows."""
         if block_index not in self._cached_blocks:
             table = self._fetch_block(self._cached_split.block_refs[block_index])
             self._cached_blocks[block_index] = (
-                _split_into_pieces(table) if self._cached_split.decoded else table
+                _locate_rows(table) if self._cached_split.decoded else table
             )
             if len(self._cached_blocks) > self._max_cached_blocks:
                 self._cached_blocks.popitem(last=False)
@@ -102,13 +96,13 @@ class ObjectStoreReader:
 
     @staticmethod
     def _fetch_block(block_ref: Any) -> pa.Table:
-        """What a ref stands for.
+        """Get the table of a block.
 
-        Ray makes what a dead node held once more, if it has a CPU for that; it waits for ever for
-        one that the workers, this one too, will not let go.
+        Ray reconstructs the blocks of a dead node if a CPU is free. With all CPUs held by training
+        workers, it would wait forever.
 
         Raises:
-            LostRows: it is not there, and does not come back.
+            LostBlocksError: the block is lost, or not reconstructed in time.
         """
         try:
             return ray.get(block_ref, timeout=FETCH_TIMEOUT_S)
@@ -116,18 +110,17 @@ class ObjectStoreReader:
             raise LostBlocksError(
                 "rows in the object store are lost",
                 f"{type(error).__name__}, waited for up to {FETCH_TIMEOUT_S:.0f} s",
-                "the same command reads them again, and goes on from the last checkpoint",
+                "run the same command again to resume from the last checkpoint",
             ) from error
 
 
-def _split_into_pieces(table: pa.Table) -> list[tuple[int, int, Arrays]]:
-    """First row, last row + 1, and arrays that look into the object store.
+def _locate_rows(table: pa.Table) -> list[tuple[Arrays, int]]:
+    """For each row, the arrays that hold it without a copy, and its offset in them.
 
-    A table's columns consist of chunks; only within one can they be looked at without a copy.
+    A column consists of chunks, and only within one chunk is there a view without a copy.
     """
-    pieces, first = [], 0
+    rows: list[tuple[Arrays, int]] = []
     for batch in table.to_batches():
-        arrays = BlockAccessor.for_block(pa.Table.from_batches([batch])).to_numpy()
-        pieces.append((first, first + batch.num_rows, arrays))
-        first += batch.num_rows
-    return pieces
+        arrays: Any = BlockAccessor.for_block(pa.Table.from_batches([batch])).to_numpy()
+        rows += [(arrays, offset) for offset in range(batch.num_rows)]
+    return rows

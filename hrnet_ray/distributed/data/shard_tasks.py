@@ -1,8 +1,7 @@
-"""The shards of `prepare` as tasks of a Ray cluster, one CPU each.
+"""Write the shards of `prepare` as Ray tasks, one CPU each.
 
-A task that dies with its process (a decoder that crashes, a node that goes) costs its own shard,
-which is made again. Where it dies each time, its pictures are tried one by one, and those that
-take the process with them are left out by name.
+If the process of a task dies (a decoder crash, a lost node), only its shard is written again. If it
+dies every time, its images are tried one by one, and those that crash the decoder are skipped.
 """
 
 import tempfile
@@ -28,14 +27,16 @@ from hrnet_ray.data.storage import open_storage_dir
 from hrnet_ray.distributed.cluster.resources import init_ray
 from hrnet_ray.errors import ClusterError, HrnetRayError
 
-TASK_ATTEMPTS = 2  # of a task whose process dies
-MAX_TASKS_PER_CPU = 2  # tasks per CPU that wait or run: more would only hold labels in memory
+TASK_ATTEMPTS = 2
+"""Number of attempts of a task whose process dies."""
+MAX_TASKS_PER_CPU = 2
+"""Number of waiting and running tasks per CPU; more would only hold labels in memory."""
 
 ShardWriterFn = Callable[[ShardTask], ShardResult]
 
 
 def init_ray_for_prepare(address: str | None) -> str:
-    """Join the cluster at `address` (or RAY_ADDRESS), or start Ray here; says where and how big."""
+    """Join the cluster at `address` or RAY_ADDRESS, or start Ray; return its size as text."""
     init_ray(ClusterConfig(ray_address=address))
     cpus, nodes = _count_cpus(), sum(node["Alive"] for node in ray.nodes())
     return f"{cpus} CPUs" + (f" on {nodes} machines" if nodes > 1 else " of this machine")
@@ -44,47 +45,47 @@ def init_ray_for_prepare(address: str | None) -> str:
 def write_shards_ray(
     tasks: Sequence[ShardTask], on_done: DoneCallback, *, shard_writer: ShardWriterFn = write_shard
 ) -> Iterator[ShardResult]:
-    """Make shards all over the cluster; their reports come in any order.
+    """Write shards on the whole cluster; yield their results in any order.
 
     Raises:
-        ClusterError: a shard kills its process, and no picture of it does so alone.
+        ClusterError: a shard crashes its process, but none of its images does so alone.
     """
     by_file = {task.file: task for task in tasks}
-    for file, made in _map_tasks(list(by_file.values()), shard_writer):
+    for file, result in _map_tasks(list(by_file.values()), shard_writer):
         task = by_file[file]
-        report = made or _retry_without_crashing_images(task, shard_writer)
+        result = result or _retry_without_crashing_images(task, shard_writer)
         on_done(len(task.instances))
-        yield report
+        yield result
 
 
 def _retry_without_crashing_images(task: ShardTask, shard_writer: ShardWriterFn) -> ShardResult:
-    """Make a shard that killed its process without the pictures that do so alone."""
-    groups = [list(group) for _, group in groupby(task.instances, lambda found: found.image)]
-    alone = [replace(task, file=str(at), instances=group) for at, group in enumerate(groups)]
-    fatal = {
+    """Write a shard that crashed its process, without the images that do so alone."""
+    groups = [list(group) for _, group in groupby(task.instances, lambda instance: instance.image)]
+    per_image = [replace(task, file=str(n), instances=group) for n, group in enumerate(groups)]
+    crashing = {
         int(file)
-        for file, made in _map_tasks(alone, partial(_try_in_temp_dir, shard_writer))
-        if not made
+        for file, result in _map_tasks(per_image, partial(_try_in_temp_dir, shard_writer))
+        if not result
     }
-    kept = [i for at, group in enumerate(groups) if at not in fatal for i in group]
-    ((_, report),) = _map_tasks([replace(task, instances=kept)], shard_writer)
-    if report is None:
+    kept = [i for n, group in enumerate(groups) if n not in crashing for i in group]
+    ((_, result),) = _map_tasks([replace(task, instances=kept)], shard_writer)
+    if result is None:
         raise ClusterError(
-            "a shard whose making kills its process, again and again",
+            "writing a shard crashes its process every time",
             f"{task.file}: {len(task.instances):,} instances from {task.instances[0].image} on; "
-            "no picture does so alone, so memory may be short",
-            "see Ray's log of that worker; try fewer CPUs, or a smaller --rows-per-shard",
+            "no image does so alone, so memory may be short",
+            "see the Ray log of that worker; use fewer CPUs, or a smaller --rows-per-shard",
         )
-    crashed = [
+    skipped = [
         SkippedItem(i.image, DECODER_CRASH_REASON, f"instance {i.id}")
-        for at in sorted(fatal)
-        for i in groups[at]
+        for n in sorted(crashing)
+        for i in groups[n]
     ]
-    return replace(report, skipped=[*report.skipped, *crashed])
+    return replace(result, skipped=[*result.skipped, *skipped])
 
 
 def _try_in_temp_dir(shard_writer: ShardWriterFn, task: ShardTask) -> ShardResult:
-    """Make a shard as ever, in a folder that is thrown away."""
+    """Write a shard to a temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         return shard_writer(replace(task, out=open_storage_dir(folder, "--out")))
 
@@ -92,7 +93,7 @@ def _try_in_temp_dir(shard_writer: ShardWriterFn, task: ShardTask) -> ShardResul
 def _map_tasks(
     tasks: Sequence[ShardTask], shard_writer: ShardWriterFn
 ) -> Iterator[tuple[str, ShardResult | None]]:
-    """Each task's file with its report, as they come; None where the process died each time."""
+    """Yield file and result of each task as it ends; None if the process died at every attempt."""
     remote = ray.remote(num_cpus=1, max_retries=TASK_ATTEMPTS - 1)(_run_shard_task)
     waiting, running = iter(tasks), {}
     shared = ray.put(shard_writer)
@@ -107,13 +108,13 @@ def _map_tasks(
             (ready,), _ = ray.wait(list(running), num_returns=1)
             file = running.pop(ready)
             yield file, _get_task_result(ready)
-    finally:  # Ctrl-C, or an error: nobody waits for these
-        for left in running:
-            ray.cancel(left, force=True)
+    finally:  # after Ctrl-C or an error
+        for task_ref in running:
+            ray.cancel(task_ref, force=True)
 
 
 def _run_shard_task(shard_writer: ShardWriterFn, task: ShardTask) -> ShardResult:
-    cv2.setNumThreads(1)  # one CPU is what the task asked for; more threads only wait for it
+    cv2.setNumThreads(1)  # the task has one CPU
     return shard_writer(task)
 
 
@@ -123,7 +124,7 @@ def _get_task_result(task_ref: ray.ObjectRef) -> ShardResult | None:
     except (WorkerCrashedError, NodeDiedError, OutOfMemoryError):
         return None
     except RayTaskError as error:
-        if isinstance(error.cause, HrnetRayError):  # as it was, without a traceback
+        if isinstance(error.cause, HrnetRayError):  # the error itself, without a traceback
             raise error.cause from None
         raise
 

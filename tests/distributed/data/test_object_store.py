@@ -32,75 +32,75 @@ def stored(request, ray_session, tigers):
     return data, load_into_object_store(tigers, data, decoded=request.param == "decoded")
 
 
-def feed(stored, *, rank: int = 0, workers: int = 1) -> WorkerDataLoader:
-    data, splits = stored
+def make_loader(cached, *, rank: int = 0, workers: int = 1) -> WorkerDataLoader:
+    data_config, splits = cached
     return WorkerDataLoader(
-        splits, data, canvas_px=96, device=CPU, rank=rank, num_workers=workers, threads=2
+        splits, data_config, canvas_px=96, device=CPU, rank=rank, num_workers=workers, threads=2
     )
 
 
-def orders(stored, *, workers: int, epoch: int, size: int = 4) -> list[list[int]]:
+def collect_batches(cached, *, workers: int, epoch: int, size: int = 4) -> list[list[int]]:
     """The ids of each batch of an epoch, all workers together."""
-    met = []
+    seen = []
     for rank in range(workers):
-        worker = feed(stored, rank=rank, workers=workers)
+        worker = make_loader(cached, rank=rank, workers=workers)
         list(worker.iter_train_batches(batch_size=size, seed=0, epoch=epoch))
-        met.append(worker.seen_ids)
-    return [list(chain(*parts)) for parts in zip(*met, strict=True)]
+        seen.append(worker.seen_ids)
+    return [list(chain(*parts)) for parts in zip(*seen, strict=True)]
 
 
-def test_a_feed_gives_what_the_pure_functions_give(stored, tigers):
+def test_the_loader_returns_what_the_decode_functions_return(stored, tigers):
     table = read_split(tigers, "train")
-    wanted = decode_train_batch(table, canvas_px=96)
-    place = {row: at for at, row in enumerate(wanted["id"].tolist())}
+    expected = decode_train_batch(table, canvas_px=96)
+    index_by_id = {id: index for index, id in enumerate(expected["id"].tolist())}
 
-    batches = list(feed(stored).iter_train_batches(batch_size=4, seed=0, epoch=0))
+    batches = list(make_loader(stored).iter_train_batches(batch_size=4, seed=0, epoch=0))
 
     for batch in batches:
-        of = [place[row] for row in batch.ids.tolist()]
-        np.testing.assert_array_equal(batch.canvases, wanted["canvas"][of])
-        np.testing.assert_array_equal(batch.visible, wanted["visible"][of])
-        for mine, name in ((batch.image_xy, "image_xy"), (batch.box_xywh, "box_xywh")):
-            np.testing.assert_array_equal(mine, wanted[name][of].astype(np.float32))
+        indices = [index_by_id[id] for id in batch.ids.tolist()]
+        np.testing.assert_array_equal(batch.canvases, expected["canvas"][indices])
+        np.testing.assert_array_equal(batch.visible, expected["visible"][indices])
+        for tensor, name in ((batch.image_xy, "image_xy"), (batch.box_xywh, "box_xywh")):
+            np.testing.assert_array_equal(tensor, expected[name][indices].astype(np.float32))
     assert sum(len(batch.ids) for batch in batches) == table.num_rows
 
 
-def test_validation_crops_are_the_exact_ones(stored, tigers):
-    wanted = decode_eval_batch(read_split(tigers, "val"), input_hw=(32, 64), padding=1.25)
+def test_validation_crops_are_exact(stored, tigers):
+    expected = decode_eval_batch(read_split(tigers, "val"), input_hw=(32, 64), padding=1.25)
 
-    batches = list(feed(stored).iter_val_batches(batch_size=3))
+    batches = list(make_loader(stored).iter_val_batches(batch_size=3))
 
-    np.testing.assert_array_equal(torch.cat([b.ids for b in batches]), wanted["id"])
-    np.testing.assert_array_equal(torch.cat([b.crops for b in batches]), wanted["crop"])
+    np.testing.assert_array_equal(torch.cat([b.ids for b in batches]), expected["id"])
+    np.testing.assert_array_equal(torch.cat([b.crops for b in batches]), expected["crop"])
 
 
-def test_an_epoch_has_the_same_order_each_time_and_another_has_another(stored):
-    first = orders(stored, workers=1, epoch=1)
+def test_the_order_depends_on_the_epoch_only(stored):
+    first = collect_batches(stored, workers=1, epoch=1)
 
-    assert orders(stored, workers=1, epoch=1) == first
-    assert orders(stored, workers=1, epoch=2) != first
-    assert sorted(chain(*orders(stored, workers=1, epoch=2))) == sorted(chain(*first))
+    assert collect_batches(stored, workers=1, epoch=1) == first
+    assert collect_batches(stored, workers=1, epoch=2) != first
+    assert sorted(chain(*collect_batches(stored, workers=1, epoch=2))) == sorted(chain(*first))
 
 
 @pytest.mark.parametrize("workers", [2, 3, 4])
-def test_more_workers_learn_from_the_same_batches(stored, tigers, workers):
-    alone = orders(stored, workers=1, epoch=1, size=8)
+def test_more_workers_share_the_same_batches(stored, tigers, workers):
+    one_worker = collect_batches(stored, workers=1, epoch=1, size=8)
 
-    together = orders(stored, workers=workers, epoch=1, size=8)
+    several = collect_batches(stored, workers=workers, epoch=1, size=8)
 
-    assert together == alone[: len(together)]
-    left_out = sum(map(len, alone)) - sum(map(len, together))
-    assert left_out in (0, tigers.splits["train"].rows % 8)
+    assert several == one_worker[: len(several)]
+    omitted = sum(map(len, one_worker)) - sum(map(len, several))
+    assert omitted in (0, tigers.splits["train"].rows % 8)
 
 
-def test_uneven_shares_weigh_as_one_batch(stored):
-    workers = [feed(stored, rank=rank, workers=2) for rank in range(2)]
+def test_loss_weights_of_uneven_slices_add_up_to_one_batch(stored):
+    workers = [make_loader(stored, rank=rank, workers=2) for rank in range(2)]
     batches = [list(worker.iter_train_batches(batch_size=5, seed=0, epoch=0)) for worker in workers]
 
-    for one, other in zip(*batches, strict=True):
-        rows = len(one.ids) + len(other.ids)
-        assert one.loss_weight / 2 == pytest.approx(len(one.ids) / rows)
-        assert other.loss_weight / 2 == pytest.approx(len(other.ids) / rows)
+    for first, second in zip(*batches, strict=True):
+        rows = len(first.ids) + len(second.ids)
+        assert first.loss_weight / 2 == pytest.approx(len(first.ids) / rows)
+        assert second.loss_weight / 2 == pytest.approx(len(second.ids) / rows)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
@@ -108,14 +108,14 @@ def test_every_validation_row_is_seen_exactly_once(stored, tigers, workers):
     seen = [
         row
         for rank in range(workers)
-        for batch in feed(stored, rank=rank, workers=workers).iter_val_batches(batch_size=2)
+        for batch in make_loader(stored, rank=rank, workers=workers).iter_val_batches(batch_size=2)
         for row in batch.ids.tolist()
     ]
 
     assert sorted(seen) == sorted(read_split(tigers, "val", columns=["id"])["id"].to_pylist())
 
 
-def test_the_object_store_holds_pictures_and_never_heatmaps_or_floats_of_them(stored):
+def test_the_object_store_holds_uint8_images_and_no_heatmaps(stored):
     _, splits = stored
     for split in splits.values():
         for block in ray.get(split.block_refs):
@@ -126,29 +126,29 @@ def test_the_object_store_holds_pictures_and_never_heatmaps_or_floats_of_them(st
 
 
 @pytest.mark.parametrize("decoded", [True, False])
-def test_rows_that_rot_after_prepare_are_skipped_and_told(tigers, tmp_path, decoded):
-    rotten = spoil(tigers, tmp_path, rows={"train": [0, 3, 4], "val": [1]})
+def test_rows_that_become_corrupt_after_prepare_are_skipped_and_named(tigers, tmp_path, decoded):
+    damaged = corrupt_rows(tigers, tmp_path, rows={"train": [0, 3, 4], "val": [1]})
     data = DataConfig(root=str(tmp_path), input_hw=(32, 64))
-    worker = feed((data, load_into_object_store(rotten, data, decoded=decoded)))
+    worker = make_loader((data, load_into_object_store(damaged, data, decoded=decoded)))
 
     batches = list(worker.iter_train_batches(batch_size=4, seed=0, epoch=0))
     crops = list(worker.iter_val_batches(batch_size=2))
 
     ids = {
-        name: read_split(tigers, name, columns=["id"])["id"].to_pylist() for name in rotten.splits
+        name: read_split(tigers, name, columns=["id"])["id"].to_pylist() for name in damaged.splits
     }
     lost = {("train", ids["train"][at]) for at in (0, 3, 4)} | {("val", ids["val"][1])}
     assert worker.corrupt_rows == lost
-    met = [row for step in worker.seen_ids for row in step]
-    assert sorted(met) == sorted(row for row in ids["train"] if ("train", row) not in lost)
+    seen = [row for step in worker.seen_ids for row in step]
+    assert sorted(seen) == sorted(row for row in ids["train"] if ("train", row) not in lost)
     assert sum(len(batch.ids) for batch in crops) == len(ids["val"]) - 1
-    for batch in batches:  # a rotten row shows another one's pixels, and teaches nothing
+    for batch in batches:  # a corrupt row has the pixels of another one, and no visible keypoints
         hidden = [("train", row) in lost for row in batch.ids.tolist()]
         assert not batch.visible[hidden].any()
         assert all(canvas.any() for canvas in batch.canvases) or all(hidden)
 
 
-def test_a_shard_without_rows_that_can_be_told_apart_is_an_error_of_the_data(tigers, tmp_path):
+def test_an_unreadable_shard_is_a_data_error(tigers, tmp_path):
     shutil.copytree(tigers.root, tmp_path / "torn")
     torn = replace(tigers, root=tmp_path / "torn")
     path = Path(torn.get_shard_uris("train")[0])
@@ -156,30 +156,41 @@ def test_a_shard_without_rows_that_can_be_told_apart_is_an_error_of_the_data(tig
     data[4:400] = bytes(396)  # the first column's pages; the footer stays
     path.write_bytes(data)
 
-    with pytest.raises(DataError, match="shards of train that cannot be read"):
+    with pytest.raises(DataError, match="the shards of train cannot be read"):
         load_into_object_store(torn, DataConfig(root=str(torn.root), input_hw=(32, 64)))
 
 
-def spoil(manifest, root, *, rows):
-    """A copy of a data set whose `rows` hold other pictures than were prepared."""
+def test_missing_rows_are_a_data_error(tigers, tmp_path):
+    shutil.copytree(tigers.root, tmp_path / "short")
+    short = replace(tigers, root=tmp_path / "short")
+    path = Path(short.get_shard_uris("train")[0])
+    pq.write_table(pq.read_table(path)[1:], path)
+    rows = tigers.splits["train"].rows
+
+    with pytest.raises(DataError, match=f"train must have {rows} rows, got {rows - 1}"):
+        load_into_object_store(short, DataConfig(root=str(short.root), input_hw=(32, 64)))
+
+
+def corrupt_rows(manifest, root, *, rows):
+    """Copy a dataset with other image bytes in `rows`."""
     for name, split in manifest.splits.items():
         (root / name).mkdir()
         start = 0
         for shard in split.shards:
             table = pq.read_table(manifest.root / shard.file)
-            pictures = table["picture"].to_pylist()
-            here = [at - start for at in rows[name] if start <= at < start + shard.rows]
-            for nth, at in enumerate(here):
-                # A cut picture, another row's whole one, none: all of them are noticed.
-                pictures[at] = (pictures[at][:-20], pictures[at - 1], b"")[nth % 3]
-            place = table.schema.get_field_index("picture")
-            table = table.set_column(place, "picture", pa.array(pictures, pa.binary()))
+            images = table["picture"].to_pylist()
+            in_shard = [row - start for row in rows[name] if start <= row < start + shard.rows]
+            for nth, row in enumerate(in_shard):
+                # A truncated image, that of another row, and none.
+                images[row] = (images[row][:-20], images[row - 1], b"")[nth % 3]
+            column = table.schema.get_field_index("picture")
+            table = table.set_column(column, "picture", pa.array(images, pa.binary()))
             pq.write_table(table, root / shard.file)
             start += shard.rows
     return replace(manifest, root=root)
 
 
-def test_a_bucket_serves_as_well_as_a_folder(tigers):
+def test_a_bucket_is_read_like_a_folder(tigers):
     data = DataConfig(root=str(tigers.root), input_hw=(32, 64))
     with served() as address:
         there = uri(new_bucket(address), "tigers", address)
@@ -190,16 +201,18 @@ def test_a_bucket_serves_as_well_as_a_folder(tigers):
 
         stored = load_into_object_store(read_manifest(there), data)
 
-        batches = list(feed((data, stored)).iter_train_batches(batch_size=4, seed=0, epoch=0))
+        batches = list(
+            make_loader((data, stored)).iter_train_batches(batch_size=4, seed=0, epoch=0)
+        )
     ids = read_split(tigers, "train", columns=["id"])["id"].to_pylist()
     assert sorted(row for batch in batches for row in batch.ids.tolist()) == sorted(ids)
 
 
-def test_what_does_not_fit_is_not_decoded_in_advance_and_that_is_said(tigers, capsys, monkeypatch):
+def test_rows_that_do_not_fit_stay_encoded_and_a_line_is_printed(tigers, capsys, monkeypatch):
     monkeypatch.setattr(object_store, "OBJECT_STORE_FRAC", 1e-6)
     data = DataConfig(root=str(tigers.root), input_hw=(32, 64))
 
     assert not load_into_object_store(tigers, data)["train"].decoded
 
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("data: decoded it would take 0.0 GB")
+    assert line.startswith("data: decoded rows need 0.0 GB")

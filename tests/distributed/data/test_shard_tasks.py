@@ -1,4 +1,4 @@
-"""`prepare` on a Ray of two CPUs: the same data set, whoever makes it, and whatever dies."""
+"""`prepare` on Ray with two CPUs: the same dataset as in one process, also after crashes."""
 
 import json
 import os
@@ -29,28 +29,30 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Thirty pictures of noise."""
+    """Thirty images of noise."""
     for id in range(30):
         noise = np.random.default_rng(id).integers(0, 256, (24, 36, 3), dtype=np.uint8)
         codec.write_image(tmp_path / "images" / f"{id}.png", noise)
     return tmp_path / "images"
 
 
-def killed_by(names: frozenset[str], times: Path | None, task: ShardTask) -> ShardResult:
-    """Make a shard with a decoder that some pictures kill, or kill so many `times`."""
-    if names & {instance.image for instance in task.instances}:
-        if times is None:
+def write_shard_or_crash(
+    crashing: frozenset[str], count_file: Path | None, task: ShardTask
+) -> ShardResult:
+    """Write a shard, but die on some images: always, or as often as `count_file` holds."""
+    if crashing & {instance.image for instance in task.instances}:
+        if count_file is None:
             os.kill(os.getpid(), signal.SIGKILL)
-        left = int(times.read_text())
-        if left:
-            times.write_text(str(left - 1))
+        remaining = int(count_file.read_text())
+        if remaining:
+            count_file.write_text(str(remaining - 1))
             os.kill(os.getpid(), signal.SIGKILL)
     return write_shard(task)
 
 
-def test_the_data_set_is_the_same_on_ray_and_in_this_process(images: Path, tmp_path: Path):
+def test_the_dataset_is_the_same_on_ray_and_in_one_process(images: Path, tmp_path: Path):
     here = written(images, some(30), rows_per_shard=8)
-    told = []
+    progress = []
 
     there = written(
         images,
@@ -58,18 +60,18 @@ def test_the_data_set_is_the_same_on_ray_and_in_this_process(images: Path, tmp_p
         out=tmp_path / "ray",
         rows_per_shard=8,
         write_shards=write_shards_ray,
-        make_progress=lambda _: lambda *count: told.append(count),
+        make_progress=lambda _: lambda *count: progress.append(count),
     )
 
     assert there.splits == here.splits  # the bytes of every shard too
     assert there.digest == here.digest
     verify_checksums(there)
-    assert len(told) == 4
-    assert told[-1] == (30, 30)
+    assert len(progress) == 4
+    assert progress[-1] == (30, 30)
     assert ids(read_split(there, "train")) == list(range(30))
 
 
-def test_a_broken_picture_is_named_by_a_task_as_it_is_here(images: Path):
+def test_a_corrupt_image_is_named_on_ray_as_in_one_process(images: Path):
     (images / "9.png").write_bytes(b"no picture")
     with pytest.raises(DataError) as here:
         written(images, some(30), rows_per_shard=8)
@@ -80,39 +82,45 @@ def test_a_broken_picture_is_named_by_a_task_as_it_is_here(images: Path):
     assert str(there.value) == str(here.value)
 
 
-def test_an_error_of_a_task_is_three_lines(images: Path):
-    found = labels(instance(0), instance(1, "1.png"))
+def test_an_error_of_a_task_has_three_lines(images: Path):
+    annotations = labels(instance(0), instance(1, "1.png"))
 
-    def work(task: ShardTask) -> ShardResult:
+    def write(task: ShardTask) -> ShardResult:
         raise ClusterError("no space", "here", "make some")
 
     with pytest.raises(ClusterError) as error:
-        written(images, found, write_shards=partial(write_shards_ray, shard_writer=work))
+        written(images, annotations, write_shards=partial(write_shards_ray, shard_writer=write))
 
     assert type(error.value) is ClusterError
     assert str(error.value) == "no space\n  here\n  fix: make some"
 
 
-def test_a_process_that_dies_once_costs_nothing(images: Path, tmp_path: Path):
-    (tmp_path / "times").write_text("1")
-    work = partial(killed_by, frozenset({"9.png"}), tmp_path / "times")
+def test_a_shard_is_written_again_after_one_crash(images: Path, tmp_path: Path):
+    (tmp_path / "crashes").write_text("1")
+    write = partial(write_shard_or_crash, frozenset({"9.png"}), tmp_path / "crashes")
 
     manifest = written(
-        images, some(30), rows_per_shard=8, write_shards=partial(write_shards_ray, shard_writer=work)
+        images,
+        some(30),
+        rows_per_shard=8,
+        write_shards=partial(write_shards_ray, shard_writer=write),
     )
 
     assert manifest.splits["train"].rows == 30
     assert manifest.digest == written(images, some(30), out=tmp_path / "here").digest
 
 
-def test_pictures_that_crash_the_decoder_are_found_and_named(images: Path, tmp_path: Path):
-    make = partial(
-        write_shards_ray, shard_writer=partial(killed_by, frozenset({"9.png", "14.png"}), None)
+def test_images_that_crash_the_decoder_are_skipped_by_name(images: Path, tmp_path: Path):
+    write_shards = partial(
+        write_shards_ray,
+        shard_writer=partial(write_shard_or_crash, frozenset({"9.png", "14.png"}), None),
     )
     with pytest.raises(DataError, match="2 pictures cannot be read") as error:
-        written(images, some(30), rows_per_shard=8, write_shards=make)
+        written(images, some(30), rows_per_shard=8, write_shards=write_shards)
 
-    manifest = written(images, some(30), rows_per_shard=8, write_shards=make, skip_corrupt=True)
+    manifest = written(
+        images, some(30), rows_per_shard=8, write_shards=write_shards, skip_corrupt=True
+    )
 
     assert "9.png (crashes the decoder: instance 9)" in error.value.where
     assert ids(read_split(manifest, "train")) == [id for id in range(30) if id not in (9, 14)]
@@ -121,14 +129,19 @@ def test_pictures_that_crash_the_decoder_are_found_and_named(images: Path, tmp_p
     verify_checksums(manifest)
 
 
-def test_a_shard_that_dies_whatever_its_pictures_is_named(images: Path):
-    def work(task: ShardTask) -> ShardResult:
-        if len(task.instances) > 1:  # as where the memory is short
+def test_a_shard_that_always_crashes_is_named(images: Path):
+    def write(task: ShardTask) -> ShardResult:
+        if len(task.instances) > 1:  # as with too little memory
             os.kill(os.getpid(), signal.SIGKILL)
         return write_shard(task)
 
-    with pytest.raises(ClusterError, match="a shard whose making kills its process") as error:
-        written(images, some(5), rows_per_shard=5, write_shards=partial(write_shards_ray, shard_writer=work))
+    with pytest.raises(ClusterError, match="writing a shard crashes its process") as error:
+        written(
+            images,
+            some(5),
+            rows_per_shard=5,
+            write_shards=partial(write_shards_ray, shard_writer=write),
+        )
 
     assert error.value.where.startswith("train/00000.parquet: 5 instances from 0.png on")
 
@@ -140,27 +153,29 @@ def bucket() -> Iterator[Callable[[str], str]]:
         yield lambda path: uri(name, path, address)
 
 
-def test_tasks_read_and_write_a_bucket_and_ray_data_reads_it(
+def test_tasks_read_and_write_a_bucket_that_ray_data_reads(
     images: Path, bucket: Callable[[str], str]
 ):
-    there = open_storage_dir(bucket("raw"), "--images")
+    raw = open_storage_dir(bucket("raw"), "--images")
     for path in images.iterdir():
-        there.write_bytes(path.name, path.read_bytes())
+        raw.write_bytes(path.name, path.read_bytes())
 
-    written(bucket("raw"), some(30), out=bucket("atrw"), rows_per_shard=8, write_shards=write_shards_ray)
+    written(
+        bucket("raw"), some(30), out=bucket("atrw"), rows_per_shard=8, write_shards=write_shards_ray
+    )
 
     manifest = read_manifest(bucket("atrw"))
     verify_footers(manifest)
     verify_checksums(manifest)
     assert manifest.digest == written(images, some(30)).digest
     configure_ray_data()
-    found = ray.data.read_parquet(
+    rows = ray.data.read_parquet(
         manifest.get_shard_uris("train"), filesystem=manifest.folder.filesystem
     )
-    assert sorted(row["id"] for row in found.select_columns(["id"]).take_all()) == list(range(30))
+    assert sorted(row["id"] for row in rows.select_columns(["id"]).take_all()) == list(range(30))
 
 
-def test_an_address_and_many_instances_go_to_ray(
+def test_many_instances_are_prepared_on_ray(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ):
     document = {
@@ -180,14 +195,14 @@ def test_an_address_and_many_instances_go_to_ray(
     (tmp_path / "toes.json").write_text(json.dumps(document))
     args = CocoArgs(images=images, annotations=tmp_path / "toes.json", out=tmp_path / "out")
     run(args)
-    alone = capsys.readouterr().out
+    local_output = capsys.readouterr().out
     monkeypatch.setattr("hrnet_ray.cli.prepare.MIN_INSTANCES_FOR_RAY", 29)
 
     run(replace(args, out=tmp_path / "ray"))
 
-    assert "on Ray" not in alone
+    assert "on Ray" not in local_output
     assert capsys.readouterr().out.startswith("  on Ray: 2 CPUs of this machine\n")
     run(replace(args, out=tmp_path / "ray"))
-    assert "on Ray" not in capsys.readouterr().out  # there is nothing left to make
+    assert "on Ray" not in capsys.readouterr().out  # all shards exist already
     assert MIN_INSTANCES_FOR_RAY == 2_000
     assert read_manifest(tmp_path / "ray").digest == read_manifest(tmp_path / "out").digest
