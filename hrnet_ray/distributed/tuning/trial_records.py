@@ -120,7 +120,7 @@ class TrialRecordCallback(Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
         """Note what Tune calls it."""
-        known = partial(replace, ray_trial=trial.trial_id)
+        known = partial(replace, ray_trial_id=trial.trial_id)
         update_trial_record(self.study_dir, trial.config[TRIAL_NUMBER_KEY], known)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
