@@ -11,10 +11,15 @@ START_TIMEOUT_S = 60.0
 TOTAL_TIMEOUT_S = IMPORT_TIMEOUT_S + START_TIMEOUT_S + 1
 """Seconds for the whole check."""
 START_SCRIPT = """
+import sys
 import ray
 from hrnet_ray.config import ClusterConfig
 from hrnet_ray.distributed.cluster.resources import init_ray
-init_ray(ClusterConfig(ray_address="local"))
+from hrnet_ray.errors import ClusterError
+try:
+    init_ray(ClusterConfig(ray_address="local"))
+except ClusterError as error:
+    sys.exit(error.where)
 cpus = ray.cluster_resources().get("CPU", 0)
 ray.shutdown()
 print(f"{cpus:g}")

@@ -24,5 +24,5 @@ def test_a_failing_start_of_ray_is_reported(tmp_path: Path, monkeypatch: pytest.
     result = check_local_ray(start=True)
 
     assert result.state == "wrong"
-    assert " does not start: NotADirectoryError: " in result.detail
+    assert " does not start: [Errno 20] Not a directory: " in result.detail
     assert result.fix.startswith("df -h /tmp /dev/shm")

@@ -87,7 +87,7 @@ class ObjectStoreReader:
         if block_index not in self._cached_blocks:
             table = self._fetch_block(self._cached_split.block_refs[block_index])
             self._cached_blocks[block_index] = (
-                _locate_rows(table) if self._cached_split.decoded else table
+                _get_row_locations(table) if self._cached_split.decoded else table
             )
             if len(self._cached_blocks) > self._max_cached_blocks:
                 self._cached_blocks.popitem(last=False)
@@ -114,7 +114,7 @@ class ObjectStoreReader:
             ) from error
 
 
-def _locate_rows(table: pa.Table) -> list[tuple[Arrays, int]]:
+def _get_row_locations(table: pa.Table) -> list[tuple[Arrays, int]]:
     """For each row, the arrays that hold it without a copy, and its offset in them.
 
     A column consists of chunks, and only within one chunk is there a view without a copy.
