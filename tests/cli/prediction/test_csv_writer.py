@@ -1,4 +1,4 @@
-"""The table of a video, row by row."""
+"""Test the CSV of a video."""
 
 import csv
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_pose_is_a_row(tmp_path: Path):
     assert len(rows) == 2
 
 
-def test_a_table_that_cannot_be_written_is_told(tmp_path: Path):
+def test_a_csv_that_cannot_be_written_is_an_error(tmp_path: Path):
     (tmp_path / "clip.mp4.csv").mkdir()
     with pytest.raises(ClusterError, match="a storage that does not work"):
         VideoCsvWriter(tmp_path / "clip.mp4.csv", OTTER)
@@ -45,7 +45,7 @@ def test_a_table_that_cannot_be_written_is_told(tmp_path: Path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this machine has no /dev/full")
-def test_a_full_disk_is_told(tmp_path: Path):
+def test_a_full_disk_is_an_error(tmp_path: Path):
     (tmp_path / "clip.mp4.csv").symlink_to("/dev/full")
     table = VideoCsvWriter(tmp_path / "clip.mp4.csv", OTTER)
     table.add_frame(FRAME, np.ones((1, 5)), np.ones((1, 2, 3)), np.ones(1))
