@@ -63,10 +63,10 @@ def print_node_reports(address: str, storage_dir: str) -> None:
     probe_name = PROBE_FILE_PREFIX + uuid.uuid4().hex
     answer_names = {node["NodeID"]: f"{probe_name}-{n}" for n, node in enumerate(alive)}
     try:
-        here = try_write_file(Path(storage_dir, probe_name), probe_name)
+        local_error = try_write_file(Path(storage_dir, probe_name), probe_name)
         results = probe_nodes(storage_dir, probe_name, answer_names)
         reports = [build_node_report(node, results) for node in alive]
-        print(json.dumps({"here": here, "nodes": reports}))
+        print(json.dumps({"here": local_error, "nodes": reports}))
     finally:
         for name in (probe_name, *answer_names.values()):
             with suppress(OSError):

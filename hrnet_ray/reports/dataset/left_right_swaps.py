@@ -135,7 +135,7 @@ def _detect_swaps_in_block(
         image_xy[is_mirrored] = image_xy[is_mirrored][:, np.array(skeleton.flip_order)]
         measures = _compute_pair_measures(image_xy, visible, skeleton)
         odds = _compute_log_odds(left_right_model, *measures)
-    # At most half of the pairs: beyond that, the swapped ones can't be told from the others.
+    # At most half of the pairs: beyond that, swapped and correct pairs look alike.
     for _ in range(len(pairs) // 2):
         worst = np.where(np.isnan(odds) | is_swapped, np.inf, odds).argmin(1)
         rows = np.flatnonzero(odds[np.arange(len(odds)), worst] < -CONFIDENT_LOG_ODDS)

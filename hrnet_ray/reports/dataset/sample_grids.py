@@ -75,9 +75,9 @@ def load_rows(manifest: DatasetManifest, split: str, row_indices: Sequence[int])
     rows, order = np.unique(row_indices, return_inverse=True)
     parts, start = [], 0
     for shard in manifest.get_shards(split):
-        here = rows[(rows >= start) & (rows < start + shard.rows)] - start
-        if len(here):
-            parts.append(_read_shard_rows(manifest, shard, here))
+        in_shard = rows[(rows >= start) & (rows < start + shard.rows)] - start
+        if len(in_shard):
+            parts.append(_read_shard_rows(manifest, shard, in_shard))
         start += shard.rows
     table = pa.concat_tables(parts).take(order)
     stored = [_compute_canvas_hw(data.as_py(), manifest.canvas_px) for data in table["picture"]]
@@ -110,9 +110,9 @@ def draw_stored_samples(samples: SampleBatch, skeleton: Skeleton) -> list[Report
     """Draw each stored instance with its pose and its box."""
     return [
         ReportTile(
-            _draw_stored_sample(samples, at, skeleton)[0], _format_sample_caption(samples, at)
+            _draw_stored_sample(samples, index, skeleton)[0], _format_sample_caption(samples, index)
         )
-        for at in range(len(samples.image_names))
+        for index in range(len(samples.image_names))
     ]
 
 

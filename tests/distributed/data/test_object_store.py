@@ -137,13 +137,13 @@ def test_rows_that_become_corrupt_after_prepare_are_skipped_and_named(tigers, tm
     ids = {
         name: read_split(tigers, name, columns=["id"])["id"].to_pylist() for name in damaged.splits
     }
-    lost = {("train", ids["train"][at]) for at in (0, 3, 4)} | {("val", ids["val"][1])}
-    assert worker.corrupt_rows == lost
+    corrupt = {("train", ids["train"][row]) for row in (0, 3, 4)} | {("val", ids["val"][1])}
+    assert worker.corrupt_rows == corrupt
     seen = [row for step in worker.seen_ids for row in step]
-    assert sorted(seen) == sorted(row for row in ids["train"] if ("train", row) not in lost)
+    assert sorted(seen) == sorted(row for row in ids["train"] if ("train", row) not in corrupt)
     assert sum(len(batch.ids) for batch in crops) == len(ids["val"]) - 1
     for batch in batches:  # a corrupt row has the pixels of another one, and no visible keypoints
-        hidden = [("train", row) in lost for row in batch.ids.tolist()]
+        hidden = [("train", row) in corrupt for row in batch.ids.tolist()]
         assert not batch.visible[hidden].any()
         assert all(canvas.any() for canvas in batch.canvases) or all(hidden)
 
@@ -193,13 +193,13 @@ def corrupt_rows(manifest, root, *, rows):
 def test_a_bucket_is_read_like_a_folder(tigers):
     data = DataConfig(root=str(tigers.root), input_hw=(32, 64))
     with served() as address:
-        there = uri(new_bucket(address), "tigers", address)
-        bucket = open_storage_dir(there, "--out")
+        dataset_uri = uri(new_bucket(address), "tigers", address)
+        bucket = open_storage_dir(dataset_uri, "--out")
         for path in tigers.root.rglob("*.*"):
             if path.suffix in (".parquet", ".json"):
                 bucket.write_bytes(str(path.relative_to(tigers.root)), path.read_bytes())
 
-        stored = load_into_object_store(read_manifest(there), data)
+        stored = load_into_object_store(read_manifest(dataset_uri), data)
 
         batches = list(
             make_loader((data, stored)).iter_train_batches(batch_size=4, seed=0, epoch=0)

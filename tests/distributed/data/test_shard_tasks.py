@@ -51,10 +51,10 @@ def write_shard_or_crash(
 
 
 def test_the_dataset_is_the_same_on_ray_and_in_one_process(images: Path, tmp_path: Path):
-    here = written(images, some(30), rows_per_shard=8)
+    local = written(images, some(30), rows_per_shard=8)
     progress = []
 
-    there = written(
+    on_ray = written(
         images,
         some(30),
         out=tmp_path / "ray",
@@ -63,23 +63,23 @@ def test_the_dataset_is_the_same_on_ray_and_in_one_process(images: Path, tmp_pat
         make_progress=lambda _: lambda *count: progress.append(count),
     )
 
-    assert there.splits == here.splits  # the bytes of every shard too
-    assert there.digest == here.digest
-    verify_checksums(there)
+    assert on_ray.splits == local.splits  # the bytes of every shard too
+    assert on_ray.digest == local.digest
+    verify_checksums(on_ray)
     assert len(progress) == 4
     assert progress[-1] == (30, 30)
-    assert ids(read_split(there, "train")) == list(range(30))
+    assert ids(read_split(on_ray, "train")) == list(range(30))
 
 
 def test_a_corrupt_image_is_named_on_ray_as_in_one_process(images: Path):
     (images / "9.png").write_bytes(b"no picture")
-    with pytest.raises(DataError) as here:
+    with pytest.raises(DataError) as local_error:
         written(images, some(30), rows_per_shard=8)
 
-    with pytest.raises(DataError) as there:
+    with pytest.raises(DataError) as ray_error:
         written(images, some(30), rows_per_shard=9, write_shards=write_shards_ray)
 
-    assert str(there.value) == str(here.value)
+    assert str(ray_error.value) == str(local_error.value)
 
 
 def test_an_error_of_a_task_has_three_lines(images: Path):
@@ -179,16 +179,16 @@ def test_many_instances_are_prepared_on_ray(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 ):
     document = {
-        "images": [{"id": at, "file_name": f"{at}.png"} for at in range(30)],
+        "images": [{"id": id, "file_name": f"{id}.png"} for id in range(30)],
         "annotations": [
             {
-                "id": at,
-                "image_id": at,
+                "id": id,
+                "image_id": id,
                 "category_id": 1,
                 "bbox": [5, 5, 20, 10],
                 "keypoints": [10, 11, 2],
             }
-            for at in range(30)
+            for id in range(30)
         ],
         "categories": [{"id": 1, "name": "toe", "keypoints": ["toe"]}],
     }

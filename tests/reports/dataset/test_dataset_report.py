@@ -307,10 +307,10 @@ def test_captions_describe_the_augmentation(manifest: DatasetManifest):
         batch, make_pipeline_config(manifest, **NO_AUGMENTATION), epoch=0
     ).crop_xy.double()
 
-    for at, caption in enumerate(describe_augmentation(batch, config)):
+    for row, caption in enumerate(describe_augmentation(batch, config)):
         mirrored = "mirrored" in caption
-        moved = crop_xy[at, [0, 2, 1, 3]] if mirrored else crop_xy[at]
-        assert caption == f"#{at} " + _caption_of(unaugmented[at], moved, mirrored)
+        moved = crop_xy[row, [0, 2, 1, 3]] if mirrored else crop_xy[row]
+        assert caption == f"#{row} " + _caption_of(unaugmented[row], moved, mirrored)
 
 
 NO_AUGMENTATION = {"scale_factor": 0.0, "rotation_prob": 0.0, "flip_prob": 0.0}

@@ -72,12 +72,12 @@ def test_swapped_pairs_are_found_and_no_others(
 ):
     untouched = find_swaps(poses, skeleton)
     changed, truth = swap_some_pairs(poses, skeleton, only)
-    found = find_swaps(changed, skeleton)
+    swapped = find_swaps(changed, skeleton)
 
-    recall = (found & truth).sum() / truth.sum()
-    false_positives = [untouched.any(1).mean(), (found & ~truth).any(1).mean()]
+    recall = (swapped & truth).sum() / truth.sum()
+    false_positives = [untouched.any(1).mean(), (swapped & ~truth).any(1).mean()]
     print(
-        f"{skeleton.name}: {recall:.0%} of {truth.sum()} found; poses with false positives: ",
+        f"{skeleton.name}: {recall:.0%} of {truth.sum()} swapped; poses with false positives: ",
         end="",
     )
     print(f"{false_positives[0]:.2%} untouched, {false_positives[1]:.2%} beside swapped ones")
@@ -93,11 +93,11 @@ def test_tigers_with_all_pairs_swapped_are_found():
     xy[is_swapped] = xy[is_swapped][:, list(ATRW.flip_order)]
     visible[is_swapped] = visible[is_swapped][:, list(ATRW.flip_order)]
 
-    found = find_swaps((xy, visible), ATRW)
+    swapped = find_swaps((xy, visible), ATRW)
 
-    most = found.sum(1) >= 0.5 * np.all(visible[:, get_left_right_pairs(ATRW)], axis=-1).sum(1)
+    most = swapped.sum(1) >= 0.5 * np.all(visible[:, get_left_right_pairs(ATRW)], axis=-1).sum(1)
     recall, false_positives = most[is_swapped].mean(), most[~is_swapped].mean()
-    print(f"{recall:.0%} of {is_swapped.sum()} found, {false_positives:.2%} false positives")
+    print(f"{recall:.0%} of {is_swapped.sum()} swapped, {false_positives:.2%} false positives")
     assert recall > 0.5
     assert false_positives < 0.01
 
@@ -121,9 +121,9 @@ def test_random_poses_have_hardly_any_swaps():
     xy, visible = rng.normal(size=(400, 16, 2)), np.ones((400, 16), bool)
     model = estimate_left_right_model(xy, visible, MPII)
 
-    found, odds = detect_swaps(model, xy, visible)
+    swapped, odds = detect_swaps(model, xy, visible)
 
-    assert found.any(1).mean() < 0.01
+    assert swapped.any(1).mean() < 0.01
     assert model.is_confident(odds).mean() < 0.05
 
 
@@ -131,20 +131,20 @@ def test_few_poses_are_not_checked():
     xy, visible = sample_people_poses(49)
     model = estimate_left_right_model(xy, visible, MPII)
 
-    found, odds = detect_swaps(model, xy, visible)
+    swapped, odds = detect_swaps(model, xy, visible)
 
     assert not model.is_pair_learned.any()
-    assert not found.any()
+    assert not swapped.any()
     assert np.isnan(odds).all()
 
 
 def test_a_skeleton_without_pairs_and_a_split_without_poses_have_no_swaps():
     worm = Skeleton("worm", ("head", "middle", "tail"))
     xy, visible = np.ones((60, 3, 2)), np.ones((60, 3), bool)
-    found, odds = detect_swaps(estimate_left_right_model(xy, visible, worm), xy, visible)
+    swapped, odds = detect_swaps(estimate_left_right_model(xy, visible, worm), xy, visible)
     none, _ = detect_swaps(estimate_left_right_model(xy, visible, worm), xy[:0], visible[:0])
 
-    assert found.shape == odds.shape == (60, 0)
+    assert swapped.shape == odds.shape == (60, 0)
     assert none.shape == (0, 0)
     assert check_skeleton_pairs(xy, visible, worm) == []
 
@@ -153,9 +153,9 @@ def test_degenerate_and_empty_poses_have_no_swaps():
     xy, visible = sample_people_poses(100)
     xy[::10], visible[5::10] = 0.0, False
 
-    found, odds = detect_swaps(estimate_left_right_model(xy, visible, MPII), xy, visible)
+    swapped, odds = detect_swaps(estimate_left_right_model(xy, visible, MPII), xy, visible)
 
-    assert not found[::10].any()
+    assert not swapped[::10].any()
     assert np.isnan(odds[5::10]).all()
 
 

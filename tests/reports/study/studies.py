@@ -46,20 +46,20 @@ def write_study(
     rng = np.random.default_rng(seed)
     sampled = [draw(rng) for _ in range(trials)]
     failed = failed or {}
-    active = [at for at in range(trials) if at + 1 not in failed]
-    lengths = {at: 3 for at in range(trials) if at + 1 in failed}
+    active = [number for number in range(trials) if number + 1 not in failed]
+    lengths = {number: 3 for number in range(trials) if number + 1 in failed}
     for rung in rungs:
-        active.sort(key=lambda at: -_compute_score(sampled[at], rung))
+        active.sort(key=lambda number: -_compute_score(sampled[number], rung))
         keep = max(1, -(-len(active) // 3))
-        lengths |= {at: rung for at in active[keep:]}
+        lengths |= {number: rung for number in active[keep:]}
         active = active[:keep]
-    lengths |= {at: epochs for at in active}
+    lengths |= {number: epochs for number in active}
     lines = []
-    for at, settings in enumerate(sampled):
+    for number, settings in enumerate(sampled):
         entries = _make_epoch_records(
-            settings, lengths[at], at, keypoints, metric, rng, at + 1 in failed
+            settings, lengths[number], number, keypoints, metric, rng, number + 1 in failed
         )
-        lines.append(_write_trial(folder, at, settings, entries, epochs, metric, failed, name))
+        lines.append(_write_trial(folder, number, settings, entries, epochs, metric, failed, name))
     lines.sort(key=lambda line: -line["score"] if math.isfinite(line["score"]) else math.inf)
     with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, fieldnames=list(lines[0]))
@@ -82,14 +82,14 @@ def _compute_score(sampled: Mapping[str, Any], epoch: int) -> float:
 def _make_epoch_records(
     sampled: Mapping[str, Any],
     length: int,
-    at: int,
+    number: int,
     keypoints: Sequence[str],
     metric: str,
     rng: np.random.Generator,
     diverges: bool,
 ) -> list[dict[str, Any]]:
     kind, entries, best = metric.split("_")[0], [], 0.0
-    ends_ms = START_MS + 100_000 * (at // 2)
+    ends_ms = START_MS + 100_000 * (number // 2)
     sigma = sampled.get("heatmap.sigma", 2.0)
     for epoch in range(length):
         score = _compute_score(sampled, epoch + 1) + float(rng.normal(0, 0.006))
@@ -115,7 +115,7 @@ def _make_epoch_records(
 
 def _write_trial(
     folder: Path,
-    at: int,
+    number: int,
     sampled: dict[str, Any],
     entries: list[dict[str, Any]],
     epochs: int,
@@ -123,7 +123,7 @@ def _write_trial(
     failed: Mapping[int, str],
     name: str,
 ) -> dict[str, Any]:
-    label = f"{at + 1:02d}"
+    label = f"{number + 1:02d}"
     trial = folder / "trials" / label
     trial.mkdir(parents=True)
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in sampled.items()}
@@ -134,9 +134,9 @@ def _write_trial(
     (trial / "resolved_config.json").write_text(json.dumps(settings), encoding="utf-8")
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     (trial / "metrics.jsonl").write_text(lines, encoding="utf-8")
-    if at + 1 in failed:
+    if number + 1 in failed:
         outcome = {"metric": "", "score": math.nan, "best_epoch": -1, "epochs": 0}
-        return {"folder": label, **sampled, **outcome, "error": failed[at + 1]}
+        return {"folder": label, **sampled, **outcome, "error": failed[number + 1]}
     best = max(entries, key=lambda entry: entry[f"val/{metric}"])
     outcome = {"metric": metric, "score": best[f"val/{metric}"], "best_epoch": best["epoch"]}
     return {"folder": label, **sampled, **outcome, "epochs": len(entries), "error": ""}
@@ -146,8 +146,8 @@ def with_latency(study: Path) -> Path:
     """Add latencies, as if the study had optimized latency too: wider models are slower."""
     with (study / "trials.csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
-    for at, line in enumerate(lines):
-        line["latency_ms"] = f"{0.4 * float(line.get('model.width', 32)) + 0.37 * (at % 3):.3f}"
+    for number, line in enumerate(lines):
+        line["latency_ms"] = f"{0.4 * float(line.get('model.width', 32)) + 0.37 * (number % 3):.3f}"
     for line in lines:
         own = float(line["score"]), -float(line["latency_ms"])
         others = [(float(o["score"]), -float(o["latency_ms"])) for o in lines if o is not line]
