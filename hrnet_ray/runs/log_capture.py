@@ -57,19 +57,31 @@ def _append_lines(path: Path, lines: list[str]) -> None:
 
 
 class _TeeStream:
-    """A stream that also appends its complete lines to a file."""
+    """A stream that also appends its complete lines to a file.
+
+    While `console` is set, only complete lines reach the terminal, above its live rows.
+    """
+
+    console: Any = None
+    """The rich console of an open `ProgressDisplay`."""
 
     def __init__(self, stream: Any, path: Path) -> None:
+        self.terminal = getattr(stream, "terminal", stream)
         self._stream, self._path = stream, path
         self._partial_line, self._lock = "", threading.Lock()
 
     def write(self, text: str) -> int:
         with self._lock:
             *lines, self._partial_line = (self._partial_line + text).split("\n")
+            lines = [_TERMINAL_CONTROL.sub("", line) for line in lines]
             if lines:
                 with suppress(OSError):
-                    _append_lines(self._path, [_TERMINAL_CONTROL.sub("", line) for line in lines])
-        return self._stream.write(text)
+                    _append_lines(self._path, lines)
+        if self.console is None:
+            return self._stream.write(text)
+        for line in lines:
+            self.console.out(line, highlight=False)
+        return len(text)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

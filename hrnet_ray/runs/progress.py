@@ -1,7 +1,7 @@
-"""Progress of a run on the terminal.
+"""Progress of a run.
 
-Rank 0 writes `progress.json` every second. The driver reads it together with the recorded epochs
-and prints them. Without a terminal it prints plain lines, because bars garble the log of a job.
+Rank 0 writes `progress.json` every second. The driver reads it together with the recorded epochs,
+and shows live rows on a terminal. Elsewhere it prints plain lines, because bars garble a job's log.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 from hrnet_ray.data.shards import ProgressCallback
 from hrnet_ray.errors import DataError, format_list
 from hrnet_ray.runs.event_log import EVENTS_FILE, METRICS_FILE, read_events, read_metrics
-from hrnet_ray.runs.progress_display import format_clock
+from hrnet_ray.runs.progress_display import EpochProgress, ProgressDisplay, format_clock
 from hrnet_ray.utils.files import write_text_atomically
 
 UPDATE_INTERVAL_S = 1.0
@@ -92,15 +92,21 @@ class ProgressMonitor:
         self._file_stamps: dict[Path, list[tuple[int, int]]] = {}
         self._stop_event = threading.Event()
         self._last_print_s = time.monotonic()
+        self._display: ProgressDisplay | None = None
         self._thread = threading.Thread(target=self._run_loop, daemon=True)
 
     def __enter__(self) -> "ProgressMonitor":
+        if sys.stdout.isatty():
+            self._display = ProgressDisplay().__enter__()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop_event.set()
         self._thread.join()
+        if self._display:
+            self._display.__exit__()
+            self._display = None
         self._file_stamps.clear()
         self._poll_run_dirs()  # the last entries
 
@@ -115,20 +121,20 @@ class ProgressMonitor:
                 if stamps != self._file_stamps.get(folder):
                     self._print_new_records(name, folder)
                     self._file_stamps[folder] = stamps
-                self._print_live_progress(name, folder)
+                self._show_progress(name, folder)
 
     def _print_new_records(self, name: str, folder: Path) -> None:
         events = read_events(folder)
         for message in events[self._printed_events.get(folder, 0) :]:
-            self._print_status(f"{name}{message}")
+            self._print_line(f"{name}{message}")
         self._printed_events[folder] = len(events)
         epochs = read_metrics(folder)
         for entry in epochs[self._printed_epochs.get(folder, 0) :]:
             self._on_epoch(folder, entry)
             self._printed_epochs[folder] = self._printed_epochs.get(folder, 0) + 1
             if entry.get("skipped"):
-                self._print_status(f"{name}skipped: {format_list(entry['skipped'])}")
-            self._print_status(f"{name}{self._format_epoch(entry)}")
+                self._print_line(f"{name}skipped: {format_list(entry['skipped'])}")
+            self._print_line(f"{name}{self._format_epoch(entry)}")
 
     def _format_epoch(self, entry: MetricsEntry) -> str:
         score = next((n for n in ("val/OKS_AP", "val/PCKh_0.5") if n in entry), None)
@@ -141,26 +147,22 @@ class ProgressMonitor:
             f"  {entry['perf/images_per_sec']:.0f} img/s{memory}  {format_clock(left_s)} left"
         )
 
-    def _print_live_progress(self, name: str, folder: Path) -> None:
-        silence_s = time.monotonic() - self._last_print_s
-        is_terminal = sys.stdout.isatty()
-        if not is_terminal and silence_s < MAX_SILENCE_S:
-            return
-        try:
-            progress = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return
-        epoch, epochs, done = progress["epoch"], progress["epochs"], progress["done"]
-        if epoch <= self._printed_epochs.get(folder, 0):
-            return
-        line = f"{name}epoch {epoch:>3}/{epochs}  {done}/{progress['of']}"
-        self._print_status(f"{line}  {progress['rate']:.0f} img/s", transient=is_terminal)
+    def _show_progress(self, name: str, folder: Path) -> None:
+        progress, row = _read_progress(folder), name.strip() or folder.name
+        if progress and progress.epoch <= self._printed_epochs.get(folder, 0):
+            progress = None  # that epoch has ended
+        if self._display and progress:
+            self._display.update_row(row, progress)
+        elif self._display:
+            self._display.remove_row(row)
+        elif progress and time.monotonic() - self._last_print_s >= MAX_SILENCE_S:
+            self._print_line(
+                f"{name}epoch {progress.epoch:>3}/{progress.epochs}  "
+                f"{progress.crops_done}/{progress.num_crops}  {progress.crops_per_s:.0f} img/s"
+            )
 
-    def _print_status(self, line: str, *, transient: bool = False) -> None:
-        if sys.stdout.isatty():
-            print("\r\033[K" + line, end="" if transient else "\n", flush=True)
-        else:
-            print(line, flush=True)
+    def _print_line(self, line: str) -> None:
+        print(line, flush=True)
         self._last_print_s = time.monotonic()
 
 
@@ -195,6 +197,20 @@ def make_progress_line(label: str, *, print_end: bool = True) -> ProgressCallbac
         print(f"\r\033[K{line}" if is_terminal else line, end=end, flush=True)
 
     return update_line
+
+
+def _read_progress(run_folder: Path) -> EpochProgress | None:
+    try:
+        progress = json.loads((run_folder / "progress.json").read_text(encoding="utf-8"))
+        return EpochProgress(
+            epoch=progress["epoch"],
+            epochs=progress["epochs"],
+            crops_done=progress["done"],
+            num_crops=progress["of"],
+            crops_per_s=progress["rate"],
+        )
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _get_file_stamp(path: Path) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """Progress bars on a terminal: one live row per run or trial, and permanent lines above them.
 
-Without a terminal nothing here is used: `runs.progress` prints a plain line now and then.
+Without a terminal this module is not used: `runs.progress` prints plain lines.
 """
 
 import sys
@@ -46,11 +46,11 @@ class ProgressDisplay:
     """Live rows at the bottom of a terminal; `print_line` writes above them.
 
     While it is open, whole lines that other code prints to stdout or stderr appear above the rows,
-    too: a stream that also writes a log (`log_capture.tee_output`) hands its lines over here.
+    too. A stream of `log_capture.tee_output` prints them through its `console`.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._tees = [one for one in (sys.stdout, sys.stderr) if hasattr(one, "console")]
+        self._tees = [stream for stream in (sys.stdout, sys.stderr) if hasattr(stream, "console")]
         terminal: Any = getattr(sys.stdout, "terminal", sys.stdout)
         self.console = console or Console(file=terminal, highlight=False)
         redirect = not self._tees
