@@ -1,4 +1,4 @@
-"""The command, pictures of otters, and a model for them."""
+"""Fixtures: the command, images of otters, and a model for them."""
 
 import json
 from pathlib import Path
@@ -16,34 +16,34 @@ from tests.cli.otters import NAMES, PAWS
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]):
-    """Run `hrnet-ray ARGV` in this process: exit code, what it printed, what it complained of."""
+    """Run `hrnet-ray ARGV` in this process; return exit code, stdout and stderr."""
 
     def run(*argv: object) -> tuple[int | str | None, str, str]:
         with pytest.raises(SystemExit) as end:
             main([str(word) for word in argv])
-        said = capsys.readouterr()
-        return end.value.code, said.out, said.err
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
 
     return run
 
 
 @pytest.fixture
 def otters(tmp_path: Path) -> Path:
-    """Four pictures of 60 x 40 pixels with an otter each, and their COCO file."""
-    for at, name in enumerate(NAMES):
-        noise = np.random.default_rng(at).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    """Write four images of 60 x 40 pixels with an otter each, and their COCO file."""
+    for index, name in enumerate(NAMES):
+        noise = np.random.default_rng(index).integers(0, 255, (40, 60, 3)).astype(np.uint8)
         codec.write_image(tmp_path / "images" / name, noise)
     document = {
-        "images": [{"id": at, "file_name": name} for at, name in enumerate(NAMES)],
+        "images": [{"id": index, "file_name": name} for index, name in enumerate(NAMES)],
         "annotations": [
             {
-                "id": at,
-                "image_id": at,
+                "id": index,
+                "image_id": index,
                 "category_id": 1,
                 "bbox": [5, 5, 40, 30],
                 "keypoints": [10, 10, 2, 30, 20, 2, 40, 30, 1],
             }
-            for at in range(len(NAMES))
+            for index in range(len(NAMES))
         ],
         "categories": [{"id": 1, "name": "otter", "keypoints": list(PAWS.keypoints)}],
     }
@@ -53,7 +53,7 @@ def otters(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A model folder with random weights."""
+    """Write a model folder with random weights."""
     spec = ModelSpec(
         skeleton=PAWS,
         width=8,

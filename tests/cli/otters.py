@@ -1,4 +1,4 @@
-"""What the tests of the command share: otters, and what spoils their pictures."""
+"""The skeleton and image names of the otters, and a way to corrupt an image."""
 
 from pathlib import Path
 
@@ -13,6 +13,7 @@ NAMES = ("a.jpg", "b.jpg", "c.jpg", "d.jpg")
 
 
 def truncate(path: Path) -> int:
+    """Cut a file in half and return its new size in bytes."""
     data = path.read_bytes()
     path.write_bytes(data[: len(data) // 2])
     return len(data) // 2

@@ -1,4 +1,4 @@
-"""What the demo asks of a machine, and what it forgets. `make demo` is its test as a whole."""
+"""Test the resources and the clean-up of the demo; `make demo` tests it as a whole."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +26,11 @@ def write(folder: Path, *names: str) -> None:
         (folder / name).write_text("x")
 
 
-def left_in(folder: Path) -> list[str]:
+def list_files(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_a_demo_is_forgotten_and_other_runs_stay(tmp_path: Path):
+def test_overwrite_deletes_the_demo_and_keeps_other_runs(tmp_path: Path):
     others = ["data/lynxes/manifest.json", "mlflow.db", "mpii/train/x", "tigers/mine/summary.json"]
     write(tmp_path, *others)
     write(tmp_path, "predictions.png", "summary.json", "tigers/train/x", "tigers/search/x")
@@ -38,13 +38,13 @@ def test_a_demo_is_forgotten_and_other_runs_stay(tmp_path: Path):
 
     delete_demo(tmp_path)
 
-    assert left_in(tmp_path) == others
+    assert list_files(tmp_path) == others
 
 
-def test_where_no_demo_was_nothing_is_deleted(tmp_path: Path):
-    mine = ["data/tigers/manifest.json", "predictions.png", "summary.json", "tigers/train/x"]
-    write(tmp_path, *mine)
+def test_without_a_demo_nothing_is_deleted(tmp_path: Path):
+    files = ["data/tigers/manifest.json", "predictions.png", "summary.json", "tigers/train/x"]
+    write(tmp_path, *files)
 
     delete_demo(tmp_path)
 
-    assert left_in(tmp_path) == mine
+    assert list_files(tmp_path) == files

@@ -1,4 +1,4 @@
-"""`hrnet-ray prepare`, from pictures and labels to a data set that reads back."""
+"""Test `hrnet-ray prepare`: the dataset that it writes, and its output."""
 
 import json
 import shutil
@@ -25,17 +25,17 @@ from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.skeletons import ATRW, MPII, Skeleton
 from tests.data.formats.test_mpii_release import person, picture, save
 
-PICTURES = 10
+NUM_IMAGES = 10
 
 
 @pytest.fixture
 def toes(tmp_path: Path) -> Path:
-    """Ten pictures of 60 x 40 pixels, two toes in each but the last, and their COCO file."""
-    for at in range(PICTURES):
+    """Write ten images of 60 x 40 pixels, all but the last with two toes, and their COCO file."""
+    for at in range(NUM_IMAGES):
         grey = np.full((40, 60, 3), 20 * at, np.uint8)
         codec.write_image(tmp_path / "images" / f"{at}.png", grey)
     document = {
-        "images": [{"id": at, "file_name": f"{at}.png"} for at in range(PICTURES)],
+        "images": [{"id": at, "file_name": f"{at}.png"} for at in range(NUM_IMAGES)],
         "annotations": [
             {
                 "id": at,
@@ -44,7 +44,7 @@ def toes(tmp_path: Path) -> Path:
                 "bbox": [5, 5, 40, 30],
                 "keypoints": [10 + at, 11, 2, 30, 20, 2] if at < 9 else [0] * 6,
             }
-            for at in range(PICTURES)
+            for at in range(NUM_IMAGES)
         ],
         "categories": [{"id": 1, "name": "toes", "keypoints": ["left_toe", "right_toe"]}],
     }
@@ -57,7 +57,7 @@ def images_of(root: Path, split: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("kind", "skeleton"), [("tigers", ATRW), ("people", MPII)])
-def test_drawn_pictures_become_a_data_set(
+def test_synthetic_images_become_a_dataset(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     kind: Literal["tigers", "people"],
@@ -85,7 +85,7 @@ def test_drawn_pictures_become_a_data_set(
     assert stdout.endswith(f"next: hrnet-ray check {manifest.root}\n")
 
 
-def test_the_same_seed_draws_the_same_data_set_and_another_seed_another(tmp_path: Path):
+def test_the_seed_determines_the_synthetic_dataset(tmp_path: Path):
     digests = []
     for at, seed in enumerate((1, 1, 2)):
         run(
@@ -98,9 +98,7 @@ def test_the_same_seed_draws_the_same_data_set_and_another_seed_another(tmp_path
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_share_of_the_pictures_is_kept_for_validation(
-    toes: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_fraction_of_the_images_is_for_validation(toes: Path, capsys: pytest.CaptureFixture[str]):
     run(
         CocoArgs(
             images=toes / "images",
@@ -127,8 +125,8 @@ def test_a_share_of_the_pictures_is_kept_for_validation(
     assert "annotation 9 (9.png),no keypoints" in (toes / "out" / "skipped.csv").read_text()
 
 
-def test_another_seed_keeps_other_pictures_for_validation(toes: Path):
-    kept = []
+def test_the_seed_selects_the_validation_images(toes: Path):
+    val_images = []
     for seed in (0, 0, 1):
         run(
             CocoArgs(
@@ -139,12 +137,12 @@ def test_another_seed_keeps_other_pictures_for_validation(toes: Path):
                 out=toes / "out",
             )
         )
-        kept.append(images_of(toes / "out", "val"))
+        val_images.append(images_of(toes / "out", "val"))
 
-    assert kept[0] == kept[1] != kept[2]
+    assert val_images[0] == val_images[1] != val_images[2]
 
 
-def test_pictures_that_are_in_both_splits_are_told(toes: Path, capsys: pytest.CaptureFixture[str]):
+def test_images_in_both_splits_are_counted(toes: Path, capsys: pytest.CaptureFixture[str]):
     run(
         CocoArgs(
             images=toes / "images",
@@ -158,7 +156,7 @@ def test_pictures_that_are_in_both_splits_are_told(toes: Path, capsys: pytest.Ca
     assert "  note: 9 images are in both splits, which inflates the scores\n" in stdout
 
 
-def test_two_folders_that_count_their_files_alike_share_nothing(
+def test_equal_names_in_two_folders_are_different_images(
     toes: Path, capsys: pytest.CaptureFixture[str]
 ):
     shutil.copytree(toes / "images", toes / "others")
@@ -176,7 +174,7 @@ def test_two_folders_that_count_their_files_alike_share_nothing(
     assert "both splits" not in capsys.readouterr().out
 
 
-def test_progress_speaks_at_the_end_and_not_for_every_picture(capsys: pytest.CaptureFixture[str]):
+def test_progress_is_printed_at_the_end_and_not_per_image(capsys: pytest.CaptureFixture[str]):
     count = make_progress_line("generated")
     for done in range(1, 1_201):
         count(done, 1_200)
@@ -187,7 +185,7 @@ def test_progress_speaks_at_the_end_and_not_for_every_picture(capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("ending", [".tar.gz", ".zip"])
-def test_an_archive_is_unpacked_beside_what_is_made_of_it(toes: Path, ending: str):
+def test_an_archive_is_unpacked_below_the_dataset(toes: Path, ending: str):
     kind = {".tar.gz": "gztar", ".zip": "zip"}[ending]
     shutil.make_archive(str(toes / "atrw"), kind, root_dir=toes, base_dir="images")
     shutil.rmtree(toes / "images")
@@ -195,7 +193,7 @@ def test_an_archive_is_unpacked_beside_what_is_made_of_it(toes: Path, ending: st
         images=toes / f"atrw{ending}", annotations=toes / "toes.json", out=toes / "out", seed=1
     )
 
-    for _ in range(2):  # it is unpacked once, and nothing is made again
+    for _ in range(2):  # the second run unpacks and writes nothing
         run(args)
 
     assert sorted(images_of(toes / "out", "train") + images_of(toes / "out", "val")) == [
@@ -204,7 +202,7 @@ def test_an_archive_is_unpacked_beside_what_is_made_of_it(toes: Path, ending: st
     assert (toes / "out" / "pictures" / "atrw" / "images" / "0.png").is_file()
 
 
-def test_atrw_is_read_as_it_is_downloaded(tmp_path: Path):
+def test_atrw_is_read_from_the_downloaded_archives(tmp_path: Path):
     drawn = tmp_path / "drawn"
     run(
         SyntheticArgs(
@@ -230,7 +228,7 @@ def test_atrw_is_read_as_it_is_downloaded(tmp_path: Path):
         run(AtrwArgs(archives_dir=downloads, out=tmp_path / "again"))
 
 
-def test_an_archive_that_would_do_harm_is_refused(toes: Path):
+def test_an_archive_with_an_unsafe_path_is_refused(toes: Path):
     with zipfile.ZipFile(toes / "bad.zip", "w") as archive:
         archive.writestr("../evil.png", b"")
 
@@ -241,7 +239,7 @@ def test_an_archive_that_would_do_harm_is_refused(toes: Path):
 
 
 def release(folder: Path) -> Path:
-    """The original release with four pictures, each of a video of its own."""
+    """Write the original release with four images, each of another video."""
     for at in range(4):
         codec.write_image(folder / "images" / f"{at}.jpg", np.full((80, 160, 3), 50 * at, np.uint8))
     return save(folder, *(picture(f"{at}.jpg", person(), video=float(at)) for at in range(4)))
@@ -265,7 +263,7 @@ def test_the_original_release_of_mpii_is_prepared(tmp_path: Path):
     assert np.isfinite(heads).all()
 
 
-def test_the_release_knows_the_truth_itself(tmp_path: Path):
+def test_gt_valid_cannot_be_combined_with_the_release(tmp_path: Path):
     with pytest.raises(UsageError, match="--gt-valid cannot be combined with the original release"):
         run(
             MpiiArgs(
@@ -278,9 +276,9 @@ def test_the_release_knows_the_truth_itself(tmp_path: Path):
         )
 
 
-def test_untouched_files_and_small_shards_can_be_asked_for(toes: Path):
-    words = {"images": toes / "images", "annotations": toes / "toes.json", "val_fraction": 0.3}
-    run(CocoArgs(**words, out=toes / "out", store_full_images=True, rows_per_shard=2))
+def test_full_images_and_small_shards_can_be_stored(toes: Path):
+    args = {"images": toes / "images", "annotations": toes / "toes.json", "val_fraction": 0.3}
+    run(CocoArgs(**args, out=toes / "out", store_full_images=True, rows_per_shard=2))
 
     manifest = read_manifest(toes / "out")
     assert [shard.rows for shard in manifest.splits["train"].shards] == [2, 2, 2]
@@ -293,7 +291,7 @@ def test_untouched_files_and_small_shards_can_be_asked_for(toes: Path):
 
 
 @pytest.mark.parametrize("shard_rows", [0, -1, 2**16 + 1])
-def test_shards_of_no_size_are_refused(toes: Path, shard_rows: int):
+def test_an_invalid_shard_size_is_refused(toes: Path, shard_rows: int):
     with pytest.raises(UsageError, match=f"--rows-per-shard {shard_rows:,}"):
         run(
             CocoArgs(
@@ -305,7 +303,7 @@ def test_shards_of_no_size_are_refused(toes: Path, shard_rows: int):
         )
 
 
-def test_drawn_pictures_do_not_go_to_a_bucket():
+def test_synthetic_images_cannot_be_written_to_a_bucket():
     with pytest.raises(
         UsageError, match="--out must be a local folder for synthetic images, got a URI"
     ):

@@ -1,4 +1,4 @@
-"""`hrnet-ray predict` as a user meets it: what it writes, says and refuses."""
+"""Test `hrnet-ray predict` on images: its files, its output and its errors."""
 
 import json
 import os
@@ -27,7 +27,7 @@ def results_of(otters: Path) -> list[dict]:
     return json.loads((otters / "out" / "predictions.coco.json").read_text())
 
 
-def test_predict_gives_what_the_predictor_gives_and_draws_it(command, otters: Path, model: Path):
+def test_the_results_are_those_of_the_predictor_with_overlays(command, otters: Path, model: Path):
     code, stdout, _ = command(*predict_words(otters, model))
 
     assert code == 0
@@ -35,16 +35,16 @@ def test_predict_gives_what_the_predictor_gives_and_draws_it(command, otters: Pa
     results = results_of(otters)
     assert [result["image_id"] for result in results] == list(NAMES)
     assert [result["id"] for result in results] == [1, 2, 3, 4]
-    picture = codec.read_image(otters / "images" / "b.jpg")
-    found = Predictor.from_model_dir(model)(picture, np.array([[0.0, 0.0, 59.0, 39.0]]))
-    points = torch.cat([found.image_xy[0], found.scores[0, :, None]], dim=-1)
+    image = codec.read_image(otters / "images" / "b.jpg")
+    predictions = Predictor.from_model_dir(model)(image, np.array([[0.0, 0.0, 59.0, 39.0]]))
+    points = torch.cat([predictions.image_xy[0], predictions.scores[0, :, None]], dim=-1)
     assert results[1]["keypoints"] == pytest.approx(points.flatten().tolist(), abs=2e-3)
-    drawing = codec.read_image(otters / "out" / "b.jpg")
-    assert drawing.shape == (40, 60, 3)
-    assert np.abs(drawing.astype(int) - picture).max() > 60
+    overlay = codec.read_image(otters / "out" / "b.jpg")
+    assert overlay.shape == (40, 60, 3)
+    assert np.abs(overlay.astype(int) - image).max() > 60
 
 
-def test_a_broken_picture_is_named_and_the_others_are_predicted(command, otters: Path, model: Path):
+def test_a_corrupt_image_is_named_and_the_others_are_predicted(command, otters: Path, model: Path):
     truncate(otters / "images" / "b.jpg")
 
     code, stdout, _ = command(*predict_words(otters, model))
@@ -57,17 +57,17 @@ def test_a_broken_picture_is_named_and_the_others_are_predicted(command, otters:
     )
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "c.jpg", "d.jpg"]
     assert command(*predict_words(otters, model, "--strict"))[0] == 3
-    assert len(results_of(otters)) == 3  # strict is about the exit code
+    assert len(results_of(otters)) == 3  # --strict changes only the exit code
 
 
-def test_nothing_but_broken_pictures_is_a_failure(command, otters: Path, model: Path):
+def test_only_corrupt_images_are_a_failure(command, otters: Path, model: Path):
     truncate(otters / "images" / "b.jpg")
     words = ["predict", "--model", model, "--input", otters / "images" / "b.jpg"]
 
     assert command(*words, "--out", otters / "out")[0] == 3
 
 
-def test_boxes_say_who_is_looked_at_and_a_picture_without_any_is_told(
+def test_poses_are_found_in_the_given_boxes_and_images_without_any_are_counted(
     command, otters: Path, model: Path
 ):
     (otters / "boxes.json").write_text('{"a.jpg": [[1, 2, 30, 20], [9, 5, 20, 30]], "b.jpg": []}')
@@ -82,7 +82,7 @@ def test_boxes_say_who_is_looked_at_and_a_picture_without_any_is_told(
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "a.jpg"]
 
 
-def test_a_poses_score_counts_that_of_its_box_and_boxes_without_area_are_told(
+def test_a_pose_score_includes_the_box_score_and_boxes_without_area_are_counted(
     command, otters: Path, model: Path
 ):
     box = {"category_id": 1, "bbox": [1, 2, 30, 20]}
@@ -108,7 +108,7 @@ def test_a_poses_score_counts_that_of_its_box_and_boxes_without_area_are_told(
     assert doubtful["score"] == sure["score"] / 4 > 0
 
 
-def test_boxes_for_none_of_the_pictures_are_a_failure(command, otters: Path, model: Path):
+def test_boxes_for_none_of_the_inputs_are_a_failure(command, otters: Path, model: Path):
     (otters / "boxes.json").write_text('{"otter.jpg": [[1, 2, 30, 20]]}')
 
     code, _, stderr = command(*predict_words(otters, model, "--boxes", otters / "boxes.json"))
@@ -118,8 +118,10 @@ def test_boxes_for_none_of_the_pictures_are_a_failure(command, otters: Path, mod
     assert not (otters / "out").exists()
 
 
-def test_what_was_found_stays_when_a_drawing_cannot_be_written(command, otters: Path, model: Path):
-    (otters / "out" / "c.jpg").mkdir(parents=True)  # where the third drawing is to be
+def test_the_results_so_far_are_written_if_an_overlay_cannot_be_written(
+    command, otters: Path, model: Path
+):
+    (otters / "out" / "c.jpg").mkdir(parents=True)  # the path of the third overlay
 
     code, stdout, stderr = command(*predict_words(otters, model))
 
@@ -130,9 +132,9 @@ def test_what_was_found_stays_when_a_drawing_cannot_be_written(command, otters: 
     assert not [path for path in (otters / "out").iterdir() if "part" in path.name]
 
 
-def test_ctrl_c_leaves_the_poses_that_were_found(otters: Path, model: Path):
+def test_ctrl_c_keeps_the_results_so_far(otters: Path, model: Path):
     (otters / "images" / "c.jpg").unlink()
-    os.mkfifo(otters / "images" / "c.jpg")  # who opens it waits for a writer
+    os.mkfifo(otters / "images" / "c.jpg")  # opening it blocks until a writer opens it
     words = [str(word) for word in predict_words(otters, model, "--device", "cpu")]
     with (
         subprocess.Popen(
@@ -142,7 +144,7 @@ def test_ctrl_c_leaves_the_poses_that_were_found(otters: Path, model: Path):
             text=True,
         ) as predicting,
         (otters / "images" / "c.jpg").open("wb"),
-    ):  # it has come so far
+    ):  # the command has reached the FIFO
         predicting.send_signal(signal.SIGINT)
         stdout, stderr = predicting.communicate(timeout=30)
 
@@ -151,13 +153,13 @@ def test_ctrl_c_leaves_the_poses_that_were_found(otters: Path, model: Path):
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "b.jpg"]
 
 
-def test_folders_below_are_looked_into_and_keep_their_names(command, otters: Path, model: Path):
+def test_subfolders_are_read_and_keep_their_names(command, otters: Path, model: Path):
     images, out = otters / "images", otters / "images" / "poses"
     (images / "day 2").mkdir()
     (images / "c.jpg").rename(images / "day 2" / "a.jpg")
     words = ["predict", "--model", model, "--input", images, "--out", out]
 
-    for _ in range(2):  # the drawings of the first time are no pictures of the second
+    for _ in range(2):  # the second run ignores the overlays of the first
         assert command(*words)[:2] == (0, f"4 poses on 4 images -> {out}\n")
 
     results = json.loads((out / "predictions.coco.json").read_text())
@@ -166,7 +168,7 @@ def test_folders_below_are_looked_into_and_keep_their_names(command, otters: Pat
     assert sorted(str(path.relative_to(out)) for path in out.rglob("*.jpg")) == names
 
 
-def test_predict_never_draws_over_pictures_in_a_folder_below(command, otters: Path, model: Path):
+def test_overlays_never_overwrite_inputs_in_a_subfolder(command, otters: Path, model: Path):
     images = otters / "images"
     (images / "day 2").mkdir()
     (images / "c.jpg").rename(images / "day 2" / "a.jpg")
@@ -180,9 +182,7 @@ def test_predict_never_draws_over_pictures_in_a_folder_below(command, otters: Pa
     )
 
 
-def test_pictures_that_ask_to_be_shown_turned_are_counted_and_named(
-    command, otters: Path, model: Path
-):
+def test_images_with_exif_orientation_are_counted_and_named(command, otters: Path, model: Path):
     path = otters / "images" / "b.jpg"
     path.write_bytes(with_orientation(path.read_bytes()))
 
@@ -195,7 +195,7 @@ def test_pictures_that_ask_to_be_shown_turned_are_counted_and_named(
     )
 
 
-def test_without_drawings_the_poses_and_the_names_of_their_keypoints_are_written(
+def test_without_overlays_the_results_and_keypoint_names_are_written(
     command, otters: Path, model: Path
 ):
     assert command(*predict_words(otters, model, "--no-draw"))[0] == 0
@@ -207,7 +207,9 @@ def test_without_drawings_the_poses_and_the_names_of_their_keypoints_are_written
     assert {result["category_id"] for result in results_of(otters)} == {category["id"]}
 
 
-def test_names_that_move_a_cursor_or_are_no_utf8_are_spelt_out(command, otters: Path, model: Path):
+def test_control_characters_and_invalid_utf8_in_names_are_escaped(
+    command, otters: Path, model: Path
+):
     images = otters / "images"
     (images / "a.jpg").rename(images / os.fsdecode(b"caf\xe9.jpg"))
     (images / "b.jpg").rename(images / "b\x1b[2J.jpg")
@@ -221,7 +223,7 @@ def test_names_that_move_a_cursor_or_are_no_utf8_are_spelt_out(command, otters: 
     assert results_of(otters)[1]["image_id"] == os.fsdecode(b"caf\xe9.jpg")
 
 
-def test_pictures_of_one_stem_get_a_drawing_each(command, otters: Path, model: Path):
+def test_images_of_the_same_stem_get_an_overlay_each(command, otters: Path, model: Path):
     grey = np.full((30, 20, 3), 90, np.uint8)
     codec.write_image(otters / "images" / "a.png", grey)
     codec.write_image(otters / "images" / "e.png", grey)
@@ -234,7 +236,7 @@ def test_pictures_of_one_stem_get_a_drawing_each(command, otters: Path, model: P
     assert drawn == [*of_one_stem, "b.jpg", "c.jpg", "d.jpg", "e.jpg"]
 
 
-def test_predict_never_draws_over_the_pictures(command, otters: Path, model: Path):
+def test_overlays_never_overwrite_the_inputs(command, otters: Path, model: Path):
     before = (otters / "images" / "a.jpg").read_bytes()
     words = predict_words(otters, model, "--out", otters / "images")
     words[words.index("--out") : words.index("--out") + 2] = []
@@ -250,7 +252,7 @@ def test_predict_never_draws_over_the_pictures(command, otters: Path, model: Pat
     assert (otters / "images" / "a.jpg").read_bytes() == before
 
 
-def test_a_folder_without_pictures_or_model_is_refused(command, otters: Path, model: Path):
+def test_a_folder_without_images_or_model_is_refused(command, otters: Path, model: Path):
     (otters / "empty").mkdir()
     words = ["predict", "--out", otters / "out", "--input"]
 
