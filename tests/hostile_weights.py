@@ -1,4 +1,4 @@
-"""Weight files that run a command when they are unpickled without care, in every known shape."""
+"""Weight files that run a command when they are unpickled without checks, in all known forms."""
 
 import collections
 import io
@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 Maker = Callable[[Path, Path], None]
-"""Writes a file (the first) that, once unpickled, makes another (the second)."""
+"""Writes a file (first path) that creates a marker file (second path) when it is unpickled."""
 
 
 class Trap:
-    """Calls `function(*args)` when it is unpickled."""
+    """An object that calls `function(*args)` when it is unpickled."""
 
     def __init__(self, function: Callable[..., Any], *args: Any, state: Any = None) -> None:
         self.call = (function, args) if state is None else (function, args, state)
@@ -28,12 +28,12 @@ class Trap:
         return self.call
 
 
-def shell(sprung: Path) -> Trap:
-    return Trap(os.system, f"touch '{sprung}'")
+def shell(marker: Path) -> Trap:
+    return Trap(os.system, f"touch '{marker}'")
 
 
-def python(sprung: Path) -> str:
-    return f"open({str(sprung)!r}, 'w').close()"
+def python(marker: Path) -> str:
+    return f"open({str(marker)!r}, 'w').close()"
 
 
 def weights() -> dict[str, Any]:
@@ -41,42 +41,42 @@ def weights() -> dict[str, Any]:
 
 
 def _saved(content: Callable[[Path], Any], **how: Any) -> Maker:
-    return lambda path, sprung: torch.save(content(sprung), path, **how)
+    return lambda path, marker: torch.save(content(marker), path, **how)
 
 
 def _raw(protocol: int) -> Maker:
-    return lambda path, sprung: path.write_bytes(pickle.dumps(shell(sprung), protocol)) and None
+    return lambda path, marker: path.write_bytes(pickle.dumps(shell(marker), protocol)) and None
 
 
-def _legacy_tar(path: Path, sprung: Path) -> None:
-    """What torch wrote before version 0.1.10."""
+def _legacy_tar(path: Path, marker: Path) -> None:
+    """Write the tar format of torch before version 0.1.10."""
     with tarfile.open(path, "w:") as tar:
         for name in ("sys_info", "pickle", "storages", "tensors"):
-            data = pickle.dumps(shell(sprung), 2)
+            data = pickle.dumps(shell(marker), 2)
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             tar.addfile(entry, io.BytesIO(data))
 
 
-def _torchscript(path: Path, sprung: Path) -> None:
+def _torchscript(path: Path, marker: Path) -> None:
     torch.jit.script(nn.Linear(2, 2)).save(str(path))
     with path.open("ab") as file:
-        file.write(pickle.dumps(shell(sprung)))
+        file.write(pickle.dumps(shell(marker)))
 
 
-def _objects_in_numpy(sprung: Path) -> Any:
-    return weights() | {"perf": np.array([shell(sprung)], dtype=object)}
+def _objects_in_numpy(marker: Path) -> Any:
+    return weights() | {"perf": np.array([shell(marker)], dtype=object)}
 
 
-def _named_by_hand(path: Path, sprung: Path) -> None:
-    """A pickle that no class was needed for."""
-    path.write_bytes(f"cposix\nsystem\n(Vtouch '{sprung}'\ntR.".encode())
+def _named_by_hand(path: Path, marker: Path) -> None:
+    """Write a pickle by hand that names `os.system`."""
+    path.write_bytes(f"cposix\nsystem\n(Vtouch '{marker}'\ntR.".encode())
 
 
-def _behind_torchs_own_function(sprung: Path) -> Any:
-    """An allowed function of torch's that calls what it is given."""
+def _behind_torchs_own_function(marker: Path) -> Any:
+    """Return weights with an allowed function of torch that calls its argument."""
     rebuild = torch._tensor._rebuild_from_type_v2
-    args = (f"touch '{sprung}'",)
+    args = (f"touch '{marker}'",)
     return weights() | {"x": Trap(rebuild, os.system, torch.Tensor, args, {})}
 
 
@@ -110,4 +110,5 @@ PAYLOADS: dict[str, Maker] = {
         lambda s: weights() | {"x": Trap(nn.Parameter, torch.ones(1), state={"a": shell(s)})}
     ),
 }
-UNARMED = {"torchscript"}  # torch.load hands it to a loader that unpickles nothing of this
+HARMLESS = {"torchscript"}
+"""Files that run no code even without checks: torch.load passes them to a loader without pickle."""

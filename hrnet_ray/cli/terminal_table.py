@@ -1,25 +1,24 @@
-"""Tables on the terminal, rendered by rich."""
+"""Tables on the terminal.
 
-from collections.abc import Iterable, Sequence
+`rich.table` is not used: on a narrow terminal it shrinks all columns, so that a long last column
+reduces the scores in the first one to an ellipsis.
+"""
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+import shutil
+import sys
+from collections.abc import Sequence
+
+from rich.cells import cell_len, set_cell_size
 
 from hrnet_ray.text import escape_control_chars
 
-UNLIMITED_WIDTH = 100_000
-"""Columns of an output that is no terminal: a file or a pipe gets whole lines."""
 
-
-def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print aligned columns, cropped to the terminal's width; a pipe or file gets plain text."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for header in headers:
-        table.add_column(Text(header), no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(escape_control_chars(cell)) for cell in row))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console.width = UNLIMITED_WIDTH
-    console.print(table)
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print aligned columns: cropped to the width of a terminal, whole in a file or pipe."""
+    cells = [[escape_control_chars(cell) for cell in row] for row in (headers, *rows)]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        line = "  ".join(map(set_cell_size, row, widths))
+        if sys.stdout.isatty():
+            line = set_cell_size(line, shutil.get_terminal_size().columns)
+        print(line.rstrip())

@@ -67,7 +67,7 @@ def test_the_scores_are_printed_and_written(evaluate, tmp_path: Path, run_folder
     assert f"{run_folder}: decode quarter, flip test on" in stdout
     assert {path.name for path in (tmp_path / "scores").iterdir()} == {
         *("scores.json", "predictions.coco.json", "evaluation.html"),
-        *("pck_curve.png", "per_keypoint.png", "worst16.png"),
+        *("pck_curve.png", "per_keypoint.png", "worst_predictions.png"),
     }
     document = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert f"OKS_AP {document['value']:.4f}, 95 % interval" in stdout
