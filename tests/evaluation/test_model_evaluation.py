@@ -146,7 +146,7 @@ def test_people_get_the_published_table(of_people: EvaluationResult):
     assert f"{published['Mean']:.3f}" in said
     assert "OKS" not in said
     assert "PCKh_0.5 " in said
-    assert "in 4 pictures" in said
+    assert "in 4 images" in said
 
 
 def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(
@@ -247,7 +247,7 @@ def test_plots_and_page_are_complete(
         paths = write_plots(evaluation, manifest, tmp_path)
 
         assert [path.name for path in paths] == [
-            *("pck_curve.png", "per_keypoint.png", "worst16.png"),
+            *("pck_curve.png", "per_keypoint.png", "worst_predictions.png"),
         ]
         html = render_page(evaluation, paths)
         assert html.count("data:image/jpeg;base64,") == 3
@@ -258,7 +258,7 @@ def test_plots_and_page_are_complete(
 
 
 def test_a_name_cannot_break_out_of_the_page(tmp_path: Path, of_tigers: EvaluationResult):
-    hostile = replace(of_tigers, data="<script>alert(1)</script>")
+    hostile = replace(of_tigers, dataset_name="<script>alert(1)</script>")
     picture = tmp_path / "a.jpg"
     codec.write_image(picture, np.zeros((8, 8, 3), np.uint8))
 

@@ -214,7 +214,10 @@ def _build_model_entry(model_evaluation: ModelEvaluation) -> dict[str, Any]:
         "summary": metrics.summary,
         "pckh_table": metrics.mpii_pckh_table,
         "oks": metrics.oks_by_sigma_set,
-        "per_keypoint": {name: vars(score) for name, score in metrics.per_keypoint.items()},
+        "per_keypoint": {
+            name: {"value": score.score, "epe_px": score.epe_px, "count": score.visible_count}
+            for name, score in metrics.per_keypoint.items()
+        },
         "curve": metrics.metric_curve,
     }
 

@@ -133,7 +133,7 @@ def _parse_coco_results(
     points = np.array([result["keypoints"] for result in results], np.float64)
     points = points.reshape(len(results), -1, 3)
     return DetectedPoses(
-        image_index=ground_truth.columns["picture"],
+        image_index=ground_truth.columns["image_index"],
         image_id=images,
         category_id=np.array([result["category_id"] for result in results], np.int64),
         image_xy=points[..., :2],
