@@ -4,7 +4,7 @@ r"""Train HRNet-W48 on Amur tigers (ATRW) with the tutorial's recipe.
     hrnet-ray prepare coco --skeleton atrw --out data/atrw \
         --images images/train --annotations annotations/keypoint_train.json \
         --val-images images/val --val-annotations annotations/keypoint_val.json
-    python experiments/train_atrw.py --cluster.num_workers 2
+    python experiments/train_atrw.py --cluster.num-workers 2
 
 The recipe's own repository names no score. Its ancestor (W48, 384x288) reports a validation AP of
 0.883 with the challenge's sigmas, mmpose's W32 0.912 with sigmas 1.15 times as large; both kinds of

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 r"""Train HRNet-W48 on Amur tigers (ATRW) as the CVWC 2019 challenge's HRNet entry did.
 
-    python experiments/train_atrw_cvwc.py --cluster.num_workers 2
+    python experiments/train_atrw_cvwc.py --cluster.num-workers 2
 
 The data are prepared as for experiments/train_atrw.py. The entry (wanghao14/CVWC2019-pose, W48,
 384x288 with sigma 3, batches of 64, trained on the train split alone) reports a validation AP of

@@ -3,7 +3,7 @@ r"""Train HRNet-W32 on MPII as published (Sun et al., CVPR 2019).
 
     hrnet-ray prepare mpii --images images --annotations annot/train.json \
         --val-annotations annot/valid.json --gt-valid annot/gt_valid.mat --out data/mpii
-    python experiments/train_mpii.py --cluster.num_workers 4
+    python experiments/train_mpii.py --cluster.num-workers 4
 
 Published: PCKh_0.5 90.3, "Mean@0.1" (really at 0.11, here `PCKh_0.11_legacy`) 37.7, from the
 ImageNet weights (`--model.pretrained hrnet_w32-36af842e.pth`). Not yet run here on MPII itself.

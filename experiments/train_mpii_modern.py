@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 r"""Train HRNet-W32 on people (MPII) with a recipe of today.
 
-    python experiments/train_mpii_modern.py --cluster.num_workers 2
+    python experiments/train_mpii_modern.py --cluster.num-workers 2
 
 The data are prepared as for experiments/train_mpii.py. What differs from the published recipes:
 

@@ -3,7 +3,7 @@ r"""Train HRNet-W48 on MPII as published (Sun et al., CVPR 2019).
 
     hrnet-ray prepare mpii --images images --annotations annot/train.json \
         --val-annotations annot/valid.json --gt-valid annot/gt_valid.mat --out data/mpii
-    python experiments/train_mpii_w48.py --cluster.num_workers 4
+    python experiments/train_mpii_w48.py --cluster.num-workers 4
 
 The same recipe as W32's, from the ImageNet weights (`--model.pretrained hrnet_w48-8ef0771d.pth`). Its
 authors print no W48 score on MPII; mmpose reports a PCKh_0.5 of 90.1 with a recipe of its own. Not

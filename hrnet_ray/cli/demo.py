@@ -170,7 +170,7 @@ def _prepare_tigers(root: Path, *, num_images: int) -> DatasetManifest:
 
 
 def _run_search(experiment: ExperimentConfig, cluster: ClusterConfig) -> StudyResult:
-    changes = {"name": SEARCH_NAME, "optim.epochs": TRIAL_EPOCHS, "evaluation.val-interval": 1}
+    changes = {"name": SEARCH_NAME, "optim.epochs": TRIAL_EPOCHS, "evaluation.val_interval": 1}
     trial_cluster = replace(cluster, num_workers=1)  # so that two trials run at the same time
     return run_study_and_report(
         with_overrides(experiment, changes), SEARCH_SPACE, trial_cluster, SEARCH_CONFIG

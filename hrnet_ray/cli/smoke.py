@@ -33,6 +33,6 @@ def prepare_smoke_experiment(
         "optim.epochs": 2,
         "optim.batch_size": 8,
         "optim.milestones": (1,),
-        "evaluation.val-interval": 1,
+        "evaluation.val_interval": 1,
     }
     return with_overrides(experiment, changes)

@@ -207,7 +207,7 @@ def _check_evaluate_and_predict_with_mlflow_names(workspace: Workspace, tmp_path
     )
     assert {Path(file.path).name for file in files} == {
         *("scores.json", "predictions.coco.json", "evaluation.html"),
-        *("pck_curve.png", "per_keypoint.png", "worst16.png"),
+        *("pck_curve.png", "per_keypoint.png", "worst_predictions.png"),
     }
     not_logged = workspace.call(
         *("evaluate", "--model", f"models:/{NAME}/1", "--log-to-mlflow", "False"),

@@ -236,12 +236,12 @@ def test_real_pictures_are_prepared_completely(
 
     train = records.decode_train_batch(read_split(manifest, "train"), canvas_px=96)
     val = records.decode_eval_batch(read_split(manifest, "val"), input_hw=(64, 48), padding=1.25)
-    assert len(train["id"]) == len(val["id"]) == labels.read
+    assert len(train["id"]) == len(val["id"]) == labels.num_read
     assert train["readable"].all()
     assert val["readable"].all()
-    assert train["image_xy"].shape == (labels.read, keypoints, 2)
+    assert train["image_xy"].shape == (labels.num_read, keypoints, 2)
     assert (train["image_xy"] == np.stack([i.image_xy for i in labels.instances])).all()
-    assert (train["canvas"].reshape(labels.read, -1).max(axis=1) > 100).all()
+    assert (train["canvas"].reshape(labels.num_read, -1).max(axis=1) > 100).all()
 
 
 def test_a_shard_that_only_another_machine_has_is_told(folder: Path, paws: AnnotationSet):
@@ -268,17 +268,17 @@ def test_a_disk_that_takes_no_more_is_told(folder: Path, paws: AnnotationSet, tm
 import resource, signal
 from pathlib import Path
 from hrnet_ray.data.formats.coco import read_coco
-from hrnet_ray.data.dataset_preparation import make_here, prepare
-from hrnet_ray.data.shards import ShardReport, ShardTask, Tell
-from hrnet_ray.data.splits import Source
+from hrnet_ray.data.dataset_preparation import prepare_dataset, write_shards_locally
+from hrnet_ray.data.shards import DoneCallback, ShardResult, ShardTask
+from hrnet_ray.data.splits import SplitSource
 from hrnet_ray.errors import ClusterError
 
 folder = Path({str(folder)!r})
-source = Source(read_coco(folder / "paws.json"), folder / "images")
+source = SplitSource(read_coco(folder / "paws.json"), folder / "images")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
 try:
-    prepare({{"train": source}}, out=folder / "out", name="paws")
+    prepare_dataset({{"train": source}}, out=folder / "out", name="paws")
 except ClusterError as error:
     print(error)
 """

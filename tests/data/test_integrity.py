@@ -22,7 +22,7 @@ from tests.data.paws import some, written
 
 
 def test_verify_finds_a_flipped_byte_and_a_missing_shard(images: Path):
-    manifest = written(images, some(5), shard_rows=2)
+    manifest = written(images, some(5), rows_per_shard=2)
     verify_checksums(manifest)
     changed = manifest.root / "train" / "00001.parquet"
     data = bytearray(changed.read_bytes())
@@ -41,8 +41,8 @@ def test_verify_finds_a_flipped_byte_and_a_missing_shard(images: Path):
 
 
 def test_a_set_as_it_was_written_is_vouched_for(images: Path):
-    for shard_rows in (1, 3, 256):
-        manifest = written(images, some(7), shard_rows=shard_rows)
+    for rows_per_shard in (1, 3, 256):
+        manifest = written(images, some(7), rows_per_shard=rows_per_shard)
         verify_checksums(manifest)
         verify_footers(manifest)
 
@@ -90,17 +90,17 @@ def test_550_damaged_shards_are_found_and_none_crashes_its_reader(images: Path):
 READ_ALL = """
 import resource, sys
 from pathlib import Path
-from hrnet_ray.data import rows
-from hrnet_ray.data.manifest import read_manifest, read_table
+from hrnet_ray.data import records
+from hrnet_ray.data.manifest import read_manifest, read_split
 from hrnet_ray.errors import DataError
 
 resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
 manifest, read, refused = read_manifest(sys.argv[1]), 0, 0
-target = Path(manifest.files("train")[0])
+target = Path(manifest.get_shard_uris("train")[0])
 for path in Path(sys.argv[2]).glob("*.parquet"):
     target.write_bytes(path.read_bytes())
     try:
-        rows.decode_rows(rows.checked(read_table(manifest, "train")), canvas_px=16)
+        records.decode_train_batch(records.add_intact_column(read_split(manifest, "train")), canvas_px=16)
         read += 1
     except DataError:
         refused += 1
@@ -266,7 +266,7 @@ def test_a_file_of_many_columns_is_refused_by_their_number(images: Path):
 
 
 def test_missing_and_cut_shards_are_named_without_hashing(images: Path):
-    manifest = written(images, some(5), shard_rows=2)
+    manifest = written(images, some(5), rows_per_shard=2)
     first, second, _ = (Path(file) for file in manifest.get_shard_uris("train"))
     first.write_bytes(first.read_bytes()[:-100])
     second.unlink()

@@ -21,7 +21,7 @@ def digest(images: Path, found: AnnotationSet, **changes) -> str:
 @pytest.mark.parametrize("count", [1, 3, 5, 7, 100])
 def test_the_head_is_the_first_rows_of_all_shards(images: Path, monkeypatch, count: int):
     monkeypatch.setattr(shards, "ROWS_PER_ROW_GROUP", 2)
-    manifest = written(images, some(7), shard_rows=3)
+    manifest = written(images, some(7), rows_per_shard=3)
 
     assert ids(read_first_rows(manifest, "train", count)) == list(range(min(count, 7)))
 
@@ -46,9 +46,9 @@ def test_one_changed_byte_of_a_picture_changes_the_version(images: Path):
 def test_the_size_of_shards_and_the_place_do_not_change_the_version(images: Path):
     before = digest(images, some(7))
 
-    for at, shard_rows in enumerate((1, 2, 7, 256)):
+    for at, rows_per_shard in enumerate((1, 2, 7, 256)):
         out = images.parent / str(at)
-        assert digest(images, some(7), out=out, shard_rows=shard_rows) == before
+        assert digest(images, some(7), out=out, rows_per_shard=rows_per_shard) == before
 
 
 def test_the_canvas_and_the_skeleton_change_the_version(images: Path):

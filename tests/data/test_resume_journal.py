@@ -43,7 +43,7 @@ class Counted:
 def stopped(images: Path) -> Path:
     """Pictures of which two of four shards were made."""
     with pytest.raises(Stopped):
-        written(images, some(7), shard_rows=2, make=Counted(2))
+        written(images, some(7), rows_per_shard=2, write_shards=Counted(2))
     return images
 
 
@@ -53,10 +53,10 @@ def test_the_same_command_makes_only_what_is_missing(stopped: Path):
     manifest = written(
         stopped,
         some(7),
-        shard_rows=2,
-        make=counted,
-        say=said.append,
-        progress=lambda _: lambda *count: told.append(count),
+        rows_per_shard=2,
+        write_shards=counted,
+        log_message=said.append,
+        make_progress=lambda _: lambda *count: told.append(count),
     )
 
     assert counted.files == ["train/00002.parquet", "train/00003.parquet"]
@@ -68,20 +68,20 @@ def test_the_same_command_makes_only_what_is_missing(stopped: Path):
 
 
 def test_a_finished_command_has_nothing_left_to_make(images: Path):
-    before = written(images, some(7), shard_rows=2)
+    before = written(images, some(7), rows_per_shard=2)
     counted = Counted()
 
-    again = written(images, some(7), shard_rows=2, make=counted)
+    again = written(images, some(7), rows_per_shard=2, write_shards=counted)
 
     assert counted.files == []
     assert again == before
 
 
 def test_new_pictures_at_the_end_cost_their_own_shards(images: Path):
-    written(images, some(5), shard_rows=2)
+    written(images, some(5), rows_per_shard=2)
     counted = Counted()
 
-    written(images, some(7), shard_rows=2, make=counted)
+    written(images, some(7), rows_per_shard=2, write_shards=counted)
 
     assert counted.files == ["train/00002.parquet", "train/00003.parquet"]
 
@@ -125,19 +125,25 @@ def test_what_changed_is_made_again_and_nothing_else(stopped: Path, change: Call
     counted = Counted()
     found = change(stopped).get("found", some(7))
 
-    manifest = written(stopped, found, shard_rows=2, make=counted)
+    manifest = written(stopped, found, rows_per_shard=2, write_shards=counted)
 
     assert counted.files == [f"train/0000{at}.parquet" for at in (0, 2, 3)]
     verify_checksums(manifest)
     assert manifest.digest == written(stopped, found, out=stopped.parent / "at once").digest
 
 
-@pytest.mark.parametrize("changes", [{"canvas_px": 17}, {"exact": True}, {"shard_rows": 3}])
+@pytest.mark.parametrize(
+    "changes", [{"canvas_px": 17}, {"store_full_images": True}, {"rows_per_shard": 3}]
+)
 def test_another_plan_starts_clean(stopped: Path, changes: dict):
     counted, said = Counted(), []
 
     manifest = written(
-        stopped, some(7), **{"shard_rows": 2, **changes}, make=counted, say=said.append
+        stopped,
+        some(7),
+        **{"rows_per_shard": 2, **changes},
+        write_shards=counted,
+        log_message=said.append,
     )
 
     assert len(counted.files) == len(manifest.splits["train"].shards)
@@ -148,10 +154,10 @@ def test_another_plan_starts_clean(stopped: Path, changes: dict):
 def test_broken_pictures_do_not_undo_what_was_made(images: Path):
     (images / "3.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match="1 pictures cannot be read"):
-        written(images, some(7), shard_rows=2)
+        written(images, some(7), rows_per_shard=2)
     counted = Counted()
 
-    manifest = written(images, some(7), shard_rows=2, make=counted, skip_broken=True)
+    manifest = written(images, some(7), rows_per_shard=2, write_shards=counted, skip_corrupt=True)
 
     assert counted.files == []
     assert (manifest.splits["train"].rows, manifest.splits["train"].skipped) == (6, 1)
@@ -164,7 +170,7 @@ def test_a_killed_command_goes_on(tmp_path: Path):
     command = textwrap.dedent(f"""
         from pathlib import Path
         from tests.data.paws import some, written
-        written(Path({str(tmp_path / "images")!r}), some(60), shard_rows=2)
+        written(Path({str(tmp_path / "images")!r}), some(60), rows_per_shard=2)
     """)
     going = subprocess.Popen([sys.executable, "-c", command])
     made = tmp_path / "out" / ".journal"
@@ -176,7 +182,7 @@ def test_a_killed_command_goes_on(tmp_path: Path):
         read_manifest(tmp_path / "out")
     counted = Counted()
 
-    manifest = written(tmp_path / "images", some(60), shard_rows=2, make=counted)
+    manifest = written(tmp_path / "images", some(60), rows_per_shard=2, write_shards=counted)
 
     assert len(counted.files) <= 27  # the last reports may not have been whole
     verify_checksums(manifest)

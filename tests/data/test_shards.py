@@ -24,7 +24,7 @@ def cut_off(images: Path) -> Path:
 def test_rows_come_in_the_order_of_the_annotations_in_shards(images: Path):
     found = labels(*(instance(id) for id in (4, 0, 6, 2, 1, 3, 5)))
 
-    manifest = written(images, found, shard_rows=3)
+    manifest = written(images, found, rows_per_shard=3)
 
     split = manifest.splits["train"]
     assert [shard.file for shard in split.shards] == [
@@ -45,7 +45,7 @@ def test_every_row_has_the_picture_of_its_instance(images: Path):
 
 
 def test_an_exact_row_holds_the_untouched_file(images: Path):
-    manifest = written(images, some(2), exact=True)
+    manifest = written(images, some(2), store_full_images=True)
 
     table = read_split(manifest, "train", columns=["picture", "sha256"])
 
@@ -62,7 +62,7 @@ def test_a_picture_is_decoded_once_for_its_neighbouring_instances(
     monkeypatch.setattr(codec, "decode_or_reject", lambda data: decoded.append(0) or decode(data))
     same = [instance(at, "0.png") for at in range(4)]
 
-    manifest = written(images, labels(*same, instance(4), *same[:2]), exact=exact)
+    manifest = written(images, labels(*same, instance(4), *same[:2]), store_full_images=exact)
 
     assert len(decoded) == 3
     assert ids(read_split(manifest, "train")) == [0, 1, 2, 3, 4, 0, 1]
@@ -91,7 +91,7 @@ def test_a_jpeg_that_is_cut_off_is_found_and_named_once(images: Path, cut_off: P
     found = labels(instance(0), instance(1, "half.jpg"), instance(2, "half.jpg"))
 
     with pytest.raises(DataError) as error:
-        written(images, found, exact=exact)
+        written(images, found, store_full_images=exact)
 
     assert str(error.value) == (
         "1 pictures cannot be read\n"
@@ -104,7 +104,7 @@ def test_broken_pictures_can_be_skipped_and_are_counted(images: Path, cut_off: P
     (images / "page.png").write_bytes(b"<html>")
     found = labels(instance(0), instance(1, cut_off.name), instance(2, "page.png"), instance(3))
 
-    manifest = written(images, found, skip_broken=True)
+    manifest = written(images, found, skip_corrupt=True)
 
     split = manifest.splits["train"]
     assert (split.read, split.rows, split.skipped) == (4, 2, 2)
@@ -118,7 +118,7 @@ def test_broken_pictures_can_be_skipped_and_are_counted(images: Path, cut_off: P
 
 
 def test_shards_of_an_earlier_time_go_and_other_files_stay(images: Path):
-    manifest = written(images, some(7), shard_rows=2)
+    manifest = written(images, some(7), rows_per_shard=2)
     (manifest.root / "train" / "mine.parquet").touch()
 
     written(images, some(2))
@@ -130,7 +130,7 @@ def test_shards_of_an_earlier_time_go_and_other_files_stay(images: Path):
 def test_progress_counts_every_instance(images: Path):
     told = []
 
-    written(images, some(5), progress=lambda _: lambda *count: told.append(count))
+    written(images, some(5), make_progress=lambda _: lambda *count: told.append(count))
 
     assert told == [(1, 5), (2, 5), (3, 5), (4, 5), (5, 5)]
 
@@ -162,7 +162,9 @@ def test_the_bytes_of_a_shard_do_not_depend_on_the_number_of_threads(
     for threads in (1, 2, 5):
         monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
         out = images.parent / f"{threads} threads"
-        manifests.append(written(images, found, out=out, exact=exact, skip_broken=True))
+        manifests.append(
+            written(images, found, out=out, store_full_images=exact, skip_corrupt=True)
+        )
 
     assert manifests[0].splits == manifests[1].splits == manifests[2].splits
     assert manifests[0].splits["train"].rows == 10

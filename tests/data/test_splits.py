@@ -88,7 +88,7 @@ def frames(**videos: int) -> AnnotationSet:
 
 def kept(found: AnnotationSet, **more) -> set[str]:
     """The videos of validation; they are in no other split."""
-    train, val = split_by_video(found, **{"val_share": 0.1} | more)
+    train, val = split_by_video(found, **{"val_fraction": 0.1} | more)
     sides = [{one.image.split("/")[0] for one in side.instances} for side in (train, val)]
     assert not sides[0] & sides[1]
     assert len(train.instances) + len(val.instances) == len(found.instances)
@@ -105,7 +105,7 @@ def kept(found: AnnotationSet, **more) -> set[str]:
     ],
 )
 def test_whole_videos_are_kept_for_validation(videos: dict[str, int], share: float, count: int):
-    assert len(kept(frames(**videos), val_share=share)) == count
+    assert len(kept(frames(**videos), val_fraction=share)) == count
 
 
 def test_a_video_larger_than_its_share_is_learnt_from():
@@ -123,13 +123,13 @@ def test_a_seed_decides_which_videos_are_kept():
 def test_videos_can_be_named():
     found = frames(a=3, b=3, c=3)
 
-    assert kept(found, named=("c", "a")) == {"a", "c"}
+    assert kept(found, val_videos=("c", "a")) == {"a", "c"}
     with pytest.raises(DataError, match="no labelled frames of the videos d"):
-        kept(found, named=("a", "d"))
+        kept(found, val_videos=("a", "d"))
     with pytest.raises(DataError, match="none is left to learn from"):
-        kept(found, named=("a", "b", "c"))
+        kept(found, val_videos=("a", "b", "c"))
     with pytest.raises(DataError, match="none is left to learn from"):
-        kept(frames(a=3, b=3), val_share=0.95)
+        kept(frames(a=3, b=3), val_fraction=0.95)
 
 
 def test_one_video_is_parted_by_its_frames_and_that_is_told():

@@ -79,7 +79,7 @@ def test_a_data_set_is_made_in_a_bucket_from_pictures_in_a_bucket(images: Path, 
         there.write_bytes(path.name, path.read_bytes())
     here = written(images, some(7))
 
-    written(bucket("raw/pictures"), some(7), out=bucket("atrw"), shard_rows=3)
+    written(bucket("raw/pictures"), some(7), out=bucket("atrw"), rows_per_shard=3)
 
     manifest = read_manifest(bucket("atrw"))
     assert manifest.root == bucket("atrw")
@@ -96,13 +96,15 @@ def test_a_data_set_is_made_in_a_bucket_from_pictures_in_a_bucket(images: Path, 
 
 
 def test_a_stopped_command_goes_on_in_a_bucket(images: Path, bucket: Bucket):
-    written(images, some(7), out=bucket("out"), shard_rows=3)
+    written(images, some(7), out=bucket("out"), rows_per_shard=3)
     folder = open_storage_dir(bucket("out"), "--out")
     folder.delete_file("manifest.json")
     folder.delete_file("train/00001.parquet")
     said = []
 
-    manifest = written(images, some(7), out=bucket("out"), shard_rows=3, say=said.append)
+    manifest = written(
+        images, some(7), out=bucket("out"), rows_per_shard=3, log_message=said.append
+    )
 
     assert said == ["train: 2 of 3 shards are there already"]
     verify_checksums(manifest)
@@ -145,7 +147,7 @@ def test_no_bucket_and_no_server_are_told_in_three_lines(images: Path, bucket: B
     elsewhere = f"s3://nobody/x?endpoint_override={s3}&scheme=http"
     counted = []
     with pytest.raises(ClusterError, match="a storage that does not work") as error:
-        written(images, some(1), out=elsewhere, make=counted.append)
+        written(images, some(1), out=elsewhere, write_shards=counted.append)
     with pytest.raises(DataError, match="no such folder"):
         read_manifest(elsewhere)
 

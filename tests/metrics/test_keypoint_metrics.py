@@ -317,8 +317,12 @@ def _poses(keypoints: int = 5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def _same(left: Any, right: Any) -> bool:
-    totals_agree = torch.allclose(left.total, right.total, rtol=1e-12)
-    return totals_agree and torch.equal(left.seen, right.seen) and type(left) is type(right)
+    totals_agree = torch.allclose(left.value_sum, right.value_sum, rtol=1e-12)
+    return (
+        totals_agree
+        and torch.equal(left.visible_count, right.visible_count)
+        and type(left) is type(right)
+    )
 
 
 def _coco(*, noise: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:

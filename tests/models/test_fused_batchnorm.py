@@ -258,7 +258,7 @@ def test_a_source_that_is_no_c_is_told_by_its_first_complaint(tmp_path: Path):
 def test_the_routines_threads_are_torchs_own():
     """Two sets of threads would wait for each other's cores."""
     code = (
-        "import torch; from hrnet_ray.models import fused_norm as f; f._routine();"
+        "import torch; from hrnet_ray.models import fused_batchnorm as f; f._load_native_library();"
         "lines = open('/proc/self/maps').read().split('\\n');"
         "print(len({line.split()[-1] for line in lines if 'gomp' in line}))"
     )

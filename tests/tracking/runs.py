@@ -23,14 +23,14 @@ def begun(board: MlflowExperiment, folder: Path, **more: Any) -> RunLogger:
         DatasetVersion(name=f"otters-{split}", digest=DIGEST, root="/data/otters", context=split)
         for split in ("train", "val")
     ]
-    told: dict[str, Any] = {"name": "first", "params": {"optim.lr": 1e-3}, "data": data}
+    told: dict[str, Any] = {"name": "first", "params": {"optim.lr": 1e-3}, "datasets": data}
     return RunLogger.open_or_resume(board, folder, **{**told, "tags": {"kind": "train"}, **more})
 
 
 def train(folder: Path, epoch: int, *, score: float | None = None) -> None:
     """Record an epoch, and draw its picture."""
     picture = np.full((24, 36, 3), (200, 40, 10 * (epoch % 25)), np.uint8)
-    path = folder / "plots" / "fixed16" / f"epoch_{epoch:04d}.png"
+    path = folder / "plots" / "sample_predictions" / f"epoch_{epoch:04d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     codec.write_image(path, picture)
     score = 0.1 * epoch if score is None else score

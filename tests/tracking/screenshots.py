@@ -28,7 +28,7 @@ NET = (
     "--data.input-hw 64 96 --model.width 16 --model.modules 1 1 1 --model.blocks 1 --model.stem 32"
 )
 OPTIM = "--optim.epochs 10 --optim.milestones 7 9 --optim.batch-size 16"
-SEARCH = "--search.num-trials 8 --search.grace-period 2 --search.reduction_factor 2"
+SEARCH = "--search.num-trials 8 --search.grace-period 2 --search.reduction-factor 2"
 SPACE = "--space optim.lr=log(3e-4,1e-2) heatmap.sigma=uniform(0.7,3)"
 TUNE = f"tune --name lr-sigma --data.root data/tigers {NET} {OPTIM} {SEARCH} {SPACE}"
 STUDY = "runs/tigers/lr-sigma"
@@ -162,7 +162,7 @@ def image(page: Page, uri: str) -> None:
     """The 16 crops after the last epoch of the best trial, in full."""
     page.open(f"{place(uri)}/runs/{best_first(uri)[0].info.run_id}/model-metrics")
     page.click("Search metric charts")
-    page.type("fixed16")
+    page.type("sample_predictions")
     page.until_shown("val/sample_predictions")
     time.sleep(SETTLED_S)
     page.press(535, 275)  # the button for full screen

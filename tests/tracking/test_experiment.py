@@ -88,7 +88,7 @@ def test_a_run_is_found_again_by_its_folder_and_goes_on(
 
 def test_a_trial_knows_its_study(board: MlflowExperiment, folder: Path, storage: Path):
     study = begun(board, folder)
-    trial = begun(board, folder / "trials" / "01", parent=study, name="#01")
+    trial = begun(board, folder / "trials" / "01", parent_run=study, name="#01")
     trial.finish_run("FINISHED")
     study.finish_run("FINISHED")
 
@@ -121,9 +121,9 @@ def test_a_picture_is_kept_at_its_epoch_under_one_name(
     uri = default_tracking_uri(storage)
     (noted,) = found(uri, "otters")
     (name,) = images(uri, noted.info.run_id)
-    assert name.startswith("images/val~fixed16+step+7+")  # as the UI's slider wants it
+    assert name.startswith("images/val~sample_predictions+step+7+")  # as the UI's slider wants it
     kept = MlflowClient(uri).download_artifacts(noted.info.run_id, name, str(tmp_path))
-    drawn = codec.read_image(folder / "plots" / "fixed16" / "epoch_0007.png")
+    drawn = codec.read_image(folder / "plots" / "sample_predictions" / "epoch_0007.png")
     assert np.array_equal(codec.read_image(Path(kept)), drawn)
 
 
@@ -133,7 +133,7 @@ def test_a_large_picture_is_made_small(
     run = begun(board, folder)
     train(folder, 0)
     noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), np.uint8)
-    codec.write_image(folder / "plots" / "fixed16" / "epoch_0000.png", noise)
+    codec.write_image(folder / "plots" / "sample_predictions" / "epoch_0000.png", noise)
     run.finish_run("FINISHED")
 
     uri = default_tracking_uri(storage)
@@ -148,7 +148,7 @@ def test_a_picture_that_is_not_whole_is_only_a_warning(
 ):
     run = begun(board, folder)
     train(folder, 0)
-    half = folder / "plots" / "fixed16" / "epoch_0000.png"
+    half = folder / "plots" / "sample_predictions" / "epoch_0000.png"
     half.write_bytes(b"\x89PNG\r\n\x1a\n")
 
     with caplog.at_level(logging.WARNING, "hrnet_ray.tracking"):
@@ -263,7 +263,7 @@ def test_a_trial_ended_with_its_last_epoch_though_its_study_says_so_later(storag
     board = MlflowExperiment.open_for_dataset("ends", storage_dir=storage, tracking_uri=None)
     parent = begun(board, storage / "ends", name="ends", tags={"kind": "study"})
     folder = storage / "ends" / "trials" / "01"
-    trial = begun(board, folder, name="#01", parent=parent, tags={"kind": "trial"})
+    trial = begun(board, folder, name="#01", parent_run=parent, tags={"kind": "trial"})
     train(folder, 0)
     time.sleep(0.02)
     trial.finish_run("FINISHED")

@@ -88,7 +88,9 @@ def test_every_setting_that_is_left_out_is_one_and_stays_in_when_it_is_searched(
     settings = flatten_config(ExperimentConfig())
     assert settings.keys() >= EXCLUDED_PARAMS
 
-    (tmp_path / "resolved_config.json").write_text(json.dumps({"drawn": {"model.stem": 8}}))
+    (tmp_path / "resolved_config.json").write_text(
+        json.dumps({"sampled_params": {"model.stem": 8}})
+    )
 
     assert select_params(settings, tmp_path).keys() == settings.keys() - EXCLUDED_PARAMS | {
         "model.stem"
@@ -191,11 +193,11 @@ def test_pictures_of_the_worst_crops_have_their_own_slider(
     folder = open_run_dir(experiment, ClusterConfig(storage_path=str(storage)), tigers)
     run = open_mlflow_run(board, folder, experiment, tigers, kind="train", num_workers=1)
     train(folder, 0)
-    (folder / "plots" / "fixed16").rename(folder / "plots" / "worst16")
+    (folder / "plots" / "sample_predictions").rename(folder / "plots" / "worst_predictions")
     run.finish_run("FINISHED")
 
     uri = default_tracking_uri(storage)
     (noted,) = found(uri, "worst")
     names = [entry.path for entry in MlflowClient(uri).list_artifacts(noted.info.run_id, "images")]
-    assert all(name.startswith("images/val~worst16+step+0+") for name in names)
+    assert all(name.startswith("images/val~worst_predictions+step+0+") for name in names)
     assert len(names) == 2  # and its small copy

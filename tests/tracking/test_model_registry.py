@@ -197,9 +197,7 @@ def test_what_is_exported_finds_what_the_predictor_finds(changed: dict):
     with torch.inference_mode():
         found = KeypointExportModule(model, spec).eval()(crops)
 
-    wanted = Predictor(model, spec).predict_crop_batches(
-        [EvalBatch(torch.arange(3), crops, uncut)]
-    )
+    wanted = Predictor(model, spec).predict_crop_batches([EvalBatch(torch.arange(3), crops, uncut)])
     torch.testing.assert_close(found[..., :2], wanted.image_xy.float(), atol=1e-3, rtol=0)
     torch.testing.assert_close(found[..., 2], wanted.scores, rtol=1e-4, atol=1e-4)
 

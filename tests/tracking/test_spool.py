@@ -245,14 +245,14 @@ def test_numbers_that_are_none_are_told_as_such(proxy: Proxy, tmp_path: Path):
 KILLED_DRIVER = """
 import os, signal, sys, time
 from pathlib import Path
-from hrnet_ray.tracking import Board
+from hrnet_ray.tracking import MlflowExperiment
 from tests.tracking.runs import begun, train
 
 uri, storage, name = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 study, trial = storage / "otters" / "search", storage / "otters" / "search" / "trials" / "01"
-board = Board.open(name, storage=storage, tracking_uri=uri)
+board = MlflowExperiment.open_for_dataset(name, storage_dir=storage, tracking_uri=uri)
 parent = begun(board, study, name="search", tags={"kind": "study"})
-begun(board, trial, name="#01", tags={"kind": "trial"}, parent=parent)
+begun(board, trial, name="#01", tags={"kind": "trial"}, parent_run=parent)
 for epoch in range(3):
     train(trial, epoch)
 deadline = time.monotonic() + 60
@@ -296,7 +296,9 @@ def _the_same_command_goes_on(
 ) -> None:
     board = MlflowExperiment.open_for_dataset(name, storage_dir=storage, tracking_uri=proxy.url)
     parent = begun(board, study, name="search", tags={"kind": "study"})
-    begun(board, trial, name="#01", tags={"kind": "trial"}, parent=parent).finish_run("FINISHED")
+    begun(board, trial, name="#01", tags={"kind": "trial"}, parent_run=parent).finish_run(
+        "FINISHED"
+    )
     parent.finish_run("FINISHED")
 
     runs = found(proxy.url, name)
@@ -308,7 +310,7 @@ def test_trials_that_the_end_of_a_study_left_open_are_lost(storage: Path):
     board = MlflowExperiment.open_for_dataset("left", storage_dir=storage, tracking_uri=None)
     study, trial = storage / "otters" / "search", storage / "otters" / "search" / "trials" / "01"
     parent = begun(board, study)
-    begun(board, trial, parent=parent)
+    begun(board, trial, parent_run=parent)
 
     parent.finish_run("FINISHED")
 
@@ -341,17 +343,17 @@ def test_writers_at_once_lose_nothing_in_one_database_that_they_make(
 WRITER = """
 import sys, time
 from pathlib import Path
-from hrnet_ray.runs.event_log import append_epoch
-from hrnet_ray.tracking import Board
+from hrnet_ray.runs.event_log import append_metrics
+from hrnet_ray.tracking import MlflowExperiment
 from tests.tracking.runs import begun
 
 storage, number, points = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 folder = storage / "otters" / number
-run = begun(Board.open("writers", storage=storage, tracking_uri=None), folder)
+run = begun(MlflowExperiment.open_for_dataset("writers", storage_dir=storage, tracking_uri=None), folder)
 for epoch in range(points):
-    append_epoch(folder, {"epoch": epoch, "val/OKS_AP": epoch / points})
+    append_metrics(folder, {"epoch": epoch, "val/OKS_AP": epoch / points})
     time.sleep(0.01)
-run.finish("FINISHED")
+run.finish_run("FINISHED")
 """
 
 

@@ -31,7 +31,7 @@ SCORES = {"#01 lr=0.0031 sigma=2.5": (0.125, 0.25), "#02 lr=0.00075 sigma=1.5": 
 PARAMS = [{"optim.lr": 0.0031, "heatmap.sigma": 2.5}, {"optim.lr": 0.00075, "heatmap.sigma": 1.5}]
 STOPPED_AT = "44"
 TRIALS = "tags.study = 'pond' and tags.kind = 'trial'"
-GRID = "[...document.querySelectorAll('img')].filter((e) => e.src.includes('fixed16')).pop()"
+GRID = "[...document.querySelectorAll('img')].filter((e) => e.src.includes('sample_predictions')).pop()"
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_a_runs_page_shows_its_last_figures_and_a_picture_for_each_epoch(
 
     page.open(f"{run}/model-metrics")
     page.click("Search metric charts")
-    page.type("fixed16")
+    page.type("sample_predictions")
     page.until(f"{GRID}?.src.includes('step%2B0%2B') && {GRID}.naturalWidth == 36")
     slider = "document.querySelector('[role=slider]')"
     assert page.run(f"[{slider}.ariaValueMin, {slider}.ariaValueMax]") == ["0", "1"]

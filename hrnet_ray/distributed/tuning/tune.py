@@ -82,8 +82,8 @@ def run_study(
     if search.optimize_latency and cluster.num_workers > 1:
         raise UsageError(
             "latency is measured in trials of one worker",
-            f"--search.optimize-latency --cluster.num_workers {cluster.num_workers}",
-            "use --cluster.num_workers 1",
+            f"--search.optimize-latency --cluster.num-workers {cluster.num_workers}",
+            "use --cluster.num-workers 1",
         )
     points = _select_initial_points(base_experiment, space, search)
     manifest = read_manifest(base_experiment.data.root)

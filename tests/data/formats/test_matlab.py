@@ -161,13 +161,13 @@ import scipy.io
 from hrnet_ray.data.formats import matlab
 from hrnet_ray.errors import DataError
 
-most_mb, matlab.MOST_ELEMENTS, folder, *kinds = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
+most_mb, matlab.MAX_ELEMENTS, folder, *kinds = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + most_mb * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 for kind in kinds:
     try:
-        matlab.load_matlab(Path(folder) / f"{kind}.mat", ["RELEASE"], flag="--annotations")
+        matlab.load_mat_safe(Path(folder) / f"{kind}.mat", ["RELEASE"], flag="--annotations")
         print(json.dumps(["accepted", kind]), flush=True)
     except DataError as error:
         print(json.dumps([error.what, error.where]), flush=True)

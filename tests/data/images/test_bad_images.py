@@ -114,7 +114,7 @@ def made(folder: Path) -> tuple[DatasetManifest, float]:
     np.random.default_rng(0).shuffle(names)
     before = peak_mb()
     manifest = written(
-        folder, labels(*(instance(id, name) for id, name in enumerate(names))), skip_broken=True
+        folder, labels(*(instance(id, name) for id, name in enumerate(names))), skip_corrupt=True
     )
     return manifest, peak_mb() - before
 

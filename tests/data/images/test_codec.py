@@ -80,9 +80,10 @@ def test_a_picture_that_is_cut_off_is_none(ending: str, kept: float):
 def test_a_small_file_that_would_fill_the_memory_is_none():
     code = (
         "import sys, hrnet_ray.data.records, hrnet_ray.visualization.drawing\n"
-        "from hrnet_ray.data import pictures\n"
+        "from hrnet_ray.data.images import codec\n"
         "read = sys.stdin.buffer.read\n"
-        "print(pictures.decode(read(int(sys.argv[1]))) is None, pictures.decode(read()) is None)"
+        "big, small = (codec.decode_image(read(size)) for size in (int(sys.argv[1]), -1))\n"
+        "print(big is None, small is None)"
     )
     large, small = black_png(8200), black_png(100)
     assert len(large) < 50_000
@@ -212,10 +213,10 @@ def test_half_a_picture_does_not_stay_where_the_whole_has_no_room(tmp_path: Path
     code = (
         "import resource, sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from hrnet_ray.data import pictures\n"
+        "from hrnet_ray.data.images import codec\n"
         "from hrnet_ray.errors import DataError\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
-        "try: pictures.write(Path(sys.argv[1]), np.zeros((40, 60, 3), np.uint8))\n"
+        "try: codec.write_image(Path(sys.argv[1]), np.zeros((40, 60, 3), np.uint8))\n"
         "except DataError as error: print(error.what)\n"
     )
 

@@ -291,10 +291,10 @@ import numpy as np
 from hrnet_ray.data.video.writer import VideoWriter
 
 rng = np.random.default_rng(0)
-with VideoWriter(Path(sys.argv[1]), rate=Fraction(25)) as writer:
+with VideoWriter(Path(sys.argv[1]), fps=Fraction(25)) as writer:
     for number in range(300):
         print(number, flush=True)
-        writer.add(number / 25, rng.integers(0, 255, (96, 128, 3)).astype(np.uint8))
+        writer.add_frame(number / 25, rng.integers(0, 255, (96, 128, 3)).astype(np.uint8))
 """
 
 

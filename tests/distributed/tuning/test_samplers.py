@@ -99,7 +99,7 @@ def test_a_group_of_settings_cannot_be_searched():
     with pytest.raises(UsageError) as refused:
         validate_search_space(BASE, {"heatmap": tune.choice([BASE.heatmap])})
 
-    assert refused.value.fix == "search one of heatmap.sigma, heatmap.quantize-center"
+    assert refused.value.fix == "search one of heatmap.sigma, heatmap.quantize_center"
 
 
 @pytest.mark.usefixtures("as_shipped")

@@ -16,13 +16,15 @@ def _run(order, *, rule, epochs):
     trained = dict.fromkeys(order, 0)
     undrawn, waiting, going = list(order), set(), None
     while True:
-        going = rule.goes_on(waiting, last=not undrawn) or (undrawn.pop(0) if undrawn else None)
+        going = rule.next_to_resume(waiting, no_more_trials=not undrawn) or (
+            undrawn.pop(0) if undrawn else None
+        )
         if going is None:
             return trained
         waiting.discard(going)
         while trained[going] < epochs:
             trained[going] += 1
-            if rule.stops(going, TrialScore(trained[going], order[going])):
+            if rule.should_stop(going, TrialScore(trained[going], order[going])):
                 waiting.add(going)
                 break
 

@@ -28,10 +28,10 @@ def test_a_grace_longer_than_the_training_stops_nobody():
 @pytest.mark.parametrize(
     ("setting", "flag"),
     [
-        ({"trials": 0}, "--search.num-trials 0"),
-        ({"grace_epochs": 0}, "--search.grace-period 0"),
-        ({"reduction": 1}, "--search.reduction_factor 1"),
-        ({"at_once": 0}, "--search.max-concurrent-trials 0"),
+        ({"num_trials": 0}, "--search.num-trials 0"),
+        ({"grace_period": 0}, "--search.grace-period 0"),
+        ({"reduction_factor": 1}, "--search.reduction-factor 1"),
+        ({"max_concurrent_trials": 0}, "--search.max-concurrent-trials 0"),
     ],
 )
 def test_what_cannot_be_searched_with_is_refused(setting, flag):

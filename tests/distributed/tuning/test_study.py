@@ -59,7 +59,7 @@ def _trial(plan, number, scores, **note):
 
 
 def test_each_trial_has_its_line_and_what_became_of_it(plan):
-    _trial(plan, "01", [0.2, 0.4], state="done", seconds=12.34)
+    _trial(plan, "01", [0.2, 0.4], state="done", duration_s=12.34)
     _trial(plan, "02", [0.1], state="done", stopped_by="asha")
     _trial(plan, "03", [0.3], state="running")  # the time budget was over
     _trial(plan, "04", [0.9], state="done", error="the training diverged: there")
@@ -93,4 +93,6 @@ def test_the_front_is_what_nobody_beats_in_both():
 
     mark_pareto_front(trials)
 
-    assert [trial["on_front"] for trial in trials] == [True, True, False, True, True] + [False] * 2
+    assert [trial["pareto_optimal"] for trial in trials] == [True, True, False, True, True] + [
+        False
+    ] * 2

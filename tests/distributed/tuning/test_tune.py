@@ -35,7 +35,7 @@ def test_a_choice_that_the_data_or_the_machines_cannot_have_is_refused_before_th
     with pytest.raises(HrnetRayError, match=what):
         run_study(tiny, {name: tune.choice(choices)}, here, SearchConfig(num_trials=1))
 
-    assert not Path(here.storage).exists()
+    assert not Path(here.storage_path).exists()
 
 
 def test_a_body_without_an_upper_half_is_not_cut_in_two(tiny, here, tigers):
@@ -99,5 +99,5 @@ def test_a_trial_of_two_workers_is_a_ray_train_run_of_its_own(from_here, here):
     study = run_study(from_here, SPACE, here, SearchConfig(num_trials=1, grace_period=1))
 
     assert study.best_trial["epochs"] == 2
-    trial = study.folder / "trials" / "01" / "ray"
+    trial = study.folder / "trials" / "01" / "checkpoints"
     assert sorted(path.name for path in trial.glob("epoch_*")) == ["epoch_0000", "epoch_0001"]
