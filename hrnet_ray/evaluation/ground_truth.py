@@ -26,7 +26,7 @@ class GroundTruth:
     def build_image_index(self) -> dict[int | str, int]:
         """The place of a picture by any of its image ids, and by its file name."""
         by_id = zip(
-            self.columns["image_id"].tolist(), self.columns["picture"].tolist(), strict=True
+            self.columns["image_id"].tolist(), self.columns["image_index"].tolist(), strict=True
         )
         return {**dict(by_id), **{name: at for at, name in enumerate(self.image_names)}}
 
@@ -60,4 +60,4 @@ def _build_ground_truth(columns: records.Arrays, row_image_names: list[str]) -> 
     pictures = sorted(first, key=lambda name: (first[name], name))
     place = {name: at for at, name in enumerate(pictures)}
     picture = np.array([place[name] for name in row_image_names], np.int64)
-    return GroundTruth({**columns, "picture": picture}, row_image_names, pictures)
+    return GroundTruth({**columns, "image_index": picture}, row_image_names, pictures)

@@ -134,7 +134,9 @@ def predict_partition(
     intact = np.zeros(len(ground_truth.image_names), bool)
     batches = enumerate(_iter_detection_tables(eyes, ground_truth, detections, intact))
     mine = (table for number, table in batches if partition.has_item(number))
-    return replace(eyes.predict_tables(mine, total_rows=len(detections.score)), intact_images=intact)
+    return replace(
+        eyes.predict_tables(mine, total_rows=len(detections.score)), intact_images=intact
+    )
 
 
 def finalize_predictions(
@@ -180,7 +182,7 @@ def _find_readable_rows(
         return ~np.isin(ground_truth.columns["id"], partial.unread_ids)
     intact = partial.intact_images.copy()
     intact[detections.image_index[partial.unread_ids]] = False
-    return intact[ground_truth.columns["picture"]]
+    return intact[ground_truth.columns["image_index"]]
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,7 @@ def _iter_detection_tables(
 
     Says so in `intact`, bool [P]; all rows are read for that, whoever looks at them.
     """
-    ids, pictures = (ground_truth.columns[name].tolist() for name in ("id", "picture"))
+    ids, pictures = (ground_truth.columns[name].tolist() for name in ("id", "image_index"))
     picture_of = dict(zip(ids, pictures, strict=True))
     ends = np.searchsorted(detections.image_index, np.arange(len(intact_images) + 1))
     for table in partition_predictor.iter_tables():
@@ -286,7 +288,7 @@ def _assign_poses_to_rows(
     predictions, truth = match_rows_by_id(
         predictions, readable_truth.columns
     )  # each row once, or an error
-    named = {name: truth[name] for name in ("picture", "image_id", "category_id")}
+    named = {name: truth[name] for name in ("image_index", "image_id", "category_id")}
     return replace(_build_unassigned_poses(predictions, truth["box_xywh"], spec), **named)
 
 
@@ -303,7 +305,7 @@ def _assign_poses_to_detections(
     place = np.array([now.get(name, -1) for name in ground_truth.image_names])[
         detections.image_index[box]
     ]
-    _, first = np.unique(readable_truth.columns["picture"], return_index=True)
+    _, first = np.unique(readable_truth.columns["image_index"], return_index=True)
     poses = replace(
         poses,
         image_index=place,

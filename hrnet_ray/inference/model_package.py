@@ -8,7 +8,7 @@ README.md           the model card, for people
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from hrnet_ray.errors import DataError
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.hrnet import COARSEST_STRIDE, compute_branch_channels
 from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
+from hrnet_ray.utils.files import sha256_file
 
 WEIGHTS_FILE, CONFIG_FILE, MODEL_CARD_FILE = "model.safetensors", "config.json", "README.md"
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -131,7 +132,7 @@ def load_model(path: Path) -> tuple[HRNet, ModelSpec]:
     folder, weights = (path.parent, path) if alone else (path, path / WEIGHTS_FILE)
     try:
         spec, digest = _read_config(folder / CONFIG_FILE)
-        if compute_file_sha256(weights) != digest:
+        if sha256_file(weights) != digest:
             raise ValueError(f"{weights.name} is not the file that {CONFIG_FILE} was written for")
         tensors = load_file(weights)
         _require_enough_weights(spec, tensors)
@@ -154,13 +155,7 @@ def compute_file_hashes(folder: Path) -> dict[str, str]:
     Raises:
         OSError: a file is missing, or cannot be read.
     """
-    return {tag: compute_file_sha256(folder / name) for name, tag in FILE_HASH_TAGS.items()}
-
-
-def compute_file_sha256(path: Path) -> str:
-    """Hash a file as it is read."""
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+    return {tag: sha256_file(folder / name) for name, tag in FILE_HASH_TAGS.items()}
 
 
 def _read_config(path: Path) -> tuple[ModelSpec, str]:

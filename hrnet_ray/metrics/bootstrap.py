@@ -1,7 +1,7 @@
-"""How sure is a figure? Draw the pictures again and again, and see how far it moves.
+"""Bootstrap confidence intervals of metrics, resampled by image.
 
-Pictures are drawn, not instances: instances of one picture share its light, its blur and its
-annotator. Two models are compared on the same draws, so that what is hard for both cancels out.
+Images are resampled, not instances: instances of one image share light, blur and annotator. Two
+models are compared on the same resamples, so the difficulty of an image cancels out.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,22 +13,22 @@ NUM_RESAMPLES = 1_000
 BOOTSTRAP_SEED = 0
 
 Statistic = Callable[[np.ndarray], float]
-"""A figure of a set in which picture p counts `times[p]` times."""
+"""Function from image counts, float64 [P], to the metric of that resample."""
 
 
 @dataclass(frozen=True)
 class ConfidenceInterval:
-    """Where a figure lies with `confidence`, by the percentiles of its resamples."""
+    """Percentile interval of a metric with the coverage `confidence`."""
 
     low: float
     high: float
     confidence: float
     has_too_few_images: bool = False
-    """So few pictures that all of them may lean one way by chance."""
+    """True if all images could favour one model by chance alone."""
 
     @property
     def excludes_zero(self) -> bool:
-        """For a difference: it is more than noise."""
+        """Whether a difference is significant."""
         return not self.has_too_few_images and (self.low > 0 or self.high < 0)
 
 
@@ -39,25 +39,25 @@ def compute_bootstrap_samples(
     resamples: int = NUM_RESAMPLES,
     seed: int = BOOTSTRAP_SEED,
 ) -> np.ndarray:
-    """All statistics on the same `resamples` draws of `pictures` pictures: float64 [S, R]."""
+    """Compute all statistics on the same resamples of the images: float64 [S, R]."""
     rng = np.random.default_rng(seed)
     values = np.empty((len(statistics), resamples))
     for at in range(resamples):
-        drawn = rng.integers(num_images, size=num_images)
-        times = np.bincount(drawn, minlength=num_images).astype(np.float64)
-        values[:, at] = [statistic(times) for statistic in statistics]
+        sampled = rng.integers(num_images, size=num_images)
+        image_counts = np.bincount(sampled, minlength=num_images).astype(np.float64)
+        values[:, at] = [statistic(image_counts) for statistic in statistics]
     return values
 
 
 def compute_percentile_interval(
     values: np.ndarray, *, confidence: float, num_images: int
 ) -> ConfidenceInterval:
-    """The middle `confidence` of the resamples of so many pictures.
+    """Compute the central interval of the resampled values with the coverage `confidence`.
 
-    NaN ones (nothing to score in them) don't count.
+    NaN values (resamples with nothing to score) are left out.
     """
     values = values[np.isfinite(values)]
-    few = 2.0 ** (1 - num_images) > 1 - confidence  # two-sided, as a sign test has it
+    few = 2.0 ** (1 - num_images) > 1 - confidence  # two-sided sign test
     if not len(values):
         return ConfidenceInterval(float("nan"), float("nan"), confidence, few)
     tail = (1 - confidence) / 2
@@ -66,15 +66,15 @@ def compute_percentile_interval(
 
 
 def make_ratio_statistic(numerators: np.ndarray, denominators: np.ndarray) -> Statistic:
-    """A mean that is kept as two sums per picture, float64 [P] each."""
+    """Build the statistic of a mean from two sums per image, float64 [P] each."""
 
     def compute_ratio(image_counts: np.ndarray) -> float:
-        counted = float(image_counts @ denominators)
-        return float(image_counts @ numerators) / counted if counted else float("nan")
+        denominator = float(image_counts @ denominators)
+        return float(image_counts @ numerators) / denominator if denominator else float("nan")
 
     return compute_ratio
 
 
 def sum_per_image(values: np.ndarray, image_index: np.ndarray, *, num_images: int) -> np.ndarray:
-    """Add up a value per instance [N] over the instances of each picture: float64 [P]."""
+    """Sum a value per instance [N] over the instances of each image: float64 [P]."""
     return np.bincount(image_index, weights=values, minlength=num_images)

@@ -1,4 +1,4 @@
-"""A detector's boxes, in which poses are looked for instead of the true ones."""
+"""Boxes of a detector in COCO results format, for evaluation without true boxes."""
 
 import json
 from collections import Counter
@@ -17,15 +17,15 @@ UNKNOWN_IMAGE, UNKNOWN_CATEGORY, EMPTY_BOX = "other picture", "other category", 
 
 @dataclass(frozen=True)
 class DetectedBoxes:
-    """N boxes, ordered by their pictures; `left_out` counts those that were read besides."""
+    """N boxes sorted by image; `skipped_counts` counts unused boxes by reason."""
 
     image_index: np.ndarray
-    """int64 [N]: the place of its picture among the pictures of the split."""
+    """int64 [N]: index into the images of the split."""
     category_id: np.ndarray
     box_xywh: np.ndarray
     """float64 [N, 4], image pixels."""
     score: np.ndarray
-    """float64 [N]: how sure the detector is."""
+    """float64 [N]: score of the detector."""
     skipped_counts: Mapping[str, int]
 
     @property
@@ -38,18 +38,18 @@ def load_coco_detections(
 ) -> DetectedBoxes:
     """Read COCO detections: a JSON list of {image_id, category_id, bbox, score}.
 
-    `pictures` gives the place of a picture by its id and by its file name, and either may stand in
-    `image_id`. What is of no such picture or category, or has no area, is counted in `left_out`.
+    `image_indices` maps image ids and file names to image indices; `image_id` may hold either one.
+    A box with an unknown image or category, or without area, is counted in `skipped_counts`.
 
     Raises:
-        DataError: the file is no such list, or nothing of it is left.
+        DataError: the file is no such list, or no box is usable.
     """
     require_file(path, "--boxes")
     try:
         document = json.loads(path.read_bytes())
         if not isinstance(document, list):
             raise ValueError(f"the file holds {format_value(document)} where a list is wanted")
-        found = [_parse_detection(entry, at) for at, entry in enumerate(document)]
+        detections = [_parse_detection(entry, at) for at, entry in enumerate(document)]
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             "detections that cannot be read",
@@ -57,12 +57,12 @@ def load_coco_detections(
             "write COCO results: "
             '[{"image_id": 7, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}, ...]',
         ) from error
-    reasons = [_find_skip_reason(one, image_indices, category_ids) for one in found]
-    kept = [one for one, reason in zip(found, reasons, strict=True) if not reason]
-    left_out = dict(Counter(filter(None, reasons)))
+    reasons = [_find_skip_reason(entry, image_indices, category_ids) for entry in detections]
+    kept = [entry for entry, reason in zip(detections, reasons, strict=True) if not reason]
+    skipped = dict(Counter(filter(None, reasons)))
     if not kept:
-        raise _make_no_detections_error(path, found, left_out, category_ids)
-    return _sort_by_image(kept, image_indices, left_out)
+        raise _make_no_detections_error(path, detections, skipped, category_ids)
+    return _sort_by_image(kept, image_indices, skipped)
 
 
 Detection = tuple[int | str, int, np.ndarray, float]
@@ -86,7 +86,7 @@ def _parse_detection(entry: Any, entry_index: int) -> Detection:
 def _find_skip_reason(
     detection: Detection, image_indices: Mapping[int | str, int], category_ids: Set[int]
 ) -> str | None:
-    """Why a detection is left out, if it is."""
+    """Return why a detection is unusable, or None."""
     image, category, box, _ = detection
     if image not in image_indices:
         return UNKNOWN_IMAGE
@@ -100,10 +100,10 @@ def _sort_by_image(
     image_indices: Mapping[int | str, int],
     skipped_counts: Mapping[str, int],
 ) -> DetectedBoxes:
-    places = np.array([image_indices[image] for image, *_ in detections], np.int64)
-    order = np.argsort(places, kind="stable")
+    image_index = np.array([image_indices[image] for image, *_ in detections], np.int64)
+    order = np.argsort(image_index, kind="stable")
     return DetectedBoxes(
-        image_index=places[order],
+        image_index=image_index[order],
         category_id=np.array([category for _, category, *_ in detections], np.int64)[order],
         box_xywh=np.array([box for *_, box, _ in detections])[order],
         score=np.array([score for *_, score in detections])[order],

@@ -66,13 +66,13 @@ class MaskedKeypointMean:
         return (self.value_sum[kept].sum() / self.visible_count[kept].sum()).item()
 
     def _get_definition(self) -> tuple[Any, ...]:
-        """What two scores must share to be added."""
+        """Return the settings that must be equal in two scores to add them."""
         return (self.excluded_keypoints,)
 
 
 @dataclass(frozen=True)
 class PCKh(MaskedKeypointMean):
-    """Share of visible keypoints that lie within `threshold` head sizes of the truth, 0 to 1."""
+    """Fraction of visible keypoints within `threshold` head sizes of the truth, 0 to 1."""
 
     threshold: float = 0.5
 
@@ -91,10 +91,9 @@ def pckh(
 ) -> PCKh:
     """Count the keypoints within `threshold` head sizes (the rim included) of the truth.
 
-    For MPII `head_size` is 0.6 times the diagonal of the head box; with another length it is a
-    plain PCK. `left_out` keypoints don't count in the mean. Unless told, these are pelvis and
-    thorax (6 and 7) of a pose of 16 keypoints, as in the published MPII evaluation, and none of any
-    other pose.
+    For MPII, `head_size` is 0.6 times the diagonal of the head box. With another length, the result
+    is a plain PCK. `excluded_keypoints` are left out of the mean. The default is pelvis and thorax
+    (6 and 7) for 16 keypoints, as in the published MPII evaluation, and none for other skeletons.
     """
     if excluded_keypoints is None:
         excluded_keypoints = (
@@ -110,7 +109,7 @@ def compute_head_normalized_error(
     true_xy: Float[Tensor, "N K 2"],
     head_size: Float[Tensor, " N"],
 ) -> Float[Tensor, "N K"]:
-    """The distance to the truth in head sizes (or in whatever else a PCK measures by)."""
+    """Compute the distance to the truth in head sizes, or in another reference length."""
     return _compute_distance(predicted_xy, true_xy) / _to_cpu_double(head_size)[:, None]
 
 
@@ -123,7 +122,7 @@ def compute_pckh_curve(
     thresholds: Sequence[float] = tuple(step / 100 for step in range(51)),
     excluded_keypoints: Sequence[int] | None = None,
 ) -> tuple[PCKh, ...]:
-    """PCKh at each threshold: what a curve shows, and `auc` sums up."""
+    """Compute PCKh at each threshold."""
     return tuple(
         pckh(
             predicted_xy,
@@ -138,7 +137,7 @@ def compute_pckh_curve(
 
 
 def compute_pckh_auc(pckh_scores: Sequence[PCKh]) -> float:
-    """The area under a PCKh curve (trapezoids) as a share of the whole, from 0 to 1."""
+    """Compute the area under a PCKh curve by trapezoids, normalized to 0 to 1."""
     means = torch.tensor([score.mean() for score in pckh_scores], dtype=torch.float64)
     thresholds = torch.tensor([score.threshold for score in pckh_scores], dtype=torch.float64)
     return (torch.trapezoid(means, thresholds) / (thresholds[-1] - thresholds[0])).item()
@@ -149,7 +148,7 @@ def compute_endpoint_error(
     true_xy: Float[Tensor, "N K 2"],
     visible: Shaped[Tensor, "N K"],
 ) -> MaskedKeypointMean:
-    """End-point error: the distance to the truth, in the pixels of the points given."""
+    """Compute the endpoint error (EPE): the distance to the truth in the unit of the points."""
     return MaskedKeypointMean(*_sum_visible(_compute_distance(predicted_xy, true_xy), visible))
 
 
@@ -161,10 +160,10 @@ def compute_oks_per_keypoint(
     *,
     sigmas: Sequence[float],
 ) -> MaskedKeypointMean:
-    """Object keypoint similarity (0 to 1) of each keypoint: which ones cost the most AP.
+    """Compute the mean object keypoint similarity (0 to 1) of each keypoint over the instances.
 
-    `area` is the instance's, in square pixels. COCO averages these over an instance, here over
-    instances.
+    `area` is that of the instance in square pixels. COCO averages over the keypoints of an instance
+    instead.
     """
     _check_sigma_count(sigmas, predicted_xy.shape[1])
     reach = 2 * torch.tensor(sigmas, dtype=torch.float64) * _to_cpu_double(area).sqrt()[:, None]
@@ -178,16 +177,21 @@ def coco_oks_metrics(
     *,
     sigmas: Sequence[float],
 ) -> dict[str, float]:
-    """The ten COCO keypoint figures: AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL.
+    """Compute COCO's keypoint metrics: AP, AP50, AP75, APM, APL, AR, AR50, AR75, ARM, ARL.
+
+    This runs faster-coco-eval. The evaluator in `metrics.oks` serves bootstrap intervals and lacks
+    the area ranges (APM, APL, ARM, ARL). Each checks the other in tests.
 
     Args:
         ground_truth: COCO annotations, or the path of their JSON. Neither argument is changed.
         results: COCO results (image_id, category_id, keypoints, score), or the path of their JSON.
-        sigmas: one per keypoint.
+        sigmas: OKS sigmas, one per keypoint.
 
-    A figure of -1 means that there is no instance of that kind: ATRW has none of medium size (APM).
-    Raises ValueError where the keypoints don't match the sigmas, or a result names an unknown
-    image.
+    A metric is -1 if there is no instance in its range: ATRW has none of medium size (APM).
+
+    Raises:
+        ValueError: the number of keypoints differs from that of the OKS sigmas, or a result has an
+            unknown image.
     """
     figures = _run_coco_evaluation(ground_truth, results, sigmas).stats
     return dict(zip(COCO_METRIC_NAMES, map(float, figures), strict=True))
@@ -199,36 +203,39 @@ def compute_ap_per_oks_threshold(
     *,
     sigmas: Sequence[float],
 ) -> list[tuple[float, float]]:
-    """The ten parts of `oks_summary`'s AP: each OKS that a pose must reach, and AP there.
+    """Compute AP at each of the ten OKS thresholds whose mean is COCO's AP.
 
-    AP is -1 where there is no instance. Raises ValueError as `oks_summary` does.
+    AP is -1 if there is no instance.
+
+    Raises:
+        ValueError: as in `coco_oks_metrics`.
     """
     evaluation = _run_coco_evaluation(ground_truth, results, sigmas)
-    # Thresholds, recalls, categories, areas, most poses; the first area is any.
+    # Axes: threshold, recall, category, area range, maximum poses; area range 0 is all.
     precision = evaluation.eval["precision"][..., 0, -1]
-    there = [part[part > -1] for part in precision]
-    values = [float(part.mean()) if part.size else -1.0 for part in there]
+    present = [part[part > -1] for part in precision]
+    values = [float(part.mean()) if part.size else -1.0 for part in present]
     return list(zip(evaluation.params.iouThrs.tolist(), values, strict=True))
 
 
 def _run_coco_evaluation(ground_truth: Any, results: Any, sigmas: Sequence[float]) -> Any:
-    """COCO's evaluation after its run."""
+    """Run COCO's evaluation."""
     truth = _prepare_coco_annotations(_read_json_source(ground_truth))
-    found = [dict(result) for result in _read_json_source(results)]
-    for pose in (*truth["annotations"], *found):
+    poses = [dict(result) for result in _read_json_source(results)]
+    for pose in (*truth["annotations"], *poses):
         _check_sigma_count(sigmas, len(pose["keypoints"]) // 3)
-    unknown = {pose["image_id"] for pose in found} - {image["id"] for image in truth["images"]}
+    unknown = {pose["image_id"] for pose in poses} - {image["id"] for image in truth["images"]}
     if unknown:
         raise ValueError(
             f"{len(unknown)} images of the results are not in the ground truth: "
             f"{sorted(unknown)[:5]}"
         )
-    from faster_coco_eval import COCO, COCOeval_faster  # here: it is only needed to score
+    from faster_coco_eval import COCO, COCOeval_faster  # slow import, only needed here
 
     coco = COCO(truth, print_function=_ignore_printed_text)
     evaluation = COCOeval_faster(
         coco,
-        coco.loadRes(found),
+        coco.loadRes(poses),
         iouType="keypoints",
         kpt_oks_sigmas=list(sigmas),
         print_function=_ignore_printed_text,
@@ -238,25 +245,25 @@ def _run_coco_evaluation(ground_truth: Any, results: Any, sigmas: Sequence[float
 
 
 def _prepare_coco_annotations(coco_document: dict[str, Any]) -> dict[str, Any]:
-    """Copy COCO annotations, give each a new id, and fill in what the evaluation relies on.
+    """Copy COCO annotations with new ids and with the fields that the evaluation needs.
 
-    COCOeval takes an annotation with id 0 for "no match" (perfect predictions then score AP 0.99),
-    and one without `num_keypoints` for one to ignore.
+    COCOeval treats an annotation with id 0 as "no match" (perfect predictions then score AP 0.99)
+    and ignores an annotation without `num_keypoints`.
     """
     annotations = []
     for number, annotation in enumerate(coco_document["annotations"], start=1):
-        told = {name: value for name, value in annotation.items() if value is not None}
-        if missing := {"image_id", "category_id", "bbox", "keypoints"} - told.keys():
-            lacks = f"annotation {told.get('id', number)} has no {', '.join(sorted(missing))}"
+        fields = {name: value for name, value in annotation.items() if value is not None}
+        if missing := {"image_id", "category_id", "bbox", "keypoints"} - fields.keys():
+            lacks = f"annotation {fields.get('id', number)} has no {', '.join(sorted(missing))}"
             raise ValueError(f"{lacks}: COCO's evaluation needs them")
-        pose = {"iscrowd": 0, **told, "id": number}
+        pose = {"iscrowd": 0, **fields, "id": number}
         pose.setdefault("num_keypoints", sum(flag > 0 for flag in pose["keypoints"][2::3]))
         pose.setdefault("area", pose["bbox"][2] * pose["bbox"][3])
         annotations.append(pose)
-    found = [{"id": one} for one in sorted({pose["category_id"] for pose in annotations})]
+    categories = [{"id": id} for id in sorted({pose["category_id"] for pose in annotations})]
     return {
         **coco_document,
-        "categories": coco_document.get("categories") or found,
+        "categories": coco_document.get("categories") or categories,
         "annotations": annotations,
     }
 
@@ -268,7 +275,7 @@ def _read_json_source(source: Any) -> Any:
 
 
 def _ignore_printed_text(*_: object, **__: object) -> None:
-    """Take the place of faster_coco_eval's printing: the caller logs the figures."""
+    """Discard the output of faster_coco_eval; the caller logs the metrics."""
 
 
 def _check_sigma_count(sigmas: Sequence[float], num_keypoints: int) -> None:
@@ -281,7 +288,7 @@ def _check_sigma_count(sigmas: Sequence[float], num_keypoints: int) -> None:
 def _sum_visible(
     values: Float[Tensor, "N K"], visible: Shaped[Tensor, "N K"]
 ) -> tuple[Float[Tensor, " K"], Float[Tensor, " K"]]:
-    """Add up the values of visible keypoints, and count these."""
+    """Sum the values of visible keypoints, and count these keypoints."""
     counted = visible.cpu() > 0
     return torch.where(counted, values, 0.0).sum(0), counted.sum(0).double()
 

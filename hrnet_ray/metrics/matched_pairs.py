@@ -1,4 +1,4 @@
-"""Poses beside the instances that they are compared with: PCK, EPE, and keypoint by keypoint."""
+"""PCK, EPE and per-keypoint metrics of poses that are matched to instances."""
 
 from dataclasses import dataclass
 
@@ -16,23 +16,23 @@ from hrnet_ray.skeletons import Skeleton
 
 PCK_THRESHOLDS = (0.05, 0.2)
 PCK_CURVE_THRESHOLDS = tuple(step / 100 for step in range(21))
-"""PCK measures by the longer side of the true box: for animals, which have no head size."""
+"""Thresholds as fractions of the true box's longer side, for animals without a head size."""
 
 
 @dataclass(frozen=True)
 class KeypointMetrics:
-    """How well one keypoint is found."""
+    """Metrics of one keypoint."""
 
     score: float
-    """PCKh at 0.5, or OKS."""
+    """PCKh at 0.5, or mean OKS."""
     epe_px: float
     visible_count: int
-    """Visible ones that were compared."""
+    """Number of visible keypoints that were compared."""
 
 
 @dataclass(frozen=True)
 class MatchedPoses:
-    """M poses beside the instances that they are compared with."""
+    """M predicted poses with their matched instances."""
 
     predicted_image_xy: torch.Tensor
     true_image_xy: torch.Tensor
@@ -79,8 +79,8 @@ class MatchedPoses:
         }
 
     def compute_box_pck(self) -> dict[str, float]:
-        """PCK by the longer side of the box: two thresholds, and the area up to 0.2."""
+        """Compute PCK by the box's longer side at two thresholds, and its AUC up to 0.2."""
         poses = (self.predicted_image_xy, self.true_image_xy, self.visible, self.box_long_side_px)
         curve = compute_pckh_curve(*poses, thresholds=PCK_CURVE_THRESHOLDS, excluded_keypoints=())
-        shares = {f"PCK_{t:g}": curve[round(100 * t)].mean() for t in PCK_THRESHOLDS}
-        return {**shares, "PCK_AUC_0.2": compute_pckh_auc(curve)}
+        pck = {f"PCK_{t:g}": curve[round(100 * t)].mean() for t in PCK_THRESHOLDS}
+        return {**pck, "PCK_AUC_0.2": compute_pckh_auc(curve)}

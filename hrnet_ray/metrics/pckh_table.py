@@ -1,4 +1,4 @@
-"""The table that every MPII paper prints."""
+"""Results table of MPII papers."""
 
 from collections.abc import Mapping
 
@@ -14,22 +14,23 @@ PCKH_TABLE_COLUMNS: Mapping[str, tuple[str, ...]] = {
     "Knee": ("left_knee", "right_knee"),
     "Ankle": ("left_ankle", "right_ankle"),
 }
-"""Left and right count alike, however often each is seen. The upper neck is in the mean only."""
+"""Keypoints of each column, averaged with equal weights. The upper neck is in the mean only."""
 
 
 def compute_mpii_pckh_table(
     pckh_at_half: PCKh, pckh_at_legacy: PCKh, skeleton: Skeleton
 ) -> dict[str, float] | None:
-    """PCKh in percent, in the paper's columns; None for a skeleton that is no person's.
+    """Build the PCKh table in percent; None if the skeleton lacks a keypoint of the table.
 
-    `half` is taken at 0.5 and `legacy` at 0.11: the column "Mean@0.1" has always been that.
+    `pckh_at_half` has threshold 0.5. `pckh_at_legacy` has threshold 0.11: published code computes
+    the column "Mean@0.1" at 0.11.
     """
     place = {name: at for at, name in enumerate(skeleton.keypoints)}
     if not all(name in place for names in PCKH_TABLE_COLUMNS.values() for name in names):
         return None
-    share = pckh_at_half.per_keypoint()
+    pckh = pckh_at_half.per_keypoint()
     parts = {
-        column: 100 * share[[place[name] for name in names]].mean().item()
+        column: 100 * pckh[[place[name] for name in names]].mean().item()
         for column, names in PCKH_TABLE_COLUMNS.items()
     }
     return {**parts, "Mean": 100 * pckh_at_half.mean(), "Mean@0.1": 100 * pckh_at_legacy.mean()}

@@ -1,4 +1,4 @@
-"""Predicted keypoints of many rows, and their scores."""
+"""Predicted keypoints of a set of rows, with their scores."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,28 +10,28 @@ from torch import Tensor
 from hrnet_ray.utils.collectives import gather_objects
 
 KEYPOINT_SCORE_THRESHOLD = 0.2
-"""Heatmap height above which a keypoint counts towards its instance's score, as published."""
+"""Heatmap value above which a keypoint counts in its pose's score, as in the published code."""
 
 
 @dataclass(frozen=True)
 class KeypointPredictions:
-    """Keypoints of N rows, by row id. Any order; parts from several workers simply join."""
+    """Keypoints of N rows with their row ids, in any order."""
 
     ids: Int[Tensor, " N"]
     image_xy: Float[Tensor, "N K 2"]
     scores: Float[Tensor, "N K"]
     losses: Float[Tensor, " N"] | None = None
-    """What training makes small, where it was asked for."""
+    """Training loss per row, if a target was given."""
 
     @classmethod
     def make_empty(cls, num_keypoints: int = 0) -> "KeypointPredictions":
-        """No rows at all."""
+        """Build predictions with zero rows."""
         ids = torch.zeros(0, dtype=torch.int64)
         return cls(ids, torch.zeros(0, num_keypoints, 2), torch.zeros(0, num_keypoints))
 
     @classmethod
     def concat_parts(cls, parts: Iterable["KeypointPredictions"]) -> "KeypointPredictions":
-        """All parts as one, ordered by id. A part without rows adds nothing."""
+        """Concatenate parts and sort by row id; parts without rows are left out."""
         parts = [part for part in parts if len(part.ids)]
         if not parts:
             return cls.make_empty()
@@ -47,11 +47,11 @@ class KeypointPredictions:
 
 
 def compute_pose_scores(predictions: KeypointPredictions) -> torch.Tensor:
-    """The mean height of each pose's confident keypoints, 0 where it has none: float [N]."""
+    """Compute the mean score of each pose's confident keypoints, 0 without any: float [N]."""
     confident = predictions.scores > KEYPOINT_SCORE_THRESHOLD
     return (predictions.scores * confident).sum(-1) / confident.sum(-1).clamp(min=1)
 
 
 def all_gather_predictions(local_predictions: KeypointPredictions) -> KeypointPredictions:
-    """Everybody's predictions on every worker, ordered by id."""
+    """Gather the predictions of all ranks on every rank, sorted by row id."""
     return KeypointPredictions.concat_parts(gather_objects(local_predictions))

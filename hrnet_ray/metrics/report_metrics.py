@@ -1,7 +1,6 @@
-"""Everything that an evaluation says about poses, from one pass over them.
+"""Metrics of an evaluation: MPII table, all sets of OKS sigmas, keypoints, curves, bootstrap sums.
 
-`learning.scores` says what a training needs after an epoch; here is what a paper prints, by the
-same sums: the published table, every set of sigmas, each keypoint, and what an interval needs.
+`metrics.validation` computes the smaller set that training needs after an epoch, by the same sums.
 """
 
 from collections.abc import Mapping
@@ -42,29 +41,29 @@ from hrnet_ray.skeletons import DEFAULT_OKS_SIGMA, Skeleton
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationMetrics:
-    """What was found, and all that is said about it. N instances, D poses."""
+    """Metrics of D poses and N instances."""
 
     primary_metric: str
     summary: dict[str, float]
     mpii_pckh_table: dict[str, float] | None
-    """The table of MPII papers, in percent."""
+    """Table of MPII papers, in percent; None for other skeletons."""
     oks_by_sigma_set: dict[str, dict[str, float]]
-    """COCO's ten figures by the name of the sigmas."""
+    """COCO's ten metrics by the name of the set of OKS sigmas."""
     per_keypoint: dict[str, KeypointMetrics]
     metric_curve: list[tuple[float, float]]
-    """PCKh at each threshold, or AP at each OKS."""
+    """PCKh per threshold, or AP per OKS threshold."""
     bootstrap_statistic: Statistic
-    """The main figure of a set in which pictures count several times, or not at all."""
+    """Primary metric as a function of image counts."""
     per_instance_score: np.ndarray
-    """float64 [N]: PCKh or OKS; NaN where it cannot be measured."""
+    """float64 [N]: PCKh or OKS; NaN for an instance that has no measure."""
     indices_worst_first: np.ndarray
-    """int [K]: the instances that can be measured, the worst first."""
+    """int [M]: measurable instances, lowest score first."""
     nearest_image_xy: np.ndarray
-    """float64 [N, K, 2]: the pose that each instance is compared with; NaN where there is none."""
+    """float64 [N, K, 2]: the pose compared with each instance; NaN without one."""
     poses: DetectedPoses
-    """Those that the main figure is made of: for OKS, without what OKS-NMS took for repeated."""
+    """Poses of the primary metric; for OKS, those that OKS-NMS kept."""
     num_nms_dropped: int
-    """Poses that OKS-NMS took for repeated."""
+    """Number of poses that OKS-NMS removed."""
 
     @property
     def primary_value(self) -> float:
@@ -80,34 +79,32 @@ def compute_evaluation_metrics(
     with_gt_boxes: bool,
     nms_oks_threshold: float = NMS_OKS_THRESHOLD,
 ) -> EvaluationMetrics:
-    """Score poses; with `true_boxes`, pose n was looked for in the box of instance n.
+    """Score poses; with `with_gt_boxes`, pose n belongs to the box of instance n.
 
-    Figures that need a pose for each instance (PCK, EPE, per keypoint) take, with a detector's
-    boxes, the pairs that match at OKS 0.5. PCKh has no meaning there: OKS decides.
+    With detected boxes, PCK, EPE and per-keypoint metrics use the pairs that match at OKS 0.5. The
+    primary metric is then OKS AP, because PCKh needs a pose for each instance.
     """
     if with_gt_boxes and select_primary_metric(truth) == "PCKh_0.5":
         return _compute_pckh_evaluation(poses, truth, skeleton, num_images)
-    stays = apply_oks_nms(poses, skeleton.scoring_sigmas, max_oks=nms_oks_threshold)
-    kept = poses.select_poses(stays)
+    is_kept = apply_oks_nms(poses, skeleton.scoring_sigmas, max_oks=nms_oks_threshold)
+    kept = poses.select_poses(is_kept)
     matches = match_poses(kept, truth, skeleton.scoring_sigmas, num_images=num_images)
     oks = _compute_oks_by_sigma_set(kept, truth, skeleton)
     summary = _flatten_oks_metrics(oks)
     if with_gt_boxes:
-        everything = np.arange(len(poses))
-        compared, nearest = (
-            MatchedPoses.from_poses(poses, truth, everything, everything),
-            everything,
+        nearest = np.arange(len(poses))
+        compared = MatchedPoses.from_poses(poses, truth, nearest, nearest)
+        oks_without_nms = (
+            oks if is_kept.all() else _compute_oks_by_sigma_set(poses, truth, skeleton)
         )
-        all_of_them = oks if stays.all() else _compute_oks_by_sigma_set(poses, truth, skeleton)
-        summary["OKS_AP_without_nms"] = _flatten_oks_metrics(all_of_them)[
-            "OKS_AP"
-        ]  # what a training reports
+        # Validation during training does not apply OKS-NMS: this is the comparable value.
+        summary["OKS_AP_without_nms"] = _flatten_oks_metrics(oks_without_nms)["OKS_AP"]
     else:
         compared = MatchedPoses.from_poses(kept, truth, *matches.pose_instance_pairs.T)
         nearest = _find_nearest_poses(kept, truth, skeleton)
         summary["instances_matched"] = float(len(matches.pose_instance_pairs))
     nearest_xy = _gather_keypoints(poses if with_gt_boxes else kept, nearest)
-    alike = _compute_instance_oks(nearest_xy, truth, skeleton)
+    instance_oks = _compute_instance_oks(nearest_xy, truth, skeleton)
     return EvaluationMetrics(
         primary_metric="OKS_AP",
         summary=summary | compared.compute_box_pck() | {"EPE_px": compared.compute_epe_px()},
@@ -121,25 +118,27 @@ def compute_evaluation_metrics(
                 OKS_THRESHOLDS.tolist(), compute_average_precision(matches)[0].tolist(), strict=True
             )
         ),
-        bootstrap_statistic=lambda times: float(
-            compute_average_precision(matches, times)[0].mean()
+        bootstrap_statistic=lambda image_counts: float(
+            compute_average_precision(matches, image_counts)[0].mean()
         ),
-        per_instance_score=alike,
-        indices_worst_first=np.argsort(alike, kind="stable")[: int(np.isfinite(alike).sum())],
+        per_instance_score=instance_oks,
+        indices_worst_first=np.argsort(instance_oks, kind="stable")[
+            : int(np.isfinite(instance_oks).sum())
+        ],
         nearest_image_xy=nearest_xy,
         poses=kept,
-        num_nms_dropped=int((~stays).sum()),
+        num_nms_dropped=int((~is_kept).sum()),
     )
 
 
 def get_sigma_sets(skeleton: Skeleton) -> dict[str, tuple[float, ...]]:
-    """Every set of OKS sigmas by its name; the first one decides."""
+    """Return all sets of OKS sigmas by name; the first one gives the primary metric."""
     own = "own" if skeleton.oks_sigmas else f"all_{DEFAULT_OKS_SIGMA:g}"
     return {own: skeleton.scoring_sigmas, **skeleton.other_oks_sigmas}
 
 
 def convert_poses_to_coco_results(poses: DetectedPoses) -> list[dict[str, Any]]:
-    """Poses in COCO's results form."""
+    """Convert poses to COCO results."""
     points = np.concatenate([poses.image_xy, poses.keypoint_scores[..., None]], -1)
     flat = points.reshape(len(poses), points.shape[1] * 3)
     columns = (poses.image_id, poses.category_id, flat, poses.score)
@@ -151,7 +150,7 @@ def convert_poses_to_coco_results(poses: DetectedPoses) -> list[dict[str, Any]]:
 def _compute_oks_by_sigma_set(
     poses: DetectedPoses, truth: GroundTruthColumns, skeleton: Skeleton
 ) -> dict[str, dict[str, float]]:
-    document = to_coco_ground_truth({**truth, "image_id": truth["picture"]})
+    document = to_coco_ground_truth({**truth, "image_id": truth["image_index"]})
     results = convert_poses_to_coco_results(replace(poses, image_id=poses.image_index))
     return {
         name: coco_oks_metrics(document, results, sigmas=sigmas)
@@ -160,7 +159,7 @@ def _compute_oks_by_sigma_set(
 
 
 def _flatten_oks_metrics(oks_by_sigma_set: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The first set as OKS_AP, OKS_AP50...; AP and AR of the others with their name behind."""
+    """Name the first set OKS_AP, OKS_AP50, ...; append the set's name to AP and AR of others."""
     flat: dict[str, float] = {}
     for at, (name, figures) in enumerate(oks_by_sigma_set.items()):
         for figure, value in figures.items():
@@ -174,7 +173,7 @@ def _flatten_oks_metrics(oks_by_sigma_set: Mapping[str, Mapping[str, float]]) ->
 def _compute_pckh_evaluation(
     poses: DetectedPoses, truth: GroundTruthColumns, skeleton: Skeleton, num_images: int
 ) -> EvaluationMetrics:
-    """PCKh decides; rows without a head are counted, not scored."""
+    """Compute metrics with PCKh as the primary one; rows without a head size are only counted."""
     everything = np.arange(len(poses))
     pairs = MatchedPoses.from_poses(poses, truth, everything, everything)
     measured = torch.from_numpy(np.isfinite(truth["head_size"]))
@@ -189,7 +188,7 @@ def _compute_pckh_evaluation(
     half, curve = parts["PCKh_0.5"], compute_pckh_curve(*compared)
     hits, seen, error = _count_hits_per_instance(half, *compared)
     with np.errstate(invalid="ignore"):
-        share = hits / seen
+        instance_pckh = hits / seen
     oks = _compute_oks_by_sigma_set(poses, truth, skeleton) if skeleton.oks_sigmas else {}
     return EvaluationMetrics(
         primary_metric="PCKh_0.5",
@@ -206,11 +205,13 @@ def _compute_pckh_evaluation(
         per_keypoint=pairs.build_keypoint_metrics(skeleton, half.per_keypoint()),
         metric_curve=[(part.threshold, part.mean()) for part in curve],
         bootstrap_statistic=make_ratio_statistic(
-            sum_per_image(hits, truth["picture"], num_images=num_images),
-            sum_per_image(seen, truth["picture"], num_images=num_images),
+            sum_per_image(hits, truth["image_index"], num_images=num_images),
+            sum_per_image(seen, truth["image_index"], num_images=num_images),
         ),
-        per_instance_score=share,
-        indices_worst_first=np.lexsort((-error, share))[: int(np.isfinite(share).sum())],
+        per_instance_score=instance_pckh,
+        indices_worst_first=np.lexsort((-error, instance_pckh))[
+            : int(np.isfinite(instance_pckh).sum())
+        ],
         nearest_image_xy=poses.image_xy,
         poses=poses,
         num_nms_dropped=0,
@@ -224,9 +225,9 @@ def _count_hits_per_instance(
     visible: torch.Tensor,
     head_size: torch.Tensor,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Keypoints of the mean that are within the threshold, all of them, and their summed error.
+    """Count hits and visible keypoints of each instance, and sum its errors: float64 [N] each.
 
-    float64 [N] each; the first two are what `score` adds up.
+    Keypoints that are excluded from the mean are left out. The sums of the first two give PCKh.
     """
     counted = visible.clone()
     counted[:, list(pckh_score.excluded_keypoints)] = False
@@ -240,34 +241,35 @@ def _count_hits_per_instance(
 def _find_nearest_poses(
     poses: DetectedPoses, truth: GroundTruthColumns, skeleton: Skeleton
 ) -> np.ndarray:
-    """The pose of its picture and kind that is most like each instance, -1 for none: int [N]."""
+    """Find the pose with the highest OKS for each instance, -1 without one: int [N]."""
     order = np.argsort(poses.image_index, kind="stable")
-    starts = np.searchsorted(poses.image_index[order], truth["picture"])
-    ends = np.searchsorted(poses.image_index[order], truth["picture"], side="right")
+    starts = np.searchsorted(poses.image_index[order], truth["image_index"])
+    ends = np.searchsorted(poses.image_index[order], truth["image_index"], side="right")
     nearest = np.full(len(truth["id"]), -1)
     for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        there = order[start:end]
-        there = there[poses.category_id[there] == truth["category_id"][row]]
-        if len(there):
-            one = np.array([row])
-            alike = compute_oks_matrix(poses.image_xy[there], truth, one, skeleton.scoring_sigmas)
-            nearest[row] = there[alike.argmax()]
+        near = order[start:end]
+        near = near[poses.category_id[near] == truth["category_id"][row]]
+        if len(near):
+            oks = compute_oks_matrix(
+                poses.image_xy[near], truth, np.array([row]), skeleton.scoring_sigmas
+            )
+            nearest[row] = near[oks.argmax()]
     return nearest
 
 
 def _gather_keypoints(poses: DetectedPoses, pose_indices: np.ndarray) -> np.ndarray:
-    """Keypoints of some poses, NaN for the number -1: float64 [N, K, 2]."""
-    nothing = np.full((1, *poses.image_xy.shape[1:]), np.nan)
-    return np.append(poses.image_xy, nothing, 0)[pose_indices]  # -1 is the last one
+    """Gather keypoints by pose index, NaN for index -1: float64 [N, K, 2]."""
+    missing = np.full((1, *poses.image_xy.shape[1:]), np.nan)
+    return np.append(poses.image_xy, missing, 0)[pose_indices]  # -1 is the last entry
 
 
 def _compute_instance_oks(
     nearest_image_xy: np.ndarray, truth: GroundTruthColumns, skeleton: Skeleton
 ) -> np.ndarray:
-    """OKS of each instance with its pose, 0 without one; NaN without a visible keypoint."""
-    alike = [
+    """Compute the OKS of each instance, 0 without a pose, NaN without a visible keypoint."""
+    oks = [
         compute_oks_matrix(xy[None], truth, np.array([row]), skeleton.scoring_sigmas).item()
         for row, xy in enumerate(nearest_image_xy)
     ]
     measured = truth["visible"].any(axis=1)
-    return np.where(measured, np.nan_to_num(np.array(alike), nan=0.0), np.nan)
+    return np.where(measured, np.nan_to_num(np.array(oks), nan=0.0), np.nan)

@@ -1,7 +1,7 @@
-"""Predictions against the truth: the figures that a run is judged by.
+"""Validation metrics of a run, from predictions and labels.
 
-Every labelled row must have been predicted exactly once; then the score is made once, from all of
-them, so it does not depend on how many workers there were.
+Each labelled row must be predicted exactly once. Metrics are computed once from all rows, so they
+do not depend on the number of workers.
 """
 
 from collections import Counter
@@ -26,12 +26,12 @@ from hrnet_ray.metrics.predictions import KeypointPredictions, compute_pose_scor
 from hrnet_ray.skeletons import Skeleton
 
 PCKH_THRESHOLDS = {"PCKh_0.5": 0.5, "PCKh_0.1": 0.1, "PCKh_0.11_legacy": 0.11}
-"""The published table's "Mean@0.1" is really taken at 0.11, so that one is reported too."""
+"""PCKh thresholds by metric name. Published code computes "Mean@0.1" at 0.11."""
 
 
 @dataclass(frozen=True)
 class ValidationMetrics:
-    """`summary` by metric name, `per_keypoint` by keypoint name; `main` names the one to tune."""
+    """Metrics by name and by keypoint; `primary_metric` names the objective of tuning."""
 
     primary_metric: str
     summary: dict[str, float]
@@ -39,22 +39,22 @@ class ValidationMetrics:
 
     @property
     def primary_value(self) -> float:
-        """The figure that decides which model is best."""
+        """Value that selects the best model."""
         return self.summary[self.primary_metric]
 
 
 def select_primary_metric(truth: Mapping[str, np.ndarray]) -> str:
-    """PCKh where heads were measured (MPII), OKS AP elsewhere."""
+    """Select PCKh if the dataset has head sizes (MPII), else OKS AP."""
     return "PCKh_0.5" if np.isfinite(truth["head_size"]).any() else "OKS_AP"
 
 
 def compute_validation_metrics(
     predictions: KeypointPredictions, truth: Mapping[str, np.ndarray], skeleton: Skeleton
 ) -> ValidationMetrics:
-    """Score predictions against the label columns (`data.rows.labels_of`) of the same rows.
+    """Score predictions against the label columns (`data.records`) of the same rows.
 
     Raises:
-        DataError: a row was predicted twice, or not at all, or is none of these.
+        DataError: a row is predicted twice or not at all, or is unknown.
     """
     predictions, truth = match_rows_by_id(predictions, truth)
     main = select_primary_metric(truth)
@@ -72,10 +72,10 @@ def compute_validation_metrics(
 def match_rows_by_id(
     predictions: KeypointPredictions, truth: Mapping[str, np.ndarray]
 ) -> tuple[KeypointPredictions, dict[str, np.ndarray]]:
-    """Both in the order of their row ids, so that number n of the one belongs to n of the other.
+    """Sort predictions and labels by row id, so that entry n of both is the same row.
 
     Raises:
-        DataError: a row was predicted twice, or not at all, or is none of these.
+        DataError: a row is predicted twice or not at all, or is unknown.
     """
     order = np.argsort(truth["id"], kind="stable")
     ordered = {name: column[order] for name, column in truth.items()}
@@ -87,10 +87,10 @@ def match_rows_by_id(
 def compute_normalized_errors(
     predictions: KeypointPredictions, truth: Mapping[str, np.ndarray]
 ) -> Float[np.ndarray, " N"]:
-    """How far each `paired` instance is off: the mean distance of its keypoints, by its size.
+    """Compute the mean keypoint distance of each instance of matched rows, divided by its size.
 
-    That is the head's where it was measured, the root of the area elsewhere. 0 where nothing is
-    labelled.
+    The size is the head size if known, else the square root of the area. The error is 0 without a
+    visible keypoint.
     """
     predicted, true_xy, visible = _get_keypoint_tensors(predictions, truth)
     distance = (predicted - true_xy).square().sum(-1).sqrt()
@@ -104,7 +104,7 @@ def compute_normalized_errors(
 def compute_metric_curve(
     predictions: KeypointPredictions, truth: Mapping[str, np.ndarray], skeleton: Skeleton
 ) -> list[tuple[float, float]]:
-    """Threshold and value of what the main figure is a part of: PCKh, or AP at each OKS."""
+    """Compute the curve of the primary metric: PCKh per threshold, or AP per OKS threshold."""
     predictions, truth = match_rows_by_id(predictions, truth)
     if select_primary_metric(truth) == "PCKh_0.5":
         parts = compute_pckh_curve(*_prepare_pckh_inputs(predictions, truth))
@@ -116,7 +116,7 @@ def compute_metric_curve(
 def to_coco_results(
     predictions: KeypointPredictions, truth: Mapping[str, np.ndarray]
 ) -> list[dict[str, Any]]:
-    """Predictions in COCO's results form; an instance scores its confident keypoints' mean."""
+    """Convert predictions to COCO results; the score is the mean of the confident keypoints."""
     image_of = dict(zip(truth["id"].tolist(), truth["image_id"].tolist(), strict=True))
     category_of = dict(zip(truth["id"].tolist(), truth["category_id"].tolist(), strict=True))
     points = torch.cat([predictions.image_xy, predictions.scores[..., None]], dim=-1)
@@ -137,11 +137,11 @@ def to_coco_results(
 
 
 def to_coco_ground_truth(truth: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The label columns as a COCO document."""
+    """Convert label columns to a COCO document."""
     xyv = np.concatenate([truth["image_xy"], 2.0 * truth["visible"][..., None]], axis=-1)
     return {
         "images": [{"id": int(image)} for image in np.unique(truth["image_id"])],
-        "categories": [{"id": int(one)} for one in np.unique(truth["category_id"])],
+        "categories": [{"id": int(category)} for category in np.unique(truth["category_id"])],
         "annotations": [
             {
                 "id": int(truth["id"][at]),
@@ -161,9 +161,9 @@ def to_coco_ground_truth(truth: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def _compute_pckh_summary(
     predictions: KeypointPredictions, truth: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, float], list[float]]:
-    measured = _prepare_pckh_inputs(predictions, truth)
+    inputs = _prepare_pckh_inputs(predictions, truth)
     parts = {
-        name: pckh(*measured, threshold=threshold) for name, threshold in PCKH_THRESHOLDS.items()
+        name: pckh(*inputs, threshold=threshold) for name, threshold in PCKH_THRESHOLDS.items()
     }
     summary = {name: float(part.mean()) for name, part in parts.items()}
     summary["rows_without_head"] = float((~np.isfinite(truth["head_size"])).sum())
@@ -173,7 +173,7 @@ def _compute_pckh_summary(
 def _prepare_pckh_inputs(
     predictions: KeypointPredictions, truth: Mapping[str, np.ndarray]
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What PCKh compares, and the head sizes; a row without one has nothing to measure by."""
+    """Build the inputs of PCKh; rows without a head size become invisible."""
     predicted, true_xy, visible = _get_keypoint_tensors(predictions, truth)
     head_size = torch.from_numpy(truth["head_size"])
     measured = head_size.isfinite()
@@ -211,15 +211,15 @@ def _require_each_row_once(predicted_ids: np.ndarray, expected_ids: np.ndarray) 
         expected_ids
     ):
         return
-    found, truth = Counter(predicted_ids.tolist()), Counter(expected_ids.tolist())
+    predicted, expected = Counter(predicted_ids.tolist()), Counter(expected_ids.tolist())
     faults = {
-        "missing": sorted(truth.keys() - found.keys()),
-        "unknown": sorted(found.keys() - truth.keys()),
-        "more than once": sorted(row for row, times in (found | truth).items() if times > 1),
+        "missing": sorted(expected.keys() - predicted.keys()),
+        "unknown": sorted(predicted.keys() - expected.keys()),
+        "more than once": sorted(row for row, count in (predicted | expected).items() if count > 1),
     }
     named = [f"{how}: {format_list([*map(str, ids)])}" for how, ids in faults.items() if ids]
     raise DataError(
         f"{len(predicted_ids):,} predictions for {len(expected_ids):,} validation rows",
         f"row ids {'; '.join(named)}",
-        "this is a fault of the pipeline or of ids that repeat: prepare the data set again",
+        "prepare the dataset again; its row ids must be unique",
     )

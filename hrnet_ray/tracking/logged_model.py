@@ -19,10 +19,10 @@ from hrnet_ray.inference.model_package import (
     MODEL_CARD_FILE,
     WEIGHTS_FILE,
     ModelSpec,
-    compute_file_sha256,
 )
 from hrnet_ray.models import HRNet
 from hrnet_ray.tracking.model_registry import ModelRegistry, extend_request_timeout
+from hrnet_ray.utils.files import sha256_file
 from hrnet_ray.utils.quiet import quiet_loggers
 
 from mlflow.entities import LoggedModelOutput, Run  # isort: skip
@@ -109,7 +109,7 @@ def save_mlflow_model(
     for name in (WEIGHTS_FILE, CONFIG_FILE, MODEL_CARD_FILE):
         if (model_dir / name).is_file():  # anybody may have removed the card
             shutil.copyfile(model_dir / name, out_dir / MODEL_PACKAGE_DIR / name)
-    return {"pt2.sha256": compute_file_sha256(out_dir / EXPORTED_MODEL_FILE)}
+    return {"pt2.sha256": sha256_file(out_dir / EXPORTED_MODEL_FILE)}
 
 
 def _collect_model_params(spec: ModelSpec) -> dict[str, str]:

@@ -14,10 +14,10 @@ from hrnet_ray.inference.model_package import (
     FILE_HASH_TAGS,
     MODEL_CARD_FILE,
     WEIGHTS_FILE,
-    compute_file_sha256,
 )
 from hrnet_ray.tracking.logged_model import MODEL_PACKAGE_DIR
 from hrnet_ray.tracking.model_registry import ModelRegistry, RegisteredVersion
+from hrnet_ray.utils.files import sha256_file
 
 from mlflow.store.artifact.artifact_repository_registry import (  # isort: skip
     get_artifact_repository,
@@ -96,7 +96,7 @@ def _verify_hashes(
                 f"{where} has no tag {tag}",
                 "register it with `hrnet-ray promote`, which notes what it is made of",
             )
-        if compute_file_sha256(folder / name) != tags[tag]:
+        if sha256_file(folder / name) != tags[tag]:
             raise DataError(
                 "a model that was changed after it was registered",
                 f"{where}: {name} is not the file of its tag {tag}",

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import torch
 
-from hrnet_ray.config import HEATMAP_STRIDE, ExperimentConfig
+from hrnet_ray.config import ExperimentConfig
 from hrnet_ray.data.batch import AugmentationPipelineConfig
 from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.inference.model_package import ModelSpec
-from hrnet_ray.inference.predict_loop import DecodeConfig
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.pretrained import LoadReport, load_pretrained
 from hrnet_ray.pose.augmentation import AugmentationParams
@@ -90,18 +89,6 @@ def build_target_config(experiment: ExperimentConfig) -> HeatmapTargetConfig:
         sigma=experiment.heatmap.sigma,
         quantize_center=experiment.heatmap.quantize_center,
         loss=experiment.optim.loss,
-    )
-
-
-def build_decode_config(experiment: ExperimentConfig, manifest: DatasetManifest) -> DecodeConfig:
-    """Build the settings that turn heatmaps into keypoints."""
-    evaluation = experiment.evaluation
-    return DecodeConfig(
-        method=evaluation.decode,
-        flip_order=manifest.skeleton.flip_order if evaluation.flip_test else None,
-        shift_heatmap=evaluation.shift_heatmap,
-        stride=HEATMAP_STRIDE,
-        sigma=experiment.heatmap.sigma,
     )
 
 

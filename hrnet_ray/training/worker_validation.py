@@ -10,10 +10,11 @@ from torch import nn
 from hrnet_ray.config import ExperimentConfig
 from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.inference.predict_loop import predict_batches, predict_heatmaps
+from hrnet_ray.inference.predictor import build_decode_config
 from hrnet_ray.metrics.predictions import KeypointPredictions, all_gather_predictions
 from hrnet_ray.models.bn_folding import fold_batchnorm
 from hrnet_ray.training.best_model import BestModelWriter
-from hrnet_ray.training.builders import build_decode_config, build_target_config
+from hrnet_ray.training.builders import build_model_spec, build_target_config
 from hrnet_ray.training.checkpoint import TrainState
 from hrnet_ray.training.components import TrainComponents
 from hrnet_ray.training.epoch_trainer import TrainDataLoader
@@ -43,7 +44,7 @@ class WorkerValidation:
     ) -> None:
         self._components, self._data_loader = components, data_loader
         self._batch_size = experiment.evaluation.batch_size
-        self._decoding = build_decode_config(experiment, manifest)
+        self._decoding = build_decode_config(build_model_spec(experiment, manifest, {}))
         self._target = build_target_config(experiment)
         self._sample_log, self._fault_injector = sample_log, fault_injector
         self.validator, self.best_model = validator, best_model

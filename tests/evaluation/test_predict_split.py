@@ -60,9 +60,7 @@ def boxes_at(*boxes: tuple[int, list[float], float]) -> DetectedBoxes:
     )
 
 
-def test_poses_are_those_of_the_predictor_row_by_row(
-    tigers: DatasetManifest, predictor: Predictor
-):
+def test_poses_are_those_of_the_predictor_row_by_row(tigers: DatasetManifest, predictor: Predictor):
     labelled = load_ground_truth(tigers, "val")
 
     seen = predict_split(predictor, tigers, "val", labelled, batch_size=64)
@@ -101,9 +99,9 @@ def test_detected_boxes_equal_to_the_true_ones_give_the_same_poses(
 ):
     labelled = load_ground_truth(tigers, "val")
     truth = labelled.columns
-    order = np.argsort(truth["picture"], kind="stable")
+    order = np.argsort(truth["image_index"], kind="stable")
     boxes = DetectedBoxes(
-        image_index=truth["picture"][order],
+        image_index=truth["image_index"][order],
         category_id=truth["category_id"][order],
         box_xywh=truth["box_xywh"][order],
         score=np.full(len(order), 0.5),
@@ -149,8 +147,8 @@ def test_rows_that_rotted_are_left_out_by_name(
     rotting: DatasetManifest, predictor: Predictor, detector: bool
 ):
     labelled = load_ground_truth(rotting, "val")
-    alone = [p for p in range(8) if (labelled.columns["picture"] == p).sum() == 1]
-    lost = int(np.flatnonzero(labelled.columns["picture"] == alone[0])[0])
+    alone = [p for p in range(8) if (labelled.columns["image_index"] == p).sum() == 1]
+    lost = int(np.flatnonzero(labelled.columns["image_index"] == alone[0])[0])
     changed = rot(rotting, lost)
     boxes = boxes_at(*((p, [0.0, 0.0, 60.0, 60.0], 1.0) for p in range(8))) if detector else None
 
@@ -162,7 +160,7 @@ def test_rows_that_rotted_are_left_out_by_name(
     assert sorted(set(seen.poses.image_index.tolist())) == list(range(7))
     names = {p: i for p, i in zip(seen.poses.image_index, seen.poses.image_id, strict=True)}
     kept = seen.ground_truth.columns
-    assert names == dict(zip(kept["picture"], kept["image_id"], strict=True))
+    assert names == dict(zip(kept["image_index"], kept["image_id"], strict=True))
 
 
 def test_a_picture_with_one_rotten_row_is_served_by_another(
@@ -170,9 +168,9 @@ def test_a_picture_with_one_rotten_row_is_served_by_another(
 ):
     labelled = load_ground_truth(rotting, "val")
     (shared,) = next(
-        ([p] for p in range(8) if (labelled.columns["picture"] == p).sum() > 1), [None]
+        ([p] for p in range(8) if (labelled.columns["image_index"] == p).sum() > 1), [None]
     )
-    rot(rotting, int(np.flatnonzero(labelled.columns["picture"] == shared)[0]))
+    rot(rotting, int(np.flatnonzero(labelled.columns["image_index"] == shared)[0]))
     boxes = boxes_at((shared, [0.0, 0.0, 60.0, 60.0], 1.0))
 
     seen = predict_split(predictor, rotting, "val", labelled, detections=boxes)
@@ -195,10 +193,10 @@ def test_people_who_share_a_picture_share_it_whatever_their_ids(tmp_path: Path):
     assert len(set(labelled.columns["image_id"].tolist())) == len(labelled)  # an id for each person
     assert (len(labelled), len(labelled.image_names)) == (5, 4)
     for at, name in enumerate(labelled.row_image_names):
-        assert labelled.image_names[labelled.columns["picture"][at]] == name
+        assert labelled.image_names[labelled.columns["image_index"][at]] == name
     places = labelled.build_image_index()
     assert {places[name] for name in labelled.image_names} == set(range(4))
-    assert places[int(labelled.columns["image_id"][-1])] == labelled.columns["picture"][-1]
+    assert places[int(labelled.columns["image_id"][-1])] == labelled.columns["image_index"][-1]
 
 
 def test_a_split_that_is_not_there_is_named(tigers: DatasetManifest):

@@ -17,10 +17,11 @@ from hrnet_ray.data.manifest import read_first_rows, read_manifest
 from hrnet_ray.data.records import decode_eval_batch, decode_train_batch
 from hrnet_ray.distributed.tuning.tune import validate_search_space
 from hrnet_ray.inference.predict_loop import predict_batches
+from hrnet_ray.inference.predictor import build_decode_config
 from hrnet_ray.training.builders import (
     build_augmentation_config,
-    build_decode_config,
     build_model,
+    build_model_spec,
     build_target_config,
     compute_peak_lr,
 )
@@ -99,7 +100,7 @@ def test_the_atrw_recipe_is_the_tutorials():
         "augment.scale_factor": 0.35,
         "augment.rotation_deg": 45.0,
         "augment.half_body_prob": 0.5,
-        "augment.half_body_min_visible": 7,
+        "augment.half_body_min_visible": 8,
         "optim.lr": 5e-4,
         "optim.milestones": (90, 110),
         "optim.epochs": 120,
@@ -178,9 +179,8 @@ def test_the_smoke_of_a_training_learns_and_predicts(name: str, smokes: Path):
     crops = decode_eval_batch(
         read_first_rows(manifest, "val", 3), input_hw=data.input_hw, padding=data.padding
     )
-    found = predict_batches(
-        model, [to_eval_batch(crops, CPU)], decoding=build_decode_config(small, manifest)
-    )
+    decoding = build_decode_config(build_model_spec(small, manifest, {}))
+    found = predict_batches(model, [to_eval_batch(crops, CPU)], decoding=decoding)
     assert 0 < loss < 0.1
     assert not torch.equal(model.final_layer.weight, before)
     assert found.image_xy.shape == (3, len(manifest.skeleton), 2)

@@ -17,9 +17,10 @@ import torch
 from hrnet_ray.cli.export import ExportArgs, run
 from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.model_export import EXPORT_FORMATS, ExportParity, export_model
-from hrnet_ray.inference.model_package import compute_file_sha256, load_model, save_model
+from hrnet_ray.inference.model_package import load_model, save_model
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.skeletons import from_dict
+from hrnet_ray.utils.files import sha256_file
 from tests.inference.paws import SPEC, blotched_picture, lively_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +96,7 @@ def test_a_pt2_file_tells_how_it_is_used(folder: Path, tmp_path: Path):
     entries = json.loads(config["config.json"])
     assert entries["decode"] == "argmax"
     assert entries["scores"] == {}  # those of the model are of its own way to read maps
-    assert entries["sha256"] == compute_file_sha256(folder / "model" / "model.safetensors")
+    assert entries["sha256"] == sha256_file(folder / "model" / "model.safetensors")
     assert from_dict(entries["skeleton"], where="") == SPEC.skeleton
     keypoints, heatmaps = module(torch.zeros(4, 96, 64, 3, dtype=torch.uint8))
     assert keypoints.shape == (4, 3, 3)

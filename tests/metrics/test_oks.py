@@ -29,7 +29,7 @@ def crowded(
     Pictures 3 and 4 have no pose, picture 5 only strange ones.
     """
     rng = np.random.default_rng(seed)
-    truth: dict[str, list[Any]] = {name: [] for name in (*_LABELS, "picture")}
+    truth: dict[str, list[Any]] = {name: [] for name in (*_LABELS, "image_index")}
     poses: dict[str, list[Any]] = {name: [] for name in DetectedPoses.__annotations__}
     for picture in range(PICTURES):
         category = 1 + picture % categories
@@ -41,7 +41,7 @@ def crowded(
             for name, value in {
                 "id": len(truth["id"]),
                 "image_id": 900 - picture,
-                "picture": picture,
+                "image_index": picture,
                 "category_id": category,
                 "box_xywh": [*corner, side, side],
                 "area": side * side,
@@ -53,11 +53,11 @@ def crowded(
             for _ in range(rng.integers(0, 8) * (picture not in (3, 4))):
                 guess = points + rng.normal(0, noise, (3, 2)) + 900 * (picture == 5)
                 for name, value in {
-                    "picture": picture,
+                    "image_index": picture,
                     "image_id": 900 - picture,
                     "category_id": category,
                     "image_xy": guess,
-                    "heights": np.ones(3),
+                    "keypoint_scores": np.ones(3),
                     "score": round(rng.uniform(0.1, 1), 1),
                     "area": side * side * 1.5,
                 }.items():
@@ -74,7 +74,7 @@ _LABELS = ("id", "image_id", "category_id", "box_xywh", "area", "head_size", "im
 def coco_figures(poses: DetectedPoses, truth: dict[str, Any]) -> dict[str, float]:
     numbered = DetectedPoses(**{**vars(poses), "image_id": poses.image_index})
     return coco_oks_metrics(
-        to_coco_ground_truth({**truth, "image_id": truth["picture"]}),
+        to_coco_ground_truth({**truth, "image_id": truth["image_index"]}),
         convert_poses_to_coco_results(numbered),
         sigmas=SIGMAS,
     )
@@ -113,9 +113,9 @@ def test_pictures_that_count_twice_score_as_a_set_that_holds_them_twice(seed: in
     many, much = [], []
     for place, picture in enumerate(drawn):
         part = poses.select_poses(poses.image_index == picture)
-        many.append({**vars(part), "picture": np.full(len(part), place)})
-        rows = {name: column[truth["picture"] == picture] for name, column in truth.items()}
-        much.append({**rows, "picture": np.full(len(rows["id"]), place)})
+        many.append({**vars(part), "image_index": np.full(len(part), place)})
+        rows = {name: column[truth["image_index"] == picture] for name, column in truth.items()}
+        much.append({**rows, "image_index": np.full(len(rows["id"]), place)})
     published = coco_figures(
         DetectedPoses(**{name: np.concatenate([one[name] for one in many]) for name in many[0]}),
         {name: np.concatenate([one[name] for one in much]) for name in much[0]},
@@ -167,7 +167,7 @@ def _two(
     )
     boxes = np.column_stack([np.array(true) - 10, np.full((len(true), 2), 20.0)])
     truth = {
-        "picture": np.zeros(len(true), int),
+        "image_index": np.zeros(len(true), int),
         "category_id": np.ones(len(true), int),
         "image_xy": np.array(true)[:, None],
         "visible": np.ones((len(true), 1), bool),

@@ -31,7 +31,7 @@ def truth_of(skeleton: Skeleton, count: int, *, head: float = np.nan) -> Truth:
     return {
         "id": np.arange(count),
         "image_id": np.arange(count) // 2 + 50,
-        "picture": np.arange(count) // 2,
+        "image_index": np.arange(count) // 2,
         "category_id": np.ones(count, int),
         "box_xywh": np.concatenate([corner, side, side], 1),
         "area": side[:, 0] ** 2,
@@ -54,7 +54,7 @@ def found_near(truth: Truth, *, noise: float, seed: int = 0) -> KeypointPredicti
 
 def poses_of(found: KeypointPredictions, truth: Truth) -> DetectedPoses:
     return DetectedPoses(
-        image_index=truth["picture"],
+        image_index=truth["image_index"],
         image_id=truth["image_id"],
         category_id=truth["category_id"],
         image_xy=found.image_xy.double().numpy(),
@@ -67,7 +67,7 @@ def poses_of(found: KeypointPredictions, truth: Truth) -> DetectedPoses:
 def judged(
     truth: Truth, found: KeypointPredictions, skeleton: Skeleton, **how: Any
 ) -> EvaluationMetrics:
-    pictures = int(truth["picture"].max()) + 1
+    pictures = int(truth["image_index"].max()) + 1
     return compute_evaluation_metrics(
         poses_of(found, truth), truth, skeleton, num_images=pictures, with_gt_boxes=True, **how
     )
@@ -79,7 +79,7 @@ def test_the_figures_of_a_training_are_the_same_to_the_last_bit(skeleton: Skelet
     truth["head_size"][3] = np.nan
     found = found_near(truth, noise=6.0)
 
-    assessment = judged(truth, found, skeleton, nms_oks=1.0)
+    assessment = judged(truth, found, skeleton, nms_oks_threshold=1.0)
 
     trained = compute_validation_metrics(found, truth, skeleton)
     assert assessment.primary_metric == trained.primary_metric
@@ -194,7 +194,7 @@ def test_nms_drops_a_pose_that_jumped_to_its_neighbour_and_says_what_it_was_wort
     found.image_xy[1] = found.image_xy[0] + 0.5  # two poses on one tiger
     found.scores[1] = found.scores[0] * 0.9
 
-    with_nms, without = (judged(truth, found, ATRW, nms_oks=most) for most in (0.9, 1.0))
+    with_nms, without = (judged(truth, found, ATRW, nms_oks_threshold=most) for most in (0.9, 1.0))
 
     assert (with_nms.num_nms_dropped, without.num_nms_dropped) == (1, 0)
     assert len(with_nms.poses) == 7

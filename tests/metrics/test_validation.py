@@ -110,8 +110,7 @@ def test_rows_that_are_missing_strange_or_doubled_are_refused(ids: list[int], sa
         compute_validation_metrics(found, truth, PAW)
 
     assert str(refused.value) == (
-        f"{said}\n"
-        "  fix: this is a fault of the pipeline or of ids that repeat: prepare the data set again"
+        f"{said}\n  fix: prepare the dataset again; its row ids must be unique"
     )
 
 
