@@ -104,8 +104,8 @@ class AugmentationConfig:
     """Share of crops that are mirrored, left and right exchanged."""
     half_body_prob: float = 0.0
     """Share of well visible poses that are cut to their upper or lower half."""
-    half_body_min_visible: int = 8
-    """Only poses with more visible keypoints than this are cut."""
+    half_body_min_visible: int = 9
+    """Minimum number of visible keypoints; poses with fewer are not cut to half a body."""
     brightness: float = 0.0
     contrast: float = 0.0
     saturation: float = 0.0

@@ -50,8 +50,8 @@ class AugmentationParams:
     rotation_prob: float = 0.6
     flip_prob: float = 0.5
     half_body_prob: float = 0.0
-    half_body_min_visible: int = 8
-    """Only poses with more visible keypoints than this are cut to half a body."""
+    half_body_min_visible: int = 9
+    """Minimum number of visible keypoints; poses with fewer are not cut to half a body."""
     brightness: float = 0.0
     """The most that a factor differs from 1; so with contrast and saturation."""
     contrast: float = 0.0
@@ -174,7 +174,7 @@ def apply_half_body_transform(
     high_xy = torch.where(half[..., None], image_xy, -math.inf).amax(1)
     extent_wh = pad_to_aspect_ratio(high_xy - low_xy, aspect_ratio)
 
-    usable = selected & (seen.sum(1) > min_visible) & (count[:, 0] >= 2) & (extent_wh > 0).all(1)
+    usable = selected & (seen.sum(1) >= min_visible) & (count[:, 0] >= 2) & (extent_wh > 0).all(1)
     half_center_xy = points.sum(1) / count.clamp_min(1)
     half_scale_wh = extent_wh * (HALF_BODY_PADDING / SCALE_UNIT_PX)
     return (

@@ -120,7 +120,7 @@ def test_an_epoch_replays_exactly_and_the_next_one_differs():
 
 def test_sixty_nine_in_a_hundred_half_bodies_are_upper_as_published():
     warps = _draw(
-        20_000, AugmentationParams(scale_factor=0.0, half_body_prob=1.0, half_body_min_visible=6)
+        20_000, AugmentationParams(scale_factor=0.0, half_body_prob=1.0, half_body_min_visible=7)
     )
 
     upper = warps.center_xy[:, 1] < 50
@@ -356,7 +356,7 @@ def _half(
         torch.tensor([[3.0, 4.0]]),
         upper_body_keypoints=UPPER_BODY,
         aspect_ratio=3 / 4,
-        min_visible=above,
+        min_visible=above + 1,
         selected=torch.tensor([True]),
         prefers_upper=torch.tensor([prefers_upper]),
     )

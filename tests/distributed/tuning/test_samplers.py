@@ -141,7 +141,7 @@ def test_all_other_settings_can_be_searched():
         "model.width": tune.qrandint(16, 48, 16),
         "model.modules": tune.choice([(1, 1, 1), [1, 4, 3]]),
         "model.pretrained": tune.choice([None, "w32.pth"]),
-        "augment.half_body_min_visible": tune.randint(4, 9),
+        "augment.half_body_min_visible": tune.randint(5, 10),
         "augment.flip_prob": tune.uniform(0, 1),
         "optim.loss": tune.choice(["mse", "ohkm"]),
         "optim.warmup_steps": tune.lograndint(1, 100),
