@@ -72,7 +72,7 @@ def refusal(args: type, words: list[str]) -> str | None:
     try:
         parse_args(args, words, prog="docs")
     except UsageError as error:
-        return error.what.split(":")[0]
+        return error.what.split(":")[0].split()[0]
     return None
 
 

@@ -64,5 +64,19 @@ def _list_items(block: Sequence[str]) -> list[str]:
 
 def _to_one_line(block: Sequence[str]) -> str:
     heading = " ".join(line.strip() for line in block if line[0] != " ")
-    items = _list_items(block) if heading.endswith(":") else []
+    if heading.startswith("Unrecognized"):
+        heading = heading.partition(":")[0] + ":"
+        items = _drop_flag_values(_list_items(block))
+    else:
+        items = _list_items(block) if heading.endswith(":") else []
     return f"{heading[:1].lower()}{heading[1:]} {', '.join(items)}".strip()
+
+
+def _drop_flag_values(words: Sequence[str]) -> list[str]:
+    """Leave out what follows a flag: the value of an unknown flag is no second mistake."""
+    previous = ["", *words]
+    return [
+        word
+        for word, before in zip(words, previous, strict=False)
+        if word.startswith("-") or not before.startswith("-")
+    ]

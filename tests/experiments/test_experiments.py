@@ -66,7 +66,7 @@ def test_the_mpii_recipe_is_the_published_one(name: str, width: int):
         "data.input_hw": (256, 256),
         "model.width": width,
         "heatmap.sigma": 2.0,
-        "heatmap.quantize-center": True,
+        "heatmap.quantize_center": True,
         "augment.scale_factor": 0.25,
         "augment.rotation_deg": 30.0,
         "augment.rotation_prob": 0.6,
@@ -132,7 +132,7 @@ def test_the_modern_recipe_averages_warms_up_and_decodes_what_it_draws(name: str
     assert settings["optim.warmup_steps"] > 0
     assert settings["optim.ema_decay"] > 0.9
     assert settings["augment.brightness"] > 0
-    assert (settings["heatmap.quantize-center"], settings["evaluation.decode"]) == (False, "dark")
+    assert (settings["heatmap.quantize_center"], settings["evaluation.decode"]) == (False, "dark")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ EPOCHS = 4
 
 def _searcher(study, **search):
     points = search.pop("points", [])
-    search = {"scheduler": "none"} | search if "grace_epochs" not in search else search
+    search = {"scheduler": "none"} | search if "grace_period" not in search else search
     return ResumableSearcher(study, SPACE, SearchConfig(**search), points, epochs=EPOCHS)
 
 
@@ -53,7 +53,7 @@ def _ends(searcher, study, tune_id, number, scores, **more):
 
 
 def _states(searcher):
-    return [(trial.state.name, trial.value) for trial in searcher.told().trials]
+    return [(trial.state.name, trial.value) for trial in searcher.build_optuna_study().trials]
 
 
 def test_a_draw_is_on_disk_before_the_trial_begins(tmp_path):
@@ -78,7 +78,7 @@ def test_a_study_that_was_killed_draws_what_it_would_have_drawn(tmp_path, sample
             drawn.append(settings)
         return drawn
 
-    settings = {"sampler": sampler, "startup": 3, "trials": 8}
+    settings = {"sampler": sampler, "n_startup_trials": 3, "num_trials": 8}
     calm = run(whole, _searcher(whole, **settings), "abcdefgh")
     first = run(killed, _searcher(killed, **settings), "abcd")
     second = run(killed, _searcher(killed, **settings), "efgh")
@@ -138,7 +138,7 @@ def test_what_optuna_is_told(tmp_path):
 
 
 def test_tpe_looks_where_trials_were_good(tmp_path):
-    searcher = _searcher(tmp_path, startup=8, trials=40)
+    searcher = _searcher(tmp_path, n_startup_trials=8, num_trials=40)
     drawn = []
     for at in range(40):
         settings = searcher.suggest(str(at))
@@ -161,7 +161,7 @@ def test_points_given_are_tried_first(tmp_path):
 
 
 def test_score_against_latency_tells_optuna_both(tmp_path):
-    searcher = _searcher(tmp_path, against_latency=True, startup=1)
+    searcher = _searcher(tmp_path, optimize_latency=True, n_startup_trials=1)
     for tune_id, number, score in (("a", "01", 0.5), ("b", "02", 0.0)):
         searcher.suggest(tune_id)
         _ends(searcher, tmp_path, tune_id, number, [score] * 4, **{LATENCY_METRIC: 7.0})
@@ -174,7 +174,7 @@ def test_score_against_latency_tells_optuna_both(tmp_path):
 
 
 def test_what_waits_at_a_rung_goes_on_before_new_trials_and_the_best_at_the_end(tmp_path):
-    searcher = _searcher(tmp_path, trials=3, grace_epochs=1, reduction=2)
+    searcher = _searcher(tmp_path, num_trials=3, grace_period=1, reduction_factor=2)
 
     def one_trial(tune_id, epochs):
         number = searcher.suggest(tune_id)["number"]
@@ -192,7 +192,7 @@ def test_what_waits_at_a_rung_goes_on_before_new_trials_and_the_best_at_the_end(
     assert numbers == ["01", "02", "01", "03", "01"]  # rungs are at 1 and 2
     assert not searcher.has_pending_trials()
     assert searcher.suggest("f") == "FINISHED"
-    more = _searcher(tmp_path, trials=4, grace_epochs=1, reduction=2)
+    more = _searcher(tmp_path, num_trials=4, grace_period=1, reduction_factor=2)
     assert more.suggest("g")["number"] == "04"
     assert more.suggest("h") is None  # until that one has come to its rung
 
@@ -209,7 +209,9 @@ def test_a_note_cut_short_is_named(tmp_path):
 def test_the_time_that_a_trial_took_adds_up_over_commands(tmp_path):
     _searcher(tmp_path).suggest("a")
     update_trial_record(
-        tmp_path, "01", lambda note: replace(note, duration_s=100.0, last_started_s=note.last_started_s - 20)
+        tmp_path,
+        "01",
+        lambda note: replace(note, duration_s=100.0, last_started_s=note.last_started_s - 20),
     )
     update_trial_record(tmp_path, "01", mark_ended)
 

@@ -8,7 +8,7 @@ import pytest
 from hrnet_ray.config import ClusterConfig, ExperimentConfig, with_overrides
 from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.distributed.cluster.resources import WorkerResources
-from hrnet_ray.distributed.data.object_store import LostBlocksError
+from hrnet_ray.distributed.data.object_store import CachedSplit, LostBlocksError
 from hrnet_ray.distributed.tuning import trial_runner
 from hrnet_ray.distributed.tuning.trial_records import (
     TRIAL_NUMBER_KEY,
@@ -46,7 +46,9 @@ def test_a_trial_that_cannot_begin_ends_whatever_an_earlier_command_saved(plan: 
         plan.base_experiment, {"model.pretrained": str(plan.folder / "absent.pth")}
     )
 
-    run_trial({TRIAL_NUMBER_KEY: "01"}, plan=replace(plan, base_experiment=without), data={})
+    no_rows = CachedSplit(block_refs=[], block_rows=[], decoded=True)
+    data = {"train": no_rows, "val": no_rows}
+    run_trial({TRIAL_NUMBER_KEY: "01"}, plan=replace(plan, base_experiment=without), data=data)
 
     note = read_trial_records(plan.folder)["01"]
     assert note.state == "failed"
