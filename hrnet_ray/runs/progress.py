@@ -5,6 +5,7 @@ and shows live rows on a terminal. Elsewhere it prints plain lines, because bars
 """
 
 import json
+import math
 import sys
 import threading
 import time
@@ -42,13 +43,13 @@ class ProgressReporter:
         self._crops_done = self._crops_before = crops_done
         self._epoch_start_s = self._last_step_s = time.monotonic()
 
-    def record_step(self, num_crops: int) -> None:
-        """Add the crops of one step."""
+    def record_step(self, num_crops: int, *, mean_loss: Callable[[], float]) -> None:
+        """Add the crops of one step; `mean_loss` waits for the device, so once a second at most."""
         self._crops_done += num_crops
         self._last_step_s = time.monotonic()
         if self._active and self._last_step_s - self._last_write_s > UPDATE_INTERVAL_S:
             self._last_write_s = self._last_step_s
-            self._write_progress()
+            self._write_progress(mean_loss())
 
     def compute_crop_rate(self) -> float:
         """Training crops per second in this epoch, of this worker."""
@@ -60,13 +61,14 @@ class ProgressReporter:
         """Seconds since the epoch began, validation included."""
         return time.monotonic() - self._epoch_start_s
 
-    def _write_progress(self) -> None:
+    def _write_progress(self, loss: float) -> None:
         progress = {
             "epoch": self._epoch,
             "epochs": self._epochs,
             "done": self._crops_done,
             "of": self._num_crops,
             "rate": self.compute_crop_rate(),
+            "loss": loss if math.isfinite(loss) else None,
         }
         with suppress(OSError):  # on a full disk the training continues without a display
             write_text_atomically(self._path, json.dumps(progress))
@@ -132,8 +134,8 @@ class ProgressMonitor:
         for entry in epochs[self._printed_epochs.get(folder, 0) :]:
             self._on_epoch(folder, entry)
             self._printed_epochs[folder] = self._printed_epochs.get(folder, 0) + 1
-            if entry.get("skipped"):
-                self._print_line(f"{name}skipped: {format_list(entry['skipped'])}")
+            if entry.get("corrupt_row_names"):
+                self._print_line(f"{name}skipped: {format_list(entry['corrupt_row_names'])}")
             self._print_line(f"{name}{self._format_epoch(entry)}")
 
     def _format_epoch(self, entry: MetricsEntry) -> str:
@@ -156,9 +158,11 @@ class ProgressMonitor:
         elif self._display:
             self._display.remove_row(row)
         elif progress and time.monotonic() - self._last_print_s >= MAX_SILENCE_S:
+            loss = "" if progress.loss is None else f"  loss {progress.loss:.2e}"
             self._print_line(
                 f"{name}epoch {progress.epoch:>3}/{progress.epochs}  "
-                f"{progress.crops_done}/{progress.num_crops}  {progress.crops_per_s:.0f} img/s"
+                f"{progress.crops_done}/{progress.num_crops}{loss}  "
+                f"{progress.crops_per_s:.0f} img/s  {format_clock(progress.left_s)} left"
             )
 
     def _print_line(self, line: str) -> None:
@@ -208,6 +212,7 @@ def _read_progress(run_folder: Path) -> EpochProgress | None:
             crops_done=progress["done"],
             num_crops=progress["of"],
             crops_per_s=progress["rate"],
+            loss=progress["loss"],
         )
     except (OSError, ValueError, KeyError):
         return None

@@ -93,7 +93,7 @@ class EpochTrainer:
         )
 
         def on_step_end(num_crops: int) -> None:
-            self.progress_reporter.record_step(num_crops)
+            self.progress_reporter.record_step(num_crops, mean_loss=self.step_guard.mean_loss)
             if stop_flag.should_stop():
                 components.require_finite_state()
                 raise StopRequested

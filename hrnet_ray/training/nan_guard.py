@@ -96,6 +96,13 @@ class NonFiniteStepGuard:
         losses, skipped = torch.stack(self._losses), torch.stack(self._skipped)
         return torch.where(skipped > 0, 0, losses).sum() / (1 - skipped).sum()
 
+    def mean_loss(self) -> float:
+        """Mean loss of the steps taken so far; NaN before the first. It waits for the device."""
+        if not self._losses:
+            return float("nan")
+        losses, skipped = torch.stack(self._losses), torch.stack(self._skipped)
+        return (torch.where(skipped > 0, 0, losses).sum() / (1 - skipped).sum()).item()
+
     def get_state(self) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
         """Return the loss of each step, and 1 where it was skipped; for `load_state`."""
         return torch.stack(self._losses).cpu(), torch.stack(self._skipped).cpu()

@@ -55,7 +55,10 @@ class WorkerValidation:
             predictions = self.predict_split(epoch)
             corrupt_rows = set().union(*gather_objects(self._data_loader.corrupt_rows))
             num_corrupt, new_names = self._sample_log.log_corrupt_rows(corrupt_rows)
-            metrics: dict[str, Any] = {"data/corrupt_rows": num_corrupt, "skipped": new_names}
+            metrics: dict[str, Any] = {
+                "data/corrupt_rows": num_corrupt,
+                "corrupt_row_names": new_names,
+            }
             if not (self.validator and self.best_model):
                 return train_state, metrics
             result = self.validator.validate(

@@ -77,7 +77,7 @@ def test_a_terminal_shows_a_live_row_and_permanent_lines_and_the_log_only_the_li
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(progress, "UPDATE_INTERVAL_S", 0.01)
-    state = {"epoch": 2, "epochs": 3, "done": 40, "of": 100, "rate": 20.0}
+    state = {"epoch": 2, "epochs": 3, "done": 40, "of": 100, "rate": 20.0, "loss": 0.25}
     (tmp_path / "progress.json").write_text(json.dumps(state))
     entry = {"train/loss": 0.5, "perf/epoch_s": 5.0, "perf/images_per_sec": 20.0}
 
@@ -90,7 +90,7 @@ def test_a_terminal_shows_a_live_row_and_permanent_lines_and_the_log_only_the_li
         print("a line of other code")
 
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue())
-    assert re.search(r"#01 +epoch 2/3 .* 20 img/s 0:03 left", shown)
+    assert re.search(r"#01 +epoch 2/3 .* loss 2.50e-01 20 img/s 0:03 left", shown)
     permanent = "#01 epoch   1/3  loss 5.00e-01  20 img/s  0:10 left"
     log = (tmp_path / RUN_LOG).read_text().splitlines()
     for line in (permanent, "a line of other code"):
