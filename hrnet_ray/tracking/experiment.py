@@ -1,7 +1,7 @@
-"""The driver's side: what it says of a run goes to the run's folder, and a thread tells MLflow.
+"""The driver's side: the record of a run goes to the run's folder, and a thread syncs MLflow.
 
-Nothing here waits for a server, or fails because of one. Only the end of a run gives the thread a
-few seconds, and says what it could not tell in them.
+Nothing here waits for a server or fails because of one. Only the end of a run gives the thread a
+few seconds, and reports what is left to sync.
 """
 
 import logging
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 URI_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 FLUSH_TIMEOUT_S, INTERRUPTED_FLUSH_TIMEOUT_S, DATABASE_FLUSH_TIMEOUT_S = 15.0, 2.0, 60.0
-"""How long the end of a run waits for MLflow: for a server, when somebody is in a hurry and stopped
-the run, and for a database file, which hangs on no network."""
+"""Seconds that the end of a run waits for MLflow: for a server, for a server after an interrupt, and
+for a database file, which depends on no network."""
 
 logger = logging.getLogger("hrnet_ray.tracking")
 
@@ -85,7 +85,7 @@ class MlflowExperiment:
             self.metrics_sampler = SystemMetricsSampler(folder)
 
     def flush_and_close(self, folder: Path, *, interrupted: bool) -> None:
-        """Wait a little for what is not told yet, and say in one line what remains."""
+        """Wait a little for the sync to finish, and report in one line what remains."""
         if self.metrics_sampler:
             self.metrics_sampler.stop_sampling()
         within_s = INTERRUPTED_FLUSH_TIMEOUT_S if interrupted else FLUSH_TIMEOUT_S
@@ -163,7 +163,7 @@ class RunLogger:
         """FINISHED, FAILED or KILLED. It is the last word on a study, or on a run by itself."""
         at_ms, last = self._record.ended_ms, find_last_activity_ms(self.folder)
         if self._record.parent_relpath and last:
-            at_ms = last  # its study tells of all ends at once, when it ends itself
+            at_ms = last  # a study ends all its trials at once, when it ends itself
         elif at_ms is None or at_ms < last:  # else nothing came to it since it ended before
             at_ms = _get_time_ms()
         self._write_record(replace(self._record, status=status, ended_ms=at_ms))
@@ -180,7 +180,7 @@ class RunLogger:
 
 
 def mark_abandoned_runs(folders: Sequence[Path]) -> None:
-    """Give an end to runs that nobody works on any more, and that could not say how they ended."""
+    """Mark runs as ended whose command is gone and could not record how they ended."""
     for folder in folders:
         story = _try_read_record(folder)
         if story and story.status == RUNNING_STATUS:
@@ -213,7 +213,7 @@ def validate_tracking_uri(uri: str) -> None:
 
 
 def _try_read_record(folder: Path) -> RunRecord | None:
-    """What was told before; one that cannot be read is begun anew, and finds the same run."""
+    """Read the record; an unreadable one is written anew, and leads to the same MLflow run."""
     try:
         return read_run_record(folder)
     except (OSError, ValueError):
@@ -227,8 +227,8 @@ def _redact_tags(tags: Mapping[str, str]) -> dict[str, str]:
 def _format_unsynced(unsynced: Counter[str], reason: str, folder: Path) -> str:
     counts = ", ".join(f"{count} {what}" for what, count in unsynced.items())
     command = f"hrnet-ray mlflow-sync {os.path.relpath(folder)}"
-    why = f"{counts}; {reason or 'it is slow'}"
-    return f"MLflow was not told everything yet ({why}); later: {command}"
+    why = reason or "it is slow"
+    return f"MLflow sync incomplete: {counts} ({why}). To finish: {command}"
 
 
 def _get_time_ms() -> int:

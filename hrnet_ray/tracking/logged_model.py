@@ -89,7 +89,7 @@ def save_mlflow_model(
         inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, height, width, 3))]),
         outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(spec.skeleton), 3))]),
     )
-    # MLflow asks for an environment that we name ourselves; torch tells of its own future.
+    # MLflow asks for an environment that we name ourselves; torch warns of later versions.
     with quiet_loggers("mlflow", "torch.export", "torch.__trace"):
         save_model(
             KeypointExportModule(model.cpu(), spec).eval(),
@@ -107,7 +107,7 @@ def save_mlflow_model(
     mlflow_model.save(str(out_dir / "MLmodel"))
     (out_dir / MODEL_PACKAGE_DIR).mkdir()
     for name in (WEIGHTS_FILE, CONFIG_FILE, MODEL_CARD_FILE):
-        if (model_dir / name).is_file():  # anybody may have removed the card
+        if (model_dir / name).is_file():  # the card may have been removed by hand
             shutil.copyfile(model_dir / name, out_dir / MODEL_PACKAGE_DIR / name)
     return {"pt2.sha256": sha256_file(out_dir / EXPORTED_MODEL_FILE)}
 

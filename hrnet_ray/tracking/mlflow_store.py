@@ -1,7 +1,7 @@
 """One MLflow server or database: the only module that imports mlflow.
 
-Whatever is told twice is there once: runs are found by a tag, numbers have the time of their line,
-pictures and files keep their names.
+Syncing is idempotent: runs are found by a tag, metrics have the time of their line, images and files
+keep their names.
 """
 
 import logging
@@ -50,7 +50,7 @@ MAX_PREVIEW_PX = 1024
 """Longer side of the copy that the page shows; MLflow's own 256 leave a crop of sixteen 64."""
 ALREADY_EXISTS_CODE = "RESOURCE_ALREADY_EXISTS"
 DUPLICATE_ROW_PATTERN = re.compile("IntegrityError|UniqueViolation|Duplicate entry")
-"""How SQLite, PostgreSQL and MySQL say that a row has been inserted by another one."""
+"""Errors of SQLite, PostgreSQL and MySQL for a row that another client inserted first."""
 RUN_DELETED_MESSAGE = "Current state is deleted"
 STORE_ERRORS = (MlflowException, SQLAlchemyError, OSError)  # requests' errors are OSErrors
 NOISY_LOGGERS = ("alembic", "mlflow.store.db.utils", "urllib3.connectionpool")
@@ -74,7 +74,7 @@ class MlflowStore:
         self.redacted_uri = redact_secrets(tracking_uri, {})
         """The address without name and password."""
         self.stopped = False
-        """Make no run any more: whoever tells the rest makes it."""
+        """Create no run any more; the process that syncs the rest creates it."""
         for chatty in NOISY_LOGGERS:
             logging.getLogger(chatty).setLevel(logging.ERROR)
         self._experiment_ids: dict[str, str] = {}
@@ -132,9 +132,9 @@ class MlflowStore:
             )
 
     def log_image(self, run_id: str, image: EpochImage, *, at_ms: int) -> None:
-        """Show a picture with a slider over epochs, under a name that is always the same.
+        """Log an image with a slider over epochs, under a fixed name.
 
-        MLflow's own `log_image` draws a new name each time: told twice, it would be there twice.
+        MLflow's own `log_image` makes a new name each time, so a repeated sync would add a copy.
         """
         same = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {image.name} {image.epoch}")
         group = image.name.replace("/", "~")
@@ -220,10 +220,10 @@ class MlflowStore:
 
 
 def _retry_on_conflict(request: Callable[..., object], *args: Any, **kwargs: Any) -> None:
-    """Tell once more what somebody else told in the same moment.
+    """Repeat a request that collided with another client's.
 
-    A request that was given up may still be carried out. Both then find a row missing, both insert
-    it, and the slower one is refused, with all that it had to say.
+    A request that timed out may still be carried out. Both then find a row missing, both insert
+    it, and the slower one is refused with its whole content.
     """
     try:
         request(*args, **kwargs)
@@ -258,10 +258,10 @@ def _parse_sqlite_path(tracking_uri: str) -> Path | None:
 
 
 def _create_database(tracking_uri: str) -> None:
-    """Make a database file that is not there yet: whole, or not at all.
+    """Create a missing database file, complete or not at all.
 
-    MLflow makes its tables in dozens of steps. Two that do so at once, or one that is killed
-    between them, leave a file that nobody can use any more.
+    MLflow creates its tables in dozens of steps. Two processes that do so at once, or one that is
+    killed between them, leave an unusable file.
     """
     path = _parse_sqlite_path(tracking_uri)
     if path is None or path.exists():

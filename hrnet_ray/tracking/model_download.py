@@ -1,7 +1,7 @@
-"""A model out of MLflow, checked against what its run or its version says it is.
+"""Download a model from MLflow and check it against the tags of its run or version.
 
-Who can write to a store of artifacts need not be who trained: a file whose sha256 is not that of
-the tag is refused before anything reads it.
+Write access to the artifact store may be wider than access to the run. A file whose sha256 differs
+from the tag is refused before anything reads it.
 """
 
 from collections.abc import Mapping
@@ -92,7 +92,7 @@ def _verify_hashes(
             if allow_missing:
                 return False
             raise DataError(
-                "a model that nobody vouches for",
+                "a model without a sha256 tag",
                 f"{where} has no tag {tag}",
                 "register it with `hrnet-ray promote`, which notes what it is made of",
             )

@@ -86,13 +86,13 @@ class ModelRegistry:
 
     def get_by_uri(self, uri: str) -> RegisteredVersion | None:
         """The version of `models:/NAME@ALIAS` or `models:/NAME/NUMBER`."""
-        if not (said := _VERSION_URI_PATTERN.fullmatch(uri)):
+        if not (match := _VERSION_URI_PATTERN.fullmatch(uri)):
             return None
-        if alias := said["alias"]:
-            return self.get_by_alias(said["name"], alias)
+        if alias := match["alias"]:
+            return self.get_by_alias(match["name"], alias)
         with self.translate_errors(), _ignore_not_found():
             return self._to_registered_version(
-                self.client.get_model_version(said["name"], said["number"])
+                self.client.get_model_version(match["name"], match["number"])
             )
         return None
 
@@ -120,7 +120,7 @@ class ModelRegistry:
                 run_id,
                 tags=dict(tags),
                 model_id=model_id,
-                await_creation_for=0,  # it is there at once; MLflow would say that it waits
+                await_creation_for=0,  # it exists at once; MLflow would log that it waits
             )
             return self._to_registered_version(made)
 
@@ -141,7 +141,7 @@ class ModelRegistry:
             self.client.set_registered_model_alias(version.name, alias, version.version_number)
 
     def delete_alias(self, alias: str, name: str) -> None:
-        """Take an alias from whoever has it."""
+        """Remove an alias from the version that has it."""
         with self.translate_errors():
             self.client.delete_registered_model_alias(name, alias)
 
@@ -152,7 +152,7 @@ class ModelRegistry:
         return None
 
     def find_run_by_dir(self, folder: Path, experiment_name: str) -> Run | None:
-        """The run that tells of a run folder."""
+        """Find the MLflow run of a run folder."""
         if not (known := read_run_key(folder)):
             return None
         key = sha256(known.encode()).hexdigest()
@@ -163,7 +163,7 @@ class ModelRegistry:
             return runs[0] if runs else None
 
     def get_dataset_root(self, run_id: str) -> str | None:
-        """Where the data set of a run lay, as its inputs say."""
+        """Get the dataset folder of a run from its logged inputs."""
         run = self.get_run(run_id)
         inputs = run.inputs.dataset_inputs if run and run.inputs else []
         sources = [one.dataset.source for one in inputs]

@@ -1,7 +1,7 @@
-"""What MLflow shall know of a run, kept in the run's own folder: `.mlflow/run.json`.
+"""The MLflow record of a run in the run's own folder: `.mlflow/run.json`.
 
-The driver writes it and waits for nobody. Whoever tells MLflow, now or in a year, reads it there:
-name, settings and tags, whose trial it is, how it ended. The epochs stand in `metrics.jsonl`.
+The driver writes it. The sync, now or later, reads name, settings, tags, parent run and status
+from it. The epochs are in `metrics.jsonl`.
 """
 
 import json
@@ -16,8 +16,8 @@ from typing import Any
 RUN_RECORD_FILE = ".mlflow/run.json"
 RUN_KEY_FILE = ".mlflow/run_key"
 RUNNING_STATUS = "RUNNING"
-ABANDONED_TAGS = {"lost": "true"}
-"""The tag of a run whose command was gone before it could say how the run ended."""
+ABANDONED_TAGS = {"abandoned": "true"}
+"""The tag of a run whose command died before it could record how the run ended."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Tells MLflow afterwards what it was not told: a server was away, or the command was killed."""
+"""Complete MLflow afterwards: the server was down, or the command was killed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,10 @@ from hrnet_ray.tracking.sync_run import RunSyncer, count_unsynced
 
 
 def sync_runs(folder: Path, *, tracking_uri: str | None = None) -> Iterator[tuple[Path, str]]:
-    """Tell everything about a run, or about a study and its trials; yields each and what was new.
+    """Sync a run, or a study and its trials; yield each folder and what was new.
 
-    Nobody may work in the folder meanwhile: a run without an end counts as lost. Any number of
-    times; without `tracking_uri`, to where the run wanted it told.
+    No command may work in the folder meanwhile: a run without an end counts as abandoned. Syncing
+    is idempotent. `tracking_uri` defaults to the run's own.
 
     Raises:
         UsageError: the address is none.
@@ -31,7 +31,7 @@ def sync_runs(folder: Path, *, tracking_uri: str | None = None) -> Iterator[tupl
     runs = find_run_dirs(folder)
     if not runs:
         raise DataError(
-            "no run that MLflow could be told of",
+            "no run to sync to MLflow",
             str(folder),
             "give the folder of a run or a study (runs/<data set>/<name>); one that was made by an "
             "older version needs its command once more",

@@ -32,7 +32,7 @@ class RunSyncer:
         self._stopped = False
 
     def stop_syncing(self) -> None:
-        """Tell and note nothing more, from any thread: somebody else may be doing it."""
+        """Sync and record nothing more, from any thread: another process may have taken over."""
         self._stopped = self.store.stopped = True
 
     def sync_run(self, folder: Path) -> None:
@@ -51,7 +51,7 @@ class RunSyncer:
         story = read_run_record(folder)
         if story is None or self._stopped:
             return
-        told = self._open_run(folder, story)
+        sync_state = self._open_run(folder, story)
         steps: list[Callable[[Path, RunRecord, SyncState], None]] = [
             self._sync_epochs,
             self._sync_system_metrics,
@@ -65,31 +65,31 @@ class RunSyncer:
             if self._stopped:
                 return
             try:
-                # A server that hung for minutes is told how things are now, not how they were.
-                step(folder, read_run_record(folder) or story, told)
+                # A server that hung for minutes gets the present state, not an old one.
+                step(folder, read_run_record(folder) or story, sync_state)
             except Exception:
                 self._sync_states.clear()  # who knows what is there when it answers again
                 raise
             finally:
-                self._save_sync_state(folder, told)
+                self._save_sync_state(folder, sync_state)
 
     def _open_run(self, folder: Path, record: RunRecord) -> SyncState:
-        """The run on the server. One that was not there counts as told nothing."""
+        """Open the run on the server. For a new run nothing counts as synced."""
         if folder in self._sync_states:
             return self._sync_states[folder]
         parent = self._get_parent_run_id(folder, record)
-        told = read_sync_state(folder, self.store.redacted_uri)
+        sync_state = read_sync_state(folder, self.store.redacted_uri)
         run_id, params = self.store.get_or_create_run(record, parent_run_id=parent)
-        if run_id != told.run_id:
-            told = SyncState(run_id=run_id)
+        if run_id != sync_state.run_id:
+            sync_state = SyncState(run_id=run_id)
         lacking = {name: value for name, value in record.params.items() if name not in params}
         self.store.log_params_and_tags(run_id, params=lacking, tags={})
-        if not told.datasets_logged and record.datasets:
+        if not sync_state.datasets_logged and record.datasets:
             self.store.log_inputs(run_id, record.datasets)
-            told.datasets_logged = True
-        self._sync_states[folder] = told
-        self._save_sync_state(folder, told)
-        return told
+            sync_state.datasets_logged = True
+        self._sync_states[folder] = sync_state
+        self._save_sync_state(folder, sync_state)
+        return sync_state
 
     def _save_sync_state(self, folder: Path, sync_state: SyncState) -> None:
         if not self._stopped:
@@ -178,18 +178,18 @@ LOG_FILE = "run.log"
 
 
 def count_unsynced(folder: Path, store_uri: str) -> Counter[str]:
-    """How much `server` was not told yet of the run in `folder`."""
+    """Count the items of the run in `folder` that are not synced to the store yet."""
     story = read_run_record(folder)
     if story is None:
         return Counter()
-    told = read_sync_state(folder, store_uri)
+    sync_state = read_sync_state(folder, store_uri)
     return +Counter(
         {
-            "epochs": len(list(_iter_unsynced_epochs(folder, told))),
-            "pictures": len(list(_iter_unsynced_images(folder, told))),
-            "files": len(list(_iter_unsynced_files(folder, story, told))),
-            "ends": int(
-                story.status != RUNNING_STATUS and told.run_status != _get_run_status(story)
+            "epochs": len(list(_iter_unsynced_epochs(folder, sync_state))),
+            "images": len(list(_iter_unsynced_images(folder, sync_state))),
+            "files": len(list(_iter_unsynced_files(folder, story, sync_state))),
+            "run status": int(
+                story.status != RUNNING_STATUS and sync_state.run_status != _get_run_status(story)
             ),
         }
     )
@@ -212,9 +212,9 @@ def _iter_unsynced_images(folder: Path, sync_state: SyncState) -> Iterator[Epoch
 def _iter_unsynced_files(
     folder: Path, record: RunRecord, sync_state: SyncState
 ) -> Iterator[tuple[Path, str, list[int]]]:
-    """Files below what the run gives away, that are new or not as they were.
+    """List new or changed files among the artifacts of the run.
 
-    The log grows with every word, this one's too: it is told once for each end of the run.
+    The log grows with every line, so it is uploaded once for each end of the run.
     """
     for top in dict.fromkeys((*START_FILES, *record.artifact_paths)):
         for path in sorted([folder / top, *(folder / top).rglob("*")]):

@@ -1,7 +1,6 @@
-"""What an MLflow server was told of a run already: `.mlflow/sync_state.json` in the run's folder.
+"""What of a run is already synced to an MLflow store: `.mlflow/sync_state.json` in its folder.
 
-It spares the network, and no more: without it everything is told once more, and MLflow knows it
-from before.
+It only saves network traffic: without it everything is synced again, to the same result.
 """
 
 import json
@@ -17,11 +16,11 @@ SYNC_STATE_FILE = ".mlflow/sync_state.json"
 
 @dataclass(kw_only=True)
 class SyncState:
-    """What one server knows of one run."""
+    """What one store holds of one run."""
 
     run_id: str = ""
     epochs: dict[str, int] = field(default_factory=dict)
-    """Epoch to the time of its line, so that one that was done again is told again."""
+    """Epoch to the time of its line, so that a repeated epoch is synced again."""
     system_samples: int = 0
     """Lines of system_metrics.jsonl."""
     tags: dict[str, str] = field(default_factory=dict)
@@ -36,14 +35,14 @@ class SyncState:
 
 
 def read_sync_state(folder: Path, store_uri: str) -> SyncState:
-    """What `server` was told of the run in `folder`; nothing where that is not known."""
+    """Read what is synced to the store of the run in `folder`; empty where it is unknown."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         return SyncState(**_read_all_states(folder)[store_uri])
     return SyncState()
 
 
 def write_sync_state(folder: Path, store_uri: str, sync_state: SyncState) -> None:
-    """Note it. On a full disk it is not noted, and will be told again."""
+    """Write the state. On a full disk nothing is written, and the sync is repeated."""
     with suppress(OSError):
         known: dict[str, Any] = {}
         with suppress(ValueError, FileNotFoundError):

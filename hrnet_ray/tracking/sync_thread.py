@@ -1,4 +1,4 @@
-"""The thread that tells MLflow. Nobody waits for it: not the training, not what is printed."""
+"""The thread that syncs MLflow. Neither the training nor the terminal output waits for it."""
 
 import logging
 import threading
@@ -18,14 +18,14 @@ logger = logging.getLogger("hrnet_ray.tracking")
 
 
 class BackgroundSync:
-    """Follows run folders and tells what is new in them, again and again until it is told."""
+    """Watches run folders and syncs what is new in them, with retries."""
 
     def __init__(self, tracking_uri: str, *, max_retry_delay_s: float = MAX_RETRY_DELAY_S) -> None:
         self._tracking_uri = tracking_uri
         self._max_retry_delay_s = max_retry_delay_s
         self._syncer: RunSyncer | None = None
         self._synced_file_states: dict[Path, object] = {}
-        """And how each looked when the last of it was told."""
+        """Each watched folder, with the state of its files at the last complete sync."""
         self._lock = threading.Lock()
         self._wake_event = threading.Event()
         self._closing = self._stopped = False
@@ -33,7 +33,7 @@ class BackgroundSync:
         self._thread: threading.Thread | None = None
 
     def watch_run_dir(self, folder: Path) -> None:
-        """Tell what is in a run's folder, and what comes to it."""
+        """Sync what is in a run's folder, and what is added later."""
         with self._lock:
             self._synced_file_states.setdefault(folder, None)
             if self._thread is None:
@@ -41,12 +41,12 @@ class BackgroundSync:
                 self._thread.start()
 
     def flush_and_stop(self, *, timeout_s: float) -> Counter[str]:
-        """Wait for it to have told everything, but not longer; returns what is left."""
+        """Wait until everything is synced, at most `timeout_s`; return the counts of what is left."""
         self._closing = True
         self._wake_event.set()
         if self._thread:
             self._thread.join(timeout_s)
-        self._stopped = True  # whoever tells the rest shall not meet us
+        self._stopped = True  # another process may sync the rest
         if self._syncer:
             self._syncer.stop_syncing()
         with self._lock:
@@ -58,7 +58,7 @@ class BackgroundSync:
 
     @property
     def last_error(self) -> str:
-        """Why the server was not told lately; empty when it was."""
+        """Why the last sync failed; empty after a success."""
         return self._last_error
 
     def _run_loop(self) -> None:
@@ -67,7 +67,7 @@ class BackgroundSync:
             last = self._closing
             try:
                 self._sync_changed_runs()
-            except Exception as error:  # whatever it is, a training has better things to do
+            except Exception as error:  # no error of the sync may end a training
                 self._handle_failure(error)
                 pause = min(self._max_retry_delay_s, 2 * pause)
             else:
@@ -99,7 +99,7 @@ class BackgroundSync:
         where = error.where if isinstance(error, ClusterError) else repr(error)
         if not self._last_error:
             logger.warning(
-                "MLflow cannot be told (%s); training goes on, and the run's folder keeps it all",
+                "MLflow sync failed (%s); training continues, and the run's folder keeps everything",
                 redact_secrets(where),
             )
         self._last_error = redact_secrets(where)
@@ -108,12 +108,12 @@ class BackgroundSync:
 
     def _handle_recovery(self) -> None:
         if self._last_error:
-            logger.warning("MLflow answers again, and knows everything")
+            logger.warning("MLflow answers again; the sync is complete")
         self._last_error = ""
 
 
 def _get_file_states(folder: Path) -> object:
-    """Changes when there may be something to tell."""
+    """Sizes and times of the files; they change when there may be something to sync."""
     paths = [folder / name for name in (RUN_RECORD_FILE, "metrics.jsonl", "system_metrics.jsonl")]
     return [_get_file_state(path) for path in (*paths, *sorted((folder / "plots").glob("*")))]
 

@@ -236,7 +236,7 @@ def test_a_file_that_is_no_store_costs_a_warning_and_no_training(
         run.finish_run("FINISHED")
 
     assert time.monotonic() - started < 20
-    (warning,) = [text for text in caplog.messages if text.startswith("MLflow cannot be told (")]
+    (warning,) = [text for text in caplog.messages if text.startswith("MLflow sync failed (")]
     assert "file is not a database" in warning
 
 

@@ -176,7 +176,7 @@ def test_a_version_that_nobody_vouches_for_is_refused(registered: Registered, tm
         tags={},
     )
 
-    with pytest.raises(DataError, match="a model that nobody vouches for"):
+    with pytest.raises(DataError, match="a model without a sha256 tag"):
         download_model(registered.registry, made.uri, "--model", tmp_path)
 
 

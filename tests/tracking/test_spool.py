@@ -131,11 +131,11 @@ def test_a_server_that_never_comes_back_is_told_later_by_a_command(
     assert time.monotonic() - started < 1.0 + WAIT_S
     assert longest < WAIT_S
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("MLflow was not told everything yet (8 epochs, 8 pictures, 2 files, 1 ")
-    assert line.endswith(f"later: hrnet-ray mlflow-sync {os.path.relpath(folder)}")
+    assert line.startswith("MLflow sync incomplete: 8 epochs, 8 images, 2 files, 1 ")
+    assert line.endswith(f"To finish: hrnet-ray mlflow-sync {os.path.relpath(folder)}")
     if fault == "refuses":  # a hanging server has not been given up yet
-        (warning,) = [r.getMessage() for r in caplog.records if "training goes on" in r.message]
-        assert warning.startswith(f"MLflow cannot be told ({proxy.url}: connection refused)")
+        (warning,) = [r.getMessage() for r in caplog.records if "training continues" in r.message]
+        assert warning.startswith(f"MLflow sync failed ({proxy.url}: connection refused)")
 
     proxy.mode = "good"
     for _ in range(2):
@@ -143,7 +143,7 @@ def test_a_server_that_never_comes_back_is_told_later_by_a_command(
             main(["mlflow-sync", str(folder)])
     assert_told_exactly(proxy, name, folder)
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "first: 8 epochs, 8 pictures, 2 files, 1 ends"
+    assert first == "first: 8 epochs, 8 images, 2 files, 1 run status"
     assert second == "first: nothing new"
 
 
@@ -282,7 +282,7 @@ def test_after_a_killed_driver_the_history_is_completed_and_nothing_stays_runnin
         "study": "KILLED",
         "trial": "KILLED",
     }
-    assert runs["trial"].data.tags["lost"] == "true"
+    assert runs["trial"].data.tags["abandoned"] == "true"
     assert runs["trial"].data.tags["mlflow.parentRunId"] == runs["study"].info.run_id
     assert history(proxy.url, runs["trial"].info.run_id) == recorded(trial)
     last = max(at_ms for _, _, at_ms, _ in recorded(trial))
@@ -303,7 +303,7 @@ def _the_same_command_goes_on(
 
     runs = found(proxy.url, name)
     assert [run.info.status for run in runs] == ["FINISHED", "FINISHED"]
-    assert not any("lost" in run.data.tags for run in runs)
+    assert not any("abandoned" in run.data.tags for run in runs)
 
 
 def test_trials_that_the_end_of_a_study_left_open_are_lost(storage: Path):
@@ -316,7 +316,7 @@ def test_trials_that_the_end_of_a_study_left_open_are_lost(storage: Path):
 
     story = read_run_record(trial)
     assert story is not None
-    assert (story.status, story.tags["lost"]) == ("KILLED", "true")
+    assert (story.status, story.tags["abandoned"]) == ("KILLED", "true")
 
 
 @pytest.mark.parametrize(
@@ -358,7 +358,7 @@ run.finish_run("FINISHED")
 
 
 def test_sync_says_what_is_wrong_in_three_lines(tmp_path: Path, dead_uri: str):
-    with pytest.raises(DataError, match="no run that MLflow could be told of"):
+    with pytest.raises(DataError, match="no run to sync to MLflow"):
         list(sync_runs(tmp_path))
 
     board = MlflowExperiment.open_for_dataset("wrong", storage_dir=tmp_path, tracking_uri=dead_uri)

@@ -20,7 +20,7 @@ class LatencyMeasuringBackend(TuneTrialBackend):
     """A trial's host that times the model once, before it learns, and reports it each epoch.
 
     How long a forward pass takes follows from the net and not from its weights. The quickest
-    round tells least of what else the machine had to do.
+    round depends least on the other load of the machine.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ class TrialScore:
 def extract_score(metrics: Mapping[str, Any]) -> TrialScore | None:
     """The score in what a worker reported or recorded; None when the epoch was not validated.
 
-    A trial whose loss is no number any more is worth nothing, whatever it was worth before.
+    A trial whose loss became NaN scores the worst value, also for earlier epochs.
     """
     if not math.isfinite(metrics.get("train/loss", math.nan)):
         return TrialScore(metrics["epochs_done"], WORST_SCORE)
@@ -47,7 +47,7 @@ class StoppingRule(Protocol):
     """What decides whether a trial goes on."""
 
     def should_stop(self, trial: str, score: TrialScore) -> bool:
-        """Note a score; say whether the trial is to end here, or for now."""
+        """Record a score; return whether the trial ends or pauses here."""
         ...
 
     def next_to_resume(self, paused_trials: set[str], *, no_more_trials: bool) -> str | None:
@@ -69,7 +69,7 @@ class SuccessiveHalving:
         self._scores_by_rung: dict[int, dict[str, float]] = {rung: {} for rung in self.rungs}
 
     def should_stop(self, trial: str, score: TrialScore) -> bool:
-        """Note a score; say whether the trial is to wait here."""
+        """Record a score; return whether the trial pauses here."""
         for rung in self.rungs:
             if score.epoch >= rung and trial not in self._scores_by_rung[rung]:
                 self._scores_by_rung[rung][trial] = score.value
@@ -113,7 +113,7 @@ class MedianStopping:
         self._scores_by_trial: dict[str, dict[int, float]] = defaultdict(dict)
 
     def should_stop(self, trial: str, score: TrialScore) -> bool:
-        """Note a score; say whether the trial is to end here."""
+        """Record a score; return whether the trial ends here."""
         self._scores_by_trial[trial][score.epoch] = score.value
         if score.epoch < self.grace_period:
             return False

@@ -189,14 +189,14 @@ class ResumableSearcher(Searcher):
 def rebuild_stopping_rule(
     study_dir: Path, search: SearchConfig, *, epochs: int
 ) -> StoppingRule | None:
-    """The rule of early stopping, told what the trials came to so far."""
+    """Build the stopping rule and replay the trials' scores so far."""
     rule = search.build_stopping_rule(epochs)
     if rule is None:
         return None
     met = [
         (entry["at_ms"], number, score)
         for number, note in read_trial_records(study_dir).items()
-        if not note.error  # one that failed takes nobody's place
+        if not note.error  # a failed trial takes no place
         for entry in read_metrics(get_trials_dir(study_dir) / number)
         if (score := extract_score(entry))
     ]

@@ -46,7 +46,7 @@ class StudyResult:
 
 
 class StudyRunLogger:
-    """The study and its trials in MLflow: a parent run and its children, told by the driver."""
+    """The study and its trials in MLflow: a parent run and its child runs, logged by the driver."""
 
     def __init__(
         self, mlflow_experiment: MlflowExperiment, plan: StudyPlan, searched_settings: list[str]
@@ -72,13 +72,13 @@ class StudyRunLogger:
         return {f"{self._format_run_name(path.parent)}  ": path.parent for path in begun}
 
     def on_epoch(self, folder: Path, entry: dict[str, Any]) -> None:
-        """See that a trial with its first epoch has its run; MLflow is told by a thread."""
+        """Open the run of a trial at its first epoch; a thread syncs it to MLflow."""
         self._get_trial_run(folder)
 
     def finish_all_runs(
         self, result: StudyResult | None = None, *, failed_status: str = "FAILED"
     ) -> None:
-        """Give every run its honest end; without a study, whatever had not ended is `failed`."""
+        """End every run; without a study, runs that had not ended get the status `failed`."""
         trials = {trial["folder"]: trial for trial in result.trials} if result else {}
         for name in trials:  # also those that ended in an earlier command
             self._get_trial_run(get_trials_dir(self.plan.folder) / name)
@@ -198,7 +198,7 @@ def _build_trial_row(
     try:
         outcome = summarize_run(folder, with_overrides(plan.base_experiment, drawn))
         trial |= {"metric": outcome.primary_metric, "best_epoch": outcome.best_epoch}
-        if not record.diverged:  # what it was worth before says nothing of its settings
+        if not record.diverged:  # its score before the divergence is no measure of its settings
             trial["score"] = outcome.best_score
     except TrainingDivergedError as no_score:
         trial["error"] = record.error or no_score.what

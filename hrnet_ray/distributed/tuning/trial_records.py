@@ -89,7 +89,7 @@ def read_trial_record(folder: Path) -> TrialRecord:
 
 
 def write_trial_record(study_dir: Path, record: TrialRecord) -> None:
-    """Write a trial's note, through to the disk; whoever reads it sees the old or the new one."""
+    """Write a trial's record and sync it to disk; a reader sees the old or the new one."""
     path = get_trials_dir(study_dir) / record.number / TRIAL_RECORD_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
@@ -113,7 +113,7 @@ def format_trial_number(number: int) -> str:
 
 
 class TrialRecordCallback(Callback):
-    """Notes the end of each trial, when Tune tells of it."""
+    """Records the end of each trial when Tune reports it."""
 
     def __init__(self, study_dir: Path) -> None:
         self.study_dir = study_dir
@@ -129,11 +129,11 @@ class TrialRecordCallback(Callback):
         update_trial_record(self.study_dir, trial.config[TRIAL_NUMBER_KEY], mark_ended)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **_: Any) -> None:
-        """Leave the note to whoever reads all errors in the end."""
+        """Leave the record to the end of the study, which reads all errors."""
         self._clear_stop_request(trial)
 
     def _clear_stop_request(self, trial: Any) -> None:
-        """There is nobody who could be asked to save."""
+        """Clear the request: no process is left that could save."""
         stop_request.clear_state(get_trials_dir(self.study_dir) / trial.config[TRIAL_NUMBER_KEY])
 
 

@@ -36,7 +36,7 @@ from hrnet_ray.runs.run_dir import build_checkpoint_provenance
 
 @dataclass(frozen=True, kw_only=True)
 class StudyPlan:
-    """What every trial is told. Plain values: it travels to other machines."""
+    """What every trial receives. Plain values, because it is sent to other machines."""
 
     base_experiment: ExperimentConfig
     cluster: ClusterConfig

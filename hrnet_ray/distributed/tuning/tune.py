@@ -138,7 +138,9 @@ def _run_study_in_dir(
     share = compute_worker_resources(cluster, have, concurrent_trials=at_once)
     plan = StudyPlan(
         base_experiment=base_experiment,
-        cluster=replace(cluster, tracking_uri=None),  # may hold a password; trials tell nobody
+        cluster=replace(
+            cluster, tracking_uri=None
+        ),  # it may hold a password, and trials do not log
         manifest=manifest,
         folder=folder,
         worker_resources=share,
@@ -233,11 +235,11 @@ def _build_tuner(
         needs,
     )
     path = plan.folder / "tune"
-    shutil.rmtree(path, ignore_errors=True)  # an earlier command's; trial_notes.py says why
+    shutil.rmtree(path, ignore_errors=True)  # an earlier command's; see trial_records.py
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            num_samples=-1,  # the searcher says when it is over
+            num_samples=-1,  # the searcher ends the study
             max_concurrent_trials=max_concurrent_trials,
             search_alg=searcher,
             scheduler=_build_scheduler(plan, search),
@@ -268,7 +270,7 @@ def _parse_trial_number(result: tune.Result) -> str:
 
 
 def _build_scheduler(plan: StudyPlan, search: SearchConfig) -> StoppingRuleScheduler | None:
-    """The rule of early stopping, told what earlier commands' trials came to."""
+    """Build the stopping rule and replay the scores of earlier commands' trials."""
     rule = rebuild_stopping_rule(plan.folder, search, epochs=plan.base_experiment.optim.epochs)
     if rule is None:
         return None
