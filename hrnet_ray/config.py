@@ -337,7 +337,7 @@ def _suggest_setting(config: Any, name: str, path: Sequence[str]) -> str:
 
 
 def _validate_types(config: Any, prefix: str = "") -> None:
-    """Refuse a value that is not of its annotation's kind; annotations alone stop nobody."""
+    """Refuse a value of another type than its annotation; dataclasses do not check types."""
     for entry in fields(config):
         value = getattr(config, entry.name)
         if not _is_instance_of(value, entry.type):

@@ -1,7 +1,7 @@
 """The skeletons we know: which keypoints a pose has, and how they relate.
 
 A skeleton is data. A new animal is a COCO category or a few lines of YAML, never new code.
-Left and right are told by name: `left_knee` mirrors to `right_knee`.
+Left and right follow from the names: `left_knee` mirrors to `right_knee`.
 """
 
 import math
@@ -37,7 +37,7 @@ class Skeleton:
     upper_body: tuple[int, ...] = ()
     """Indices that count as the upper half when an augmentation cuts a body in two."""
     pairs: tuple[tuple[str, str], ...] = ()
-    """Left and right, where the names do not tell."""
+    """Left/right pairs, where the names do not show them."""
 
     def __post_init__(self) -> None:
         where = f"skeleton {self.name!r}"
@@ -114,7 +114,7 @@ def swap_side_in_name(name: str) -> str:
     """The name after a mirror: `left_knee` -> `right_knee`, `L_Knee` -> `R_Knee`, `kneeLeft`.
 
     Left or right is a word anywhere in a name; L or R its first or its last, with a mark between.
-    Whatever has no side is its own mirror image.
+    A keypoint without a side is its own mirror image.
     """
     words = _WORD_PATTERN.findall(name)
     if {"left", "right"} <= {word.lower() for word in words}:  # between the two
@@ -159,7 +159,7 @@ def _generate_mirror_candidates(name: str) -> Iterator[str]:
 
 
 def _is_left_side(name: str, mirrored: str) -> bool:
-    """Told by the letter in which the two differ first."""
+    """Decide by the first letter in which the two names differ."""
     differing = zip(name.lower(), mirrored.lower(), strict=False)
     return next((own == "l" for own, other in differing if own != other), False)
 
@@ -183,7 +183,7 @@ def _match_case(template: str, word: str) -> str:
 def from_coco_category(category: Mapping[str, Any], *, name: str | None = None) -> Skeleton:
     """Read a COCO category: its `keypoints` are names, its `skeleton` pairs of indices.
 
-    COCO counts the pairs from 1, ATRW and many exports from 0: a 0 anywhere tells.
+    COCO counts the pairs from 1, ATRW and many exports from 0: a 0 anywhere shows the latter.
     """
     keypoints = tuple(str(keypoint) for keypoint in category.get("keypoints", ()))
     pairs = [tuple(int(end) for end in pair) for pair in category.get("skeleton") or ()]

@@ -32,9 +32,9 @@ def _is_printable_char(character: str) -> bool:
 
 
 def redact_secrets(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Leave out what is nobody's business: `user:password@` of addresses, and secret settings.
+    """Redact secrets: `user:password@` of addresses, and values of secret settings.
 
-    A setting of the environment is secret when its name says so: `AWS_SECRET_ACCESS_KEY`,
+    A setting of the environment is secret by its name: `AWS_SECRET_ACCESS_KEY`,
     `GITHUB_TOKEN`, `MLFLOW_TRACKING_PASSWORD`.
     """
     text = _URL_CREDENTIALS.sub("", text)

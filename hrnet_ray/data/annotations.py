@@ -20,7 +20,7 @@ MAX_COORDINATE = 1e9
 """No picture has a coordinate beyond this."""
 
 MAX_TEXT_BYTES = 64 * 2**20
-"""Bytes of a text file: nobody labels more."""
+"""Largest text file that is read, in bytes."""
 
 MAX_PATH_BYTES = 4096
 """No file system here takes a path of more bytes."""
@@ -57,13 +57,13 @@ class PoseInstance:
     area: float
     """OKS measures errors against its square root."""
     head_size: float
-    """PCKh measures errors against it; NaN where nothing tells."""
+    """Head size for PCKh, in pixels; NaN where the labels give none."""
     image_xy: np.ndarray
     """float64 [K, 2]; (0, 0) where hidden."""
     visible: np.ndarray
     """bool [K]: labelled, so learnt and scored."""
     annotated_wh: tuple[float, float] | None = None
-    """Size of the picture where the annotations tell it."""
+    """Size of the image, where the annotations state it."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
 
 
 def format_value(value: object) -> str:
-    """A value from a file as an error quotes it: short, whatever its length and depth."""
+    """Quote a value of a file in an error: short for any length and depth."""
     return _REPR.repr(value)
 
 
@@ -126,7 +126,7 @@ def parse_numbers(value: object, count: int, field_name: str) -> np.ndarray:
     if not isinstance(value, list) or len(value) != count:
         raise ValueError(f"{field_name} is {format_value(value)} where {count} numbers are wanted")
     if not all(type(item) in (int, float) and abs(item) < MAX_COORDINATE for item in value):
-        for at, item in enumerate(value):  # told by its place; texts for all would cost more
+        for at, item in enumerate(value):  # reported by index; texts for all items would cost more
             parse_number(item, f"{field_name}[{at}]")
     return np.array(value, np.float64)
 

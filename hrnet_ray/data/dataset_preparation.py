@@ -210,7 +210,7 @@ class _MissingShardWriter:
 
 
 class _ProgressCounter:
-    """Adds up what is done, and tells it to whoever shows it."""
+    """Adds up the finished rows and reports them to the progress callback."""
 
     def __init__(self, total: int) -> None:
         self.done, self.total = 0, total

@@ -197,7 +197,7 @@ def _parse_split_info(document: dict[str, Any]) -> SplitInfo:
 
 @contextmanager
 def open_shard(manifest: DatasetManifest, shard: ShardInfo) -> Iterator[pq.ParquetFile]:
-    """Open a shard; errors while it is read from are told as what they are.
+    """Open a shard; errors while reading are translated.
 
     Raises:
         DataError: it is missing or damaged.

@@ -46,7 +46,7 @@ LABEL_COLUMNS = (
     "image_xy",
     "visible",
 )
-"""Columns that say what is in the picture, without the picture."""
+"""Columns that describe an instance, without its image."""
 
 
 def build_arrow_schema(num_keypoints: int) -> pa.Schema:
@@ -154,7 +154,7 @@ def _convert_to_dense(table: pa.Table, name: str) -> np.ndarray:
     if name not in _CELL_SHAPES:
         return column.to_numpy()
     flat = column.flatten().to_numpy(zero_copy_only=False).copy()
-    # The length comes from the type: a block may have no rows to tell it.
+    # The length comes from the type: a block may have no rows.
     length = column.type.list_size // math.prod(_CELL_SHAPES[name])
     return flat.reshape(table.num_rows, length, *_CELL_SHAPES[name])
 

@@ -71,5 +71,5 @@ def get_rank_slice(
 
 
 def get_rank_indices(num_rows: int, *, rank: int, num_workers: int) -> Int[np.ndarray, " n"]:
-    """A worker's rows of a split: every row is somebody's, and nobody else's."""
+    """A worker's rows of a split: every row belongs to exactly one worker."""
     return np.arange(rank, num_rows, num_workers)

@@ -64,9 +64,9 @@ class ShardResult:
     """sha256 of each row's labels, and of its picture file as it was found."""
     skipped: list[SkippedItem]
     exif_rotated: list[str] = field(default_factory=list)
-    """Pictures that ask to be shown turned, which nobody here does."""
+    """Images with an EXIF orientation, which is ignored."""
     size_mismatched: list[str] = field(default_factory=list)
-    """Pictures of another size than the annotations tell, with both sizes."""
+    """Images of another size than the annotations state, with both sizes."""
 
 
 def write_shard(

@@ -59,7 +59,7 @@ def _make_missing_images_error(missing: list[SkippedItem], source: SplitSource) 
 
 
 def make_corrupt_images_error(corrupt: Sequence[SkippedItem], source: SplitSource) -> DataError:
-    """The pictures that nobody can decode, as an error that names them."""
+    """Make the error that names the images that cannot be decoded."""
     names = sorted({f"{skipped.item} ({skipped.reason}: {skipped.detail})" for skipped in corrupt})
     return DataError(
         f"{len(names):,} pictures cannot be read",
@@ -131,7 +131,7 @@ def split_by_video(
     """Part one file in two; pictures of one folder, which are frames of one video, stay together.
 
     The folders `named` are kept for validation, or else some with about `val_share` of the
-    pictures. With one folder only, its pictures are parted, and a note says so.
+    images. With one folder only, its images are split, and a note reports it.
 
     Raises:
         DataError: nothing is there to part, or one side would be left empty.
@@ -199,7 +199,7 @@ def _sample_val_videos(
 
 
 def find_shared_images(train: SplitSource, val: SplitSource) -> list[str]:
-    """Names of files that are in both splits: a score on them says little."""
+    """Names of files that are in both splits: a score on them means little."""
     if _resolve_images_dir(train.images) != _resolve_images_dir(val.images):
         return []
     return sorted(

@@ -33,7 +33,7 @@ class StorageDir:
     path: str
     """As `files` wants it."""
     query: str | None = None
-    """What a URI says behind its `?`; None for a folder of this machine."""
+    """The query of a URI, behind its `?`; None for a local folder."""
     scheme: str = ""
 
     @property
@@ -213,7 +213,7 @@ def open_storage_dir(path_or_uri: PathOrUri, flag: str) -> StorageDir:
     """The folder that a path or a URI names. Nothing is asked of it yet.
 
     Raises:
-        UsageError: a URI that nobody understands, or that holds a password.
+        UsageError: a URI that is not supported, or that holds a password.
     """
     if not is_uri(path_or_uri):
         return StorageDir(fs.LocalFileSystem(), str(Path(path_or_uri).absolute()))
@@ -242,12 +242,12 @@ def open_storage_dir(path_or_uri: PathOrUri, flag: str) -> StorageDir:
 
 
 def is_uri(path_or_uri: PathOrUri) -> bool:
-    """Tell s3://bucket from a local path."""
+    """Distinguish s3://bucket from a local path."""
     return isinstance(path_or_uri, str) and "://" in path_or_uri
 
 
 def make_storage_error(where: str, error: OSError) -> ClusterError:
-    """Say what a disk or an object store refused."""
+    """Format the error of a disk or an object store in one line."""
     return ClusterError(
         "a storage that does not work",
         f"{where}: {format_error_message(error)}",

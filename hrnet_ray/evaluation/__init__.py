@@ -1,1 +1,1 @@
-"""What `hrnet-ray evaluate` finds out of a model, and how it is told."""
+"""Evaluate a model on a split: predictions, metrics, intervals and comparisons."""

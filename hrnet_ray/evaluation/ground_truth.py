@@ -56,7 +56,7 @@ def _build_ground_truth(columns: records.Arrays, row_image_names: list[str]) -> 
     first: dict[str, int] = {}
     for name, image in zip(row_image_names, columns["image_id"].tolist(), strict=True):
         first[name] = min(image, first.get(name, image))
-    # MPII has an id for each person: the file name says which ones share a picture.
+    # MPII has an id for each person: the file name shows which ones share an image.
     pictures = sorted(first, key=lambda name: (first[name], name))
     place = {name: at for at, name in enumerate(pictures)}
     picture = np.array([place[name] for name in row_image_names], np.int64)

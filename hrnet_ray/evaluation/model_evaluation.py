@@ -1,6 +1,6 @@
 """An evaluation: what was asked, what was found, how sure that is, and whether a model is better.
 
-It is made from a model folder and a prepared data set, here without Ray; whoever shares the looking
+It uses a model package and a prepared dataset, without Ray; a caller that parallelizes prediction
 among workers (a `Finder`) gets the same figures.
 """
 
@@ -236,7 +236,7 @@ def _evaluate_single_model(
     return seen, compute_evaluation_metrics(
         seen.poses,
         seen.ground_truth.columns,
-        manifest.skeleton,  # the data's sigmas, whatever a model was once trained with
+        manifest.skeleton,  # the OKS sigmas of the dataset, not of the model
         num_images=len(seen.ground_truth.image_names),
         with_gt_boxes=detections is None,
         nms_oks_threshold=eval_spec.nms_oks,

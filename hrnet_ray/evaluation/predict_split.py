@@ -72,7 +72,7 @@ class PartialPredictions:
 
     @classmethod
     def concat_parts(cls, parts: Sequence["PartialPredictions"]) -> "PartialPredictions":
-        """All parts as one, in whatever order they came."""
+        """Concatenate all parts, in any order."""
         some = [part for part in parts if len(part.predictions.ids)]
         predictions = (
             KeypointPredictions.concat_parts([part.predictions for part in some])
@@ -252,7 +252,7 @@ def _iter_detection_tables(
 ) -> Iterator[pa.Table]:
     """A row for each box: its picture from the first intact row of the same picture.
 
-    Says so in `intact`, bool [P]; all rows are read for that, whoever looks at them.
+    Records it in `intact`, bool [P]; every worker reads all rows for that.
     """
     ids, pictures = (ground_truth.columns[name].tolist() for name in ("id", "image_index"))
     picture_of = dict(zip(ids, pictures, strict=True))
@@ -319,7 +319,7 @@ def _assign_poses_to_detections(
 def _build_unassigned_poses(
     predictions: KeypointPredictions, box_xywh: np.ndarray, spec: ModelSpec
 ) -> DetectedPoses:
-    """Poses as the model found them; whose they are is still to be said."""
+    """Poses as the model found them, not yet assigned to instances."""
     nobody = np.zeros(len(predictions.ids), np.int64)
     return DetectedPoses(
         image_index=nobody,

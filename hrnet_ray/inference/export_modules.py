@@ -1,7 +1,7 @@
 """A trained model as one function of crops: what other programs load, without this package.
 
 Crops go in as they are cut, keypoints come out: normalising, the flip test, and the reading of the
-heatmaps are inside, so that nobody can forget one of them.
+heatmaps are inside the exported module, so that none of them can be forgotten.
 """
 
 import torch

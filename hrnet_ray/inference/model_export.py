@@ -1,6 +1,6 @@
 """A trained model as one file for programs without this package: ONNX, or torch's own pt2.
 
-What was written is run, and held against the model, before anybody gets it.
+The exported file is run and compared with the model before it is published.
 """
 
 import io
@@ -86,7 +86,7 @@ def export_model(
         convert_spec_to_dict(replace(spec, scores=scores)) | dict(extra_entries or {})
     )
     module = KeypointHeatmapExportModule(model.cpu(), spec).eval()
-    # Torch tells of packages that no HRNet needs, and of its own future.
+    # Torch warns of packages that HRNet does not need, and of later versions.
     with quiet_loggers("torch.onnx", "torch.export", "torch.__trace"):
         content = write(module, _make_example_crops(spec, 2), config)
         return ExportResult(content, _measure_parity(module, load(content), spec))

@@ -1,4 +1,4 @@
-"""A trained model as a folder that anybody can use: weights, and what they need to be used rightly.
+"""A trained model as a self-contained folder: weights, and what is needed to use them correctly.
 
 model.safetensors   weights, no pickle
 config.json         skeleton, net, input, decoding; sha256 of the weights; scores
@@ -26,7 +26,7 @@ from hrnet_ray.utils.files import sha256_file
 WEIGHTS_FILE, CONFIG_FILE, MODEL_CARD_FILE = "model.safetensors", "config.json", "README.md"
 SAFETENSORS_SUFFIX = ".safetensors"
 FILE_HASH_TAGS = {WEIGHTS_FILE: "model.sha256", CONFIG_FILE: "config.sha256"}
-"""How MLflow's tags name the sha256 of the files that decide what a model says."""
+"""MLflow tag names for the sha256 of the files that decide what a model predicts."""
 
 DECODE_METHODS = ("argmax", "quarter", "dark")
 MAX_CROP_SIDE_PX = 4096
@@ -150,7 +150,7 @@ def load_model(path: Path) -> tuple[HRNet, ModelSpec]:
 
 
 def compute_file_hashes(folder: Path) -> dict[str, str]:
-    """The sha256 of the files that decide what a model says, by the names of their tags.
+    """The sha256 of the files that decide what a model predicts, by the names of their tags.
 
     Raises:
         OSError: a file is missing, or cannot be read.
@@ -194,7 +194,7 @@ def _is_number(value: object) -> bool:
 
 
 def _write_files_atomically(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write all beside, then rename: nobody sees half a file, and a full disk spoils none."""
+    """Write all files beside the old ones, then rename: a full disk leaves the old ones intact."""
     beside = {name: folder / f"{name}.part" for name in files}
     try:
         for name, data in files.items():

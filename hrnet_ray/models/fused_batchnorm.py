@@ -32,17 +32,17 @@ def apply_norm_add_relu(
         return norm.apply_norm(features, shortcut, relu=True)
     normed = norm(features)
     if shortcut is not None:
-        normed.add_(shortcut)  # in place: nobody else needs it
+        normed.add_(shortcut)  # in place: the tensor has no other user
     return torch.relu_(normed)
 
 
 def convert_to_fused_batchnorm(
     model: nn.Module, *, log_message: Callable[[str], None] = print
 ) -> bool:
-    """Let the BatchNorms of `model` take part in `activated`; their tensors and names stay.
+    """Let the BatchNorms of `model` use `apply_norm_add_relu`; their tensors and names stay.
 
-    A ReLU that follows one in a Sequential is done by it. Where the routine cannot be had it says
-    so in one line, and the model stays as it is. It is the same function of the same weights; its
+    A following ReLU in a Sequential is fused, too. Where the C routine cannot be built, one line
+    reports it, and the model stays as it is. It is the same function of the same weights; its
     results differ by the rounding of bf16.
     """
     try:

@@ -62,7 +62,7 @@ class HRNet(nn.Module):
         self.apply(init_weights)
 
     def forward(self, crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B K H/4 W/4"]:
-        """Predict heatmaps. H and W must be multiples of 32, else a ValueError says so."""
+        """Predict heatmaps. Raises ValueError unless H and W are multiples of 32."""
         height, width = crops.shape[-2:]
         if height % COARSEST_STRIDE or width % COARSEST_STRIDE:
             raise ValueError(

@@ -1,6 +1,6 @@
 """Routines in C, compiled for the processor at hand when they are first asked for: a second.
 
-Nothing is kept on disk, so nothing grows old, and nobody can put another routine in its place.
+Nothing is kept on disk, so nothing becomes stale, and no other library can take its place.
 """
 
 import ctypes
@@ -17,7 +17,7 @@ COMPILER_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 
 
 class ExtensionUnavailable(Exception):
-    """It cannot be had here; the words say why."""
+    """The extension cannot be built here; the message states the reason."""
 
 
 @functools.cache

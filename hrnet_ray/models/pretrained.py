@@ -1,4 +1,4 @@
-"""Start from somebody's weights, and say by name what did not fit.
+"""Load pretrained weights, and report by name what did not fit.
 
 Read: the published pose and ImageNet checkpoints, mmpose 0.x and 1.x, timm, and this project's own,
 as .safetensors or as .pt / .pth; `safe_files` reads them, and runs no code of theirs.

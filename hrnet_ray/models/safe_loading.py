@@ -1,7 +1,7 @@
 """Files of tensors from anywhere: read without running what they hold.
 
-A pickle is only ever read with `weights_only=True`. These functions raise whatever a damaged file
-makes its reader raise (IndexError, struct.error, ...); who calls them knows what to say.
+A pickle is only ever read with `weights_only=True`. These functions raise the errors that a damaged file
+makes its reader raise (IndexError, struct.error, ...); the caller formats them.
 """
 
 import json
@@ -38,7 +38,7 @@ def load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def format_load_error(error: Exception) -> str:
-    """Say in one line what is wrong, without torch's advice to load the file unsafely."""
+    """Format in one line what is wrong, without torch's advice to load the file unsafely."""
     text = str(error).split("WeightsUnpickler error:")[-1].split("Please use")[0].strip()
     if "weights_only" in text:
         text = "it wants to run code, or is no file of torch's"

@@ -1,7 +1,7 @@
 """Random warps, mirror images, half bodies and colours, drawn and done on the device.
 
 Every random number is a function of (seed, epoch, row id, purpose) alone: it is the same on a CPU
-and on a GPU, whichever worker gets the row and whatever stands beside it in the batch. So an epoch
+and on a GPU, independent of the worker and of the other rows of the batch. So an epoch
 can be replayed.
 
 The order and the distributions are those of the published training (lib/dataset/JointsDataset.py):
@@ -306,9 +306,9 @@ _SPLITMIX_MULTIPLIER_B = 0x94D049BB133111EB - 2**64
 
 
 def _hash_splitmix64(number: Int64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-    """SplitMix64's finaliser: flip about half of the bits whichever bit of `number` changes.
+    """SplitMix64's finalizer: any changed bit of `number` flips about half of the bits.
 
-    int64 wraps round as the original's uint64 does; only the shifts must be told not to keep the
+    int64 wraps around as the original's uint64 does; only the shifts must be masked not to keep the
     sign.
     """
     number = (number ^ _shift_right_logical(number, 30)) * _SPLITMIX_MULTIPLIER_A

@@ -26,5 +26,5 @@ def get_cached_constant(
 def _make_device_constant(
     values: tuple[Number, ...], device: torch.device, dtype: torch.dtype
 ) -> Tensor:
-    with torch.inference_mode(False):  # whoever asks first, training can use it too
+    with torch.inference_mode(False):  # a first call from inference must not spoil it for training
         return torch.tensor(values, device=device, dtype=dtype)

@@ -179,7 +179,7 @@ def make_progress_line(label: str, *, print_end: bool = True) -> ProgressCallbac
     """Make a callback that prints progress: in place on a terminal, every 10 s elsewhere.
 
     With `print_end=False` the caller reports the end, and no line is left on the terminal. If more
-    is done than the total (a total of 0, say), neither total nor time left is printed.
+    is done than the total (a total of 0, for example), neither total nor time left is printed.
     """
     started_s = printed_s = time.monotonic()
 

@@ -58,7 +58,7 @@ def create_app(
         data = await _read_body(request)
         async with turn:
             if await request.is_disconnected():
-                return Response(status_code=499)  # nobody reads it
+                return Response(status_code=499)  # the client has disconnected
             return await run_in_threadpool(process_bytes, data)
 
     @app.exception_handler(HrnetRayError)
@@ -167,7 +167,7 @@ def _decode_upload(data: bytes) -> np.ndarray:
 
 
 def _convert_to_jpeg(data: bytes) -> Response:
-    """As stored, whatever its EXIF asks, and without what is transparent: so the model sees it."""
+    """Decode as stored: without EXIF rotation and transparency, as the model was trained."""
     return Response(codec.encode_jpeg(_decode_upload(data)), media_type="image/jpeg")
 
 

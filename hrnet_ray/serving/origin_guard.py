@@ -1,4 +1,4 @@
-"""Who may ask, and what each answer says to a browser: around the application, below its errors."""
+"""Middleware that checks the origin of requests and sets security headers on each answer."""
 
 import ipaddress
 import re
@@ -23,7 +23,7 @@ class OriginGuardMiddleware:
 
     Such a page may lead a name of its own to this machine (DNS rebinding): then `Host` is that
     name. An address in `Host` cannot be of that kind. Or it sends to the true address: then the
-    browser says so in `Origin` or `Sec-Fetch-Site`.
+    browser states it in `Origin` or `Sec-Fetch-Site`.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:

@@ -63,7 +63,7 @@ class RunDeletedError(ClusterError):
 
 
 class MlflowStore:
-    """Tells one MLflow store.
+    """Writes runs to one MLflow store.
 
     Raises (every method):
         ClusterError: it does not answer, or refuses.
@@ -156,7 +156,7 @@ class MlflowStore:
             self.client.log_artifact(run_id, str(path), artifact_path)
 
     def set_run_status(self, run_id: str, record: RunRecord) -> None:
-        """Say how the run ended, or that it goes on; and leave no second one beside it."""
+        """Set the status and end time of a run, and merge a duplicate run into it."""
         with self._translate_errors():
             if record.ended_ms is None or record.status == "RUNNING":
                 self.client.update_run(run_id, status=record.status)

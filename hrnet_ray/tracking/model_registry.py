@@ -224,7 +224,7 @@ class ModelRegistry:
 
     @contextmanager
     def translate_errors(self) -> Iterator[None]:
-        """Tell what MLflow raises in three lines."""
+        """Translate MLflow's errors into three lines."""
         try:
             yield
         except STORE_ERRORS as error:

@@ -1,4 +1,4 @@
-"""Tells a server what it does not know yet of a run: first the numbers, the heavy things last."""
+"""Sync what is new of a run to a store: metrics first, large files last."""
 
 import math
 from collections import Counter
@@ -24,7 +24,7 @@ START_FILES = ("resolved_config.json", "command.txt", "environment.json")
 
 
 class RunSyncer:
-    """Tells one server of run folders, as often as one likes; each time only what is new."""
+    """Syncs run folders to one store; each call sends only what is new."""
 
     def __init__(self, store: MlflowStore) -> None:
         self.store = store
@@ -36,7 +36,7 @@ class RunSyncer:
         self._stopped = self.store.stopped = True
 
     def sync_run(self, folder: Path) -> None:
-        """Tell what is new.
+        """Sync what is new.
 
         Raises:
             ClusterError: the server did not take it; what it took before that is noted.

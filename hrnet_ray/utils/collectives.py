@@ -1,4 +1,4 @@
-"""What the training workers tell each other. With one worker and no process group: nothing."""
+"""Collective operations between training workers; no-ops without a process group."""
 
 from inspect import signature
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ if _BUFFER_SYNC_OPTION not in signature(DistributedDataParallel).parameters:  # 
     _BUFFER_SYNC_OPTION = "broadcast_buffers"
 DDP_OPTIONS = {"gradient_as_bucket_view": True, _BUFFER_SYNC_OPTION: False}
 """How DDP ties replicas: gradients lie where they are summed up, instead of being copied there; and
-statistics of BatchNorm are not sent round before each step, only before somebody judges by them
+statistics of BatchNorm are not broadcast before each step, only before a validation
 (`share_buffers`)."""
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def gather_objects(local_value: T) -> list[T]:
 
 
 def sync_buffers_from_rank0(model: nn.Module) -> None:
-    """Give everybody the first worker's BatchNorm statistics, so that all judge one model."""
+    """Broadcast the BatchNorm statistics of rank 0, so that all ranks validate one model."""
     if get_world_size() > 1:
         for buffer in model.buffers():
             distributed.broadcast(buffer, src=0)

@@ -18,7 +18,7 @@ def prefetch_items(source: Iterator[T], *, depth: int = PREFETCH_DEPTH) -> Itera
     stop = threading.Event()
 
     def put_unless_stopped(item: Any, error: BaseException | None = None) -> None:
-        while not stop.is_set():  # whoever asked for items may not want them any more
+        while not stop.is_set():  # the consumer may have stopped
             with suppress(queue.Full):
                 return ready.put((item, error), timeout=0.1)
 

@@ -1,4 +1,4 @@
-"""Libraries that tell of what no user can change, kept quiet for a while."""
+"""Suppress warnings of libraries that users cannot act on."""
 
 import warnings
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from logging import ERROR, getLogger
 
 @contextmanager
 def quiet_loggers(*loggers: str) -> Iterator[None]:
-    """Let these loggers say errors only, and nobody warn."""
+    """Limit these loggers to errors, and suppress warnings, inside the block."""
     chatty = [getLogger(name) for name in loggers]
     levels = [logger.level for logger in chatty]
     for logger in chatty:

@@ -34,7 +34,7 @@ def get_bone_colors(skeleton: Skeleton) -> list[tuple[int, int, int]]:
 
 
 def infer_keypoint_color(name: str) -> tuple[int, int, int]:
-    """The colour of a keypoint, told by the side in its name."""
+    """The color of a keypoint, by the side in its name."""
     for own, mirrored in zip(name.lower(), swap_side_in_name(name).lower(), strict=False):
         if own != mirrored:  # the first letter of its left, right, l or r
             return LEFT_COLOR if own == "l" else RIGHT_COLOR

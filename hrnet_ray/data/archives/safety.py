@@ -35,7 +35,7 @@ class ExtractionLimits:
 
 
 class ArchiveMember(NamedTuple):
-    """One entry, whatever the kind of archive."""
+    """One entry of an archive, of either kind."""
 
     name: str
     size_bytes: int

@@ -1,7 +1,7 @@
 """COCO-form annotations to instances: COCO, ATRW (as downloaded and republished), AP-10K, exports.
 
-ATRW as downloaded names a picture by `filename` where COCO says `file_name`; both are read. What
-labelling tools are known to write wrong is put right or skipped, and told (`Labels.notes`).
+ATRW as downloaded names an image by `filename` where COCO has `file_name`; both are read. Known
+defects of labelling tools are corrected or skipped, and reported (`AnnotationSet.notes`).
 """
 
 import math
@@ -219,7 +219,7 @@ def _parse_area(
 
 
 def _parse_image_wh(image: Mapping[str, Any]) -> tuple[float, float]:
-    """Width and height; infinite where the record does not tell."""
+    """Width and height; infinite where the record lacks them."""
     return (
         _parse_nonnegative(image, "width") or math.inf,
         _parse_nonnegative(image, "height") or math.inf,
@@ -227,7 +227,7 @@ def _parse_image_wh(image: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def _parse_nonnegative(record: Mapping[str, Any], key: str) -> float:
-    """A size; 0 where the record does not tell."""
+    """A size; 0 where the record lacks it."""
     if record.get(key) is None:
         return 0.0
     size = parse_number(record[key], key)

@@ -18,7 +18,7 @@ from hrnet_ray.skeletons import (
 
 
 def load_document(path: Path) -> Any:
-    """The content of the file, whatever it is."""
+    """The parsed content of the file."""
     return load_json_file(path, fix="give the COCO annotation file")
 
 
@@ -89,7 +89,7 @@ def find_mismatched_categories(
 ) -> set[int]:
     """Categories with another number of keypoints, where there is one with the right number.
 
-    Where there is none, the skeleton is not this file's, and the first annotation says so.
+    Without a matching category the skeleton is not this file's; the error names the first annotation.
     """
     numbers = {one["id"]: len(one["keypoints"]) for one in _select_used_categories(document, path)}
     others = {id for id, number in numbers.items() if number != len(skeleton)}
@@ -101,7 +101,7 @@ def validate_keypoint_order(
 ) -> list[str]:
     """Refuse a given skeleton whose names stand elsewhere in the file: points would be misread.
 
-    Names that only the file has are told, in notes: a tool may call the same points differently.
+    Names that only the file has are listed in notes: a tool may name the same points differently.
     """
     wanted, notes = [normalize_keypoint_name(name) for name in skeleton.keypoints], []
     for category in _select_used_categories(document, path):
@@ -136,7 +136,7 @@ def _parse_keypoint_categories(document: Mapping[str, Any], path: Path) -> list[
     """Those with names of keypoints."""
     categories = document.get("categories") or []
     if not isinstance(categories, list):
-        categories = [categories]  # told as the first that does not fit
+        categories = [categories]  # reported as the first that does not fit
     for at, category in enumerate(categories):
         names = category.get("keypoints") or [] if isinstance(category, dict) else None
         if (
@@ -157,7 +157,7 @@ def _make_ambiguous_skeleton_error(
 ) -> DataError:
     fix = "name it: --skeleton mpii, atrw, coco, or a YAML file"
     if not num_keypoint_lists and not any(one.get("keypoints") for one in document["annotations"]):
-        # Boxes only, or one category for each keypoint: nothing here says what is one animal.
+        # Boxes only, or one category per keypoint: the file does not group points into instances.
         fix = "no annotation has keypoints: export CVAT's `COCO Keypoints 1.0`, Label Studio's JSON"
     has = (
         f"{num_keypoint_lists} different lists of keypoints"

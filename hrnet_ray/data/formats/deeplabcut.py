@@ -2,7 +2,7 @@
 
 DeepLabCut has no boxes: an animal's is taken around its labelled points, and widened. What it
 leaves out of its own training sets (frames without a label, points outside their picture) is left
-out here, and told.
+out here, and reported.
 """
 
 import math
@@ -169,7 +169,7 @@ class _DeepLabCutReader:
         return list(found.values())
 
     def add_frame(self, video: str, frame: LabeledFrame, animals: Sequence[_AnimalColumns]) -> None:
-        """A frame, with those who are labelled in it: not everybody is in each."""
+        """A frame with its labelled individuals; not every individual is in each frame."""
         image = f"{video}/{frame.image_name}"
         self.num_frames += 1
         labelled = [one for one in animals if np.isfinite(frame.image_xy[one.point_indices]).any()]

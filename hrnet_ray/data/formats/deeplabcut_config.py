@@ -1,4 +1,4 @@
-"""What a DeepLabCut config.yaml says: who labelled, which videos, which bodyparts and bones."""
+"""Read a DeepLabCut config.yaml: scorer, videos, bodyparts and bones."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -125,7 +125,7 @@ def _split_bones(bones: Sequence[Any], bodyparts: Collection[str]) -> tuple[list
 
 
 def _map_bodyparts_to_keypoints(skeleton: Skeleton, project: DlcProject) -> dict[str, int]:
-    """The place of each bodypart in a given skeleton: by its name, in whatever spelling."""
+    """The index of each bodypart in a given skeleton, by its name in any spelling."""
     plain = {normalize_keypoint_name(name): name for name in reversed(project.bodyparts)}
     places: dict[str, int] = {}
     for at, name in enumerate(skeleton.keypoints):

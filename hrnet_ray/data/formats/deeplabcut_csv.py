@@ -1,6 +1,6 @@
 """DeepLabCut's tables of labels: a row for each frame, two columns for each point.
 
-Rows `scorer`, `individuals` (of several animals), `bodyparts` and `coords` say what the columns
+Rows `scorer`, `individuals` (of several animals), `bodyparts` and `coords` describe what the columns
 are. A frame is named in one cell, `labeled-data/video/img001.png` with slashes of either kind, or
 in three. An empty cell is a point that is not labelled.
 """
@@ -33,7 +33,7 @@ class ColumnKey:
 
 @dataclass(frozen=True)
 class CsvHeader:
-    """What the rows above the first frame say."""
+    """The content of the rows above the first frame."""
 
     num_name_cells: int
     """Cells that name a frame: one or three."""

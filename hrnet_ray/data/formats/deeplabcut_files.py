@@ -64,7 +64,7 @@ def _describe_unlisted_dirs(names: list[str]) -> list[str]:
 
 
 def _list_label_files(folder: Path) -> list[Path]:
-    """Files of labels, whoever made them, in either form."""
+    """Label files of every scorer, in either form."""
     return sorted(
         path
         for path in folder.glob(f"{LABEL_FILE_PREFIX}*")

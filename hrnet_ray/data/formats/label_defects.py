@@ -1,4 +1,4 @@
-"""What labelling tools get wrong and a reader can put right: counted, and told in notes."""
+"""Defects of labelling tools that a reader can correct: counted, and reported in notes."""
 
 from collections import Counter
 from enum import StrEnum
@@ -41,7 +41,7 @@ class DefectCounter:
         self.counts[defect] += bool(is_present)
 
     def count_keypoint_defects(self, xyv: np.ndarray, num_keypoints: object) -> None:
-        """Look at keypoints [K, 3] as written; `told` is the annotation's `num_keypoints`."""
+        """Check keypoints [K, 3] as written against the annotation's own `num_keypoints`."""
         placed, flags = xyv[:, :2].any(1), xyv[:, 2]
         self.count_defect(LabelDefect.VISIBLE_AT_ORIGIN, (~placed & (flags > 0)).any())
         self.count_defect(LabelDefect.HIDDEN_WITH_COORDINATES, (placed & (flags <= 0)).any())
@@ -65,7 +65,7 @@ class DefectCounter:
         self.count_defect(LabelDefect.OUTSIDE_IMAGE, not inside)
 
     def build_notes(self, source: str, total: int) -> list[str]:
-        """Sentences, in a fixed order. A few tight boxes are chance, and not told."""
+        """Notes in a fixed order. A few tight boxes are chance, and not reported."""
         return [
             f"{source}: {self.counts[defect]:,} of {total:,} annotations had {defect}"
             for defect in LabelDefect

@@ -77,7 +77,7 @@ def _normalize_path(name: str) -> str:
 
 
 def _assign_rectangle_boxes(coco_export: NormalizedCocoExport) -> None:
-    """Give each pose the one rectangle of its picture; tell poses of several rectangles apart."""
+    """Give each pose the one rectangle of its image; separate poses of several rectangles."""
     poses: dict[int, list[int]] = defaultdict(list)
     rectangles: dict[int, list[int]] = defaultdict(list)
     for at, annotation in enumerate(coco_export.annotations):
@@ -115,7 +115,7 @@ def _is_pose_in_rectangle(rectangle: Mapping[str, Any], pose: Mapping[str, Any])
     try:
         x, y, w, h = parse_numbers(rectangle.get("bbox"), 4, "bbox").tolist()
         flat = parse_numbers(points, len(points), "keypoints")
-    except (ValueError, TypeError):  # told when the annotation itself is read
+    except (ValueError, TypeError):  # reported when the annotation itself is read
         return False
     labelled = flat[: len(flat) // 3 * 3].reshape(-1, 3)
     labelled = labelled[labelled[:, 2] > 0]

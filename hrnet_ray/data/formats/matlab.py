@@ -1,6 +1,6 @@
 """MATLAB files of version 5 (`save -v6`, `-v7`), looked through before scipy reads them.
 
-scipy believes what a file says of itself: cells within cells, 20,000 deep, end the process; an
+scipy trusts the structure of a file: cells within cells, 20,000 deep, crash the process; an
 empty text of 2^31 letters takes 8 GB. So every element is first checked to lie within the one
 around it and to hold what it claims. Format: MathWorks, "MAT-File Format".
 """
@@ -99,7 +99,7 @@ def _detect_endianness(raw: bytes, path: Path) -> str:
 def _unpack_element(
     packed: bytes, endianness: str, variable_names: Sequence[str]
 ) -> bytes | bytearray:
-    """The element that is packed here: all of it, or only its start if nobody asks for it."""
+    """The element that is packed here: all of it, or only its start where that suffices."""
     start = zlib.decompressobj().decompress(packed, 4096)
     if _MatrixValidator(start, endianness).read_name() not in variable_names:
         return start

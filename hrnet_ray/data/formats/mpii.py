@@ -59,7 +59,7 @@ def read_mpii(annotations: Path, *, gt_valid: Path | None = None) -> AnnotationS
 def compare_visibility(
     name: str, instances: list[PoseInstance], other_name: str, other_instances: list[PoseInstance]
 ) -> list[str]:
-    """Say at how many keypoints of the same people two files differ, and at which; often nowhere.
+    """Report at how many keypoints of the same people two files differ, and at which; often none.
 
     Whether keypoints that are annotated but occluded count is what files differ about.
     """

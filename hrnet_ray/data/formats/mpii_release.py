@@ -17,7 +17,7 @@ from hrnet_ray.data.formats.mpii_release_records import MpiiPerson, read_release
 from hrnet_ray.errors import DataError, format_list
 from hrnet_ray.skeletons import MPII
 
-_MATCH_TOLERANCE_PX = 1.0  # the JSON rounds centre and scale; nobody else is this near
+_MATCH_TOLERANCE_PX = 1.0  # the JSON rounds center and scale; no other person is this near
 
 
 def read_mpii_release(
@@ -30,11 +30,11 @@ def read_mpii_release(
     side. Without it, whole videos with about `val_share` of the pictures are drawn by `seed`.
 
     What was skipped is with training, and `read` of both together counts people of training
-    pictures, and a picture as one where nobody in it is looked at: each test picture.
+    images, and an image as one item where it holds no person to use: each test image.
 
     Raises:
         DataError: a file of another form, without people that can be used or with too few videos
-            to part; a `valid` of which nobody is found.
+            to split; a `valid` file of which no person is found.
     """
     people, skipped = read_release_records(path)
     if valid_json is None:

@@ -3,7 +3,7 @@
 They are read as the HRNet authors' JSON has them: pixels counted from 0, the box that gives
 the published crop, and every keypoint that was annotated is learnt and scored, occluded or not
 (`is_visible` is not looked at). Its README describes the fields:
-RELEASE.annolist(i).annorect(j), and RELEASE.img_train(i) tells training pictures from test ones.
+RELEASE.annolist(i).annorect(j), and RELEASE.img_train(i) separates training images from test ones.
 """
 
 import math
@@ -27,7 +27,7 @@ class MpiiPerson(NamedTuple):
     item: str
     """Where in the file."""
     video: str
-    """What the picture is a frame of; the picture itself where that is not told."""
+    """The video of the image; the image itself where the file names none."""
 
 
 class _SkippedPersonError(Exception):
@@ -37,7 +37,7 @@ class _SkippedPersonError(Exception):
 def read_release_records(path: Path) -> tuple[list[MpiiPerson], list[SkippedItem]]:
     """Read everyone in the training pictures, and what is not used and why.
 
-    Counted are the people of training pictures, and a picture as one thing where nobody in it is
+    The count covers the people of training images, and an image as one item where no person in it is
     looked at: a test picture, whose people were published without keypoints; a training picture
     with no people or no name.
 
@@ -67,7 +67,7 @@ def read_release_records(path: Path) -> tuple[list[MpiiPerson], list[SkippedItem
 
 
 def _parse_training_flags(flags: Any, num_images: int, path: Path) -> np.ndarray:
-    """Tell which pictures are for training, as bool [pictures]."""
+    """Find which images are for training, as bool [images]."""
     flags = np.ravel(flags)
     if (
         flags.dtype.kind not in "biuf"

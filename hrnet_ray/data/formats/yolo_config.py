@@ -1,4 +1,4 @@
-"""What a YOLO-pose data.yaml says of the keypoints: how many, their names, their mirror."""
+"""Read the keypoints of a YOLO-pose data.yaml: number, names, flip order."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ def parse_keypoint_shape(entries: DataYamlEntries, config: Path) -> KeypointShap
 def build_skeleton_from_data_yaml(
     entries: DataYamlEntries, shape: KeypointShape, given_skeleton: Skeleton | None, config: Path
 ) -> tuple[Skeleton, list[str]]:
-    """The keypoints by their names, or by their places; `flip_idx` must say the same of them.
+    """The keypoints by name or by index; `flip_idx` must agree with their sides.
 
     Raises:
         DataError: it does not, or their number is another one.
@@ -93,7 +93,7 @@ def _build_declared_skeleton(
     flip_order: Sequence[int] | None,
     config: Path,
 ) -> Skeleton:
-    """The skeleton that the data.yaml tells: names that have no sides take them from `flip_idx`."""
+    """Build the skeleton of the data.yaml: names without sides take them from `flip_idx`."""
     keypoints = list(names or (f"point_{at + 1}" for at in range(shape.num_keypoints)))
     values: dict[str, Any] = {"name": config.stem, "keypoints": keypoints}
     skeleton = from_dict(values, where=str(config))

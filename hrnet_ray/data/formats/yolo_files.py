@@ -33,7 +33,7 @@ class ImageListing:
     unsupported_names: list[str] = field(default_factory=list)
     """Pictures of kinds that are not read."""
     linked_dirs: list[str] = field(default_factory=list)
-    """Folders that are links: nobody looked into them."""
+    """Linked folders, which are not searched."""
 
 
 def list_images(entries: Mapping[str, Any], entry: str, config: Path) -> ImageListing:

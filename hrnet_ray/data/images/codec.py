@@ -23,7 +23,7 @@ _READ_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def decode_image(data: bytes) -> np.ndarray | None:
-    """RGB uint8 [H, W, 3], or None for bytes that are no whole picture (`refusal` says why)."""
+    """RGB uint8 [H, W, 3], or None for bytes that are no intact image (see `explain_rejection`)."""
     return None if headers.find_problem(data) else _decode_with_opencv(data)
 
 
@@ -67,7 +67,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_image_with_orientation(path: Path) -> tuple[np.ndarray, bool]:
-    """Decode one picture file, and tell whether it asks to be shown turned, which it is not.
+    """Decode an image file, and return whether it has an EXIF orientation, which is ignored.
 
     Raises:
         DataError: it is missing, or `open_picture` refuses it.
@@ -89,7 +89,7 @@ def read_image_with_orientation(path: Path) -> tuple[np.ndarray, bool]:
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Write an RGB picture; the ending of `path` says in which format.
+    """Write an RGB image; the suffix of `path` selects the format.
 
     Raises:
         DataError: its folder cannot be written, or the ending is unknown.
@@ -99,7 +99,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
         _write_atomically(
             path, _encode_image(path.suffix, image)
         )  # OpenCV dies of names that are no UTF-8
-    except (OSError, ValueError, cv2.error) as error:  # a file where a folder is wanted, say
+    except (OSError, ValueError, cv2.error) as error:  # a file in place of a folder, for example
         raise DataError(
             "a picture that cannot be written",
             str(path),

@@ -1,4 +1,4 @@
-"""What a picture file says of itself before it is decoded, and what speaks against decoding it.
+"""Read what an image file states before it is decoded, and find reasons not to decode it.
 
 Decoders believe headers: 124 kB can ask for 3 GB, and a JPEG can ask to be read a thousand times.
 Everything here reads a few bytes of a file, and looks through all of them only where it must.
@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 MAX_PIXELS = 2**26
-"""8192 x 8192; OpenCV is told the same when it is imported."""
+"""Largest number of pixels, 8192 x 8192; OpenCV gets the same limit when it is imported."""
 MAX_SCANS = 100
 """A progressive JPEG has about ten. Each, however short, leads over the whole picture."""
 MAX_SCANNED_PIXELS = 2**30
@@ -47,7 +47,7 @@ class _ImageFormat(NamedTuple):
     parse_size_hw: Callable[[bytes], SizeHw]
     """Raises struct.error where the header ends too early; (0, 0) where it makes no sense."""
     find_defect: Callable[[bytes, int], RejectReason | None]
-    """What the file and its pixels tell without decoding. Where it finds nothing, a decoder may."""
+    """What file and pixels show without decoding. Where nothing is found, a decoder may find more."""
     max_pixels_per_byte: float
     """Pixels that a byte can hold, however plain the picture is."""
 
@@ -63,7 +63,7 @@ def read_size_hw(data: bytes) -> SizeHw | None:
 
 
 def find_problem(data: bytes) -> RejectedImage | None:
-    """What speaks against decoding these bytes; None where only decoding can tell."""
+    """Find a reason not to decode these bytes; None where only decoding can show one."""
     if not data:
         return RejectedImage(RejectReason.EMPTY, "0 bytes")
     kind = _detect_format(data)
@@ -110,7 +110,7 @@ def _find_reject_reason(
 def clear_tiff_orientation(data: bytes) -> bytes:
     """The same picture, if need be without the wish to be shown turned.
 
-    Of all kinds, a TIFF alone is turned by OpenCV even when told not to.
+    Of all formats, only TIFF is rotated by OpenCV even when it is set not to.
     """
     if _detect_format(data) is not _TIFF_FORMAT:
         return data
@@ -239,7 +239,7 @@ _BMP_OS2_HEADER_BYTES = 12
 def _parse_bmp_size_hw(data: bytes) -> SizeHw:
     short = struct.unpack_from("<I", data, 14) == (_BMP_OS2_HEADER_BYTES,)
     width, height = struct.unpack_from("<HH" if short else "<ii", data, 18)
-    return abs(height), abs(width)  # a height below 0 says that the top row comes first
+    return abs(height), abs(width)  # a negative height means that the top row comes first
 
 
 def _find_bmp_defect(data: bytes, num_pixels: int) -> RejectReason | None:
@@ -259,7 +259,7 @@ def _parse_webp_size_hw(data: bytes) -> SizeHw:
     if name == b"VP8L":  # 14 bits each, after a byte that is always 0x2f
         bits = struct.unpack_from("<I", data, 21)[0]
         return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
-    if name == b"VP8 ":  # the two bits above each size say how to show it
+    if name == b"VP8 ":  # the two bits above each size give the scaling for display
         width, height = struct.unpack_from("<HH", data, 26)
         return height & 0x3FFF, width & 0x3FFF
     if name == b"VP8X":  # 24 bits each

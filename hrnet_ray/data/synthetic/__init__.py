@@ -1,1 +1,1 @@
-"""Drawn tigers and people, written as ATRW and MPII are: data for whoever has none."""
+"""Synthetic tigers and people, written in the layout of ATRW and MPII."""

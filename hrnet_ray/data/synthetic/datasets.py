@@ -1,6 +1,6 @@
 """Drawn tigers and people in the file layouts of ATRW and MPII: the data of the demo and the tests.
 
-The readers cannot tell these folders from downloaded ones. Every picture is drawn from
+The readers cannot distinguish these folders from downloaded ones. Every image is drawn from
 `default_rng([seed, its number])`, so it looks the same however many others are drawn.
 """
 
@@ -39,7 +39,7 @@ BODY_FRAC_RANGE_BY_COUNT = {
     2: (0.30, 0.50),
     3: (0.26, 0.40),
 }  # body length by company
-FOREGROUND_ID = 255  # in the map of who covers a pixel: grass and trunks; 0 is nobody
+FOREGROUND_ID = 255  # in the map of owners of a pixel: grass and trunks; 0 means background
 MPII_JOINT_NAMES = (
     *("rank", "rkne", "rhip", "lhip", "lkne", "lank", "pelv", "thor", "neck", "head"),
     *("rwri", "relb", "rsho", "lsho", "lelb", "lwri"),
@@ -61,7 +61,7 @@ def write_tiger_dataset(
 ) -> None:
     """Write `train` + `val` pictures as ATRW is downloaded; ids count from 0 through both splits.
 
-    `progress` is told (pictures done, pictures in all) from time to time.
+    `on_progress` is called with (images done, images in all) from time to time.
     """
 
     def write_tiger_image(image_id: int) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""The coat of a tiger: what is painted on bones that somebody has posed and seen.
+"""The coat of a tiger: what is painted on bones that are posed and projected.
 
 Everything is in the figure frame of `drawn.tigers`: lengths in body lengths, x towards the
 head, y down. Only `place` leads into the picture. What is drawn of a head is given as forward, up
@@ -62,7 +62,7 @@ def build_leg(
     *,
     brightness: float = 1.0,
 ) -> BodyPart:
-    """Far legs get less light: they stand in the body's shadow, and so can be told apart."""
+    """Far legs get less light: they stand in the body's shadow, and so can be distinguished."""
     tube = _build_smooth_tube(joints_xy, radii)
     toes = np.array([[*(joints_xy[-1] + (0.035, 0.012)), 0.9 * radii[-1]]])
     fur_color, cream, dark = (

@@ -1,6 +1,6 @@
 """Video files to RGB frames, by FFmpeg (PyAV, `hrnet-ray[video]`).
 
-Frames are turned as players show them: so they are seen by whoever labels or watches them.
+Frames are rotated as players show them: people label and watch them in that orientation.
 (Pictures are read as stored, because their labels count stored pixels.)
 """
 
@@ -19,7 +19,7 @@ from hrnet_ray.errors import DataError, UsageError
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".wmv")
 MIN_READ_FRACTION = 0.95
-"""Of the seconds that a file says it has; their sound may be a little longer."""
+"""Tolerance on the stated duration, in seconds; the sound may be a little longer."""
 _DEMUXER_OPTIONS = {
     # A playlist that calls itself a.mp4 would open other files, and addresses.
     "format_whitelist": "mov,matroska,avi,mpeg,mpegts,asf,m4v",
@@ -53,7 +53,7 @@ class VideoReader:
     fps: Fraction
     """Frames a second; where they come unevenly, the mean."""
     expected_frames: int
-    """How many there should be, about; 0 where the file does not tell."""
+    """Approximate number of frames; 0 where the file does not state it."""
     read_problem: str | None
 
     def __init__(self, path: Path) -> None:
@@ -82,7 +82,7 @@ class VideoReader:
         self._container.close()
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        """Every frame that can be read; `fault` says whether some could not."""
+        """Iterate over every readable frame; `read_problem` reports whether some could not be read."""
         read, last, damaged = 0, 0.0, 0
         try:
             for packet in self._container.demux(self._stream):
@@ -93,7 +93,7 @@ class VideoReader:
                     last = self._get_frame_time_s(found, read)
                     yield VideoFrame(read, last, _convert_to_upright_rgb(found))
                     read += 1
-        except self._av.FFmpegError:  # the file ends, or cannot be read on: `fault` tells
+        except self._av.FFmpegError:  # end of the file, or unreadable data: see `read_problem`
             damaged += 1
         self.read_problem = self._describe_read_problem(read, last, damaged)
 
@@ -136,7 +136,7 @@ class VideoReader:
         )
 
     def _get_duration_s(self) -> Fraction:
-        """How long the pictures last; 0 where the file does not tell."""
+        """Duration of the video stream in seconds; 0 where the file does not state it."""
         stream, of_stream = (
             self._stream,
             _DURATION_PATTERN.match(self._stream.metadata.get("DURATION", "")),

@@ -60,7 +60,7 @@ class SuccessiveHalving:
 
     Rungs are at `grace * reduction ** k` epochs. A trial that reaches one goes on when it is among
     the best `1 / reduction` of those that came there; if not, it waits there, and goes on when it
-    is among them later. Whoever has a place free takes such a trial before a new one.
+    is among them later. A free worker takes such a trial before a new one.
     """
 
     def __init__(self, *, grace_period: int, reduction_factor: int, epochs: int) -> None:
@@ -153,7 +153,7 @@ class StoppingRuleScheduler(FIFOScheduler):
 
 
 def replay_scores(rule: StoppingRule, recorded_scores: list[tuple[int, str, TrialScore]]) -> None:
-    """Tell a rule what trials recorded before: (time in ms, trial, score), in any order."""
+    """Replay recorded scores into a rule: (time in ms, trial, score), in any order."""
     for _, trial, score in sorted(recorded_scores, key=lambda entry: entry[0]):
         rule.should_stop(trial, score)
 

@@ -163,7 +163,7 @@ class ResumableSearcher(Searcher):
         return study.ask(to_optuna_distributions(self.space)).params
 
     def _tell_optuna(self, study: optuna.Study, trial: optuna.Trial, record: TrialRecord) -> None:
-        """Tell Optuna what a trial came to.
+        """Report the result of a trial to Optuna.
 
         One that was stopped early is below all that were not, by how far it came and how good it
         was then; one that diverged is below all others.

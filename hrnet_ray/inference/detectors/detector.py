@@ -1,4 +1,4 @@
-"""Boxes on pictures by an ONNX file, whichever of the usual families it is of."""
+"""Detect boxes on images with an ONNX file of one of the usual model families."""
 
 from pathlib import Path
 from typing import Literal
@@ -60,14 +60,14 @@ class ObjectDetector:
         min_score: float = 0.3,
         device: str | torch.device = "cpu",
     ) -> "ObjectDetector":
-        """Open a file, look at what it answers to a flat picture, and tell its family by that.
+        """Open a file, run it on a uniform image, and infer its output format from the result.
 
         Args:
             path: the file.
-            kind: its family, where that does not tell it, or tells it wrongly.
-            classes: numbers of those that are wanted, from 0; none for all.
-            least_score: from which a box counts.
-            device: CUDA is used where onnxruntime has it, and is asked for.
+            format_name: the output format, where it cannot be inferred.
+            class_ids: the classes to detect, counted from 0; empty for all.
+            min_score: the lowest score of a box.
+            device: CUDA is used where it is requested and onnxruntime supports it.
 
         Raises:
             UsageError: onnxruntime is not installed, `least_score` is no score, or the file has
@@ -155,7 +155,7 @@ def _infer_single_format(onnx_model: OnnxModel, outputs: ModelOutputs) -> Format
     """The one family that answers like this.
 
     Raises:
-        DataError: there is none, there are several, or the file says that it does something else.
+        DataError: there is no metadata, there are several tasks, or the file is for another task.
     """
     kinds = infer_formats(outputs, onnx_model.input_hw)
     if len(kinds) == 1:
@@ -174,7 +174,7 @@ def _infer_single_format(onnx_model: OnnxModel, outputs: ModelOutputs) -> Format
 
 
 def _check_task(onnx_model: OnnxModel) -> None:
-    """Ultralytics' files say what they do: keypoints and masks would be taken for classes."""
+    """Check the task in Ultralytics' metadata: keypoints and masks would be taken for classes."""
     task = onnx_model.metadata.get("task", "detect")
     if task != "detect":
         raise onnx_model.make_file_error(

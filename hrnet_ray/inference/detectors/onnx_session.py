@@ -91,7 +91,7 @@ class OnnxModel:
         return dict(zip(self._output_names, found, strict=True))
 
     def make_file_error(self, problem: str, reason: object, fix: str) -> DataError:
-        """The error that says what is wrong with the file."""
+        """Make the error that explains what is wrong with the file."""
         return DataError(
             problem, f"{DETECTOR_FLAG} {self.path}: {' '.join(str(reason).split())[:300]}", fix
         )

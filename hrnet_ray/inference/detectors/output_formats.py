@@ -25,11 +25,11 @@ class RawDetections:
     letterbox_xyxy: np.ndarray
     """Float64 [N, 4]: two corners each."""
     scores: np.ndarray
-    """Float64 [N]; below 0 where the net says NaN."""
+    """Float64 [N]; below 0 where the model returns NaN."""
     class_ids: np.ndarray
     """Float64 [N]: the surest class of each."""
     num_classes: int | None = None
-    """None where the outputs do not tell it."""
+    """Number of classes; None where the outputs do not show it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class OutputFormat:
 
 @np.errstate(all="ignore")  # who answers no numbers is of no family
 def infer_formats(outputs: ModelOutputs, input_hw: SizeHw) -> tuple[FormatName, ...]:
-    """The families that answer a flat picture like this; several where nothing tells."""
+    """Find the formats that match the outputs for a uniform image; several where it is ambiguous."""
     if _find_mmdet_arrays(outputs):
         return "rtmdet", "yolox-mmdet"
     try:
@@ -150,7 +150,7 @@ def _get_output_rows(outputs: ModelOutputs, *, min_columns: int = 0) -> np.ndarr
 
 
 def _find_mmdet_arrays(outputs: ModelOutputs) -> tuple[np.ndarray, np.ndarray] | None:
-    """Mmdeploy's `dets` [N, 5] and `labels` [N], whatever stands beside them."""
+    """Mmdeploy's `dets` [N, 5] and `labels` [N]; other outputs are ignored."""
     boxes, labels = outputs.get("dets"), outputs.get("labels")
     if boxes is None or labels is None or labels.ndim != 2 or len(labels) != 1:
         return None
