@@ -49,9 +49,7 @@ class ClassicPoses(Dataset):
     def __init__(self, instances: Sequence[PoseInstance], folder: Path, recipe: Recipe) -> None:
         self.instances, self.folder, self.recipe = instances, folder, recipe
         boxes = torch.tensor([one.box_xywh for one in instances], dtype=torch.float64)
-        center_xy, scale_wh = box_to_center_scale(
-            boxes, input_hw=recipe.input_hw, padding=recipe.padding
-        )
+        center_xy, scale_wh = box_to_center_scale(boxes, input_hw=recipe.input_hw, padding=recipe.padding)
         self.center_xy, self.scale_wh = center_xy.numpy(), scale_wh.numpy()
 
     def __len__(self) -> int:
@@ -127,9 +125,7 @@ def drawn(recipe: Recipe) -> tuple[float, float, bool]:
     return float(zoom), float(turn_deg), random.random() <= recipe.flip_share
 
 
-def affine(
-    center_xy: np.ndarray, scale_wh: np.ndarray, turn_deg: float, *, input_hw: tuple[int, int]
-) -> np.ndarray:
+def affine(center_xy: np.ndarray, scale_wh: np.ndarray, turn_deg: float, *, input_hw: tuple[int, int]) -> np.ndarray:
     """The matrix [2, 3] from the picture to the crop, by way of three points."""
     height, width = input_hw
     reach, turn = scale_wh[0] * UNIT_PX / 2, np.deg2rad(turn_deg)
@@ -177,9 +173,9 @@ def heatmaps(
             bell = _bell(reach, sigma)
             first_x, last_x = max(0, -left), min(right, width) - left
             first_y, last_y = max(0, -top), min(bottom, height) - top
-            maps[keypoint, max(0, top) : min(bottom, height), max(0, left) : min(right, width)] = (
-                bell[first_y:last_y, first_x:last_x]
-            )
+            maps[keypoint, max(0, top) : min(bottom, height), max(0, left) : min(right, width)] = bell[
+                first_y:last_y, first_x:last_x
+            ]
     return maps, weights
 
 

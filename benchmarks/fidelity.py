@@ -106,9 +106,7 @@ class Figures:
             for recipe, found in self.psnr_db.items()
         ]
         if self.decode_us:
-            parts.append(
-                f"lost {self.lost:5.2%}  {self.stored_kb:3.0f} kB  {self.decode_us:4.0f} us"
-            )
+            parts.append(f"lost {self.lost:5.2%}  {self.stored_kb:3.0f} kB  {self.decode_us:4.0f} us")
         return "  ".join(parts)
 
 
@@ -170,14 +168,9 @@ def ideal_crop(
     finer_from_crop = np.array([[FINER, 0, middle], [0, FINER, middle], [0, 0, 1]])
     matrix = (finer_from_crop @ crop_from_image)[:2]
     finer_wh = (width * FINER, height * FINER)
-    samples = cv2.warpAffine(
-        picture.astype(np.float32), matrix, finer_wh, borderMode=cv2.BORDER_REPLICATE
-    )
+    samples = cv2.warpAffine(picture.astype(np.float32), matrix, finer_wh, borderMode=cv2.BORDER_REPLICATE)
     inside = cv2.warpAffine(np.ones(picture.shape[:2], np.float32), matrix, finer_wh)
-    crop, share = (
-        cv2.resize(finer, (width, height), interpolation=cv2.INTER_AREA)
-        for finer in (samples, inside)
-    )
+    crop, share = (cv2.resize(finer, (width, height), interpolation=cv2.INTER_AREA) for finer in (samples, inside))
     return crop, share > 0.999
 
 
@@ -204,9 +197,7 @@ def published(found: Sequence[Scene]) -> Figures:
 
 def as_stored(scene: Scene, *, canvas_px: int) -> dict:
     """The row that `prepare` writes."""
-    return records.build_cropped_record(
-        scene.instance, scene.data, scene.picture, canvas_px=canvas_px
-    )
+    return records.build_cropped_record(scene.instance, scene.data, scene.picture, canvas_px=canvas_px)
 
 
 def trained_on(found: Sequence[Scene], made: Sequence[dict], *, canvas_px: int) -> Figures:
@@ -214,9 +205,7 @@ def trained_on(found: Sequence[Scene], made: Sequence[dict], *, canvas_px: int) 
     by_recipe: dict[str, list[float]] = {}
     lost, decode_s = [], []
     for scene, row in zip(found, made, strict=True):
-        table = pa.Table.from_pylist(
-            [row], schema=records.build_arrow_schema(len(scene.instance.visible))
-        )
+        table = pa.Table.from_pylist([row], schema=records.build_arrow_schema(len(scene.instance.visible)))
         began = time.thread_time()
         decoded = records.decode_train_batch(table, canvas_px=canvas_px)
         decode_s.append(time.thread_time() - began)
@@ -238,9 +227,7 @@ def trained_on(found: Sequence[Scene], made: Sequence[dict], *, canvas_px: int) 
     )
 
 
-def _warped(
-    canvas: np.ndarray, crop_from_canvas: torch.Tensor, input_hw: tuple[int, int]
-) -> np.ndarray:
+def _warped(canvas: np.ndarray, crop_from_canvas: torch.Tensor, input_hw: tuple[int, int]) -> np.ndarray:
     canvases = torch.from_numpy(canvas).expand(len(crop_from_canvas), -1, -1, -1)
     crops = warp_images(canvases, crop_from_canvas, crop_hw=input_hw)
     return crops.permute(0, 2, 3, 1).numpy() * 255
@@ -274,9 +261,7 @@ def check_exact(found: Sequence[Scene]) -> int:
             [records.build_full_image_record(scene.instance, scene.data)],
             schema=records.build_arrow_schema(len(scene.instance.visible)),
         )
-        decoded = records.decode_eval_batch(
-            table, input_hw=scene.input_hw, padding=records.BOX_PADDING_FACTOR
-        )
+        decoded = records.decode_eval_batch(table, input_hw=scene.input_hw, padding=records.BOX_PADDING_FACTOR)
         height, width = scene.input_hw
         wanted = cv2.warpAffine(
             scene.picture,

@@ -11,10 +11,7 @@ import subprocess
 import sys
 
 RUNS = 5
-CODE = (
-    "import time{first}; start = time.perf_counter(); import hrnet_ray{use}; "
-    "print(time.perf_counter() - start)"
-)
+CODE = "import time{first}; start = time.perf_counter(); import hrnet_ray{use}; print(time.perf_counter() - start)"
 CASES = {
     "alone_s": {"first": "", "use": ""},
     "beyond_torch_s": {"first": ", torch", "use": ""},

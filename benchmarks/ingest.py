@@ -98,9 +98,7 @@ def cpu_ratio(labels: AnnotationSet, folder: Path, name: str, *, rounds: int) ->
                 poses.sample(at, data)
             found["classic"].append((time.process_time() - began) / PART)
             began = time.process_time()
-            batch = to_raw_train_batch(
-                records.decode_train_batch(table, canvas_px=records.CANVAS_PX), CPU
-            )
+            batch = to_raw_train_batch(records.decode_train_batch(table, canvas_px=records.CANVAS_PX), CPU)
             found["rows"].append((time.process_time() - began) / BATCH)
         began = time.process_time()
         on_device(batch, epoch=number)
@@ -122,20 +120,14 @@ def stored_rows(poses: ClassicPoses, places: Sequence[int], read: Sequence[bytes
     for at, data in zip(places, read, strict=True):
         picture = decode_image(data)
         assert picture is not None
-        made.append(
-            records.build_cropped_record(
-                poses.instances[at], data, picture, canvas_px=records.CANVAS_PX
-            )
-        )
+        made.append(records.build_cropped_record(poses.instances[at], data, picture, canvas_px=records.CANVAS_PX))
     return pa.Table.from_pylist(made, schema=records.build_arrow_schema(len(MPII)))
 
 
 def on_device(batch: RawTrainBatch, *, epoch: int) -> None:
     """What the device does before a training step can begin."""
     made = augment_batch(batch, RECIPE, epoch=epoch)
-    encode_heatmaps(
-        made.crop_xy, made.visible, input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=SIGMA
-    )
+    encode_heatmaps(made.crop_xy, made.visible, input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=SIGMA)
 
 
 # 2. Samples a second.
@@ -242,7 +234,7 @@ def ray_sides(labels: AnnotationSet, folder: Path, out: Path) -> list[Side]:
         began = time.perf_counter()
         loaded[name] = object_store.load_into_object_store(manifest, data, decoded=decoded)
         took = time.perf_counter() - began
-        stored_mb = sum(_bytes_of(block) for block in loaded[name]["train"].blocks) / 1e6
+        stored_mb = sum(_bytes_of(block) for block in loaded[name]["train"].block_refs) / 1e6
         print(f"  {name}: {stored_mb:.0f} MB in the object store, loaded in {took:.1f} s")
     processes = descendants()
     workers = [process for process in processes if process.name().startswith("ray::")]
@@ -250,9 +242,7 @@ def ray_sides(labels: AnnotationSet, folder: Path, out: Path) -> list[Side]:
     print(f"  Ray's own daemons: {private_mb(daemons):.0f} MB of private memory, not in the peaks")
     sides = []
     for name, stored in loaded.items():
-        feed = WorkerDataLoader(
-            stored, data, canvas_px=manifest.canvas_px, device=CPU, threads=CORES
-        )
+        feed = WorkerDataLoader(stored, data, canvas_px=manifest.canvas_px, device=CPU, threads=CORES)
 
         def epoch(number: int, feed: WorkerDataLoader = feed) -> Iterator[int]:
             for batch in feed.iter_train_batches(batch_size=BATCH, seed=0, epoch=number):
@@ -269,9 +259,7 @@ def _bytes_of(block: Any) -> int:
     return BlockAccessor.for_block(ray.get(block)).size_bytes()
 
 
-def rate_ratios(
-    labels: AnnotationSet, folder: Path, work: Path, amount: Amount
-) -> tuple[float, float]:
+def rate_ratios(labels: AnnotationSet, folder: Path, work: Path, amount: Amount) -> tuple[float, float]:
     """Print each side's rate; return how many times faster rows are, not cached and cached."""
     classic = classic_side(labels, folder)  # forks its workers before Ray's threads are there
     classic.warm()
@@ -326,9 +314,7 @@ def measure(work: Path, folder: Path | None, amount: Amount) -> dict[str, float]
         "\n  the device: warp, mirror, normalise, heatmaps of the whole batch"
         "\n  nowhere: reading files; nor, for rows, `prepare`, which happens once"
     )
-    print(
-        f"\nReady batches of {BATCH} at 720p, {CORES} cores ({amount.rate_rounds} rounds in turn)"
-    )
+    print(f"\nReady batches of {BATCH} at 720p, {CORES} cores ({amount.rate_rounds} rounds in turn)")
     uncached, cached = rate_ratios(made["720p"], work / "720p", work, amount)
     return figures | {"uncached_ratio": uncached, "cached_ratio": cached}
 

@@ -102,10 +102,7 @@ def _labels(path: Path, rows: int):
     height, width = PICTURE_HW
     keypoints = [v for k in range(5) for v in (40 * k + 20, 30 * k + 20, 2)]
     document = {
-        "images": [
-            {"id": at, "file_name": f"{at % 8}.jpg", "height": height, "width": width}
-            for at in range(rows)
-        ],
+        "images": [{"id": at, "file_name": f"{at % 8}.jpg", "height": height, "width": width} for at in range(rows)],
         "annotations": [
             {
                 "id": at,
@@ -136,9 +133,7 @@ def trained(manifest: DatasetManifest, storage: Path) -> int:
         evaluation=EvaluationConfig(batch_size=32),
     )
     with Memory() as memory:
-        train_experiment(
-            experiment, ClusterConfig(num_workers=2, device="cpu", storage_path=str(storage))
-        )
+        train_experiment(experiment, ClusterConfig(num_workers=2, device="cpu", storage_path=str(storage)))
     return memory.peak
 
 
@@ -159,9 +154,7 @@ def epoch_starts(manifest: DatasetManifest) -> list[float]:
 
 def main() -> None:
     """Measure, print."""
-    argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    ).parse_args()
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         init_ray(ClusterConfig())

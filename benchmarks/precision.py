@@ -36,13 +36,14 @@ from hrnet_ray.data.sampler import batch_indices, shuffle_row_indices
 from hrnet_ray.data.splits import SplitSource
 from hrnet_ray.data.synthetic.datasets import write_tiger_dataset
 from hrnet_ray.inference.predict_loop import predict_batches
+from hrnet_ray.inference.predictor import build_decode_config
 from hrnet_ray.metrics.validation import compute_validation_metrics
 from hrnet_ray.models.fused_batchnorm import convert_to_fused_batchnorm
 from hrnet_ray.skeletons import ATRW
 from hrnet_ray.training.builders import (
     build_augmentation_config,
-    build_decode_config,
     build_model,
+    build_model_spec,
     build_target_config,
 )
 from hrnet_ray.training.engine import train_epoch
@@ -63,15 +64,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         tigers(root, train=pictures, val=max(4, pictures // 4))
-        tasks = [
-            (root, precision, seed, epochs) for seed in range(args.seeds) for precision in BF16
-        ]
+        tasks = [(root, precision, seed, epochs) for seed in range(args.seeds) for precision in BF16]
         with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
             scores = list(pool.map(trained, *zip(*tasks, strict=True)))
     found = {
-        f"{learnt}/{scored}": [
-            s[scored] for s, task in zip(scores, tasks, strict=True) if task[1] == learnt
-        ]
+        f"{learnt}/{scored}": [s[scored] for s, task in zip(scores, tasks, strict=True) if task[1] == learnt]
         for learnt in BF16
         for scored in BF16
     }
@@ -126,13 +123,9 @@ def trained(root: Path, precision: str, seed: int, epochs: int) -> dict[str, flo
     model = build_model(experiment, manifest)
     if BF16[precision]:
         convert_to_fused_batchnorm(model)  # as a worker does
-    canvases = records.decode_train_batch(
-        read_split(manifest, "train"), canvas_px=MAX_IMAGE_SIZE_PX
-    )
+    canvases = records.decode_train_batch(read_split(manifest, "train"), canvas_px=MAX_IMAGE_SIZE_PX)
     count, size = len(canvases["id"]), experiment.optim.batch_size
-    optimizer = build_optimizer(
-        model, optimizer_name="adam", lr=experiment.optim.lr, weight_decay=0.0
-    )
+    optimizer = build_optimizer(model, optimizer_name="adam", lr=experiment.optim.lr, weight_decay=0.0)
     scheduler = build_lr_scheduler(
         optimizer,
         schedule=experiment.optim.schedule,
@@ -170,9 +163,7 @@ def batches(
         yield augment_batch(to_raw_train_batch(part, CPU), recipe, epoch=epoch)
 
 
-def oks_ap(
-    model: torch.nn.Module, experiment: ExperimentConfig, manifest: DatasetManifest, *, bf16: bool
-) -> float:
+def oks_ap(model: torch.nn.Module, experiment: ExperimentConfig, manifest: DatasetManifest, *, bf16: bool) -> float:
     """The validation score."""
     table = read_split(manifest, "val")
     data = experiment.data
@@ -180,12 +171,10 @@ def oks_ap(
     found = predict_batches(
         model,
         [to_eval_batch(crops, CPU)],
-        decoding=build_decode_config(experiment, manifest),
+        decoding=build_decode_config(build_model_spec(experiment, manifest, {})),
         bf16=bf16,
     )
-    return compute_validation_metrics(
-        found, records.get_label_columns(table), manifest.skeleton
-    ).primary_value
+    return compute_validation_metrics(found, records.get_label_columns(table), manifest.skeleton).primary_value
 
 
 if __name__ == "__main__":

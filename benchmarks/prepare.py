@@ -1,6 +1,6 @@
 """`prepare` on Ray against a bare loop that decodes, reduces and encodes, in one run.
 
-    python benchmarks/prepare.py [--input 10000] [--quick]
+    python benchmarks/prepare.py [--images 10000] [--quick]
 
 The bare loop is what cannot be left out: two processes that read 1280x720 JPEGs, decode them,
 reduce them to the canvas by area, and encode that. `prepare` does this too on two CPUs, and hashes,
@@ -209,10 +209,10 @@ def warm_up() -> None:
 def main() -> None:
     """Measure, print, and end with one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--input", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--quick", action="store_true", help="2,000 pictures")
     args = parser.parse_args()
-    count = 2_000 if args.quick else args.pictures
+    count = 2_000 if args.quick else args.images
     start_ray()
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder, spawn.Pool(CORES, one_thread) as pool:
@@ -225,9 +225,7 @@ def main() -> None:
         processes = descendants()
         started, before = time.perf_counter(), cpu_s(processes)
         out = Path(folder) / "out"
-        manifest = prepare_dataset(
-            {"train": SplitSource(labels, images)}, out=out, name="drawn", write_shards=turns
-        )
+        manifest = prepare_dataset({"train": SplitSource(labels, images)}, out=out, name="drawn", write_shards=turns)
         seconds = time.perf_counter() - started - turns.bare_s
         memory.stop()
         cpu = cpu_s(processes) - before - turns.bare_cpu_s

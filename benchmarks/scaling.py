@@ -78,8 +78,7 @@ def main() -> None:
         clock, cpu = (statistics.median(column) for column in zip(*taken, strict=True))
         print(f"  {name:9} {clock:7.3f} s a step by the clock, {cpu:7.3f} s of CPU")
     by_clock, by_cpu = (
-        statistics.median(2 * a[at] / t[at] for a, t in zip(alone, together, strict=True))
-        for at in range(2)
+        statistics.median(2 * a[at] / t[at] for a, t in zip(alone, together, strict=True)) for at in range(2)
     )
     print(json.dumps({"efficiency_2": round(by_clock, 3), "efficiency_2_cpu": round(by_cpu, 3)}))
 
@@ -115,9 +114,7 @@ def measured(rank: int, folder: Path, options: Options) -> dict[str, list[tuple[
 @contextmanager
 def group(rank: int, folder: Path) -> Iterator[None]:
     """Two workers that know each other."""
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
-    )
+    distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     try:
         yield
     finally:

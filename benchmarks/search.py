@@ -106,11 +106,7 @@ def tigers(root: Path, pictures: int) -> Path:
     """A data set of drawn tigers."""
     if not (root / "manifest.json").is_file():
         with silence():
-            prepare(
-                SyntheticArgs(
-                    kind="tigers", num_train=pictures, num_val=70, out=root, max_image_size=128
-                )
-            )
+            prepare(SyntheticArgs(kind="tigers", num_train=pictures, num_val=70, out=root, max_image_size=128))
     return root
 
 
@@ -119,9 +115,7 @@ def named(base: ExperimentConfig, name: str) -> ExperimentConfig:
     return with_overrides(base, {"name": name})
 
 
-def told(
-    base: ExperimentConfig, space: dict, cluster: ClusterConfig, search: SearchConfig
-) -> StudyResult:
+def told(base: ExperimentConfig, space: dict, cluster: ClusterConfig, search: SearchConfig) -> StudyResult:
     """Run a study and print its trials, best first."""
     print(f"\n{base.name}: {search.describe_search(base.optim.epochs)}", flush=True)
     with silence():
@@ -129,9 +123,7 @@ def told(
     for trial in study.trials:
         drawn = "  ".join(f"{name} {trial[name]:.2g}" for name in space)
         stopped = f"  {trial['stopped_by']}" if trial["stopped_by"] else ""
-        print(
-            f"  {study.primary_metric} {trial['score']:.4f}  {trial['epochs']:2} epochs  {drawn}{stopped}"
-        )
+        print(f"  {study.primary_metric} {trial['score']:.4f}  {trial['epochs']:2} epochs  {drawn}{stopped}")
     return study
 
 

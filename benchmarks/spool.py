@@ -122,9 +122,7 @@ def timed(address: str | None, epochs: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as storage:
         folder = Path(storage) / "otters" / "first"
         folder.mkdir(parents=True)
-        board = MlflowExperiment.open_for_dataset(
-            "otters", storage_dir=Path(storage), tracking_uri=address
-        )
+        board = MlflowExperiment.open_for_dataset("otters", storage_dir=Path(storage), tracking_uri=address)
         if address:
             RunLogger.open_or_resume(board, folder, name="first", params={}, tags={})
         done = subprocess.run(

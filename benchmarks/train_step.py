@@ -84,9 +84,7 @@ def measured(setting: Setting) -> tuple[dict[str, list[float]], dict[str, list[f
     times: dict[str, list[float]] = {name: [] for name in works}
     rates: dict[str, list[float]] = {name: [] for name in precisions}
     began = 0.0
-    while (
-        not began or len(times["plain step"]) < 2 or time.perf_counter() - began < setting.turns_s
-    ):
+    while not began or len(times["plain step"]) < 2 or time.perf_counter() - began < setting.turns_s:
         for name, work in works.items():
             times[name].append(seconds(work, setting))
         for name, precision in precisions.items():
@@ -250,10 +248,7 @@ def report(
     for name, rate in rates.items():
         reached = [flop / taken for taken in times[f"step {name}"]]
         shares[name] = median_ratio(reached, rate)
-        print(
-            f"  ceiling {name}: {statistics.median(rate) / 1e9:,.0f} GFLOP/s, "
-            f"the step reaches {shares[name]:.0%}"
-        )
+        print(f"  ceiling {name}: {statistics.median(rate) / 1e9:,.0f} GFLOP/s, the step reaches {shares[name]:.0%}")
     best = list(rates)[-1]  # bf16 where there is bf16
     figures = {
         "step_ratio": median_ratio(times["plain step"], times[f"step {best}"]),

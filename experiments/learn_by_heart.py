@@ -79,9 +79,7 @@ def _learn(name: str, args: Args) -> float:
             max_image_size=176,
         )
     )
-    experiment = replace(
-        BASE, name="learn-by-heart", data=replace(BASE.data, root=str(out.absolute()))
-    )
+    experiment = replace(BASE, name="learn-by-heart", data=replace(BASE.data, root=str(out.absolute())))
     return train_experiment(experiment, args.cluster).best_score
 
 

@@ -37,9 +37,7 @@ BASE = ExperimentConfig(
     data=DataConfig(root="data/atrw", input_hw=(192, 256)),
     model=ModelConfig(width=48),
     heatmap=HeatmapConfig(sigma=3.0),
-    augment=AugmentationConfig(
-        scale_factor=0.35, rotation_deg=45.0, half_body_prob=0.5, half_body_min_visible=8
-    ),
+    augment=AugmentationConfig(scale_factor=0.35, rotation_deg=45.0, half_body_prob=0.5, half_body_min_visible=8),
     optim=OptimizerConfig(lr=5e-4, epochs=120, milestones=(90, 110), batch_size=48),
     evaluation=EvaluationConfig(decode="quarter", flip_test=True, shift_heatmap=True),
 )

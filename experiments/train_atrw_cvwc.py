@@ -35,9 +35,7 @@ BASE = ExperimentConfig(
     data=DataConfig(root="data/atrw", input_hw=(288, 384)),
     model=ModelConfig(width=48),
     heatmap=HeatmapConfig(sigma=3.0),
-    augment=AugmentationConfig(
-        scale_factor=0.35, rotation_deg=45.0, half_body_prob=0.5, half_body_min_visible=8
-    ),
+    augment=AugmentationConfig(scale_factor=0.35, rotation_deg=45.0, half_body_prob=0.5, half_body_min_visible=8),
     optim=OptimizerConfig(lr=5e-4, epochs=210, milestones=(170, 200), batch_size=64),
     evaluation=EvaluationConfig(decode="quarter", flip_test=True, shift_heatmap=True),
 )

@@ -39,9 +39,7 @@ BASE = ExperimentConfig(
     data=DataConfig(root="data/atrw", input_hw=(192, 256)),
     model=ModelConfig(width=32),
     heatmap=HeatmapConfig(sigma=3.0),
-    augment=AugmentationConfig(
-        scale_factor=0.35, rotation_deg=45.0, half_body_prob=0.5, half_body_min_visible=8
-    ),
+    augment=AugmentationConfig(scale_factor=0.35, rotation_deg=45.0, half_body_prob=0.5, half_body_min_visible=8),
     optim=OptimizerConfig(lr=5e-4, epochs=120, milestones=(90, 110), batch_size=48),
     evaluation=EvaluationConfig(decode="quarter", flip_test=True, shift_heatmap=True),
 )
@@ -59,14 +57,14 @@ class Args:
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = BASE
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
-    smoke: bool = False
+    smoke_test: bool = False
     """Two trials on drawn tigers, to see that everything works."""
 
 
 def main(args: Args) -> None:
     """Search, and print the trials, best first."""
     experiment, search = args.experiment, args.search
-    if args.smoke:
+    if args.smoke_test:
         experiment = prepare_smoke_experiment(experiment, args.cluster, kind="tigers")
         search = SearchConfig(num_trials=2, grace_period=1)
     run_study_and_report(experiment, SPACE, args.cluster, search)

@@ -57,14 +57,14 @@ class Args:
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = BASE
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
-    smoke: bool = False
+    smoke_test: bool = False
     """Two trials on drawn people, to see that everything works."""
 
 
 def main(args: Args) -> None:
     """Search, and print the trials, best first."""
     experiment, search = args.experiment, args.search
-    if args.smoke:
+    if args.smoke_test:
         experiment = prepare_smoke_experiment(experiment, args.cluster, kind="people")
         search = SearchConfig(num_trials=2, grace_period=1)
     run_study_and_report(experiment, SPACE, args.cluster, search)

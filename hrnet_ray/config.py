@@ -37,9 +37,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         _validate_types(self, "data.")
         if any(side <= 0 or side % MAX_BRANCH_STRIDE for side in self.input_hw):
-            _raise_invalid_setting(
-                "data.input_hw", self.input_hw, f"two multiples of {MAX_BRANCH_STRIDE}"
-            )
+            _raise_invalid_setting("data.input_hw", self.input_hw, f"two multiples of {MAX_BRANCH_STRIDE}")
         _require_setting("data.padding", self.padding, self.padding >= 1, "1 or more")
 
     @property
@@ -70,9 +68,7 @@ class ModelConfig:
         _validate_types(self, "model.")
         _require_setting("model.width", self.width, self.width >= 1, "1 or more")
         _require_setting("model.blocks", self.blocks, self.blocks >= 1, "1 or more")
-        _require_setting(
-            "model.modules", self.modules, min(self.modules) >= 1, "three counts of 1 or more"
-        )
+        _require_setting("model.modules", self.modules, min(self.modules) >= 1, "three counts of 1 or more")
         _require_setting("model.stem", self.stem, self.stem >= 1, "1 or more")
 
 
@@ -115,9 +111,7 @@ class AugmentationConfig:
         for name in ("rotation_prob", "flip_prob", "half_body_prob"):
             share = getattr(self, name)
             _require_setting(f"augment.{name}", share, 0 <= share <= 1, "between 0 and 1")
-        _require_setting(
-            "augment.scale_factor", self.scale_factor, 0 <= self.scale_factor < 1, "in [0, 1)"
-        )
+        _require_setting("augment.scale_factor", self.scale_factor, 0 <= self.scale_factor < 1, "in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,12 +158,8 @@ class OptimizerConfig:
         _require_setting("optim.lr", self.lr, self.lr > 0, "more than 0")
         _require_setting("optim.epochs", self.epochs, self.epochs >= 1, "1 or more")
         for name in ("batch_size", "lr_reference_batch_size", "gradient_accumulation_steps"):
-            _require_setting(
-                f"optim.{name}", getattr(self, name), getattr(self, name) >= 1, "1 or more"
-            )
-        _require_setting(
-            "optim.max_grad_norm", self.max_grad_norm, self.max_grad_norm >= 0, "0 or more"
-        )
+            _require_setting(f"optim.{name}", getattr(self, name), getattr(self, name) >= 1, "1 or more")
+        _require_setting("optim.max_grad_norm", self.max_grad_norm, self.max_grad_norm >= 0, "0 or more")
         _require_setting("optim.ema_decay", self.ema_decay, 0 <= self.ema_decay < 1, "in [0, 1)")
 
     @property
@@ -195,12 +185,8 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         _validate_types(self, "evaluation.")
-        _require_setting(
-            "evaluation.val-interval", self.val_interval, self.val_interval >= 1, "1 or more"
-        )
-        _require_setting(
-            "evaluation.batch_size", self.batch_size, self.batch_size >= 1, "1 or more"
-        )
+        _require_setting("evaluation.val-interval", self.val_interval, self.val_interval >= 1, "1 or more")
+        _require_setting("evaluation.batch_size", self.batch_size, self.batch_size >= 1, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,9 +235,7 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         _validate_types(self, "cluster.")
-        _require_setting(
-            "cluster.num_workers", self.num_workers, self.num_workers >= 1, "1 or more"
-        )
+        _require_setting("cluster.num_workers", self.num_workers, self.num_workers >= 1, "1 or more")
         _require_setting(
             "cluster.resource-timeout-s",
             self.resource_timeout_s,
@@ -259,13 +243,9 @@ class ClusterConfig:
             "0 or more seconds",
         )
         possible = 1 <= self.effective_min_workers <= self.num_workers
-        _require_setting(
-            "cluster.min-workers", self.min_workers, possible, f"1 to {self.num_workers}"
-        )
+        _require_setting("cluster.min-workers", self.min_workers, possible, f"1 to {self.num_workers}")
         mounted = "://" not in self.storage_path
-        _require_setting(
-            "cluster.storage-path", self.storage_path, mounted, "a folder that every node mounts"
-        )
+        _require_setting("cluster.storage-path", self.storage_path, mounted, "a folder that every node mounts")
 
     @property
     def effective_min_workers(self) -> int:
@@ -307,8 +287,7 @@ def diff_configs(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     return [
         f"{name}: {old.get(name, 'unset')} -> {new.get(name, 'unset')}"
         for name in sorted(old.keys() | new.keys())
-        if _convert_tuple_to_list(old.get(name, missing))
-        != _convert_tuple_to_list(new.get(name, missing))
+        if _convert_tuple_to_list(old.get(name, missing)) != _convert_tuple_to_list(new.get(name, missing))
     ]
 
 

@@ -60,9 +60,7 @@ class Skeleton:
                     "give one sigma for each keypoint, in their order",
                 )
             if not all(0 < sigma < math.inf for sigma in sigmas):
-                raise DataError(
-                    "oks_sigmas that are not all above 0", where, "COCO's lie at 0.025 to 0.107"
-                )
+                raise DataError("oks_sigmas that are not all above 0", where, "COCO's lie at 0.025 to 0.107")
         _ = self.flip_order  # a left without its right is found here, not in the first mirror
 
     def __len__(self) -> int:
@@ -94,9 +92,7 @@ class Skeleton:
         given = {name: at for pair in self.pairs for at, name in enumerate(pair)}
         mirrored = (self.keypoints[other] for other in self.flip_order)
         both = enumerate(zip(self.keypoints, mirrored, strict=True))
-        return tuple(
-            k for k, (name, other) in both if given.get(name, not _is_left_side(name, other)) == 0
-        )
+        return tuple(k for k, (name, other) in both if given.get(name, not _is_left_side(name, other)) == 0)
 
     @property
     def scoring_sigmas(self) -> tuple[float, ...]:
@@ -121,9 +117,7 @@ def swap_side_in_name(name: str) -> str:
         return name
     for at, word in enumerate(words):
         side = word.lower()
-        clear = side in ("left", "right") or (
-            side in _OPPOSITE_SIDE and _is_separated_word(words, at)
-        )
+        clear = side in ("left", "right") or (side in _OPPOSITE_SIDE and _is_separated_word(words, at))
         if clear and len(words) > 1:
             return _swap_side_word(words, at)
     return name
@@ -140,9 +134,7 @@ def _find_mirrored_name(name: str, known_names: Collection[str]) -> str:
     mirrored = swap_side_in_name(name)
     if mirrored != name:
         return mirrored
-    return next(
-        (other for other in _generate_mirror_candidates(name) if other in known_names), name
-    )
+    return next((other for other in _generate_mirror_candidates(name) if other in known_names), name)
 
 
 def _generate_mirror_candidates(name: str) -> Iterator[str]:
@@ -219,17 +211,13 @@ def from_dict(values: Mapping[str, Any], *, where: str) -> Skeleton:
     """
     known = {entry.name for entry in fields(Skeleton)}
     if strays := sorted(map(str, set(values) - known)):
-        raise DataError(
-            f"unknown entries {strays} in a skeleton", where, f"use {', '.join(sorted(known))}"
-        )
+        raise DataError(f"unknown entries {strays} in a skeleton", where, f"use {', '.join(sorted(known))}")
     keypoints = _parse_names(values.get("keypoints"), "keypoints", where)
     if not keypoints:
         raise DataError("a skeleton without a list of keypoints", where, "add `keypoints: [...]`")
     upper_body = _parse_names(values.get("upper_body"), "upper_body", where)
     if strays := sorted(set(upper_body) - set(keypoints)):
-        raise DataError(
-            f"upper_body names no such keypoint: {strays}", where, f"use {', '.join(keypoints)}"
-        )
+        raise DataError(f"upper_body names no such keypoint: {strays}", where, f"use {', '.join(keypoints)}")
     place = {name: index for index, name in enumerate(keypoints)}
     others = values.get("other_oks_sigmas") or {}
     if not isinstance(others, Mapping):
@@ -241,8 +229,7 @@ def from_dict(values: Mapping[str, Any], *, where: str) -> Skeleton:
         "pairs": _parse_pairs(values.get("pairs"), "pairs", where),
         "oks_sigmas": _parse_sigmas(values.get("oks_sigmas"), "oks_sigmas", where),
         "other_oks_sigmas": {
-            str(name): _parse_sigmas(sigmas, "other_oks_sigmas", where) or ()
-            for name, sigmas in others.items()
+            str(name): _parse_sigmas(sigmas, "other_oks_sigmas", where) or () for name, sigmas in others.items()
         },
         "upper_body": tuple(place[name] for name in upper_body),
     }
@@ -256,12 +243,9 @@ def _parse_names(values: object, entry: str, where: str) -> tuple[str, ...]:
     if values is None:
         return ()
     if not isinstance(values, list) or not all(
-        isinstance(name, str) and 0 < len(name) <= MAX_KEYPOINT_NAME_CHARS and name.isprintable()
-        for name in values
+        isinstance(name, str) and 0 < len(name) <= MAX_KEYPOINT_NAME_CHARS and name.isprintable() for name in values
     ):  # YAML reads a bare `no` or `12` as other than text
-        raise _make_invalid_entry_error(
-            entry, where, "[nose, tail], with quotes around what is no word"
-        )
+        raise _make_invalid_entry_error(entry, where, "[nose, tail], with quotes around what is no word")
     return tuple(values)
 
 
@@ -279,8 +263,7 @@ def _parse_sigmas(values: object, entry: str, where: str) -> tuple[float, ...] |
     if values is None or values == []:
         return None
     if not isinstance(values, list) or not all(
-        isinstance(sigma, int | float) and not isinstance(sigma, bool) and abs(sigma) < 1e9
-        for sigma in values
+        isinstance(sigma, int | float) and not isinstance(sigma, bool) and abs(sigma) < 1e9 for sigma in values
     ):
         raise _make_invalid_entry_error(entry, where, "[0.025, 0.05]")
     return tuple(map(float, values))

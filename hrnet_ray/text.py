@@ -16,9 +16,7 @@ def escape_control_chars(text: str) -> str:
 
     `a<newline>b` becomes `a\x0ab`; what is only foreign stays.
     """
-    return "".join(
-        c if _is_printable_char(c) else c.encode("unicode_escape").decode() for c in text
-    )
+    return "".join(c if _is_printable_char(c) else c.encode("unicode_escape").decode() for c in text)
 
 
 def escape_csv_cell(text: str) -> str:

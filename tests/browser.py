@@ -115,9 +115,7 @@ class Page:
     def key(self, name: str, code: int) -> None:
         """Press a key such as ArrowLeft (37), Enter (13) or Escape (27)."""
         for kind in ("rawKeyDown", "keyUp"):
-            self._ask(
-                "Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code
-            )
+            self._ask("Input.dispatchKeyEvent", type=kind, key=name, code=name, windowsVirtualKeyCode=code)
 
     def keep(self, path: Path) -> None:
         """Write what the window shows, as PNG."""
@@ -131,9 +129,7 @@ def browsing(chromium: str, folder: Path, *, width: int, height: int) -> Iterato
     profile = folder / "profile"
     command = [chromium, *FLAGS, f"--user-data-dir={profile}", f"--window-size={width},{height}"]
     with (folder / "chromium.txt").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "about:blank"], stdout=log, stderr=log, start_new_session=True
-        )
+        process = subprocess.Popen([*command, "about:blank"], stdout=log, stderr=log, start_new_session=True)
     loop = asyncio.new_event_loop()
     try:
         port = _port(profile / "DevToolsActivePort", process)

@@ -101,9 +101,7 @@ PAYLOADS: dict[str, Maker] = {
     "raw pickle, protocol 4": _raw(4),
     "torchscript": _torchscript,
     "numpy array of objects": _saved(_objects_in_numpy),
-    "defaultdict": _saved(
-        lambda s: collections.OrderedDict(a=collections.defaultdict(list, {"b": shell(s)}))
-    ),
+    "defaultdict": _saved(lambda s: collections.OrderedDict(a=collections.defaultdict(list, {"b": shell(s)}))),
     "named by hand": _named_by_hand,
     "behind torch's own function": _saved(_behind_torchs_own_function),
     "as an attribute of a tensor": _saved(

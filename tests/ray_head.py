@@ -65,9 +65,7 @@ class Head:
 
 
 @contextmanager
-def ray_head(
-    folder: Path, *, cpus: int = 2, grows_by: Mapping[str, float] | None = None
-) -> Iterator[Head]:
+def ray_head(folder: Path, *, cpus: int = 2, grows_by: Mapping[str, float] | None = None) -> Iterator[Head]:
     """Start a head in the repository's folder; it ends by the pid that we started.
 
     It may grow, where it is asked to, by two nodes with the resources of `grows_by`.

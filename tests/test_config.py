@@ -18,18 +18,14 @@ def test_one_dotted_setting_changes_and_nothing_else():
     changed = with_overrides(ExperimentConfig(), {"optim.lr": 5e-4})
 
     assert changed.optim.lr == 5e-4
-    assert diff_configs(flatten_config(ExperimentConfig()), flatten_config(changed)) == [
-        "optim.lr: 0.001 -> 0.0005"
-    ]
+    assert diff_configs(flatten_config(ExperimentConfig()), flatten_config(changed)) == ["optim.lr: 0.001 -> 0.0005"]
 
 
 def test_a_typo_names_the_setting_that_was_meant():
     with pytest.raises(UsageError) as refused:
         with_overrides(ExperimentConfig(), {"heatmap.sigm": 2.0})
 
-    assert str(refused.value) == (
-        "no setting 'heatmap.sigm'\n  in HeatmapConfig\n  fix: did you mean 'heatmap.sigma'?"
-    )
+    assert str(refused.value) == ("no setting 'heatmap.sigm'\n  in HeatmapConfig\n  fix: did you mean 'heatmap.sigma'?")
 
 
 def test_a_setting_below_a_value_is_refused():
@@ -80,9 +76,7 @@ def test_a_value_of_another_kind_is_refused_with_what_is_wanted(setting, value, 
     with pytest.raises(UsageError) as refused:
         with_overrides(ExperimentConfig(), {setting: value})
 
-    assert str(refused.value) == (
-        f"{setting} cannot be {value!r}\n  --{setting} {value}\n  fix: give {wanted}"
-    )
+    assert str(refused.value) == (f"{setting} cannot be {value!r}\n  --{setting} {value}\n  fix: give {wanted}")
 
 
 @pytest.mark.usefixtures("as_shipped")
@@ -104,14 +98,9 @@ def test_a_bucket_is_refused_as_storage_instead_of_becoming_a_folder_of_that_nam
 
 
 def test_settings_survive_a_json_file():
-    experiment = with_overrides(
-        ExperimentConfig(), {"data.input_hw": (192, 256), "optim.milestones": (5, 7)}
-    )
+    experiment = with_overrides(ExperimentConfig(), {"data.input_hw": (192, 256), "optim.milestones": (5, 7)})
 
-    assert (
-        unflatten_config(ExperimentConfig, json.loads(json.dumps(flatten_config(experiment))))
-        == experiment
-    )
+    assert unflatten_config(ExperimentConfig, json.loads(json.dumps(flatten_config(experiment)))) == experiment
 
 
 @pytest.mark.parametrize(("epochs", "drops"), [(210, (170, 200)), (60, (49, 57)), (1, (1, 1))])

@@ -68,9 +68,7 @@ def test_it_does_not_run_as_root(steps):
     users = [rest for name, rest in steps if name == "USER"]
 
     assert users[-1:] == ["ray"]
-    assert [name for name, _ in steps].index("USER") < [name for name, _ in steps].index(
-        "ENTRYPOINT"
-    )
+    assert [name for name, _ in steps].index("USER") < [name for name, _ in steps].index("ENTRYPOINT")
 
 
 def test_it_fetches_nothing_by_address(root: Path, steps):

@@ -29,8 +29,6 @@ def test_importing_hrnet_ray_loads_no_torch_until_a_name_needs_it():
 def test_the_layers_of_pyproject_hold(root):
     code = "from importlinter.cli import lint_imports; raise SystemExit(lint_imports())"
 
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr

@@ -38,9 +38,7 @@ def test_a_public_function_keeps_its_parameters(module, name, parameters):
     expected = parameters.split()
 
     assert actual[: len(expected)] == expected
-    assert all(
-        added == "*" or "=" in added for added in actual[len(expected) :]
-    )  # later ones are optional
+    assert all(added == "*" or "=" in added for added in actual[len(expected) :])  # later ones are optional
 
 
 @pytest.mark.parametrize("name", ["MPII", "ATRW", "COCO", "Skeleton", "Predictor"])

@@ -24,9 +24,7 @@ PUBLISHED_PAIRS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("skeleton", "pairs"), PUBLISHED_PAIRS, ids=lambda x: getattr(x, "name", "")
-)
+@pytest.mark.parametrize(("skeleton", "pairs"), PUBLISHED_PAIRS, ids=lambda x: getattr(x, "name", ""))
 def test_the_names_give_the_published_flip_pairs(skeleton, pairs):
     order = skeleton.flip_order
 

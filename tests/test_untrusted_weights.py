@@ -89,9 +89,7 @@ def load_as_checkpoint(file: Path, folder: Path, otter: Path, image_path: Path) 
     write_manifest(folder, {STATE_FILE: entry}, epoch=0, metadata={})
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=1)
-    checkpoint.load_train_state(
-        folder, model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer)
-    )
+    checkpoint.load_train_state(folder, model, optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer))
 
 
 def predict_with_config(file: Path, folder: Path, otter: Path, image_path: Path) -> None:
@@ -114,9 +112,7 @@ Loader = Callable[[Path, Path, Path, Path], None]
 
 
 def predict(model: Path, image_path: Path) -> None:
-    command(
-        *("predict", "--model", str(model), "--input", str(image_path), "--out", f"{model}-out")
-    )
+    command(*("predict", "--model", str(model), "--input", str(image_path), "--out", f"{model}-out"))
 
 
 def command(*words: str) -> None:
@@ -165,9 +161,7 @@ def test_the_hostile_files_run_code_without_the_checks(payload: str, tmp_path: P
         patch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "0")
         try:
             torch.load(file, weights_only=False)
-        except (
-            Exception
-        ) as error:  # raised after the code ran, or because torch cannot read the file
+        except Exception as error:  # raised after the code ran, or because torch cannot read the file
             print(type(error).__name__)
 
     assert marker.exists()
@@ -198,9 +192,7 @@ def mutate(seed: bytes, rng: random.Random) -> bytes:
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _seeds(folder: Path) -> list[Path]:
@@ -236,9 +228,7 @@ def test_mutated_files_are_read_or_refused_within_bounded_memory(tmp_path: Path)
     assert _peak_bytes() - before < 2 * largest + 200 * 2**20
 
 
-def test_a_mutated_model_folder_is_refused_even_with_a_matching_checksum(
-    otter: Path, tmp_path: Path
-):
+def test_a_mutated_model_folder_is_refused_even_with_a_matching_checksum(otter: Path, tmp_path: Path):
     rng, seed = random.Random(21), (otter / WEIGHTS_FILE).read_bytes()
     config = json.loads((otter / CONFIG_FILE).read_text())
     (tmp_path / CONFIG_FILE).write_text((otter / CONFIG_FILE).read_text())
@@ -302,9 +292,7 @@ UNSUPPORTED = {
 @pytest.mark.parametrize("kind", UNSUPPORTED)
 def test_a_tensor_of_an_unsupported_kind_is_refused(kind: str, tmp_path: Path):
     state = SPEC.build_model().state_dict()
-    torch.save(
-        {n: UNSUPPORTED[kind](w) for n, w in state.items() if w.dim() == 4}, tmp_path / "w.pth"
-    )
+    torch.save({n: UNSUPPORTED[kind](w) for n, w in state.items() if w.dim() == 4}, tmp_path / "w.pth")
 
     with pytest.raises(DataError, match=r"holds no weights|can be read safely"):
         load_pretrained(SPEC.build_model(), tmp_path / "w.pth")
@@ -323,9 +311,7 @@ def test_weights_with_nan_are_refused_by_name(tmp_path: Path):
     assert model.bn1.weight.eq(1).all()
 
 
-def test_safetensors_with_another_checksum_than_in_their_config_are_refused(
-    otter: Path, tmp_path: Path
-):
+def test_safetensors_with_another_checksum_than_in_their_config_are_refused(otter: Path, tmp_path: Path):
     model = SPEC.build_model()
     report = load_pretrained(model, otter)  # a folder is accepted, too
     assert len(report.matched) == len(model.state_dict())
@@ -380,9 +366,7 @@ def test_a_config_out_of_bounds_is_refused_before_the_model_is_built(
     assert built == []
 
 
-@pytest.mark.parametrize(
-    "content", [b"[" * 10**5, b" " * 2**21, b"1e999", b'{"a": 1' + b"0" * 9999]
-)
+@pytest.mark.parametrize("content", [b"[" * 10**5, b" " * 2**21, b"1e999", b'{"a": 1' + b"0" * 9999])
 def test_a_malicious_config_is_refused(content: bytes, otter: Path, tmp_path: Path):
     (tmp_path / CONFIG_FILE).write_bytes(content)
     (tmp_path / WEIGHTS_FILE).write_bytes((otter / WEIGHTS_FILE).read_bytes())

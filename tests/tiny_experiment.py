@@ -42,9 +42,7 @@ def tiny(tigers: DatasetManifest) -> ExperimentConfig:
 
 
 @pytest.fixture
-def from_here(
-    tiny: ExperimentConfig, tigers: DatasetManifest, tmp_path: Path, monkeypatch
-) -> ExperimentConfig:
+def from_here(tiny: ExperimentConfig, tigers: DatasetManifest, tmp_path: Path, monkeypatch) -> ExperimentConfig:
     """The same, from weights whose path starts in the driver's folder; workers stand elsewhere."""
     torch.save(build_model(tiny, tigers).state_dict(), tmp_path / "start.pth")
     monkeypatch.chdir(tmp_path)

@@ -45,11 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not argv or argv[0] in ("-h", "--help"):
         print(_format_overview())
         sys.exit(0)
-    sys.exit(
-        run_with_error_handling(
-            lambda: _run_verb(argv[0], argv[1:]), resumable=argv[0] in RESUMABLE_VERBS
-        )
-    )
+    sys.exit(run_with_error_handling(lambda: _run_verb(argv[0], argv[1:]), resumable=argv[0] in RESUMABLE_VERBS))
 
 
 def run_script(args_type: Callable[..., T], run: Callable[[T], int | None], *, name: str) -> None:

@@ -14,9 +14,7 @@ KNOWN_WORD_BLOCKS = ("Missing", "Perhaps", "Arguments", "Available")
 def parse_tyro_error(message: str, prog: str) -> UsageError:
     """Extract what is wrong, in which command, and the known word that is nearest to it."""
     blocks = _split_blocks(message)
-    if help_command := re.search(
-        r"(?:run:?|see) (.+) --help", " ".join(map(str.strip, blocks[-1]))
-    ):
+    if help_command := re.search(r"(?:run:?|see) (.+) --help", " ".join(map(str.strip, blocks[-1]))):
         prog = help_command[1]  # with the subcommand: `hrnet-ray prepare coco`
     unrecognized = [block for block in blocks if block[0].startswith("Unrecognized")]
     problems = unrecognized if blocks[0] in unrecognized else [blocks[0], *unrecognized]
@@ -49,9 +47,7 @@ def _split_blocks(message: str) -> list[list[str]]:
     """Return the lines of each block of tyro's box: its first paragraph, without the frame."""
     text = re.sub(r"\x1b\[[0-9;]*m|^│|│$", "", message, flags=re.MULTILINE)
     blocks = re.split(r"^.*[─-]{9,}.*$", text, flags=re.MULTILINE)[1:]
-    return [
-        dedent(block).strip().split("\n\n")[0].splitlines() for block in blocks if block.strip()
-    ]
+    return [dedent(block).strip().split("\n\n")[0].splitlines() for block in blocks if block.strip()]
 
 
 def _list_items(block: Sequence[str]) -> list[str]:

@@ -45,9 +45,7 @@ def decide_promotion(evaluation: EvaluationResult, *, force: bool) -> PromotionD
     return PromotionDecision(force, f"forced, although {reason}" if force else reason)
 
 
-def format_validation_set_note(
-    manifest: DatasetManifest, split: str, champion_tags: Mapping[str, str]
-) -> str:
+def format_validation_set_note(manifest: DatasetManifest, split: str, champion_tags: Mapping[str, str]) -> str:
     """Format a note if the champion was promoted on other validation rows; else return ""."""
     champion_digest = champion_tags.get("val.digest", "")
     if champion_digest in ("", manifest.splits[split].digest):
@@ -91,9 +89,7 @@ def format_markdown(rows: ComparisonRows, model_card: str) -> str:
     decision = next(candidate for label, candidate, _ in rows if label == "decision")
     has_champion = any(champion for _, _, champion in rows)
     header = ("", "candidate", "champion" if has_champion else "")
-    table = [
-        f"| {' | '.join(_escape_markdown_cell(cell) for cell in row)} |" for row in [header, *rows]
-    ]
+    table = [f"| {' | '.join(_escape_markdown_cell(cell) for cell in row)} |" for row in [header, *rows]]
     text = "\n".join([f"{decision}\n", table[0], "|---|---|---|", *table[1:], f"\n{model_card}"])
     return text[:MAX_DESCRIPTION_CHARS]
 

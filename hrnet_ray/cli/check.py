@@ -53,9 +53,7 @@ def run(args: CheckArgs) -> None:
     out = _resolve_output_dir(args, manifest)
     pipeline, heatmap = _build_pipeline_config(args, manifest), HeatmapConfig(sigma=args.sigma)
     verify_checksums(manifest)
-    statistics = compute_statistics(
-        manifest, progress=lambda split: make_progress_line(f"opened {split}")
-    )
+    statistics = compute_statistics(manifest, progress=lambda split: make_progress_line(f"opened {split}"))
     print(format_summary(manifest, statistics))
     report_path = write_dataset_report(
         manifest,
@@ -85,13 +83,10 @@ def _resolve_output_dir(args: CheckArgs, manifest: DatasetManifest) -> Path:
 def format_summary(manifest: DatasetManifest, statistics: DatasetStatistics) -> str:
     """Format the row counts of each split and its issues, each with a first example."""
     lines = [
-        f"{manifest.name}: {len(manifest.skeleton)} keypoints, "
-        f"version {manifest.digest[:12]}, all checksums match"
+        f"{manifest.name}: {len(manifest.skeleton)} keypoints, version {manifest.digest[:12]}, all checksums match"
     ]
     for name, split in statistics.splits.items():
-        reasons = ", ".join(
-            f"{count:,} {reason}" for reason, count in split.skip_reason_counts.items()
-        )
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in split.skip_reason_counts.items())
         lines.append(
             f"  {name:<6}{split.rows_read:>8,} read = {split.rows_used:,} used + "
             f"{len(split.skipped_rows):,} skipped" + (f" ({reasons})" if reasons else "")
@@ -106,9 +101,7 @@ def format_summary(manifest: DatasetManifest, statistics: DatasetStatistics) -> 
 
 def _format_issue(issue_type: IssueType, issues: Sequence[DatasetIssue]) -> str:
     first = issues[0]
-    return (
-        f"{issue_type}: {len(issues):,} ({first.name}{': ' if first.detail else ''}{first.detail})"
-    )
+    return f"{issue_type}: {len(issues):,} ({first.name}{': ' if first.detail else ''}{first.detail})"
 
 
 def raise_on_errors(statistics: DatasetStatistics, report_path: Path) -> None:
@@ -126,9 +119,7 @@ def raise_on_errors(statistics: DatasetStatistics, report_path: Path) -> None:
         )
 
 
-def _build_pipeline_config(
-    args: CheckArgs, manifest: DatasetManifest
-) -> AugmentationPipelineConfig:
+def _build_pipeline_config(args: CheckArgs, manifest: DatasetManifest) -> AugmentationPipelineConfig:
     data = DataConfig(root=args.data, input_hw=args.input_hw)
     return AugmentationPipelineConfig(
         skeleton=manifest.skeleton,

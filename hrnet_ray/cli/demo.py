@@ -63,9 +63,7 @@ BASE_CONFIG = ExperimentConfig(
 """A small HRNet; unrounded targets and DARK decoding suit its small heatmaps (24 x 32)."""
 
 SEARCH_SPACE = parse_search_space(["optim.lr=log(5e-4,5e-3)", "heatmap.sigma=uniform(0.8,2.0)"])
-SEARCH_CONFIG = SearchConfig(
-    num_trials=4, max_concurrent_trials=2, grace_period=1, reduction_factor=2
-)
+SEARCH_CONFIG = SearchConfig(num_trials=4, max_concurrent_trials=2, grace_period=1, reduction_factor=2)
 TRIAL_EPOCHS = 2
 """Epochs of a trial of the search."""
 
@@ -113,9 +111,7 @@ def run(args: DemoArgs) -> None:
     _print_step(4, "tune: search learning rate and heatmap sigma with Ray Tune and early stopping")
     study = _run_search(experiment, cluster)
     _print_step(5, "evaluate: score the model on a test split")
-    summary = _evaluate_on_test_split(
-        manifest, trained, study, args.out, seconds=time.monotonic() - start_s
-    )
+    summary = _evaluate_on_test_split(manifest, trained, study, args.out, seconds=time.monotonic() - start_s)
     _print_summary(summary, report_path, trained, cluster, args.out)
 
 
@@ -172,9 +168,7 @@ def _prepare_tigers(root: Path, *, num_images: int) -> DatasetManifest:
 def _run_search(experiment: ExperimentConfig, cluster: ClusterConfig) -> StudyResult:
     changes = {"name": SEARCH_NAME, "optim.epochs": TRIAL_EPOCHS, "evaluation.val_interval": 1}
     trial_cluster = replace(cluster, num_workers=1)  # so that two trials run at the same time
-    return run_study_and_report(
-        with_overrides(experiment, changes), SEARCH_SPACE, trial_cluster, SEARCH_CONFIG
-    )
+    return run_study_and_report(with_overrides(experiment, changes), SEARCH_SPACE, trial_cluster, SEARCH_CONFIG)
 
 
 def _evaluate_on_test_split(
@@ -192,9 +186,7 @@ def _evaluate_on_test_split(
     scores = compute_validation_metrics(predictions, truth, manifest.skeleton)
     images = table["image"].to_pylist()
     folder = Path(manifest.root) / TEST_IMAGES_DIR / "images" / "val"
-    image_xy = dict(
-        zip(predictions.ids.tolist(), predictions.image_xy.numpy(), strict=True)
-    )  # [K, 2] by row id
+    image_xy = dict(zip(predictions.ids.tolist(), predictions.image_xy.numpy(), strict=True))  # [K, 2] by row id
     _draw_predictions(folder, images, [image_xy[row] for row in truth["id"].tolist()], out)
     summary = {
         "OKS_AP": scores.summary["OKS_AP"],
@@ -212,9 +204,7 @@ def _evaluate_on_test_split(
     return summary
 
 
-def _draw_predictions(
-    folder: Path, image_names: list[str], poses_xy: list[np.ndarray], out: Path
-) -> None:
+def _draw_predictions(folder: Path, image_names: list[str], poses_xy: list[np.ndarray], out: Path) -> None:
     """Write a grid of images with the predicted poses; both lists have an entry per tiger."""
     all_visible = np.ones(len(ATRW), bool)
     tiles = []

@@ -97,6 +97,4 @@ def to_json(results: Iterable[tuple[str, CheckResult]]) -> str:
     results = list(results)
     checks = [{"name": name, **vars(result)} for name, result in results]
     counts = count_states(results)
-    return json.dumps(
-        {"checks": checks, **{state: counts[state] for state in STATE_LABELS}}, indent=2
-    )
+    return json.dumps({"checks": checks, **{state: counts[state] for state in STATE_LABELS}}, indent=2)

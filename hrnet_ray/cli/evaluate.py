@@ -82,9 +82,7 @@ class EvaluateArgs(ModelArgs, ScoringArgs):
 
 def run(args: EvaluateArgs) -> None:
     """Score the model, print the report, and write and log the results."""
-    eval_spec = build_evaluation_spec(
-        args, split=args.split, detections_path=args.boxes, nms_oks=args.oks_nms
-    )
+    eval_spec = build_evaluation_spec(args, split=args.split, detections_path=args.boxes, nms_oks=args.oks_nms)
     manifest = read_manifest(args.data, "--data")
     resolved_model = resolve_model(args.model, "--model", args)
     eval_model = _build_eval_model(args.model, resolved_model, args)
@@ -136,11 +134,7 @@ def select_predictor(args: ScoringArgs) -> SplitPredictor:
     from hrnet_ray.config import ClusterConfig
     from hrnet_ray.distributed.training.ray_predictor import RayPredictor
 
-    return RayPredictor(
-        ClusterConfig(
-            num_workers=args.num_workers, device=args.device, ray_address=args.ray_address
-        )
-    )
+    return RayPredictor(ClusterConfig(num_workers=args.num_workers, device=args.device, ray_address=args.ray_address))
 
 
 def build_evaluation_spec(
@@ -177,9 +171,7 @@ def build_evaluation_spec(
     )
 
 
-def _build_eval_model(
-    model_ref: str, resolved_model: ResolvedModel, args: EvaluateArgs
-) -> EvalModel:
+def _build_eval_model(model_ref: str, resolved_model: ResolvedModel, args: EvaluateArgs) -> EvalModel:
     spec = replace(
         resolved_model.spec,
         decode=args.decode or resolved_model.spec.decode,
@@ -188,9 +180,7 @@ def _build_eval_model(
     return build_eval_model(model_ref, resolved_model, args, spec)
 
 
-def build_eval_model(
-    model_ref: str, resolved_model: ResolvedModel, args: ScoringArgs, spec: ModelSpec
-) -> EvalModel:
+def build_eval_model(model_ref: str, resolved_model: ResolvedModel, args: ScoringArgs, spec: ModelSpec) -> EvalModel:
     """Build a model to score, on the CPU if workers predict and else on the device of the flags."""
     device = torch.device("cpu") if args.num_workers else select_device(args.device)
     return EvalModel(name=model_ref, model=resolved_model.model, spec=spec, device=device)

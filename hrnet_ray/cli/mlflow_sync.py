@@ -32,9 +32,7 @@ def run(args: MlflowSyncArgs) -> None:
 
     require_dir(args.folder, "RUN")
     folder = args.folder.resolve()
-    in_study = (
-        folder.parent.name == "trials" and (folder.parents[1] / "resolved_config.json").is_file()
-    )
+    in_study = folder.parent.name == "trials" and (folder.parents[1] / "resolved_config.json").is_file()
     with RunLock(folder.parents[1] if in_study else folder):
         for run_dir, summary in sync_runs(folder, tracking_uri=args.tracking_uri):
             print(f"{run_dir.relative_to(folder.parent)}: {summary}", flush=True)

@@ -30,9 +30,7 @@ def register_model(
     if version := registry.find_by_tags(model_name, tags):
         return version
     print("exporting the model for MLflow (seconds; a minute on a busy machine)", flush=True)
-    logged = log_model(
-        registry, run, resolved_model.path, resolved_model.model, resolved_model.spec
-    )
+    logged = log_model(registry, run, resolved_model.path, resolved_model.model, resolved_model.spec)
     return registry.register_version(
         model_name,
         run_id=run.info.run_id,
@@ -51,35 +49,25 @@ def read_model_card(resolved_model: ResolvedModel) -> str:
 def register_challenger(study_dir: Path, data_root: str, cluster: ClusterConfig) -> None:
     """Make a study's best model the challenger and print the result; errors are printed, too."""
     uri = redact_secrets(cluster.tracking_uri) if cluster.tracking_uri else None
-    later = f"hrnet-ray promote {to_short_path(study_dir)}" + (
-        f" --tracking-uri {uri}" if uri else ""
-    )
+    later = f"hrnet-ray promote {to_short_path(study_dir)}" + (f" --tracking-uri {uri}" if uri else "")
     try:
         version, champion = _register_best_of_study(study_dir, data_root, cluster)
     except HrnetRayError as error:
         _print_status(f"not registered ({error.what}, {error.where}); later: {later}")
     except Exception as error:  # a failed export must not fail the finished study
         write_traceback(study_dir)
-        _print_status(
-            f"not registered ({type(error).__name__}, see {to_short_path(study_dir / RUN_LOG)})"
-        )
+        _print_status(f"not registered ({type(error).__name__}, see {to_short_path(study_dir / RUN_LOG)})")
     else:
         status = "already the champion" if champion else f"the challenger; to compare: {later}"
         _print_status(f"{version} is {status}")
 
 
 def _print_status(message: str) -> None:
-    print(
-        f"  registry  {escape_control_chars(' '.join(redact_secrets(message).split()))}", flush=True
-    )
+    print(f"  registry  {escape_control_chars(' '.join(redact_secrets(message).split()))}", flush=True)
 
 
-def _register_best_of_study(
-    study_dir: Path, data_root: str, cluster: ClusterConfig
-) -> tuple[RegisteredVersion, bool]:
-    store = MlflowStoreArgs(
-        tracking_uri=cluster.tracking_uri, storage_path=Path(cluster.storage_path)
-    )
+def _register_best_of_study(study_dir: Path, data_root: str, cluster: ClusterConfig) -> tuple[RegisteredVersion, bool]:
+    store = MlflowStoreArgs(tracking_uri=cluster.tracking_uri, storage_path=Path(cluster.storage_path))
     registry = store.open_registry()
     data_name = read_manifest(data_root).name
     run_id = find_run_id(study_dir, registry, data_name)

@@ -93,9 +93,7 @@ def resolve_model(
     from hrnet_ray.tracking.model_download import download_model
 
     with tempfile.TemporaryDirectory(prefix="hrnet-ray-") as scratch:
-        downloaded = download_model(
-            store.open_registry(), model_ref, flag, download_dir or Path(scratch)
-        )
+        downloaded = download_model(store.open_registry(), model_ref, flag, download_dir or Path(scratch))
         if not downloaded.hash_verified:
             print(f"note: run {model_ref} did not finish, so its model has no SHA-256 to verify")
         loaded = load_model(downloaded.folder)

@@ -140,9 +140,7 @@ def _validate_box_flags(args: PredictArgs) -> None:
         )
 
 
-def _build_box_source(
-    args: PredictArgs, input_reader: InputReader, box_file: BoxFile | None
-) -> BoxSource:
+def _build_box_source(args: PredictArgs, input_reader: InputReader, box_file: BoxFile | None) -> BoxSource:
     if args.detector:
         detector = ObjectDetector.from_file(
             args.detector,
@@ -161,11 +159,7 @@ def _build_box_source(
 def _open_overlay_writer(
     args: PredictArgs, input_reader: InputReader, skeleton: Skeleton
 ) -> AbstractContextManager[OverlayWriter | None]:
-    return (
-        OverlayWriter(args.out, input_reader.relative_paths, skeleton)
-        if args.draw
-        else nullcontext()
-    )
+    return OverlayWriter(args.out, input_reader.relative_paths, skeleton) if args.draw else nullcontext()
 
 
 def _print_notes(

@@ -95,9 +95,7 @@ def _build_ray_shard_writer(ray_address: str | None) -> ShardsWriter:
     """Return a writer that starts or joins Ray only if at least one shard is missing."""
     cluster_name = ""
 
-    def write_shards(
-        tasks: Sequence[ShardTask], on_progress: DoneCallback
-    ) -> Iterable[ShardResult]:
+    def write_shards(tasks: Sequence[ShardTask], on_progress: DoneCallback) -> Iterable[ShardResult]:
         nonlocal cluster_name
         if not tasks:
             return ()

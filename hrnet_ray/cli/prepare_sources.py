@@ -54,14 +54,10 @@ def unpack_atrw(args: AtrwArgs, *, progress: ProgressCallback) -> CocoArgs:
 def _find_unpacked_file(folder: Path, name: str, archive: Path) -> Path:
     for path in sorted(folder.rglob(name)):
         return path
-    raise DataError(
-        f"the archive has no {name}", str(archive), "download ATRW's pose annotations again"
-    )
+    raise DataError(f"the archive has no {name}", str(archive), "download ATRW's pose annotations again")
 
 
-def convert_yolo_to_coco(
-    args: YoloArgs, *, progress: ProgressCallback
-) -> tuple[CocoArgs, list[str]]:
+def convert_yolo_to_coco(args: YoloArgs, *, progress: ProgressCallback) -> tuple[CocoArgs, list[str]]:
     """Convert YOLO-pose labels to COCO files below `--out`; return COCO flags and notes.
 
     Raises:
@@ -69,9 +65,7 @@ def convert_yolo_to_coco(
     """
     coco_dir = _get_scratch_dir(args.out, "converted labels") / "coco"
     skeleton = skeletons.load_skeleton(args.skeleton) if args.skeleton else None
-    labels = read_yolo_pose(
-        args.yaml, skeleton=skeleton, progress=progress, skip_missing=args.skip_missing
-    )
+    labels = read_yolo_pose(args.yaml, skeleton=skeleton, progress=progress, skip_missing=args.skip_missing)
     ensure_dir(coco_dir, "--out")
     folder = open_storage_dir(coco_dir, "--out")
     for name, content in {
@@ -91,9 +85,7 @@ def convert_yolo_to_coco(
     return files, labels.notes
 
 
-def load_deeplabcut_splits(
-    args: DeepLabCutArgs, *, progress: ProgressCallback
-) -> dict[str, SplitSource]:
+def load_deeplabcut_splits(args: DeepLabCutArgs, *, progress: ProgressCallback) -> dict[str, SplitSource]:
     """Read a DeepLabCut project and split it by its videos.
 
     Raises:
@@ -102,9 +94,7 @@ def load_deeplabcut_splits(
     """
     _validate_val_fraction(args.val_fraction)
     skeleton = skeletons.load_skeleton(args.skeleton) if args.skeleton else None
-    project = read_deeplabcut(
-        args.project, skeleton=skeleton, progress=progress, skip_missing=args.skip_missing
-    )
+    project = read_deeplabcut(args.project, skeleton=skeleton, progress=progress, skip_missing=args.skip_missing)
     train, val = split_by_video(
         project.labels, val_fraction=args.val_fraction, seed=args.seed, val_videos=args.val_videos
     )
@@ -143,9 +133,7 @@ def generate_synthetic(args: SyntheticArgs, *, progress: ProgressCallback) -> Co
             skeleton="atrw",
             **common,
         )
-    write_people_dataset(
-        raw, num_train=args.num_train, num_val=args.num_val, seed=args.seed, on_progress=progress
-    )
+    write_people_dataset(raw, num_train=args.num_train, num_val=args.num_val, seed=args.seed, on_progress=progress)
     return MpiiArgs(
         images=raw / "images",
         annotations=raw / "annot" / "train.json",
@@ -187,9 +175,7 @@ def _validate_flags(args: CocoArgs | MpiiArgs) -> None:
     gt_valid = args.gt_valid if isinstance(args, MpiiArgs) else None
     for flag, value in (("--val-images", args.val_images), ("--gt-valid", gt_valid)):
         if value is not None:
-            raise UsageError(
-                f"{flag} needs --val-annotations", f"{flag} {value}", "give both flags, or neither"
-            )
+            raise UsageError(f"{flag} needs --val-annotations", f"{flag} {value}", "give both flags, or neither")
     _validate_val_fraction(args.val_fraction)
 
 

@@ -117,18 +117,14 @@ class PromotionCandidate:
         registry = store.open_registry()
         loaded = resolve_model(run_ref, "RUN", store, download_dir=download_dir)
         if not loaded.path.is_dir():
-            raise UsageError(
-                "RUN must be a run, got a weights file", f"RUN {run_ref}", "give the run's folder"
-            )
+            raise UsageError("RUN must be a run, got a weights file", f"RUN {run_ref}", "give the run's folder")
         root = args.data or _find_dataset_root(run_ref, loaded, registry)
         manifest = read_manifest(root, "--data")
         run_id = loaded.run_id or find_run_id(Path(run_ref), registry, manifest.name)
         run = registry.get_run(run_id) if run_id else None
         if not run:
             raise build_run_not_found_error(run_ref, registry)
-        return cls(
-            args, store, registry, loaded, run, manifest, get_registered_model_name(manifest.name)
-        )
+        return cls(args, store, registry, loaded, run, manifest, get_registered_model_name(manifest.name))
 
     def evaluate_and_promote(self) -> int:
         """Score both models on the same rows, register the candidate and set the aliases."""
@@ -145,9 +141,7 @@ class PromotionCandidate:
         rows = build_comparison_rows(decision, evaluation, names, note)
         print_table(["", "candidate", "champion" if champion else ""], rows)
         tags = build_decision_tags(decision, evaluation, self.manifest)
-        self.registry.annotate_version(
-            version, tags, format_markdown(rows, read_model_card(self.resolved_model))
-        )
+        self.registry.annotate_version(version, tags, format_markdown(rows, read_model_card(self.resolved_model)))
         EvaluationLogger(self.registry, self.run.info.run_id).log_evaluation(evaluation, None)
         if decision.promoted:
             self._promote_to_champion(version, champion)
@@ -172,9 +166,7 @@ class PromotionCandidate:
     def _build_eval_model(self, name: str, resolved_model: ResolvedModel) -> EvalModel:
         return build_eval_model(name, resolved_model, self.args, resolved_model.spec)
 
-    def _promote_to_champion(
-        self, version: RegisteredVersion, champion: RegisteredVersion | None
-    ) -> None:
+    def _promote_to_champion(self, version: RegisteredVersion, champion: RegisteredVersion | None) -> None:
         """Set the aliases `champion` and `previous`.
 
         Raises:
@@ -203,9 +195,7 @@ def _restore_previous_champion(args: PromoteArgs) -> int:
             "hrnet-ray promote --rollback",
             "give --data with the dataset's folder, and omit RUN",
         )
-    store = MlflowStoreArgs(
-        tracking_uri=args.tracking_uri, storage_path=args.storage_path or Path("runs")
-    )
+    store = MlflowStoreArgs(tracking_uri=args.tracking_uri, storage_path=args.storage_path or Path("runs"))
     registry = store.open_registry()
     name = get_registered_model_name(read_manifest(args.data, "--data").name)
     champion = registry.get_by_alias(name, CHAMPION)

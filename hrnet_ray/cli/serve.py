@@ -69,9 +69,7 @@ def _open_listening_socket(host: str, port: int) -> socket.socket:
     try:
         if not 0 <= port <= MAX_PORT:
             raise OverflowError(f"the highest port is {MAX_PORT}")
-        ((family, _, _, _, address), *_) = socket.getaddrinfo(
-            host or "?", port, type=socket.SOCK_STREAM
-        )
+        ((family, _, _, _, address), *_) = socket.getaddrinfo(host or "?", port, type=socket.SOCK_STREAM)
         return socket.create_server(address[:2], family=family)
     except (OSError, OverflowError, UnicodeError) as error:
         is_port = isinstance(error, OverflowError) or getattr(error, "errno", None) in PORT_ERRNOS

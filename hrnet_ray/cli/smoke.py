@@ -19,11 +19,7 @@ def prepare_smoke_experiment(
     """
     root = Path(cluster.storage_path).absolute() / "smoke-data" / kind
     if not (root / "manifest.json").is_file():
-        prepare_data(
-            SyntheticArgs(
-                kind=kind, num_train=48, num_val=12, out=root, name=kind, max_image_size=128
-            )
-        )
+        prepare_data(SyntheticArgs(kind=kind, num_train=48, num_val=12, out=root, name=kind, max_image_size=128))
     height, width = experiment.data.input_hw
     changes = {
         "name": f"{experiment.name}-smoke",

@@ -18,9 +18,7 @@ class TrainArgs:
     hrnet-ray train --name first --data.root data/atrw --optim.epochs 60
     """
 
-    experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = field(
-        default_factory=ExperimentConfig
-    )
+    experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = field(default_factory=ExperimentConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 

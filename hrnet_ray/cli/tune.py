@@ -22,9 +22,7 @@ class TuneArgs:
     hrnet-ray tune --name search --data.root data/atrw --search.num-trials 24
     """
 
-    experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = field(
-        default_factory=ExperimentConfig
-    )
+    experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = field(default_factory=ExperimentConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     space: tuple[str, ...] = ("optim.lr=log(1e-4,3e-3)", "heatmap.sigma=uniform(1,4)")
@@ -74,9 +72,7 @@ def _format_trial_status(trial: TrialRow) -> str:
     if trial["error"]:
         return f"failed: {trial['error']}"
     stopped = f"stopped by {trial['stopped_by']}" if trial["stopped_by"] else ""
-    return ", ".join(
-        filter(None, [stopped, "Pareto-optimal" if trial.get("pareto_optimal") else ""])
-    )
+    return ", ".join(filter(None, [stopped, "Pareto-optimal" if trial.get("pareto_optimal") else ""]))
 
 
 def _format_value(value: object) -> str:

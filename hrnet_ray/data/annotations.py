@@ -108,11 +108,7 @@ def parse_number(value: object, field_name: str) -> float:
     Raises:
         ValueError: `value` is none.
     """
-    if (
-        not isinstance(value, int | float)
-        or isinstance(value, bool)
-        or not abs(value) < MAX_COORDINATE
-    ):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < MAX_COORDINATE:
         raise ValueError(f"{field_name} is {format_value(value)} where a number is wanted")
     return float(value)
 
@@ -207,9 +203,7 @@ def read_text_file(path: Path) -> str:
             raise ValueError(f"larger than {MAX_TEXT_BYTES // 2**20} MB")
         return data.decode("utf-8-sig")
     except (OSError, ValueError) as error:
-        raise DataError(
-            "a text file that cannot be read", f"{path}: {error}", "write it again, in UTF-8"
-        ) from error
+        raise DataError("a text file that cannot be read", f"{path}: {error}", "write it again, in UTF-8") from error
 
 
 def ensure_dir(path: Path, flag: str) -> None:

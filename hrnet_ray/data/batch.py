@@ -111,9 +111,7 @@ def to_eval_batch(
     )
 
 
-def augment_batch(
-    batch: RawTrainBatch, pipeline_config: AugmentationPipelineConfig, *, epoch: int
-) -> TrainBatch:
+def augment_batch(batch: RawTrainBatch, pipeline_config: AugmentationPipelineConfig, *, epoch: int) -> TrainBatch:
     """Warp, mirror and colour a batch as this epoch has it."""
     warped = warp_batch(batch, pipeline_config, epoch=epoch)
     crops = apply_color_jitter(
@@ -132,9 +130,7 @@ def augment_batch(
     )
 
 
-def warp_batch(
-    batch: RawTrainBatch, pipeline_config: AugmentationPipelineConfig, *, epoch: int
-) -> TrainBatch:
+def warp_batch(batch: RawTrainBatch, pipeline_config: AugmentationPipelineConfig, *, epoch: int) -> TrainBatch:
     """The geometry of `augmented`, with crops as a person would see them (0..1)."""
     warps = sample_batch_params(batch, pipeline_config, epoch=epoch)
     to_crop = warps.crop_from_image(crop_hw=pipeline_config.input_hw)

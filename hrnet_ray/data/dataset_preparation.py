@@ -47,9 +47,7 @@ ShardsWriter = Callable[[Sequence[ShardTask], DoneCallback], Iterable[ShardResul
 """Makes shards, and hands out their reports in any order, as they come."""
 
 
-def write_shards_locally(
-    tasks: Sequence[ShardTask], on_done: DoneCallback
-) -> Iterator[ShardResult]:
+def write_shards_locally(tasks: Sequence[ShardTask], on_done: DoneCallback) -> Iterator[ShardResult]:
     """Make shards in this process, one after the other, each by all cores."""
     for task in tasks:
         yield write_shard(task, num_threads=cpu_count(), on_done=on_done)
@@ -89,19 +87,14 @@ def prepare_dataset(
         raise DataError("a file where a folder is wanted", f"--out {out}", "give a folder")
     skeleton = get_common_skeleton(sources)
     # Before anything that is there already is touched:
-    stamps = {
-        split: collect_image_stamps(source, skip_missing=skip_missing)
-        for split, source in sources.items()
-    }
+    stamps = {split: collect_image_stamps(source, skip_missing=skip_missing) for split, source in sources.items()}
     folder.make_dir("--out")
     folder.delete_file("manifest.json")  # until the new one vouches, nothing does
     making = _MissingShardWriter(folder, write_shards, make_progress, log_message)
     splits, skipped = {}, []
     for split, source in sources.items():
         kind: RowKind = "exact" if store_full_images else ROW_KIND_BY_SPLIT[split]
-        planned = build_shard_tasks(
-            source, stamps[split], folder, split, kind, canvas_px, rows_per_shard
-        )
+        planned = build_shard_tasks(source, stamps[split], folder, split, kind, canvas_px, rows_per_shard)
         reports = making.write_missing_shards(split, planned)
         broken = [thing for report in reports for thing in report.skipped]
         if broken and not skip_corrupt:
@@ -110,9 +103,7 @@ def prepare_dataset(
         left_out = [*source.labels.skipped, *missing, *broken]
         splits[split] = _build_split_info(source.labels, kind, reports, left_out)
         skipped += [(split, thing) for thing in left_out]
-    manifest = DatasetManifest(
-        root=folder.root, name=name, skeleton=skeleton, canvas_px=canvas_px, splits=splits
-    )
+    manifest = DatasetManifest(root=folder.root, name=name, skeleton=skeleton, canvas_px=canvas_px, splits=splits)
     write_manifest(manifest, skipped)
     return manifest
 
@@ -166,9 +157,7 @@ class _MissingShardWriter:
         self.cache = ShardCache(out)
         self.cache.load_index()
 
-    def write_missing_shards(
-        self, split: str, planned: list[tuple[ShardTask, str]]
-    ) -> list[ShardResult]:
+    def write_missing_shards(self, split: str, planned: list[tuple[ShardTask, str]]) -> list[ShardResult]:
         """Reports of all planned shards, in their order."""
         keys = {task.file: key for task, key in planned}
         found = {task.file: self.cache.get_result(task.file, key) for task, key in planned}
@@ -177,9 +166,7 @@ class _MissingShardWriter:
         if done:
             self.log_message(f"{split}: {len(done):,} of {len(planned):,} shards are there already")
         elif other:
-            self.log_message(
-                f"{split}: the shards that are there are of another plan; all are made anew"
-            )
+            self.log_message(f"{split}: the shards that are there are of another plan; all are made anew")
         todo = [task for task, _ in planned if task.file not in done]
         for task in todo:
             self.cache.delete_result(task.file)
@@ -200,9 +187,7 @@ class _MissingShardWriter:
         removed = 0
         for old in self.out.list_files(split):
             shard, file = old.split(".")[0], f"{split}/{old}"
-            ours = (
-                len(shard) >= 5 and shard.isdigit() and old.endswith((".parquet", PARTIAL_SUFFIX))
-            )
+            ours = len(shard) >= 5 and shard.isdigit() and old.endswith((".parquet", PARTIAL_SUFFIX))
             if ours and file not in finished:
                 self.out.delete_file(file)
                 removed += 1

@@ -64,9 +64,7 @@ def verify_footers(manifest: DatasetManifest) -> None:
     Raises:
         DataError: shards are missing or not of our making (all are named).
     """
-    fault = partial(
-        _find_footer_problem, manifest, records.build_arrow_schema(len(manifest.skeleton))
-    )
+    fault = partial(_find_footer_problem, manifest, records.build_arrow_schema(len(manifest.skeleton)))
     _raise_on_bad_shards(manifest, fault, "cannot be used")
 
 
@@ -85,9 +83,7 @@ def _raise_on_bad_shards(
         )
 
 
-def _find_footer_problem(
-    manifest: DatasetManifest, expected_schema: pa.Schema, shard: ShardInfo
-) -> str | None:
+def _find_footer_problem(manifest: DatasetManifest, expected_schema: pa.Schema, shard: ShardInfo) -> str | None:
     try:
         with manifest.folder.open_file(shard.file) as file:
             size = file.size()
@@ -119,8 +115,4 @@ def _find_metadata_problem(
     if not metadata.schema.to_arrow_schema().equals(expected_schema):
         return "other columns than ours"
     unpacked = sum(group.total_byte_size for group in groups)
-    return (
-        f"{unpacked:,} bytes, packed into {file_bytes:,}"
-        if unpacked > MAX_COMPRESSION_RATIO * file_bytes
-        else None
-    )
+    return f"{unpacked:,} bytes, packed into {file_bytes:,}" if unpacked > MAX_COMPRESSION_RATIO * file_bytes else None

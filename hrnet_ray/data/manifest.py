@@ -55,9 +55,7 @@ class ShardInfo:
     sha256: str
 
     def __post_init__(self) -> None:
-        if not _SHARD_PATH_PATTERN.fullmatch(self.file) or not _SHA256_PATTERN.fullmatch(
-            self.sha256
-        ):
+        if not _SHARD_PATH_PATTERN.fullmatch(self.file) or not _SHA256_PATTERN.fullmatch(self.sha256):
             raise ValueError(f"no shard: {self.file!r:.80}")
         if not all(type(count) is int and count > 0 for count in (self.rows, self.bytes)):
             raise ValueError(f"{self.file}: {self.rows!r:.20} rows in {self.bytes!r:.20} bytes")
@@ -182,9 +180,7 @@ def _make_not_prepared_error(folder: StorageDir, flag: str) -> DataError:
     name, found = folder.name, folder.get_file_type()
     is_what = "is a file" if found == FileType.File else "has no manifest.json"
     return DataError(
-        "no such folder"
-        if found == FileType.NotFound
-        else f"no prepared data set: {name} {is_what}",
+        "no such folder" if found == FileType.NotFound else f"no prepared data set: {name} {is_what}",
         f"{flag} {folder.root}",
         "write it with `hrnet-ray prepare coco|yolo|dlc|atrw|mpii|synthetic --out DIR`",
     )
@@ -225,9 +221,7 @@ def hash_shard(folder: StorageDir, name: str) -> str:
     return told.hexdigest()
 
 
-def read_split(
-    manifest: DatasetManifest, split: str, *, columns: list[str] | None = None
-) -> pa.Table:
+def read_split(manifest: DatasetManifest, split: str, *, columns: list[str] | None = None) -> pa.Table:
     """All rows of a split (or some columns) in memory, without Ray.
 
     Raises:

@@ -70,9 +70,7 @@ def build_arrow_schema(num_keypoints: int) -> pa.Schema:
     )
 
 
-def build_cropped_record(
-    instance: PoseInstance, file_bytes: bytes, image: np.ndarray, *, canvas_px: int
-) -> dict:
+def build_cropped_record(instance: PoseInstance, file_bytes: bytes, image: np.ndarray, *, canvas_px: int) -> dict:
     """A training row: the square around the instance, as a JPEG no larger than the canvas."""
     stored, matrix = crop_region(image, instance.box_xywh, canvas_px=canvas_px)
     untouched = stored is image
@@ -169,9 +167,7 @@ def add_intact_column(table: pa.Table) -> pa.Table:
     return table.append_column("intact", pa.array(intact, pa.bool_()))
 
 
-def decode_train_batch(
-    table: pa.Table, *, canvas_px: int, map_function: MapFunction = map
-) -> Arrays:
+def decode_train_batch(table: pa.Table, *, canvas_px: int, map_function: MapFunction = map) -> Arrays:
     """Turn B training rows into what the device warps; deterministic, so it can be cached.
 
     `each` maps over the rows: a thread pool's `map` decodes them in parallel.
@@ -212,9 +208,7 @@ def _get_intact_image_bytes(table: pa.Table) -> list[bytes]:
     stored = table["picture"].to_pylist()
     if "intact" not in table.column_names:
         return stored
-    return [
-        data if ok else b"" for data, ok in zip(stored, table["intact"].to_pylist(), strict=True)
-    ]
+    return [data if ok else b"" for data, ok in zip(stored, table["intact"].to_pylist(), strict=True)]
 
 
 def decode_eval_batch(
@@ -244,9 +238,7 @@ def decode_eval_batch(
     return arrays | {"crop": crops, "crop_from_image": matrices, "readable": readable}
 
 
-def compute_crop_matrices(
-    box_xywh: np.ndarray, *, input_hw: tuple[int, int], padding: float
-) -> np.ndarray:
+def compute_crop_matrices(box_xywh: np.ndarray, *, input_hw: tuple[int, int], padding: float) -> np.ndarray:
     """The published crop of each box: float64 [B, 3, 3], from image to crop pixels."""
     import torch
 
@@ -258,9 +250,7 @@ def compute_crop_matrices(
     return crop_from_image(center_xy, scale_wh, upright, crop_hw=input_hw).numpy()
 
 
-def warp_crop(
-    image: np.ndarray, crop_from_image: np.ndarray, *, input_hw: tuple[int, int]
-) -> np.ndarray:
+def warp_crop(image: np.ndarray, crop_from_image: np.ndarray, *, input_hw: tuple[int, int]) -> np.ndarray:
     """One bilinear warp, black outside: the published way to a crop."""
     height, width = input_hw
     return cv2.warpAffine(image, crop_from_image[:2], (width, height), flags=cv2.INTER_LINEAR)

@@ -79,9 +79,7 @@ class ShardCache:
     def put_result(self, report: ShardResult, key: str) -> None:
         """Remember a finished shard."""
         document = {"key": key, "report": asdict(report)}
-        self.out.write_bytes(
-            f"{CACHE_DIR}/{_get_entry_name(report.file)}", json.dumps(document).encode()
-        )
+        self.out.write_bytes(f"{CACHE_DIR}/{_get_entry_name(report.file)}", json.dumps(document).encode())
 
     def delete_result(self, file: str) -> None:
         """A shard that is about to be made again: until it is, nothing vouches for it."""

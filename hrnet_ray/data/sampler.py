@@ -31,12 +31,7 @@ def shuffle_row_indices(
     each = window_rows // block_rows
     windows = [
         chance.permutation(
-            np.concatenate(
-                [
-                    _get_block_indices(at, block_rows, num_rows)
-                    for at in runs[first : first + each].tolist()
-                ]
-            )
+            np.concatenate([_get_block_indices(at, block_rows, num_rows) for at in runs[first : first + each].tolist()])
         )
         for first in range(0, len(runs), each)
     ]
@@ -55,17 +50,13 @@ def batch_indices(
     Each has `size` rows; the last one has what is left, unless that is less than `LEAST_ROWS` a
     worker: then these rows wait for another epoch.
     """
-    steps = [
-        row_indices[first : first + batch_size] for first in range(0, len(row_indices), batch_size)
-    ]
+    steps = [row_indices[first : first + batch_size] for first in range(0, len(row_indices), batch_size)]
     if steps and len(steps[-1]) < MIN_ROWS_PER_WORKER * num_workers:
         steps.pop()
     return steps
 
 
-def get_rank_slice(
-    row_indices: Int[np.ndarray, " B"], *, rank: int, num_workers: int
-) -> Int[np.ndarray, " b"]:
+def get_rank_slice(row_indices: Int[np.ndarray, " B"], *, rank: int, num_workers: int) -> Int[np.ndarray, " b"]:
     """A worker's rows of a batch: joined by rank, the shares are the batch."""
     return np.array_split(row_indices, num_workers)[rank]
 

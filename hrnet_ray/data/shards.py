@@ -69,9 +69,7 @@ class ShardResult:
     """Images of another size than the annotations state, with both sizes."""
 
 
-def write_shard(
-    task: ShardTask, *, num_threads: int = 1, on_done: DoneCallback | None = None
-) -> ShardResult:
+def write_shard(task: ShardTask, *, num_threads: int = 1, on_done: DoneCallback | None = None) -> ShardResult:
     """Make one shard and put it in its place.
 
     Raises:
@@ -126,9 +124,7 @@ def _iter_rows(
     with ThreadPoolExecutor(num_threads) if num_threads > 1 else nullcontext() as pool:
         run = pool.map if pool else map
         while window := list(islice(same, 8 * num_threads)):  # bounds what waits in memory
-            for made in run(
-                lambda group: _build_image_rows(task, group, exif_rotated, size_mismatched), window
-            ):
+            for made in run(lambda group: _build_image_rows(task, group, exif_rotated, size_mismatched), window):
                 for each in made:
                     on_done(1)
                     if isinstance(each, SkippedItem):
@@ -148,9 +144,7 @@ def _build_image_rows(
     try:
         data = task.images.read_image_bytes(name)
     except OSError as error:  # no right to read it, or gone since
-        return [SkippedItem(name, SkipReason.CORRUPT_IMAGE, format_error_message(error))] * len(
-            instances
-        )
+        return [SkippedItem(name, SkipReason.CORRUPT_IMAGE, format_error_message(error))] * len(instances)
     picture = codec.decode_or_reject(data)
     if isinstance(picture, codec.RejectedImage):
         return [SkippedItem(name, picture.reason, picture.detail)] * len(instances)
@@ -161,7 +155,4 @@ def _build_image_rows(
         size_mismatched.add(f"{name} ({width} x {height}, told {told[0]:g} x {told[1]:g})")
     if task.kind == "exact":
         return [records.build_full_image_record(instance, data) for instance in instances]
-    return [
-        records.build_cropped_record(instance, data, picture, canvas_px=task.canvas_px)
-        for instance in instances
-    ]
+    return [records.build_cropped_record(instance, data, picture, canvas_px=task.canvas_px) for instance in instances]

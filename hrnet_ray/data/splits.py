@@ -21,9 +21,7 @@ class SplitSource:
     """Folder that the names of the pictures start from."""
 
 
-def collect_image_stamps(
-    source: SplitSource, *, skip_missing: bool = False
-) -> dict[str, FileStamp]:
+def collect_image_stamps(source: SplitSource, *, skip_missing: bool = False) -> dict[str, FileStamp]:
     """Size and time of every picture that is there; without `skip_missing` all must be.
 
     Raises:
@@ -96,9 +94,7 @@ def get_common_skeleton(sources: Mapping[str, SplitSource]) -> Skeleton:
     return skeleton
 
 
-def split_by_image(
-    labels: AnnotationSet, *, val_fraction: float, seed: int = 0
-) -> tuple[AnnotationSet, AnnotationSet]:
+def split_by_image(labels: AnnotationSet, *, val_fraction: float, seed: int = 0) -> tuple[AnnotationSet, AnnotationSet]:
     """Part one file in two; all instances of a picture go to the same side.
 
     Raises:
@@ -116,9 +112,7 @@ def split_by_image(
     return _split_instances(labels, set(images[:count]).__contains__)
 
 
-def _split_instances(
-    labels: AnnotationSet, is_val: Callable[[str], bool]
-) -> tuple[AnnotationSet, AnnotationSet]:
+def _split_instances(labels: AnnotationSet, is_val: Callable[[str], bool]) -> tuple[AnnotationSet, AnnotationSet]:
     """Both sides. What the reader skipped belongs to none; it is counted with training."""
     train = [instance for instance in labels.instances if not is_val(instance.image)]
     val = [instance for instance in labels.instances if is_val(instance.image)]
@@ -152,9 +146,7 @@ def split_by_video(
     return train, replace(val, notes=[note])
 
 
-def _split_single_video(
-    labels: AnnotationSet, val_fraction: float, seed: int
-) -> tuple[AnnotationSet, AnnotationSet]:
+def _split_single_video(labels: AnnotationSet, val_fraction: float, seed: int) -> tuple[AnnotationSet, AnnotationSet]:
     train, val = split_by_image(labels, val_fraction=val_fraction, seed=seed)
     note = (
         f"all frames are of one video, {_get_video_dir(labels.instances[0].image)}: those kept for "
@@ -163,9 +155,7 @@ def _split_single_video(
     return train, replace(val, notes=[note])
 
 
-def _check_val_videos(
-    val_videos: Collection[str], images_per_video: Mapping[str, int], labels: AnnotationSet
-) -> None:
+def _check_val_videos(val_videos: Collection[str], images_per_video: Mapping[str, int], labels: AnnotationSet) -> None:
     if lost := sorted(set(val_videos) - images_per_video.keys()):
         raise DataError(
             f"no labelled frames of the videos {format_list(lost)}",
@@ -184,9 +174,7 @@ def _get_video_dir(image: str) -> str:
     return image.rpartition("/")[0]
 
 
-def _sample_val_videos(
-    images_per_video: Mapping[str, int], val_fraction: float, seed: int
-) -> set[str]:
+def _sample_val_videos(images_per_video: Mapping[str, int], val_fraction: float, seed: int) -> set[str]:
     """Folders in a drawn order, while each brings nearer to the share: a few may be of any size."""
     order = sorted(images_per_video)
     random.Random(seed).shuffle(order)
@@ -202,9 +190,7 @@ def find_shared_images(train: SplitSource, val: SplitSource) -> list[str]:
     """Names of files that are in both splits: a score on them means little."""
     if _resolve_images_dir(train.images) != _resolve_images_dir(val.images):
         return []
-    return sorted(
-        {i.image for i in train.labels.instances} & {i.image for i in val.labels.instances}
-    )
+    return sorted({i.image for i in train.labels.instances} & {i.image for i in val.labels.instances})
 
 
 def _resolve_images_dir(images: PathOrUri) -> PathOrUri:

@@ -129,11 +129,7 @@ class StorageDir:
         Raises:
             ClusterError: the disk is full, the storage does not take it.
         """
-        part = (
-            f"{self._get_path(name)}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}"
-            if self.is_local
-            else self._get_path(name)
-        )
+        part = f"{self._get_path(name)}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}" if self.is_local else self._get_path(name)
         try:
             with self.filesystem.open_output_stream(part) as file:
                 file.write(data)
@@ -161,21 +157,14 @@ class StorageDir:
             ClusterError: the storage does not answer.
         """
         if self.is_local:
-            found = {
-                name: _get_file_stamp(resolve_image_path(Path(self.path), name))
-                for name in sorted(names)
-            }
+            found = {name: _get_file_stamp(resolve_image_path(Path(self.path), name)) for name in sorted(names)}
             return {name: stamp for name, stamp in found.items() if stamp}
         below = {name: self._resolve_image_path(name) for name in sorted(names)}
         try:  # a thousand names a request; asking for each would be a request each
             listed = self.filesystem.get_file_info(fs.FileSelector(self.path, recursive=True))
         except OSError as error:
             raise make_storage_error(str(self.root), error) from error
-        there = {
-            info.path: (info.size, info.mtime_ns or 0)
-            for info in listed
-            if info.type == fs.FileType.File
-        }
+        there = {info.path: (info.size, info.mtime_ns or 0) for info in listed if info.type == fs.FileType.File}
         return {name: there[path] for name, path in below.items() if path in there}
 
     def read_image_bytes(self, name: str) -> bytes:

@@ -43,12 +43,8 @@ def _check_recipe_file(path: Path, timeout_s: float) -> RecipeCheck:
     try:
         done = run_python("-m", f"{__package__}.load_recipe", str(path), timeout_s=timeout_s)
     except CheckSkipped:
-        detail = (
-            f"not checked: {path} did not load in {timeout_s:g} s (does it wait for something?)"
-        )
-        return RecipeCheck(
-            CheckResult("careful", detail, f"python {shlex.quote(str(path))} --help")
-        )
+        detail = f"not checked: {path} did not load in {timeout_s:g} s (does it wait for something?)"
+        return RecipeCheck(CheckResult("careful", detail, f"python {shlex.quote(str(path))} --help"))
     try:
         answer = json.loads((done.stderr if done.returncode else done.stdout).splitlines()[-1])
     except (ValueError, IndexError):  # the recipe ended the process
@@ -67,9 +63,7 @@ def _check_skeleton_file(path: Path) -> CheckResult:
     try:
         skeleton = load_skeleton(str(path))
     except DataError as error:
-        return CheckResult(
-            "wrong", f"{error.what}, {error.where} ({error.fix})", _format_edit_command(path, 1)
-        )
+        return CheckResult("wrong", f"{error.what}, {error.where} ({error.fix})", _format_edit_command(path, 1))
     return CheckResult("ok", f"{path}: skeleton {skeleton.name!r} of {len(skeleton)} keypoints")
 
 
@@ -85,9 +79,7 @@ def check_dataset(dataset_uri: str | None) -> CheckResult:
     try:
         if open_storage_dir(dataset_uri, "--data").get_file_size("manifest.json") is None:
             fix = f"hrnet-ray prepare synthetic --kind tigers --out {quoted}  # or coco, atrw, mpii"
-            return CheckResult(
-                "wrong", f"{dataset_uri} is not a prepared dataset: no manifest.json", fix
-            )
+            return CheckResult("wrong", f"{dataset_uri} is not a prepared dataset: no manifest.json", fix)
         manifest = read_manifest(dataset_uri)
         verify_footers(manifest)
     except HrnetRayError as error:

@@ -42,13 +42,9 @@ def check_disk_space(folder: Path) -> CheckResult:
     place = find_nearest_existing_dir(folder)
     use = shutil.disk_usage(place)
     detail = f"{use.free / BYTES_PER_GB:.1f} of {use.total / BYTES_PER_GB:.1f} GB free at {place}"
-    fix = (
-        f"du -xh {shlex.quote(str(place))} | sort -h | tail  # then delete what you no longer need"
-    )
+    fix = f"du -xh {shlex.quote(str(place))} | sort -h | tail  # then delete what you no longer need"
     if use.free < (1 - MAX_DISK_USED_FRACTION) * use.total:
-        return CheckResult(
-            "wrong", f"{detail}: Ray stops at {MAX_DISK_USED_FRACTION:.0%} full", fix
-        )
+        return CheckResult("wrong", f"{detail}: Ray stops at {MAX_DISK_USED_FRACTION:.0%} full", fix)
     if use.free / BYTES_PER_GB < MIN_DISK_GB:
         return CheckResult("careful", f"{detail}: a run needs {MIN_DISK_GB}", fix)
     return CheckResult("ok", detail)
@@ -71,11 +67,7 @@ def check_stale_sessions(*folders: Path, max_gb: float = MAX_SESSION_LEFTOVER_GB
     existing = [folder for folder in folders if folder.is_dir()]
     if not existing:
         return CheckResult("ok", f"no {folders[0]}")
-    sizes = {
-        path: _measure_disk_usage(path)
-        for folder in existing
-        for path in _find_ended_sessions(folder)
-    }
+    sizes = {path: _measure_disk_usage(path) for folder in existing for path in _find_ended_sessions(folder)}
     total = sum(sizes.values())
     where = " and ".join(sorted({str(_get_display_dir(folder)) for folder in existing}))
     detail = f"{len(sizes)} ended Ray sessions left {total / BYTES_PER_GB:.2f} GB in {where}"
@@ -97,12 +89,8 @@ def _get_display_dir(folder: Path) -> Path:
 
 def _find_ended_sessions(folder: Path) -> list[Path]:
     """Find sessions that no process names on its command line, as all processes of a session do."""
-    command_lines = "\n".join(
-        " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
-    )
-    sessions = [
-        path for path in folder.glob("session_2*") if path.is_dir() and not path.is_symlink()
-    ]
+    command_lines = "\n".join(" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"]))
+    sessions = [path for path in folder.glob("session_2*") if path.is_dir() and not path.is_symlink()]
     return sorted(path for path in sessions if path.name not in command_lines)
 
 

@@ -36,9 +36,7 @@ def check_driver() -> CheckResult:
         return CheckResult("ok", f"no GPU: torch {torch.__version__} trains on the CPU, in fp32")
     if problem := find_driver_problem(gpus[0], torch.version.cuda):
         return problem
-    detail = (
-        f"{len(gpus)} x {gpus[0].name}, driver {gpus[0].driver_version}, CUDA {torch.version.cuda}"
-    )
+    detail = f"{len(gpus)} x {gpus[0].name}, driver {gpus[0].driver_version}, CUDA {torch.version.cuda}"
     if torch.cuda.is_available():
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return CheckResult("ok", f"{detail}, {'bf16' if bf16 else 'no bf16: fp32'}")
@@ -72,20 +70,13 @@ def find_driver_problem(gpu_info: GpuInfo, cuda_version: str | None) -> CheckRes
     """Return a `wrong` result if the driver is too old for the CUDA version of torch, else None."""
     if cuda_version is None:
         detail = f"{gpu_info.name}, but this torch was built without CUDA"
-        return CheckResult(
-            "wrong", detail, "pip install --force-reinstall -c constraints.txt torch"
-        )
+        return CheckResult("wrong", detail, "pip install --force-reinstall -c constraints.txt torch")
     major = int(cuda_version.split(".")[0])
     minimum = MIN_DRIVER_BY_CUDA.get(major, max(MIN_DRIVER_BY_CUDA.values()))
     if int(gpu_info.driver_version.split(".")[0]) >= minimum:
         return None
-    detail = (
-        f"driver {gpu_info.driver_version} of {gpu_info.name}: "
-        f"CUDA {cuda_version} needs {minimum} or newer"
-    )
-    return CheckResult(
-        "wrong", detail, f"sudo apt-get install -y nvidia-driver-{minimum} && sudo reboot"
-    )
+    detail = f"driver {gpu_info.driver_version} of {gpu_info.name}: CUDA {cuda_version} needs {minimum} or newer"
+    return CheckResult("wrong", detail, f"sudo apt-get install -y nvidia-driver-{minimum} && sudo reboot")
 
 
 def check_batch_size(experiment: ExperimentConfig, *, workers: int, measure: bool) -> CheckResult:
@@ -97,11 +88,7 @@ def check_batch_size(experiment: ExperimentConfig, *, workers: int, measure: boo
 
     if not torch.cuda.is_available():
         detail = "CPU: no limit of GPU memory"
-        return (
-            CheckResult("careful", f"{detail}; no GPU to test")
-            if measure
-            else CheckResult("ok", detail)
-        )
+        return CheckResult("careful", f"{detail}; no GPU to test") if measure else CheckResult("ok", detail)
     free, total = torch.cuda.mem_get_info()
     detail = f"{free / BYTES_PER_GB:.0f} of {total / BYTES_PER_GB:.0f} GB free"
     if not measure:
@@ -111,27 +98,17 @@ def check_batch_size(experiment: ExperimentConfig, *, workers: int, measure: boo
     except torch.cuda.OutOfMemoryError:
         steps = experiment.optim.batch_size // 2
         fix = f"hrnet-ray train --optim.gradient-accumulation-steps {steps}"
-        return CheckResult(
-            "wrong", f"{detail}; a step of {max(PROBE_BATCH_SIZES)} crops does not fit", fix
-        )
+        return CheckResult("wrong", f"{detail}; a step of {max(PROBE_BATCH_SIZES)} crops does not fit", fix)
     finally:
         torch.cuda.empty_cache()
-    return check_worker_batch_size(
-        detail, estimate_max_batch_size(peaks, free), experiment, workers=workers
-    )
+    return check_worker_batch_size(detail, estimate_max_batch_size(peaks, free), experiment, workers=workers)
 
 
-def check_worker_batch_size(
-    detail: str, max_crops: int, experiment: ExperimentConfig, *, workers: int
-) -> CheckResult:
+def check_worker_batch_size(detail: str, max_crops: int, experiment: ExperimentConfig, *, workers: int) -> CheckResult:
     """Check the batch size of one worker against the number of crops that fit."""
     height, width = experiment.data.input_hw
-    detail = (
-        f"{detail}; up to {max_crops} crops of {width} x {height} fit W{experiment.model.width}"
-    )
-    worker_batch = -(
-        -experiment.optim.batch_size // (workers * experiment.optim.gradient_accumulation_steps)
-    )
+    detail = f"{detail}; up to {max_crops} crops of {width} x {height} fit W{experiment.model.width}"
+    worker_batch = -(-experiment.optim.batch_size // (workers * experiment.optim.gradient_accumulation_steps))
     if worker_batch <= max_crops:
         return CheckResult("ok", f"{detail}, a worker uses {worker_batch}")
     steps = -(-experiment.optim.batch_size // (workers * max(1, max_crops)))
@@ -162,9 +139,7 @@ def measure_step_bytes(experiment: ExperimentConfig, crops: int) -> int:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     before = torch.cuda.memory_allocated(device)
-    model = HRNet(
-        shape.width, PROBE_KEYPOINTS, modules=shape.modules, blocks=shape.blocks, stem=shape.stem
-    ).to(device)
+    model = HRNet(shape.width, PROBE_KEYPOINTS, modules=shape.modules, blocks=shape.blocks, stem=shape.stem).to(device)
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = build_optimizer(model, optimizer_name="adam", lr=1e-3, weight_decay=0.0)
     images = torch.randn(crops, 3, *experiment.data.input_hw, device=device)

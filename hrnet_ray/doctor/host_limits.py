@@ -47,10 +47,7 @@ def check_shm(shm_dir: Path = Path("/dev/shm"), *, memory_bytes: int | None = No
         return CheckResult("ok", f"no {shm_dir} on this system: Ray uses files")
     size = shutil.disk_usage(shm_dir).total
     needed = OBJECT_STORE_FRACTION * (memory_bytes or _get_total_memory())
-    detail = (
-        f"{shm_dir} has {size / BYTES_PER_GB:.1f} GB, "
-        f"the object store of Ray needs {needed / BYTES_PER_GB:.1f}"
-    )
+    detail = f"{shm_dir} has {size / BYTES_PER_GB:.1f} GB, the object store of Ray needs {needed / BYTES_PER_GB:.1f}"
     if size >= needed:
         return CheckResult("ok", detail)
     gb = max(1, round(needed / BYTES_PER_GB + 0.5))
@@ -71,16 +68,10 @@ def check_open_files() -> CheckResult:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= MIN_OPEN_FILES:
         return CheckResult("ok", f"ulimit -n is {soft:,}")
-    limit = (
-        RECOMMENDED_OPEN_FILES
-        if hard == resource.RLIM_INFINITY
-        else min(hard, RECOMMENDED_OPEN_FILES)
-    )
+    limit = RECOMMENDED_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, RECOMMENDED_OPEN_FILES)
     detail = f"ulimit -n is {soft:,}, Ray needs {MIN_OPEN_FILES:,}"
     if limit < MIN_OPEN_FILES:  # only root may raise the hard limit
-        return CheckResult(
-            "careful", detail, f"sudo prlimit --pid $$ --nofile={RECOMMENDED_OPEN_FILES}"
-        )
+        return CheckResult("careful", detail, f"sudo prlimit --pid $$ --nofile={RECOMMENDED_OPEN_FILES}")
     return CheckResult("careful", detail, f"ulimit -n {limit}")
 
 
@@ -88,9 +79,7 @@ def check_omp_threads(environment: Mapping[str, str] = os.environ) -> CheckResul
     """Check OMP_WAIT_POLICY: threads that spin while they wait slow down other workers."""
     policy = environment.get("OMP_WAIT_POLICY")
     if policy is None:
-        return CheckResult(
-            "ok", "OMP_WAIT_POLICY is not set: a run lets threads wait briefly, then sleep"
-        )
+        return CheckResult("ok", "OMP_WAIT_POLICY is not set: a run lets threads wait briefly, then sleep")
     if policy.strip().upper() == "PASSIVE":
         return CheckResult("ok", "OMP_WAIT_POLICY=PASSIVE: waiting threads sleep")
     detail = f"OMP_WAIT_POLICY={policy}: waiting threads spin and slow down other workers"

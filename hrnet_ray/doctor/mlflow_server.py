@@ -21,9 +21,7 @@ MAX_RESPONSE_BYTES = 64
 def check_mlflow_server(uri: str | None, *, timeout_s: float = REQUEST_TIMEOUT_S) -> CheckResult:
     """Request health and version of an MLflow server."""
     if uri is None:
-        return CheckResult(
-            "unasked", "no server given (--cluster.tracking-uri): runs use a file in the storage"
-        )
+        return CheckResult("unasked", "no server given (--cluster.tracking-uri): runs use a file in the storage")
     if not uri.startswith(("http://", "https://")):
         return CheckResult("ok", f"{uri.split(':')[0]}: no server to check")
     base, start_s = uri.rstrip("/"), time.monotonic()
@@ -40,9 +38,7 @@ def check_mlflow_server(uri: str | None, *, timeout_s: float = REQUEST_TIMEOUT_S
         has_code = isinstance(error, urllib.error.HTTPError)  # its reason lacks the status code
         reason = error if has_code else getattr(error, "reason", None) or error
         return CheckResult("wrong", f"{redacted}: {reason}", fix)
-    return check_mlflow_versions(
-        f"{redacted} answers in {time.monotonic() - start_s:.1f} s", version
-    )
+    return check_mlflow_versions(f"{redacted} answers in {time.monotonic() - start_s:.1f} s", version)
 
 
 def check_mlflow_versions(detail: str, server_version: str) -> CheckResult:
@@ -51,9 +47,7 @@ def check_mlflow_versions(detail: str, server_version: str) -> CheckResult:
     if server_version.split(".")[0] == client.split(".")[0]:
         return CheckResult("ok", f"{detail}, version {server_version}")
     fix = f"pip install {shlex.quote(f'mlflow=={client}')}  # on the server, then restart it"
-    return CheckResult(
-        "careful", f"{detail}, version {server_version}, but the client has {client}", fix
-    )
+    return CheckResult("careful", f"{detail}, version {server_version}, but the client has {client}", fix)
 
 
 def _suggest_fix_command(uri: str) -> str:

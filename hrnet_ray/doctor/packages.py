@@ -41,9 +41,7 @@ def check_packages(required: list[Requirement] | None = None) -> CheckResult:
         # With ranges, pip installs a version that fits and keeps the other packages.
         fix = f"pip install {' '.join(shlex.quote(str(r)) for r in problems)}"
         return CheckResult("wrong", "; ".join(problems.values()), fix)
-    reported = [
-        f"{r.name} {get_installed_version(r)}" for r in required if r.name in REPORTED_PACKAGES
-    ]
+    reported = [f"{r.name} {get_installed_version(r)}" for r in required if r.name in REPORTED_PACKAGES]
     return CheckResult("ok", f"{len(required)} in their tested ranges: {', '.join(reported)}")
 
 

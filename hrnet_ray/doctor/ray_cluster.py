@@ -60,9 +60,7 @@ def resolve_ray_address(cluster: ClusterConfig) -> str | None:
     return None if address == "local" else address
 
 
-def probe_cluster(
-    address: str, storage_dir: Path, *, timeout_s: float = PROBE_TIMEOUT_S
-) -> ClusterProbe:
+def probe_cluster(address: str, storage_dir: Path, *, timeout_s: float = PROBE_TIMEOUT_S) -> ClusterProbe:
     """Join the cluster in a separate process, and let every node write to `storage_dir`."""
     if connection_error := _find_connection_error(address):
         return ClusterProbe(
@@ -90,9 +88,7 @@ def probe_cluster(
         return ClusterProbe(address=address, storage_dir=storage_dir, connection_error=message)
     answer = json.loads(done.stdout.splitlines()[-1])
     nodes = tuple(NodeReport(**node) for node in answer["nodes"])
-    return ClusterProbe(
-        address=address, storage_dir=storage_dir, nodes=nodes, local_storage_error=answer["here"]
-    )
+    return ClusterProbe(address=address, storage_dir=storage_dir, nodes=nodes, local_storage_error=answer["here"])
 
 
 def _find_connection_error(address: str) -> str:
@@ -110,9 +106,7 @@ def _find_connection_error(address: str) -> str:
 def check_reachable(probe: ClusterProbe | None, cluster: ClusterConfig) -> CheckResult:
     """Check that the cluster answers and has the GPUs of the run."""
     if probe is None:
-        return CheckResult(
-            "ok", "no address given (--cluster.ray-address, RAY_ADDRESS): a run starts Ray locally"
-        )
+        return CheckResult("ok", "no address given (--cluster.ray-address, RAY_ADDRESS): a run starts Ray locally")
     if probe.connection_error:
         return CheckResult(
             "wrong",
@@ -120,16 +114,12 @@ def check_reachable(probe: ClusterProbe | None, cluster: ClusterConfig) -> Check
             _suggest_connection_fix(probe, cluster),
         )
     cpus, gpus = (sum(getattr(node, kind) for node in probe.nodes) for kind in ("cpus", "gpus"))
-    detail = (
-        f"{probe.address}: {_format_node_count(probe.nodes)} with {cpus:g} CPUs and {gpus:g} GPUs"
-    )
+    detail = f"{probe.address}: {_format_node_count(probe.nodes)} with {cpus:g} CPUs and {gpus:g} GPUs"
     for node in probe.nodes:
         if node.installed_gpus > node.gpus:
             # Without `ray stop`, which would stop every Ray node of that account.
             fix = f"ray start --address={probe.address} --num-gpus={node.installed_gpus}"
-            detail = (
-                f"{detail}; {node.address} has {node.installed_gpus} GPUs, Ray uses {node.gpus:g}"
-            )
+            detail = f"{detail}; {node.address} has {node.installed_gpus} GPUs, Ray uses {node.gpus:g}"
             command = f"ssh {node.address} {shlex.quote(fix)}"
             return CheckResult("careful", detail, f"stop the Ray node there, then: {command}")
     if cluster.device == "gpu" and gpus < cluster.num_workers:
@@ -165,12 +155,8 @@ def check_shared_storage(probe: ClusterProbe | None) -> CheckResult:
         detail = "; ".join(f"{node.address} {node.storage_problem}" for node in failed[:3])
         detail += f" and {len(failed) - 3} more nodes" if len(failed) > 3 else ""
         remount = shlex.quote(f"sudo mount -a; findmnt -T {quoted}")
-        return CheckResult(
-            "wrong", f"{probe.storage_dir}: {detail}", f"ssh {failed[0].address} {remount}"
-        )
-    return CheckResult(
-        "ok", f"{probe.storage_dir} is shared by {_format_node_count(probe.nodes)} and this machine"
-    )
+        return CheckResult("wrong", f"{probe.storage_dir}: {detail}", f"ssh {failed[0].address} {remount}")
+    return CheckResult("ok", f"{probe.storage_dir} is shared by {_format_node_count(probe.nodes)} and this machine")
 
 
 def check_clock_skew(probe: ClusterProbe | None) -> CheckResult:

@@ -9,17 +9,13 @@ from pathlib import Path
 from hrnet_ray.doctor.result import CheckResult
 
 
-def check_ray_token(
-    environment: Mapping[str, str] = os.environ, home: Path | None = None
-) -> CheckResult:
+def check_ray_token(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> CheckResult:
     """Check that token and RAY_AUTH_MODE agree, and that no other user can read the token.
 
     Ray reads RAY_AUTH_TOKEN, the file at RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token.
     """
     mode = environment.get("RAY_AUTH_MODE", "").lower()
-    path = Path(
-        environment.get("RAY_AUTH_TOKEN_PATH") or (home or Path.home()) / ".ray" / "auth_token"
-    )
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or (home or Path.home()) / ".ray" / "auth_token")
     quoted = shlex.quote(str(path))
     if mode not in ("", "token", "disabled"):
         detail = f"RAY_AUTH_MODE must be token or disabled, got {mode!r}"
@@ -35,9 +31,7 @@ def check_ray_token(
         fix = f"ray get-auth-token --generate && chmod 600 {quoted}"
         return CheckResult("wrong", f"RAY_AUTH_MODE=token, but no token at {path}", fix)
     if has_token and not mode:
-        detail = (
-            "a token exists, but RAY_AUTH_MODE=token, which joining a cluster needs, is not set"
-        )
+        detail = "a token exists, but RAY_AUTH_MODE=token, which joining a cluster needs, is not set"
         return CheckResult("careful", detail, "export RAY_AUTH_MODE=token")
     return CheckResult("ok", "set and private" if has_token else "none: a local Ray creates one")
 

@@ -64,11 +64,7 @@ class DiagnosticContext:
     @cached_property
     def cluster_probe(self) -> ClusterProbe | None:
         address = resolve_ray_address(self.cluster)
-        return (
-            probe_cluster(address, disk.find_nearest_existing_dir(self.storage_dir))
-            if address
-            else None
-        )
+        return probe_cluster(address, disk.find_nearest_existing_dir(self.storage_dir)) if address else None
 
 
 @dataclass(frozen=True)
@@ -84,12 +80,8 @@ CHECKS = (
     DiagnosticCheck("python", lambda _: packages.check_python_version()),
     DiagnosticCheck("packages", lambda _: packages.check_packages()),
     DiagnosticCheck("opencv wheels", lambda _: packages.check_opencv_wheels()),
-    DiagnosticCheck(
-        "libGL", lambda _: packages.check_opencv_import(), packages.IMPORT_TIMEOUT_S + 1
-    ),
-    DiagnosticCheck(
-        "config", lambda context: context.recipe.result, config_and_data.READ_TIMEOUT_S + 1
-    ),
+    DiagnosticCheck("libGL", lambda _: packages.check_opencv_import(), packages.IMPORT_TIMEOUT_S + 1),
+    DiagnosticCheck("config", lambda context: context.recipe.result, config_and_data.READ_TIMEOUT_S + 1),
     DiagnosticCheck(
         "data",
         lambda context: config_and_data.check_dataset(context.data_root),

@@ -25,9 +25,7 @@ class GroundTruth:
 
     def build_image_index(self) -> dict[int | str, int]:
         """The place of a picture by any of its image ids, and by its file name."""
-        by_id = zip(
-            self.columns["image_id"].tolist(), self.columns["image_index"].tolist(), strict=True
-        )
+        by_id = zip(self.columns["image_id"].tolist(), self.columns["image_index"].tolist(), strict=True)
         return {**dict(by_id), **{name: at for at, name in enumerate(self.image_names)}}
 
     def select_rows(self, keep: np.ndarray) -> "GroundTruth":

@@ -76,9 +76,7 @@ def predict_in_process(
 ) -> PartialPredictions:
     """Look at the whole split in this process."""
     predictor = Predictor(eval_model.model, eval_model.spec, device=eval_model.device)
-    return predict_partition(
-        predictor, manifest, split, ground_truth, detections=detections, progress=progress
-    )
+    return predict_partition(predictor, manifest, split, ground_truth, detections=detections, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +149,7 @@ def evaluate_model(
     judge = partial(_evaluate_single_model, manifest, eval_spec, labelled, boxes, split_predictor)
     seen = [judge(one, progress("predicted")) for one in both]
     pictures = len(seen[0][0].ground_truth.image_names)
-    within = partial(
-        compute_percentile_interval, confidence=eval_spec.confidence, num_images=pictures
-    )
+    within = partial(compute_percentile_interval, confidence=eval_spec.confidence, num_images=pictures)
     draws = compute_bootstrap_samples(
         [assessment.bootstrap_statistic for _, assessment in seen],
         num_images=pictures,
@@ -193,8 +189,7 @@ def _require_same_keypoints(spec: ModelSpec, manifest: DatasetManifest) -> None:
     if spec.skeleton.keypoints != manifest.skeleton.keypoints:
         raise DataError(
             "a model of other keypoints than the data",
-            f"model: {', '.join(spec.skeleton.keypoints)} | "
-            f"data: {', '.join(manifest.skeleton.keypoints)}",
+            f"model: {', '.join(spec.skeleton.keypoints)} | data: {', '.join(manifest.skeleton.keypoints)}",
             "use a model that was trained on this skeleton",
         )
 
@@ -230,9 +225,7 @@ def _evaluate_single_model(
 ) -> tuple[SplitPoses, EvaluationMetrics]:
     split = eval_spec.split
     found = split_predictor(eval_model, manifest, split, ground_truth, detections, progress)
-    seen = finalize_predictions(
-        found, manifest, split, ground_truth, detections=detections, spec=eval_model.spec
-    )
+    seen = finalize_predictions(found, manifest, split, ground_truth, detections=detections, spec=eval_model.spec)
     return seen, compute_evaluation_metrics(
         seen.poses,
         seen.ground_truth.columns,

@@ -75,9 +75,7 @@ class PartialPredictions:
         """Concatenate all parts, in any order."""
         some = [part for part in parts if len(part.predictions.ids)]
         predictions = (
-            KeypointPredictions.concat_parts([part.predictions for part in some])
-            if some
-            else parts[0].predictions
+            KeypointPredictions.concat_parts([part.predictions for part in some]) if some else parts[0].predictions
         )
         unread = sorted(id for part in parts for id in part.unread_ids)
         return cls(predictions, unread, parts[0].intact_images)
@@ -107,9 +105,7 @@ def predict_split(
         progress=progress,
         batch_size=batch_size,
     )
-    return finalize_predictions(
-        found, manifest, split, ground_truth, detections=detections, spec=predictor.spec
-    )
+    return finalize_predictions(found, manifest, split, ground_truth, detections=detections, spec=predictor.spec)
 
 
 def predict_partition(
@@ -134,9 +130,7 @@ def predict_partition(
     intact = np.zeros(len(ground_truth.image_names), bool)
     batches = enumerate(_iter_detection_tables(eyes, ground_truth, detections, intact))
     mine = (table for number, table in batches if partition.has_item(number))
-    return replace(
-        eyes.predict_tables(mine, total_rows=len(detections.score)), intact_images=intact
-    )
+    return replace(eyes.predict_tables(mine, total_rows=len(detections.score)), intact_images=intact)
 
 
 def finalize_predictions(
@@ -155,8 +149,7 @@ def finalize_predictions(
     """
     readable = _find_readable_rows(partial, ground_truth, detections)
     skipped = [
-        (int(ground_truth.columns["id"][at]), ground_truth.row_image_names[at])
-        for at in np.flatnonzero(~readable)
+        (int(ground_truth.columns["id"][at]), ground_truth.row_image_names[at]) for at in np.flatnonzero(~readable)
     ]
     if not readable.any():
         raise DataError(
@@ -215,9 +208,7 @@ class _PartitionPredictor:
         unread: list[int] = []
         with ThreadPoolExecutor(min(DECODE_THREADS, cpu_count())) as pool:
             crops = self._iter_crop_batches(tables, pool, unread, total_rows)
-            return PartialPredictions(
-                self.predictor.predict_crop_batches(prefetch_items(crops)), unread
-            )
+            return PartialPredictions(self.predictor.predict_crop_batches(prefetch_items(crops)), unread)
 
     def _iter_crop_batches(
         self,
@@ -238,9 +229,7 @@ class _PartitionPredictor:
                 yield to_eval_batch(arrays, self.predictor.device)
             done += table.num_rows
             self.progress(done, total_rows)
-        if (
-            done < total_rows and self.partition == WHOLE_SPLIT
-        ):  # boxes in pictures that could not be read
+        if done < total_rows and self.partition == WHOLE_SPLIT:  # boxes in pictures that could not be read
             self.progress(total_rows, total_rows)
 
 
@@ -270,9 +259,7 @@ def _iter_detection_tables(
             yield _replace_row_boxes(table, pairs[first:last], detections)
 
 
-def _replace_row_boxes(
-    table: pa.Table, row_box_pairs: list[tuple[int, int]], detections: DetectedBoxes
-) -> pa.Table:
+def _replace_row_boxes(table: pa.Table, row_box_pairs: list[tuple[int, int]], detections: DetectedBoxes) -> pa.Table:
     at, which = (list(numbers) for numbers in zip(*row_box_pairs, strict=True))
     part = table.take(at)
     for name, values in (("id", which), ("box_xywh", detections.box_xywh[which].tolist())):
@@ -285,9 +272,7 @@ def _replace_row_boxes(
 def _assign_poses_to_rows(
     predictions: KeypointPredictions, readable_truth: GroundTruth, spec: ModelSpec
 ) -> DetectedPoses:
-    predictions, truth = match_rows_by_id(
-        predictions, readable_truth.columns
-    )  # each row once, or an error
+    predictions, truth = match_rows_by_id(predictions, readable_truth.columns)  # each row once, or an error
     named = {name: truth[name] for name in ("image_index", "image_id", "category_id")}
     return replace(_build_unassigned_poses(predictions, truth["box_xywh"], spec), **named)
 
@@ -302,9 +287,7 @@ def _assign_poses_to_detections(
     box = predictions.ids.numpy()
     poses = _build_unassigned_poses(predictions, detections.box_xywh[box], spec)
     now = {name: at for at, name in enumerate(readable_truth.image_names)}
-    place = np.array([now.get(name, -1) for name in ground_truth.image_names])[
-        detections.image_index[box]
-    ]
+    place = np.array([now.get(name, -1) for name in ground_truth.image_names])[detections.image_index[box]]
     _, first = np.unique(readable_truth.columns["image_index"], return_index=True)
     poses = replace(
         poses,
@@ -316,9 +299,7 @@ def _assign_poses_to_detections(
     return poses.select_poses(place >= 0)
 
 
-def _build_unassigned_poses(
-    predictions: KeypointPredictions, box_xywh: np.ndarray, spec: ModelSpec
-) -> DetectedPoses:
+def _build_unassigned_poses(predictions: KeypointPredictions, box_xywh: np.ndarray, spec: ModelSpec) -> DetectedPoses:
     """Poses as the model found them, not yet assigned to instances."""
     nobody = np.zeros(len(predictions.ids), np.int64)
     return DetectedPoses(
@@ -339,9 +320,7 @@ def compute_padded_areas(box_xywh: np.ndarray, spec: ModelSpec) -> np.ndarray:
     return (scale_wh * SCALE_UNIT_PX).prod(-1).numpy()
 
 
-def load_crops(
-    manifest: DatasetManifest, split: str, row_ids: np.ndarray, spec: ModelSpec
-) -> records.Arrays:
+def load_crops(manifest: DatasetManifest, split: str, row_ids: np.ndarray, spec: ModelSpec) -> records.Arrays:
     """Crops of some rows, by their ids, in that order; only row groups that hold them are read."""
     parts = []
     for shard in manifest.get_shards(split):

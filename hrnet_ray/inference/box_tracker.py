@@ -36,25 +36,19 @@ class BoxTracker:
 
     def update_boxes(self, predictions: KeypointPredictions) -> None:
         """Move each box towards the pose that was found in it."""
-        for at, (xy, scores) in enumerate(
-            zip(predictions.image_xy, predictions.scores, strict=True)
-        ):
+        for at, (xy, scores) in enumerate(zip(predictions.image_xy, predictions.scores, strict=True)):
             sure = scores > KEYPOINT_SCORE_THRESHOLD
             if int(sure.sum()) < max(2, MIN_CONFIDENT_FRAC * len(scores)):
                 self.boxes[at] = self._initial_boxes[at]
             else:
-                self.boxes[at, :4] += BOX_UPDATE_FRAC * (
-                    _compute_box_around(xy[sure]) - self.boxes[at, :4]
-                )
+                self.boxes[at, :4] += BOX_UPDATE_FRAC * (_compute_box_around(xy[sure]) - self.boxes[at, :4])
         self._reset_duplicates(compute_pose_scores(predictions))
 
     def _reset_duplicates(self, scores: torch.Tensor) -> None:
         """The surer one stays."""
         kept: list[int] = []
         for at in scores.argsort(descending=True).tolist():
-            if any(
-                _compute_iou(self.boxes[at], self.boxes[other]) > DUPLICATE_IOU for other in kept
-            ):
+            if any(_compute_iou(self.boxes[at], self.boxes[other]) > DUPLICATE_IOU for other in kept):
                 self.boxes[at] = self._initial_boxes[at]
             else:
                 kept.append(at)

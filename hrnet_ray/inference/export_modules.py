@@ -55,9 +55,7 @@ class KeypointExportModule(nn.Module):
 class KeypointHeatmapExportModule(KeypointExportModule):
     """The same, with the heatmaps [B, K, h, w] beside the keypoints."""
 
-    def forward(
-        self, crops: UInt8[Tensor, "B H W 3"]
-    ) -> tuple[Float[Tensor, "B K 3"], Float[Tensor, "B K h w"]]:
+    def forward(self, crops: UInt8[Tensor, "B H W 3"]) -> tuple[Float[Tensor, "B K 3"], Float[Tensor, "B K h w"]]:
         """Find the keypoints of each crop, and show the maps they were read from."""
         heatmaps = self.compute_heatmaps(crops)
         return self.decode_keypoints(heatmaps), heatmaps

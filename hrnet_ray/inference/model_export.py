@@ -51,10 +51,7 @@ class ExportParity:
     def is_within_tolerance(self) -> bool:
         """Whether it is the rounding of another order of sums, and no more."""
         allowed = HEATMAP_TOLERANCE * self.max_heatmap_value
-        same = (
-            self.max_heatmap_error <= allowed
-            and self.max_keypoint_error_px <= KEYPOINT_TOLERANCE_PX
-        )
+        same = self.max_heatmap_error <= allowed and self.max_keypoint_error_px <= KEYPOINT_TOLERANCE_PX
         return same and math.isfinite(self.max_heatmap_value)
 
 
@@ -82,9 +79,7 @@ def export_model(
     """
     write, load = EXPORT_FORMATS[format_name]
     scores = {name: score for name, score in spec.scores.items() if math.isfinite(score)}
-    config = json.dumps(
-        convert_spec_to_dict(replace(spec, scores=scores)) | dict(extra_entries or {})
-    )
+    config = json.dumps(convert_spec_to_dict(replace(spec, scores=scores)) | dict(extra_entries or {}))
     module = KeypointHeatmapExportModule(model.cpu(), spec).eval()
     # Torch warns of packages that HRNet does not need, and of later versions.
     with quiet_loggers("torch.onnx", "torch.export", "torch.__trace"):
@@ -152,9 +147,7 @@ EXPORT_FORMATS = {"onnx": (_export_onnx, _load_onnx_runner), "pt2": (_export_pt2
 
 
 @torch.no_grad()
-def _measure_parity(
-    module: KeypointHeatmapExportModule, run_export: ExportRunner, spec: ModelSpec
-) -> ExportParity:
+def _measure_parity(module: KeypointHeatmapExportModule, run_export: ExportRunner, spec: ModelSpec) -> ExportParity:
     """Compare the maps with the model's, and the points with what the model reads in these maps.
 
     So two cells of nearly one height, which may swap by rounding, are no difference of the points.

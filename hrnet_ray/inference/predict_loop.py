@@ -92,6 +92,4 @@ def predict_heatmaps(
         if decoding.flip_order is None:
             return upright
         mirrored = model(crops.flip(-1)).float()
-    return average_flipped_heatmaps(
-        upright, mirrored, flip_order=decoding.flip_order, shift=decoding.shift_heatmap
-    )
+    return average_flipped_heatmaps(upright, mirrored, flip_order=decoding.flip_order, shift=decoding.shift_heatmap)

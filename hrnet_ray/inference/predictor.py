@@ -42,9 +42,7 @@ class Predictor:
         model, spec = load_model(Path(folder))
         return cls(model, spec, device=device)
 
-    def __call__(
-        self, image: np.ndarray, boxes_xywh: np.ndarray, *, batch_size: int = 64
-    ) -> KeypointPredictions:
+    def __call__(self, image: np.ndarray, boxes_xywh: np.ndarray, *, batch_size: int = 64) -> KeypointPredictions:
         """Predict the pose in each box; ids count the boxes from 0.
 
         Raises:
@@ -76,9 +74,7 @@ class Predictor:
 
     def predict_crop_batches(self, batches: Iterable[EvalBatch]) -> KeypointPredictions:
         """Predict batches of ready crops."""
-        found = predict_batches(
-            self._folded_model, batches, decoding=build_decode_config(self.spec)
-        )
+        found = predict_batches(self._folded_model, batches, decoding=build_decode_config(self.spec))
         return found if len(found.ids) else KeypointPredictions.make_empty(len(self.spec.skeleton))
 
     def predict_table(self, table: pa.Table, *, batch_size: int = 64) -> KeypointPredictions:
@@ -109,9 +105,7 @@ class Predictor:
     def _iter_table_batches(self, table: pa.Table, batch_size: int) -> Iterator[EvalBatch]:
         for start in range(0, table.num_rows, batch_size):
             part = table.slice(start, batch_size)
-            arrays = records.decode_eval_batch(
-                part, input_hw=self.spec.input_hw, padding=self.spec.padding
-            )
+            arrays = records.decode_eval_batch(part, input_hw=self.spec.input_hw, padding=self.spec.padding)
             yield to_eval_batch(arrays, self.device)
 
 
@@ -123,9 +117,7 @@ def _validate_image_and_boxes(image: np.ndarray, boxes_xywh: np.ndarray) -> None
         raise ValueError("a box is (x, y, w, h) in pixels, with w and h above 0")
 
 
-def _extract_predictions(
-    predictions: KeypointPredictions, start: int, end: int
-) -> KeypointPredictions:
+def _extract_predictions(predictions: KeypointPredictions, start: int, end: int) -> KeypointPredictions:
     """Those of one picture, counted from 0."""
     return KeypointPredictions(
         predictions.ids[start:end] - start,

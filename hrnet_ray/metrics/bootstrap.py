@@ -49,9 +49,7 @@ def compute_bootstrap_samples(
     return values
 
 
-def compute_percentile_interval(
-    values: np.ndarray, *, confidence: float, num_images: int
-) -> ConfidenceInterval:
+def compute_percentile_interval(values: np.ndarray, *, confidence: float, num_images: int) -> ConfidenceInterval:
     """Compute the central interval of the resampled values with the coverage `confidence`.
 
     NaN values (resamples with nothing to score) are left out.

@@ -54,8 +54,7 @@ def load_coco_detections(
         raise DataError(
             "detections that cannot be read",
             f"--boxes {path}: {error}",
-            "write COCO results: "
-            '[{"image_id": 7, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}, ...]',
+            'write COCO results: [{"image_id": 7, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}, ...]',
         ) from error
     reasons = [_find_skip_reason(entry, image_indices, category_ids) for entry in detections]
     kept = [entry for entry, reason in zip(detections, reasons, strict=True) if not reason]
@@ -76,9 +75,7 @@ def _parse_detection(entry: Any, entry_index: int) -> Detection:
         raise ValueError(f"{where} has no {missing[0]}")
     image, category = entry["image_id"], entry["category_id"]
     if type(image) not in (int, str) or type(category) is not int:
-        raise ValueError(
-            f"{where} is of image {format_value(image)} and category {format_value(category)}"
-        )
+        raise ValueError(f"{where} is of image {format_value(image)} and category {format_value(category)}")
     box = parse_numbers(entry["bbox"], 4, f"{where}.bbox")
     return image, category, box, parse_number(entry["score"], f"{where}.score")
 
@@ -130,7 +127,6 @@ def _make_no_detections_error(
     images = format_list([str(image) for image in dict.fromkeys(image for image, *_ in detections)])
     return DataError(
         "detections without one that can be used",
-        f"--boxes {path}: {', '.join(f'{n:,} {why}' for why, n in skipped_counts.items())}; "
-        f"image_id {images}",
+        f"--boxes {path}: {', '.join(f'{n:,} {why}' for why, n in skipped_counts.items())}; image_id {images}",
         "make them on the pictures of this split, with the image ids of its annotations",
     )

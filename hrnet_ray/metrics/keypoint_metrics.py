@@ -34,9 +34,7 @@ class MaskedKeypointMean:
 
     def __add__(self: MeanT, other: MeanT) -> MeanT:
         if self._get_definition() != other._get_definition():
-            raise ValueError(
-                f"these don't add up: {self._get_definition()} and {other._get_definition()}"
-            )
+            raise ValueError(f"these don't add up: {self._get_definition()} and {other._get_definition()}")
         return type(self)(
             self.value_sum + other.value_sum,
             self.visible_count + other.visible_count,
@@ -58,11 +56,7 @@ class MaskedKeypointMean:
 
         A keypoint that is seen more often counts for more (a micro average).
         """
-        kept = [
-            keypoint
-            for keypoint in range(len(self.visible_count))
-            if keypoint not in self.excluded_keypoints
-        ]
+        kept = [keypoint for keypoint in range(len(self.visible_count)) if keypoint not in self.excluded_keypoints]
         return (self.value_sum[kept].sum() / self.visible_count[kept].sum()).item()
 
     def _get_definition(self) -> tuple[Any, ...]:
@@ -96,9 +90,7 @@ def pckh(
     (6 and 7) for 16 keypoints, as in the published MPII evaluation, and none for other skeletons.
     """
     if excluded_keypoints is None:
-        excluded_keypoints = (
-            MPII_EXCLUDED_KEYPOINTS if predicted_xy.shape[1] == MPII_NUM_KEYPOINTS else ()
-        )
+        excluded_keypoints = MPII_EXCLUDED_KEYPOINTS if predicted_xy.shape[1] == MPII_NUM_KEYPOINTS else ()
     error = compute_head_normalized_error(predicted_xy, true_xy, head_size)
     total, seen = _sum_visible((error <= threshold).double(), visible)
     return PCKh(total, seen, tuple(excluded_keypoints), float(threshold))
@@ -226,10 +218,7 @@ def _run_coco_evaluation(ground_truth: Any, results: Any, sigmas: Sequence[float
         _check_sigma_count(sigmas, len(pose["keypoints"]) // 3)
     unknown = {pose["image_id"] for pose in poses} - {image["id"] for image in truth["images"]}
     if unknown:
-        raise ValueError(
-            f"{len(unknown)} images of the results are not in the ground truth: "
-            f"{sorted(unknown)[:5]}"
-        )
+        raise ValueError(f"{len(unknown)} images of the results are not in the ground truth: {sorted(unknown)[:5]}")
     from faster_coco_eval import COCO, COCOeval_faster  # slow import, only needed here
 
     coco = COCO(truth, print_function=_ignore_printed_text)
@@ -280,9 +269,7 @@ def _ignore_printed_text(*_: object, **__: object) -> None:
 
 def _check_sigma_count(sigmas: Sequence[float], num_keypoints: int) -> None:
     if len(sigmas) != num_keypoints:
-        raise ValueError(
-            f"{len(sigmas)} OKS sigmas for poses of {num_keypoints} keypoints: give one for each"
-        )
+        raise ValueError(f"{len(sigmas)} OKS sigmas for poses of {num_keypoints} keypoints: give one for each")
 
 
 def _sum_visible(
@@ -293,9 +280,7 @@ def _sum_visible(
     return torch.where(counted, values, 0.0).sum(0), counted.sum(0).double()
 
 
-def _compute_distance(
-    predicted_xy: Float[Tensor, "N K 2"], true_xy: Float[Tensor, "N K 2"]
-) -> Float[Tensor, "N K"]:
+def _compute_distance(predicted_xy: Float[Tensor, "N K 2"], true_xy: Float[Tensor, "N K 2"]) -> Float[Tensor, "N K"]:
     return (_to_cpu_double(predicted_xy) - _to_cpu_double(true_xy)).norm(dim=-1)
 
 

@@ -57,9 +57,7 @@ class MatchedPoses:
         )
 
     def compute_epe_px(self) -> float:
-        return compute_endpoint_error(
-            self.predicted_image_xy, self.true_image_xy, self.visible
-        ).mean()
+        return compute_endpoint_error(self.predicted_image_xy, self.true_image_xy, self.visible).mean()
 
     def compute_keypoint_oks(self, skeleton: Skeleton) -> torch.Tensor:
         sigmas = skeleton.scoring_sigmas
@@ -67,9 +65,7 @@ class MatchedPoses:
             self.predicted_image_xy, self.true_image_xy, self.visible, self.area, sigmas=sigmas
         ).per_keypoint()
 
-    def build_keypoint_metrics(
-        self, skeleton: Skeleton, values: torch.Tensor
-    ) -> dict[str, KeypointMetrics]:
+    def build_keypoint_metrics(self, skeleton: Skeleton, values: torch.Tensor) -> dict[str, KeypointMetrics]:
         error = compute_endpoint_error(self.predicted_image_xy, self.true_image_xy, self.visible)
         columns = (values, error.per_keypoint(), error.visible_count)
         scores = zip(*(column.tolist() for column in columns), strict=True)

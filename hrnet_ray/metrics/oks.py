@@ -74,9 +74,7 @@ def compute_oks_matrix(
     return oks
 
 
-def apply_oks_nms(
-    poses: DetectedPoses, sigmas: Sequence[float], *, max_oks: float = NMS_OKS_THRESHOLD
-) -> np.ndarray:
+def apply_oks_nms(poses: DetectedPoses, sigmas: Sequence[float], *, max_oks: float = NMS_OKS_THRESHOLD) -> np.ndarray:
     """Apply OKS-NMS within each image and category: bool [N], False for a duplicate.
 
     The pose with the highest score stays and removes all poses whose OKS with it exceeds `max_oks`.
@@ -161,9 +159,7 @@ def _get_scored_mask(truth: GroundTruthColumns) -> np.ndarray:
     return np.asarray(truth["visible"].any(axis=1))
 
 
-def _iter_match_groups(
-    poses: DetectedPoses, truth: GroundTruthColumns
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _iter_match_groups(poses: DetectedPoses, truth: GroundTruthColumns) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield pose and instance indices per image and category, best and scored ones first."""
     scored = _get_scored_mask(truth)
     instances = {
@@ -177,9 +173,7 @@ def _iter_match_groups(
         yield members[best], candidates[np.argsort(~scored[candidates], kind="stable")]
 
 
-def _count_instances(
-    truth: GroundTruthColumns, category_ids: np.ndarray, num_images: int
-) -> np.ndarray:
+def _count_instances(truth: GroundTruthColumns, category_ids: np.ndarray, num_images: int) -> np.ndarray:
     scored = _get_scored_mask(truth)
     instances = np.zeros((len(category_ids), num_images), int)
     place = np.searchsorted(category_ids, truth["category_id"][scored])
@@ -248,8 +242,6 @@ def _compute_precision_recall(
     hits, misses = (true_positive * weights).cumsum(1), (false_positive * weights).cumsum(1)
     recall, precision = hits / num_instances, hits / (hits + misses + EPS)
     precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-    precision = np.append(
-        precision, np.zeros((len(true_positive), 1)), 1
-    )  # precision beyond the last recall
+    precision = np.append(precision, np.zeros((len(true_positive), 1)), 1)  # precision beyond the last recall
     at = [np.searchsorted(row, RECALL_THRESHOLDS, side="left") for row in recall]
     return np.take_along_axis(precision, np.array(at), 1).mean(1), recall[:, -1]

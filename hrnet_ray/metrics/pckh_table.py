@@ -17,9 +17,7 @@ PCKH_TABLE_COLUMNS: Mapping[str, tuple[str, ...]] = {
 """Keypoints of each column, averaged with equal weights. The upper neck is in the mean only."""
 
 
-def compute_mpii_pckh_table(
-    pckh_at_half: PCKh, pckh_at_legacy: PCKh, skeleton: Skeleton
-) -> dict[str, float] | None:
+def compute_mpii_pckh_table(pckh_at_half: PCKh, pckh_at_legacy: PCKh, skeleton: Skeleton) -> dict[str, float] | None:
     """Build the PCKh table in percent; None if the skeleton lacks a keypoint of the table.
 
     `pckh_at_half` has threshold 0.5. `pckh_at_legacy` has threshold 0.11: published code computes

@@ -94,9 +94,7 @@ def compute_evaluation_metrics(
     if with_gt_boxes:
         nearest = np.arange(len(poses))
         compared = MatchedPoses.from_poses(poses, truth, nearest, nearest)
-        oks_without_nms = (
-            oks if is_kept.all() else _compute_oks_by_sigma_set(poses, truth, skeleton)
-        )
+        oks_without_nms = oks if is_kept.all() else _compute_oks_by_sigma_set(poses, truth, skeleton)
         # Validation during training does not apply OKS-NMS: this is the comparable value.
         summary["OKS_AP_without_nms"] = _flatten_oks_metrics(oks_without_nms)["OKS_AP"]
     else:
@@ -110,21 +108,11 @@ def compute_evaluation_metrics(
         summary=summary | compared.compute_box_pck() | {"EPE_px": compared.compute_epe_px()},
         mpii_pckh_table=None,
         oks_by_sigma_set=oks,
-        per_keypoint=compared.build_keypoint_metrics(
-            skeleton, compared.compute_keypoint_oks(skeleton)
-        ),
-        metric_curve=list(
-            zip(
-                OKS_THRESHOLDS.tolist(), compute_average_precision(matches)[0].tolist(), strict=True
-            )
-        ),
-        bootstrap_statistic=lambda image_counts: float(
-            compute_average_precision(matches, image_counts)[0].mean()
-        ),
+        per_keypoint=compared.build_keypoint_metrics(skeleton, compared.compute_keypoint_oks(skeleton)),
+        metric_curve=list(zip(OKS_THRESHOLDS.tolist(), compute_average_precision(matches)[0].tolist(), strict=True)),
+        bootstrap_statistic=lambda image_counts: float(compute_average_precision(matches, image_counts)[0].mean()),
         per_instance_score=instance_oks,
-        indices_worst_first=np.argsort(instance_oks, kind="stable")[
-            : int(np.isfinite(instance_oks).sum())
-        ],
+        indices_worst_first=np.argsort(instance_oks, kind="stable")[: int(np.isfinite(instance_oks).sum())],
         nearest_image_xy=nearest_xy,
         poses=kept,
         num_nms_dropped=int((~is_kept).sum()),
@@ -153,8 +141,7 @@ def _compute_oks_by_sigma_set(
     document = to_coco_ground_truth({**truth, "image_id": truth["image_index"]})
     results = convert_poses_to_coco_results(replace(poses, image_id=poses.image_index))
     return {
-        name: coco_oks_metrics(document, results, sigmas=sigmas)
-        for name, sigmas in get_sigma_sets(skeleton).items()
+        name: coco_oks_metrics(document, results, sigmas=sigmas) for name, sigmas in get_sigma_sets(skeleton).items()
     }
 
 
@@ -209,9 +196,7 @@ def _compute_pckh_evaluation(
             sum_per_image(seen, truth["image_index"], num_images=num_images),
         ),
         per_instance_score=instance_pckh,
-        indices_worst_first=np.lexsort((-error, instance_pckh))[
-            : int(np.isfinite(instance_pckh).sum())
-        ],
+        indices_worst_first=np.lexsort((-error, instance_pckh))[: int(np.isfinite(instance_pckh).sum())],
         nearest_image_xy=poses.image_xy,
         poses=poses,
         num_nms_dropped=0,
@@ -238,9 +223,7 @@ def _count_hits_per_instance(
     return hits, seen, errors
 
 
-def _find_nearest_poses(
-    poses: DetectedPoses, truth: GroundTruthColumns, skeleton: Skeleton
-) -> np.ndarray:
+def _find_nearest_poses(poses: DetectedPoses, truth: GroundTruthColumns, skeleton: Skeleton) -> np.ndarray:
     """Find the pose with the highest OKS for each instance, -1 without one: int [N]."""
     order = np.argsort(poses.image_index, kind="stable")
     starts = np.searchsorted(poses.image_index[order], truth["image_index"])
@@ -250,9 +233,7 @@ def _find_nearest_poses(
         near = order[start:end]
         near = near[poses.category_id[near] == truth["category_id"][row]]
         if len(near):
-            oks = compute_oks_matrix(
-                poses.image_xy[near], truth, np.array([row]), skeleton.scoring_sigmas
-            )
+            oks = compute_oks_matrix(poses.image_xy[near], truth, np.array([row]), skeleton.scoring_sigmas)
             nearest[row] = near[oks.argmax()]
     return nearest
 
@@ -263,9 +244,7 @@ def _gather_keypoints(poses: DetectedPoses, pose_indices: np.ndarray) -> np.ndar
     return np.append(poses.image_xy, missing, 0)[pose_indices]  # -1 is the last entry
 
 
-def _compute_instance_oks(
-    nearest_image_xy: np.ndarray, truth: GroundTruthColumns, skeleton: Skeleton
-) -> np.ndarray:
+def _compute_instance_oks(nearest_image_xy: np.ndarray, truth: GroundTruthColumns, skeleton: Skeleton) -> np.ndarray:
     """Compute the OKS of each instance, 0 without a pose, NaN without a visible keypoint."""
     oks = [
         compute_oks_matrix(xy[None], truth, np.array([row]), skeleton.scoring_sigmas).item()

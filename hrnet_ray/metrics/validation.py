@@ -64,9 +64,7 @@ def compute_validation_metrics(
         summary, per_keypoint = _compute_oks_summary(predictions, truth, skeleton)
     predicted, true_xy, visible = _get_keypoint_tensors(predictions, truth)
     summary["EPE_px"] = float(compute_endpoint_error(predicted, true_xy, visible).mean())
-    return ValidationMetrics(
-        main, summary, dict(zip(skeleton.keypoints, per_keypoint, strict=True))
-    )
+    return ValidationMetrics(main, summary, dict(zip(skeleton.keypoints, per_keypoint, strict=True)))
 
 
 def match_rows_by_id(
@@ -94,9 +92,7 @@ def compute_normalized_errors(
     """
     predicted, true_xy, visible = _get_keypoint_tensors(predictions, truth)
     distance = (predicted - true_xy).square().sum(-1).sqrt()
-    size = np.where(
-        np.isfinite(truth["head_size"]), truth["head_size"], np.sqrt(truth["area"].clip(min=1))
-    )
+    size = np.where(np.isfinite(truth["head_size"]), truth["head_size"], np.sqrt(truth["area"].clip(min=1)))
     mean = (distance * visible).sum(-1) / visible.sum(-1).clamp(min=1)
     return mean.numpy() / size
 
@@ -113,9 +109,7 @@ def compute_metric_curve(
     return compute_ap_per_oks_threshold(document, results, sigmas=skeleton.scoring_sigmas)
 
 
-def to_coco_results(
-    predictions: KeypointPredictions, truth: Mapping[str, np.ndarray]
-) -> list[dict[str, Any]]:
+def to_coco_results(predictions: KeypointPredictions, truth: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Convert predictions to COCO results; the score is the mean of the confident keypoints."""
     image_of = dict(zip(truth["id"].tolist(), truth["image_id"].tolist(), strict=True))
     category_of = dict(zip(truth["id"].tolist(), truth["category_id"].tolist(), strict=True))
@@ -162,9 +156,7 @@ def _compute_pckh_summary(
     predictions: KeypointPredictions, truth: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, float], list[float]]:
     inputs = _prepare_pckh_inputs(predictions, truth)
-    parts = {
-        name: pckh(*inputs, threshold=threshold) for name, threshold in PCKH_THRESHOLDS.items()
-    }
+    parts = {name: pckh(*inputs, threshold=threshold) for name, threshold in PCKH_THRESHOLDS.items()}
     summary = {name: float(part.mean()) for name, part in parts.items()}
     summary["rows_without_head"] = float((~np.isfinite(truth["head_size"])).sum())
     return summary, parts["PCKh_0.5"].per_keypoint().tolist()
@@ -190,9 +182,7 @@ def _compute_oks_summary(
         summary[f"OKS_AP_{name}"] = coco_oks_metrics(document, results, sigmas=sigmas)["AP"]
     predicted, true_xy, visible = _get_keypoint_tensors(predictions, truth)
     area = torch.from_numpy(truth["area"]).clamp(min=1.0)
-    parts = compute_oks_per_keypoint(
-        predicted, true_xy, visible, area, sigmas=skeleton.scoring_sigmas
-    )
+    parts = compute_oks_per_keypoint(predicted, true_xy, visible, area, sigmas=skeleton.scoring_sigmas)
     return summary, parts.per_keypoint().tolist()
 
 
@@ -207,9 +197,7 @@ def _get_keypoint_tensors(
 
 
 def _require_each_row_once(predicted_ids: np.ndarray, expected_ids: np.ndarray) -> None:
-    if np.array_equal(predicted_ids, expected_ids) and len(np.unique(expected_ids)) == len(
-        expected_ids
-    ):
+    if np.array_equal(predicted_ids, expected_ids) and len(np.unique(expected_ids)) == len(expected_ids):
         return
     predicted, expected = Counter(predicted_ids.tolist()), Counter(expected_ids.tolist())
     faults = {

@@ -36,9 +36,7 @@ def apply_norm_add_relu(
     return torch.relu_(normed)
 
 
-def convert_to_fused_batchnorm(
-    model: nn.Module, *, log_message: Callable[[str], None] = print
-) -> bool:
+def convert_to_fused_batchnorm(model: nn.Module, *, log_message: Callable[[str], None] = print) -> bool:
     """Let the BatchNorms of `model` use `apply_norm_add_relu`; their tensors and names stay.
 
     A following ReLU in a Sequential is fused, too. Where the C routine cannot be built, one line
@@ -83,11 +81,7 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
 
     def apply_norm(self, features: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
         """By the routine, where it knows how; else by torch's operators."""
-        if (
-            self.training
-            and _is_supported(features)
-            and (shortcut is None or _is_supported(shortcut))
-        ):
+        if self.training and _is_supported(features) and (shortcut is None or _is_supported(shortcut)):
             return _FusedNormFunction.apply(features, shortcut, self.weight, self.bias, self, relu)
         normed = super().forward(features)
         if shortcut is not None:

@@ -17,9 +17,7 @@ from torch import Tensor, nn
 from hrnet_ray.models.fused_batchnorm import apply_norm_add_relu
 
 BN_MOMENTUM = 0.1
-COARSEST_STRIDE = (
-    32  # the smallest branch has 1/32 of the crop's resolution, so both sides divide by it
-)
+COARSEST_STRIDE = 32  # the smallest branch has 1/32 of the crop's resolution, so both sides divide by it
 
 
 class HRNet(nn.Module):
@@ -66,8 +64,7 @@ class HRNet(nn.Module):
         height, width = crops.shape[-2:]
         if height % COARSEST_STRIDE or width % COARSEST_STRIDE:
             raise ValueError(
-                f"HRNet needs crops whose height and width are multiples of {COARSEST_STRIDE}, "
-                f"got {height} x {width}"
+                f"HRNet needs crops whose height and width are multiples of {COARSEST_STRIDE}, got {height} x {width}"
             )
         features = apply_norm_add_relu(self.bn1, self.conv1(crops))
         features = apply_norm_add_relu(self.bn2, self.conv2(features))
@@ -115,9 +112,7 @@ class BottleneckBlock(nn.Module):
         self.conv3, self.bn3 = _make_conv1x1(channels, channels_out), _make_batchnorm(channels_out)
         self.downsample = None  # the published name for a shortcut that must change its channels
         if channels_in != channels_out:
-            self.downsample = nn.Sequential(
-                _make_conv1x1(channels_in, channels_out), _make_batchnorm(channels_out)
-            )
+            self.downsample = nn.Sequential(_make_conv1x1(channels_in, channels_out), _make_batchnorm(channels_out))
 
     def forward(self, features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B D H W"]:
         residual = apply_norm_add_relu(self.bn1, self.conv1(features))
@@ -135,9 +130,7 @@ class HRModule(nn.Module):
             nn.Sequential(*(BasicBlock(count) for _ in range(num_blocks))) for count in channels
         )
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(
-                _make_fuse_path(channels, source, target) for source in range(len(channels))
-            )
+            nn.ModuleList(_make_fuse_path(channels, source, target) for source in range(len(channels)))
             for target in range(num_outputs)
         )
         self.relu = nn.ReLU(inplace=True)
@@ -152,9 +145,7 @@ def _sum_branches(paths: nn.Module, branches: list[Tensor]) -> Tensor:
 
     From branch 0 onwards, as published: a sum of floats depends on its order.
     """
-    first, second, *others = (
-        path(branch) for path, branch in zip(paths.children(), branches, strict=True)
-    )
+    first, second, *others = (path(branch) for path, branch in zip(paths.children(), branches, strict=True))
     total = first + second  # a new tensor, into which the others go
     for other in others:
         total += other
@@ -187,9 +178,7 @@ def _make_fuse_path(channels: Sequence[int], source_branch: int, target_branch: 
     )
 
 
-def _make_transition_layer(
-    channels_before: Sequence[int], channels_after: Sequence[int]
-) -> nn.ModuleList:
+def _make_transition_layer(channels_before: Sequence[int], channels_after: Sequence[int]) -> nn.ModuleList:
     """Lead the branches of one stage to those of the next, which has one more, half as fine."""
     paths: list[nn.Module] = []
     for branch, channels in enumerate(channels_after):
@@ -242,9 +231,7 @@ def _make_conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 def _make_batchnorm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(
-        channels, momentum=BN_MOMENTUM
-    )  # starts at weight 1, bias 0, as published
+    return nn.BatchNorm2d(channels, momentum=BN_MOMENTUM)  # starts at weight 1, bias 0, as published
 
 
 def init_weights(module: nn.Module) -> None:

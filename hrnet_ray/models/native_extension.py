@@ -36,9 +36,7 @@ def build_extension(source: Path) -> ctypes.CDLL:
         library = Path(folder) / "routine.so"
         command = [compiler, *COMPILER_FLAGS, str(source), "-o", str(library), "-lm"]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S
-            )
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S)
             if done.returncode:
                 raise ExtensionUnavailable((done.stderr.strip().splitlines() or [compiler])[0])
             return ctypes.CDLL(str(library))  # stays when its file goes

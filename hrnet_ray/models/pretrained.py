@@ -22,22 +22,16 @@ from hrnet_ray.models.safe_loading import (
     load_safetensors,
 )
 
-MIN_MATCHED_FRAC = (
-    0.9  # of the tensors outside the head; fewer is another net, not another training
-)
+MIN_MATCHED_FRAC = 0.9  # of the tensors outside the head; fewer is another net, not another training
 HEAD_PREFIX = "final_layer."
 WEIGHTS_FILE_NAME = "model.safetensors"  # in a run's model/ folder
 WRAPPER_KEYS = (
     "state_dict",
     "model",
 )  # in this order: in the published files "model" is only a name
-KEY_PREFIX_PATTERN = re.compile(
-    r"^(?:module\.|_orig_mod\.|model\.|backbone\.|(?:keypoint_)?head\.(?=final_layer\.))+"
-)
+KEY_PREFIX_PATTERN = re.compile(r"^(?:module\.|_orig_mod\.|model\.|backbone\.|(?:keypoint_)?head\.(?=final_layer\.))+")
 # An ImageNet classifier has these besides; a pose net fuses into branch 0 alone at the end.
-CLASSIFIER_KEY_PATTERN = re.compile(
-    r"^(?:incre_modules|downsamp_modules|classifier|stage4\.\d+\.fuse_layers\.[1-3])\."
-)
+CLASSIFIER_KEY_PATTERN = re.compile(r"^(?:incre_modules|downsamp_modules|classifier|stage4\.\d+\.fuse_layers\.[1-3])\.")
 
 
 @dataclass(frozen=True)
@@ -68,9 +62,7 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_pretrained(
-    model: nn.Module, path: str | PathLike[str], *, allow_partial: bool = False
-) -> LoadReport:
+def load_pretrained(model: nn.Module, path: str | PathLike[str], *, allow_partial: bool = False) -> LoadReport:
     """Copy the weights in `path` into `model`, wherever name and shape agree.
 
     A folder stands for the `model.safetensors` in it; a `config.json` beside such a file has the
@@ -152,22 +144,14 @@ def _is_finite(tensor: Tensor) -> bool:
 
 def _select_body_names(names: Iterable[str]) -> list[str]:
     """Leave out the head, and the counters that nothing reads and old files lack."""
-    return [
-        name
-        for name in names
-        if not name.startswith(HEAD_PREFIX) and not name.endswith("num_batches_tracked")
-    ]
+    return [name for name in names if not name.startswith(HEAD_PREFIX) and not name.endswith("num_batches_tracked")]
 
 
 def _read_weight_file(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise DataError("there is no such weight file", str(path), "check the path")
     try:
-        content = (
-            load_safetensors(path)
-            if path.suffix == ".safetensors"
-            else load_pickle_weights_only(path)
-        )
+        content = load_safetensors(path) if path.suffix == ".safetensors" else load_pickle_weights_only(path)
     except Exception as error:  # a damaged file fails in any way: IndexError, struct.error, ...
         raise DataError(
             "this is not a file of weights that can be read safely",

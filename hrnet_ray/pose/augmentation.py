@@ -28,15 +28,11 @@ from hrnet_ray.pose.geometry import (
 )
 
 HALF_BODY_PADDING = 1.5
-UPPER_BODY_NORMAL_THRESHOLD = (
-    0.5  # published: a NORMAL number below this chooses the upper body, so 69 % do
-)
+UPPER_BODY_NORMAL_THRESHOLD = 0.5  # published: a NORMAL number below this chooses the upper body, so 69 % do
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA_WEIGHTS = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R BT.601)
-CPU_CHUNK_SIZE = (
-    4  # canvases warped at once on a CPU: they stay in its cache, which halves the time
-)
+CPU_CHUNK_SIZE = 4  # canvases warped at once on a CPU: they stay in its cache, which halves the time
 
 
 @dataclass(frozen=True)
@@ -122,9 +118,7 @@ def sample_affine_params(
     amount = sample_normal(row_ids, seed=seed, epoch=epoch, purpose="warp: how much", count=3)
     halved, rotated, mirrored = (
         chance[:, index] < share
-        for index, share in enumerate(
-            (augmentation.half_body_prob, augmentation.rotation_prob, augmentation.flip_prob)
-        )
+        for index, share in enumerate((augmentation.half_body_prob, augmentation.rotation_prob, augmentation.flip_prob))
     )
     center_xy, scale_wh = apply_half_body_transform(
         image_xy,
@@ -194,9 +188,7 @@ def warp_images(
     Whole numbers are the middles of pixels, as for `cv2.warpAffine`, which rounds positions to 1/32
     of a pixel where this does not.
     """
-    places = _compute_sampling_grid(
-        invert_affine(crop_from_canvas).float(), crop_hw, canvases.shape[1:3]
-    )
+    places = _compute_sampling_grid(invert_affine(crop_from_canvas).float(), crop_hw, canvases.shape[1:3])
     part = CPU_CHUNK_SIZE if canvases.device.type == "cpu" else max(len(canvases), 1)
     crops = [
         F.grid_sample(_to_channels_first(some), where, align_corners=True)  # pads with 0
@@ -243,9 +235,7 @@ def apply_color_jitter(
     factors = 1 + (2 * chance - 1) * reach
     brightness, contrast, saturation = factors.to(crops.dtype)[:, :, None, None, None].unbind(1)
     crops = (crops * brightness).clamp(0, 1)
-    crops = torch.lerp(_to_grayscale(crops).mean((-2, -1), keepdim=True), crops, contrast).clamp(
-        0, 1
-    )
+    crops = torch.lerp(_to_grayscale(crops).mean((-2, -1), keepdim=True), crops, contrast).clamp(0, 1)
     return torch.lerp(_to_grayscale(crops), crops, saturation).clamp(0, 1)
 
 
@@ -275,9 +265,7 @@ def _compute_sampling_grid(
 ) -> Float[Tensor, "B {crop_hw[0]} {crop_hw[1]} 2"]:
     """Where each crop pixel looks, as grid_sample counts: -1 is the first pixel, 1 the last."""
     last_xy = (canvas_hw[1] - 1, canvas_hw[0] - 1)
-    to_unit = 2 / get_cached_constant(
-        last_xy, device=canvas_from_crop.device, dtype=canvas_from_crop.dtype
-    )
+    to_unit = 2 / get_cached_constant(last_xy, device=canvas_from_crop.device, dtype=canvas_from_crop.dtype)
     linear = canvas_from_crop[:, :2, :2] * to_unit[:, None]
     shift = canvas_from_crop[:, :2, 2] * to_unit - 1
     rows, columns = (torch.arange(length, device=linear.device).float() for length in crop_hw)
@@ -294,9 +282,7 @@ def _to_grayscale(crops: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B 1 H W"]:
     return (crops * _to_channel_tensor(LUMA_WEIGHTS, like=crops)).sum(1, keepdim=True)
 
 
-def _to_channel_tensor(
-    values: Sequence[float], *, like: Float[Tensor, "B 3 H W"]
-) -> Float[Tensor, "3 1 1"]:
+def _to_channel_tensor(values: Sequence[float], *, like: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "3 1 1"]:
     return get_cached_constant(values, device=like.device, dtype=like.dtype)[:, None, None]
 
 

@@ -13,9 +13,7 @@ from torch import Tensor
 Number = bool | int | float
 
 
-def get_cached_constant(
-    values: Sequence[Number], *, device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def get_cached_constant(values: Sequence[Number], *, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The numbers as a tensor on the device; not to be written to."""
     if device.type == "cpu":  # costs nothing there, and nothing that is traced may be kept
         return torch.tensor(values, dtype=dtype)
@@ -23,8 +21,6 @@ def get_cached_constant(
 
 
 @lru_cache(maxsize=256)
-def _make_device_constant(
-    values: tuple[Number, ...], device: torch.device, dtype: torch.dtype
-) -> Tensor:
+def _make_device_constant(values: tuple[Number, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # a first call from inference must not spoil it for training
         return torch.tensor(values, device=device, dtype=dtype)

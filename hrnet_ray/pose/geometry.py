@@ -56,9 +56,7 @@ def crop_from_image(
     crop_middle_xy = get_cached_constant(
         (width / 2, height / 2), device=center_xy.device, dtype=_select_exact_dtype(center_xy)
     )
-    linear, anchor_xy = _compute_three_point_transform(
-        center_xy, scale_wh[:, 0], rotation_deg, width
-    )
+    linear, anchor_xy = _compute_three_point_transform(center_xy, scale_wh[:, 0], rotation_deg, width)
     if mirrored is not None:
         linear = _mirror_x(linear, mirrored)
     shift = crop_middle_xy - (linear @ anchor_xy[..., None]).squeeze(-1)
@@ -73,14 +71,10 @@ def compute_heatmap_from_crop(
     The matrix has the dtype and the device of `like`.
     """
     shrink_y, shrink_x = (cells / pixels for cells, pixels in zip(heatmap_hw, crop_hw, strict=True))
-    return torch.diag(
-        get_cached_constant((shrink_x, shrink_y, 1.0), device=like.device, dtype=like.dtype)
-    )
+    return torch.diag(get_cached_constant((shrink_x, shrink_y, 1.0), device=like.device, dtype=like.dtype))
 
 
-def transform_points(
-    to_from: Float[Tensor, "B 3 3"], xy: Float[Tensor, "B K 2"]
-) -> Float[Tensor, "B K 2"]:
+def transform_points(to_from: Float[Tensor, "B 3 3"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
     """Move points into the frame that `matrix` leads to."""
     return xy @ to_from[:, :2, :2].mT + to_from[:, None, :2, 2]
 
@@ -108,10 +102,7 @@ def _compute_three_point_transform(
     """
     exact = _select_exact_dtype(center_xy)
     turn = torch.deg2rad(rotation_deg.to(exact))
-    upwards = (
-        torch.stack([turn.sin(), -turn.cos()], dim=-1)
-        * (scale_w.to(exact) * SCALE_UNIT_PX / 2)[:, None]
-    )
+    upwards = torch.stack([turn.sin(), -turn.cos()], dim=-1) * (scale_w.to(exact) * SCALE_UNIT_PX / 2)[:, None]
     middle = center_xy.float()
     top = (center_xy.to(exact) + upwards).float()
     down = middle - top
@@ -129,22 +120,16 @@ def _invert_2x2(matrix: Float[Tensor, "N 2 2"]) -> Float[Tensor, "N 2 2"]:
 
 
 def _select_exact_dtype(tensor: Tensor) -> torch.dtype:
-    return (
-        torch.float32 if tensor.device.type == "mps" else torch.float64
-    )  # Apple's GPUs have no float64
+    return torch.float32 if tensor.device.type == "mps" else torch.float64  # Apple's GPUs have no float64
 
 
-def _mirror_x(
-    linear: Float[Tensor, "N 2 2"], mirrored: Bool[Tensor, " N"]
-) -> Float[Tensor, "N 2 2"]:
+def _mirror_x(linear: Float[Tensor, "N 2 2"], mirrored: Bool[Tensor, " N"]) -> Float[Tensor, "N 2 2"]:
     """Multiply by diag(-1, 1) from the right: x turns round before anything else happens to it."""
     turned_x = torch.where(mirrored[:, None], -linear[:, :, 0], linear[:, :, 0])
     return torch.stack([turned_x, linear[:, :, 1]], dim=-1)
 
 
-def _build_affine_matrix(
-    linear: Float[Tensor, "N 2 2"], shift: Float[Tensor, "N 2"]
-) -> Float[Tensor, "N 3 3"]:
+def _build_affine_matrix(linear: Float[Tensor, "N 2 2"], shift: Float[Tensor, "N 2"]) -> Float[Tensor, "N 3 3"]:
     matrix = torch.zeros(len(shift), 3, 3, dtype=shift.dtype, device=shift.device)
     matrix[:, :2, :2] = linear
     matrix[:, :2, 2] = shift

@@ -18,9 +18,7 @@ from hrnet_ray.pose.device_constants import get_cached_constant
 
 DECODE_METHODS = ("argmax", "quarter", "dark")
 GAUSSIAN_RADIUS_SIGMAS = 3  # the published Gaussian is cut to a square of 3 sigma each way
-DARK_KERNEL_SIZE = (
-    11  # cells; DarkPose's kernel for targets of sigma 2 (OpenCV's rule then blurs with sigma 2)
-)
+DARK_KERNEL_SIZE = 11  # cells; DarkPose's kernel for targets of sigma 2 (OpenCV's rule then blurs with sigma 2)
 
 
 def encode_heatmaps(
@@ -48,9 +46,7 @@ def encode_heatmaps(
     shrink_xy = (heatmap_hw[1] / input_hw[1], heatmap_hw[0] / input_hw[0])
     cell_xy = crop_xy * get_cached_constant(shrink_xy, device=crop_xy.device, dtype=crop_xy.dtype)
     whole_xy = (cell_xy + 0.5).trunc()  # as int() does: towards zero, so -0.9 counts as cell 0
-    reach = math.floor(
-        GAUSSIAN_RADIUS_SIGMAS * sigma + 1e-9
-    )  # cells; the term keeps 3 * (7 / 3) at 7
+    reach = math.floor(GAUSSIAN_RADIUS_SIGMAS * sigma + 1e-9)  # cells; the term keeps 3 * (7 / 3) at 7
     missed = _is_outside_heatmap(whole_xy, reach, heatmap_hw)
     drawn = (visible > 0.5) & ~missed
 
@@ -85,9 +81,7 @@ def decode_heatmaps(
         offset = offset * _is_inside_margin(peak_xy, heatmaps, margin_cells=1)[..., None]
     elif method == "dark":
         offset = _compute_newton_step(_compute_log_blurred(heatmaps, kernel_size), peak_xy)
-        offset = torch.where(
-            _is_inside_margin(peak_xy, heatmaps, margin_cells=2)[..., None], offset, 0.0
-        )
+        offset = torch.where(_is_inside_margin(peak_xy, heatmaps, margin_cells=2)[..., None], offset, 0.0)
     else:
         return peak_xy.to(heatmaps.dtype), scores
     return peak_xy + offset, scores
@@ -120,9 +114,7 @@ def _is_outside_heatmap(
     One quirk is kept for the published weights' sake: a square that ends in cell -1 does not count
     as missing.
     """
-    size_wh = get_cached_constant(
-        heatmap_hw[::-1], device=rounded_cell_xy.device, dtype=rounded_cell_xy.dtype
-    )
+    size_wh = get_cached_constant(heatmap_hw[::-1], device=rounded_cell_xy.device, dtype=rounded_cell_xy.dtype)
     beyond = (rounded_cell_xy - radius_cells >= size_wh) | (rounded_cell_xy + radius_cells + 1 < 0)
     return beyond.any(-1)
 
@@ -174,14 +166,10 @@ def _compute_newton_step(
     middle = _get_height_at(log_heatmaps, cell_xy, 0, 0)
     gradient = 0.5 * _compute_central_difference(log_heatmaps, cell_xy)
     bend_xx = 0.25 * (
-        _get_height_at(log_heatmaps, cell_xy, 2, 0)
-        - 2 * middle
-        + _get_height_at(log_heatmaps, cell_xy, -2, 0)
+        _get_height_at(log_heatmaps, cell_xy, 2, 0) - 2 * middle + _get_height_at(log_heatmaps, cell_xy, -2, 0)
     )
     bend_yy = 0.25 * (
-        _get_height_at(log_heatmaps, cell_xy, 0, 2)
-        - 2 * middle
-        + _get_height_at(log_heatmaps, cell_xy, 0, -2)
+        _get_height_at(log_heatmaps, cell_xy, 0, 2) - 2 * middle + _get_height_at(log_heatmaps, cell_xy, 0, -2)
     )
     bend_xy = 0.25 * (
         _get_height_at(log_heatmaps, cell_xy, 1, 1)
@@ -191,28 +179,19 @@ def _compute_newton_step(
     )
     slope_x, slope_y = gradient.unbind(-1)
     determinant = bend_xx * bend_yy - bend_xy.square()
-    step = torch.stack(
-        [bend_xy * slope_y - bend_yy * slope_x, bend_xy * slope_x - bend_xx * slope_y], dim=-1
-    )
+    step = torch.stack([bend_xy * slope_y - bend_yy * slope_x, bend_xy * slope_x - bend_xx * slope_y], dim=-1)
     flat = determinant == 0
     return torch.where(flat[..., None], 0.0, step / torch.where(flat, 1.0, determinant)[..., None])
 
 
-def _compute_log_blurred(
-    heatmaps: Float[Tensor, "B K H W"], kernel_size: int
-) -> Float[Tensor, "B K H W"]:
+def _compute_log_blurred(heatmaps: Float[Tensor, "B K H W"], kernel_size: int) -> Float[Tensor, "B K H W"]:
     """Blur away the jitter of a predicted map, restore its height, and take the log.
 
     The log of a Gaussian is the parabola that the Newton step needs. Outside the map counts as
     zero.
     """
-    blur_sigma = (
-        0.3 * ((kernel_size - 1) * 0.5 - 1) + 0.8
-    )  # OpenCV's rule for sigma=0, on which DarkPose relies
-    cells = (
-        torch.arange(kernel_size, device=heatmaps.device, dtype=heatmaps.dtype)
-        - (kernel_size - 1) / 2
-    )
+    blur_sigma = 0.3 * ((kernel_size - 1) * 0.5 - 1) + 0.8  # OpenCV's rule for sigma=0, on which DarkPose relies
+    cells = torch.arange(kernel_size, device=heatmaps.device, dtype=heatmaps.dtype) - (kernel_size - 1) / 2
     bell = torch.exp(-cells.square() / (2 * blur_sigma**2))
     bell = bell / bell.sum()
     planes = heatmaps.flatten(0, 1)[:, None]

@@ -49,9 +49,5 @@ def _escape_value(value: Any) -> Any:
 def _trim_empty_ends(counts_by_split: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Rows of a bar table from the first to the last one with a count in any split."""
     rows = list(next(iter(counts_by_split.values())))
-    filled = [
-        index
-        for index, row in enumerate(rows)
-        if any(counts[row] for counts in counts_by_split.values())
-    ]
+    filled = [index for index, row in enumerate(rows) if any(counts[row] for counts in counts_by_split.values())]
     return rows[filled[0] : filled[-1] + 1] if filled else []

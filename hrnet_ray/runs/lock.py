@@ -180,18 +180,12 @@ def _is_stale(path: Path, lock_info: dict[str, Any]) -> bool:
 
 def _is_owner_dead(lock_info: dict[str, Any]) -> bool:
     """Whether the owner ran on this host and ended; its PID may be reused by now."""
-    if (
-        lock_info.get("host") != platform.node()
-        or lock_info.get("processes") != _read_pid_namespace()
-    ):
+    if lock_info.get("host") != platform.node() or lock_info.get("processes") != _read_pid_namespace():
         return False
     try:
         pid = int(lock_info["pid"])
         process = psutil.Process(pid)
-        return (
-            process.status() == psutil.STATUS_ZOMBIE
-            or _read_process_start(pid) != lock_info["born"]
-        )
+        return process.status() == psutil.STATUS_ZOMBIE or _read_process_start(pid) != lock_info["born"]
     except (psutil.NoSuchProcess, FileNotFoundError):
         return True
     except (psutil.Error, OSError, KeyError, TypeError, ValueError, IndexError):
@@ -223,6 +217,5 @@ def _read_pid_namespace() -> str:
 
 def _format_owner(lock_info: dict[str, Any]) -> str:
     return " ".join(
-        f"{word} {lock_info.get(name, '?')}"
-        for word, name in (("process", "pid"), ("on", "host"), ("since", "since"))
+        f"{word} {lock_info.get(name, '?')}" for word, name in (("process", "pid"), ("on", "host"), ("since", "since"))
     )

@@ -53,9 +53,7 @@ class ProgressReporter:
 
     def compute_crop_rate(self) -> float:
         """Training crops per second in this epoch, of this worker."""
-        return (self._crops_done - self._crops_before) / max(
-            1e-9, self._last_step_s - self._epoch_start_s
-        )
+        return (self._crops_done - self._crops_before) / max(1e-9, self._last_step_s - self._epoch_start_s)
 
     def measure_elapsed_s(self) -> float:
         """Seconds since the epoch began, validation included."""

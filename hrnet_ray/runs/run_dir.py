@@ -135,9 +135,7 @@ def check_writable(folder: Path) -> None:
         probe.unlink(missing_ok=True)
 
 
-def _require_same_settings(
-    saved_settings: dict[str, Any], new_settings: dict[str, Any], folder: Path
-) -> None:
+def _require_same_settings(saved_settings: dict[str, Any], new_settings: dict[str, Any], folder: Path) -> None:
     # The dataset may move; its digest identifies it.
     without_root = (
         {name: value for name, value in settings.items() if name != "data.root"}

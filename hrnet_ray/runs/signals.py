@@ -55,9 +55,7 @@ def run_in_thread(fn: Callable[[], T]) -> T:
 
 
 @contextmanager
-def save_on_interrupt(
-    run_folders: Callable[[], Iterable[Path]], *, skip_if: Callable[[], bool]
-) -> Iterator[None]:
+def save_on_interrupt(run_folders: Callable[[], Iterable[Path]], *, skip_if: Callable[[], bool]) -> Iterator[None]:
     """On an interrupt, let the trainings in these folders save first; a second signal skips that.
 
     `skip_if` returns True when no worker is left to save.

@@ -39,9 +39,7 @@ class StopFlag:
         if self._steps_since_check < self._check_every_steps:
             return False
         own_answer = (
-            (read_state(self._folder) == "stop", self._compute_check_interval())
-            if self._is_rank0
-            else (False, 1)
+            (read_state(self._folder) == "stop", self._compute_check_interval()) if self._is_rank0 else (False, 1)
         )
         stop, self._check_every_steps = gather_objects(own_answer)[0]
         self._steps_since_check, self._last_check_s = 0, time.monotonic()

@@ -44,16 +44,12 @@ class PayloadTooLarge(DataError):
     """More bytes than a picture may have."""
 
 
-def create_app(
-    predictor: Predictor, model_name: str, *, allowed_hosts: Collection[str]
-) -> OriginGuardMiddleware:
+def create_app(predictor: Predictor, model_name: str, *, allowed_hosts: Collection[str]) -> OriginGuardMiddleware:
     """The application; it answers to addresses and to `names`, and to no other name."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # their page asks a CDN
     about, turn = _describe_model(predictor, model_name), asyncio.Lock()
 
-    async def run_exclusively(
-        request: Request, process_bytes: Callable[[bytes], T]
-    ) -> T | Response:
+    async def run_exclusively(request: Request, process_bytes: Callable[[bytes], T]) -> T | Response:
         """One at a time, from decoding on: each takes memory and all processors."""
         data = await _read_body(request)
         async with turn:
@@ -76,9 +72,7 @@ def create_app(
 
     @app.exception_handler(Exception)
     async def handle_unexpected_error(request: Request, error: Exception) -> Response:
-        traceback.print_exception(
-            error
-        )  # a fault of ours, or no memory left: shown in the terminal
+        traceback.print_exception(error)  # a fault of ours, or no memory left: shown in the terminal
         where = f"{request.method} {request.url.path}: {type(error).__name__}"
         return make_error_response("the server failed", where, "its terminal says why", status=500)
 
@@ -98,9 +92,7 @@ def create_app(
     async def predict_poses(request: Request) -> dict[str, Any] | Response:
         text = request.query_params.get("boxes")
         boxes = None if text is None else _parse_boxes(text)
-        return await run_exclusively(
-            request, lambda data: _predict_poses(predictor, _decode_upload(data), boxes)
-        )
+        return await run_exclusively(request, lambda data: _predict_poses(predictor, _decode_upload(data), boxes))
 
     @app.post("/picture", response_model=None)
     async def serve_decoded_image(request: Request) -> Response:
@@ -193,9 +185,7 @@ def _parse_boxes(text: str) -> np.ndarray:
     return boxes.reshape(-1, 4)
 
 
-def _predict_poses(
-    predictor: Predictor, image: np.ndarray, requested_boxes: np.ndarray | None
-) -> dict[str, Any]:
+def _predict_poses(predictor: Predictor, image: np.ndarray, requested_boxes: np.ndarray | None) -> dict[str, Any]:
     boxes = make_full_image_box(image) if requested_boxes is None else requested_boxes
     found = predictor(image, boxes)
     points = np.concatenate([found.image_xy.numpy(), found.scores.numpy()[..., None]], axis=-1)

@@ -42,14 +42,10 @@ class OriginGuardMiddleware:
 
         asked = Headers(scope=scope)
         if not self._is_allowed_host(asked.get("host", "")):
-            answer = make_error_response(
-                "another name than this server's", asked.get("host", ""), HOST_NAME_FIX
-            )
+            answer = make_error_response("another name than this server's", asked.get("host", ""), HOST_NAME_FIX)
             return await answer(scope, receive, send_with_headers)
         if scope["method"] == "POST" and _is_cross_site(asked):
-            answer = make_error_response(
-                "a page of elsewhere", asked.get("origin", ""), "send it by a program"
-            )
+            answer = make_error_response("a page of elsewhere", asked.get("origin", ""), "send it by a program")
             return await answer(scope, receive, send_with_headers)
         await self.app(scope, receive, send_with_headers)
 

@@ -48,9 +48,7 @@ def default_tracking_uri(storage_dir: Path) -> str:
 class MlflowExperiment:
     """One MLflow experiment: all runs on one data set, so that they can be compared."""
 
-    def __init__(
-        self, experiment_name: str, *, storage_dir: Path, tracking_uri: str | None
-    ) -> None:
+    def __init__(self, experiment_name: str, *, storage_dir: Path, tracking_uri: str | None) -> None:
         # mlflow costs two seconds; only the driver pays them, and its threads import nothing.
         from hrnet_ray.tracking.sync_thread import BackgroundSync
 
@@ -59,15 +57,11 @@ class MlflowExperiment:
             storage_dir,
             tracking_uri,
         )
-        self.background_sync: BackgroundSync = BackgroundSync(
-            tracking_uri or default_tracking_uri(storage_dir)
-        )
+        self.background_sync: BackgroundSync = BackgroundSync(tracking_uri or default_tracking_uri(storage_dir))
         self.metrics_sampler: SystemMetricsSampler | None = None
 
     @classmethod
-    def open_for_dataset(
-        cls, dataset_name: str, *, storage_dir: Path, tracking_uri: str | None
-    ) -> "MlflowExperiment":
+    def open_for_dataset(cls, dataset_name: str, *, storage_dir: Path, tracking_uri: str | None) -> "MlflowExperiment":
         """The experiment `hrnet/<data set>`. No server is asked: it may come back later.
 
         Raises:
@@ -98,9 +92,7 @@ class MlflowExperiment:
 class RunLogger:
     """A handle on one run: a training, a study, or one of its trials."""
 
-    def __init__(
-        self, mlflow_experiment: MlflowExperiment, folder: Path, record: RunRecord
-    ) -> None:
+    def __init__(self, mlflow_experiment: MlflowExperiment, folder: Path, record: RunRecord) -> None:
         self.mlflow_experiment, self.folder = mlflow_experiment, folder
         self._record = record
         self._write_record(record)
@@ -207,8 +199,7 @@ def validate_tracking_uri(uri: str) -> None:
         raise UsageError(
             "no address of an MLflow server or database",
             f"--cluster.tracking-uri {redact_secrets(uri)}",
-            "give http://HOST:PORT or sqlite:///FILE, or leave it out: then it is a file in the "
-            "storage folder",
+            "give http://HOST:PORT or sqlite:///FILE, or leave it out: then it is a file in the storage folder",
         )
 
 

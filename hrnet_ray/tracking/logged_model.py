@@ -46,9 +46,7 @@ class LoggedModelRef:
     """The sha256 of what was exported."""
 
 
-def log_model(
-    registry: ModelRegistry, run: Run, model_dir: Path, model: HRNet, spec: ModelSpec
-) -> LoggedModelRef:
+def log_model(registry: ModelRegistry, run: Run, model_dir: Path, model: HRNet, spec: ModelSpec) -> LoggedModelRef:
     """Export the model of a run (its files are in `folder`), and log it there.
 
     Raises:
@@ -67,9 +65,7 @@ def log_model(
             params=_collect_model_params(spec),
             model_type="keypoints",
         )
-        ours = Model(
-            made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id
-        )
+        ours = Model(made.artifact_location, run_id, model_uuid=made.model_id, model_id=made.model_id)
         files = Path(scratch) / "model"
         tags = save_mlflow_model(files, model_dir, model, spec, ours)
         client.log_model_artifacts(made.model_id, str(files))
@@ -98,9 +94,7 @@ def save_mlflow_model(
             signature=signature,
             input_example=crops,
             serialization_format="pt2",
-            pip_requirements=[
-                f"{name}=={_get_base_version(name)}" for name in ("torch", "mlflow", "numpy")
-            ],
+            pip_requirements=[f"{name}=={_get_base_version(name)}" for name in ("torch", "mlflow", "numpy")],
         )
     # What was exported on a CPU runs on a CPU; without this, MLflow refuses it beside a GPU.
     mlflow_model.flavors["python_function"]["config"] = {"device": "cpu"}

@@ -82,9 +82,7 @@ class MlflowStore:
             _create_database(tracking_uri)
             self.client = MlflowClient(tracking_uri)
 
-    def get_or_create_run(
-        self, record: RunRecord, *, parent_run_id: str | None
-    ) -> tuple[str, set[str]]:
+    def get_or_create_run(self, record: RunRecord, *, parent_run_id: str | None) -> tuple[str, set[str]]:
         """The run that has the story's key, or a new one; and the params that it has already."""
         with self._translate_errors():
             experiment = self._get_experiment_id(record.experiment_name)
@@ -111,15 +109,10 @@ class MlflowStore:
     ) -> None:
         """Note settings and tags, and take back the tags that are gone."""
         settings = [Param(name, value[:MAX_PARAM_LENGTH]) for name, value in params.items()]
-        labels = [
-            RunTag(sanitize_metric_name(name), value[:MAX_TAG_LENGTH])
-            for name, value in tags.items()
-        ]
+        labels = [RunTag(sanitize_metric_name(name), value[:MAX_TAG_LENGTH]) for name, value in tags.items()]
         with self._translate_errors():
             if settings or labels:
-                _retry_on_conflict(
-                    self.client.log_batch, run_id, params=settings, tags=labels, synchronous=True
-                )
+                _retry_on_conflict(self.client.log_batch, run_id, params=settings, tags=labels, synchronous=True)
             there = self.client.get_run(run_id).data.tags if removed_tags else {}
             for name in {sanitize_metric_name(name) for name in removed_tags} & there.keys():
                 self.client.delete_tag(run_id, name)
@@ -127,9 +120,7 @@ class MlflowStore:
     def log_inputs(self, run_id: str, datasets: Sequence[DatasetVersion]) -> None:
         """Tie a run to the versions of what it was made from."""
         with self._translate_errors():
-            _retry_on_conflict(
-                self.client.log_inputs, run_id, [_to_dataset_input(version) for version in datasets]
-            )
+            _retry_on_conflict(self.client.log_inputs, run_id, [_to_dataset_input(version) for version in datasets])
 
     def log_image(self, run_id: str, image: EpochImage, *, at_ms: int) -> None:
         """Log an image with a slider over epochs, under a fixed name.
@@ -185,9 +176,7 @@ class MlflowStore:
 
     def _find_unique_run(self, experiment_id: str, key: str) -> Run | None:
         """The first run with this key. Any other was made by a request that seemed to be lost."""
-        found = self.client.search_runs(
-            [experiment_id], f"tags.`{RUN_KEY_TAG}` = '{_hash_run_key(key)}'"
-        )
+        found = self.client.search_runs([experiment_id], f"tags.`{RUN_KEY_TAG}` = '{_hash_run_key(key)}'")
         found = sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
         for more in found[1:]:
             self.client.delete_run(more.info.run_id)
@@ -199,9 +188,7 @@ class MlflowStore:
         tags = {RUN_KEY_TAG: _hash_run_key(record.run_key)} | (
             {"mlflow.parentRunId": parent_run_id} if parent_run_id else {}
         )
-        made = self.client.create_run(
-            experiment_id, run_name=record.name, start_time=record.started_ms, tags=tags
-        )
+        made = self.client.create_run(experiment_id, run_name=record.name, start_time=record.started_ms, tags=tags)
         return self._find_unique_run(experiment_id, record.run_key) or made
 
     @contextmanager
@@ -290,9 +277,7 @@ def _to_dataset_input(dataset_version: DatasetVersion) -> DatasetInput:
     with warnings.catch_warnings():  # two of MLflow's own readers claim local folders
         warnings.simplefilter("ignore", UserWarning)
         source = resolve_dataset_source(dataset_version.root)
-    data = MetaDataset(
-        source=source, name=dataset_version.name, digest=dataset_version.digest[:MAX_DIGEST_LENGTH]
-    )
+    data = MetaDataset(source=source, name=dataset_version.name, digest=dataset_version.digest[:MAX_DIGEST_LENGTH])
     context = InputTag("mlflow.data.context", dataset_version.context)
     return DatasetInput(data._to_mlflow_entity(), [context])
 

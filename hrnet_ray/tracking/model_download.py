@@ -35,9 +35,7 @@ class DownloadedModel:
     """False for a run that has no tags to check by: it was not yet finished."""
 
 
-def download_model(
-    registry: ModelRegistry, run_id_or_uri: str, flag: str, out_dir: Path
-) -> DownloadedModel:
+def download_model(registry: ModelRegistry, run_id_or_uri: str, flag: str, out_dir: Path) -> DownloadedModel:
     """Copy the model of a run's id, `models:/NAME@ALIAS` or `models:/NAME/NUMBER`.
 
     Raises:
@@ -55,9 +53,7 @@ def download_model(
             run_id_or_uri,
             flag,
         )
-        _verify_hashes(
-            folder, version.tags, f"{flag} {run_id_or_uri}: {version}", allow_missing=False
-        )
+        _verify_hashes(folder, version.tags, f"{flag} {run_id_or_uri}: {version}", allow_missing=False)
         return DownloadedModel(folder, version.run_id, version, hash_verified=True)
     run = registry.get_run(run_id_or_uri)
     if not run:
@@ -68,9 +64,7 @@ def download_model(
     return DownloadedModel(folder, run_id_or_uri, None, hash_verified=checked)
 
 
-def _copy_model_files(
-    registry: ModelRegistry, artifact_uri: str, out_dir: Path, run_id_or_uri: str, flag: str
-) -> Path:
+def _copy_model_files(registry: ModelRegistry, artifact_uri: str, out_dir: Path, run_id_or_uri: str, flag: str) -> Path:
     """Copy three files by their names: what else lies there, under which name, does not matter."""
     out_dir.mkdir(exist_ok=True)
     with registry.translate_errors():
@@ -84,9 +78,7 @@ def _copy_model_files(
     return out_dir
 
 
-def _verify_hashes(
-    folder: Path, tags: Mapping[str, str], where: str, *, allow_missing: bool
-) -> bool:
+def _verify_hashes(folder: Path, tags: Mapping[str, str], where: str, *, allow_missing: bool) -> bool:
     for name, tag in FILE_HASH_TAGS.items():
         if tag not in tags:
             if allow_missing:
@@ -105,12 +97,9 @@ def _verify_hashes(
     return True
 
 
-def _make_model_not_found_error(
-    run_id_or_uri: str, flag: str, registry: ModelRegistry
-) -> DataError:
+def _make_model_not_found_error(run_id_or_uri: str, flag: str, registry: ModelRegistry) -> DataError:
     return DataError(
         "the model does not exist",
         f"{flag} {run_id_or_uri} in {registry.redacted_uri}",
-        "give the id of a finished run, models:/NAME@ALIAS or models:/NAME/NUMBER, and its "
-        "--tracking-uri",
+        "give the id of a finished run, models:/NAME@ALIAS or models:/NAME/NUMBER, and its --tracking-uri",
     )

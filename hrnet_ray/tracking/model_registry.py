@@ -34,9 +34,7 @@ CHAMPION, PREVIOUS, CHALLENGER = "champion", "previous", "challenger"
 UPLOAD_TIMEOUT_S = 120
 """A server may take so long to put weights away. The end of a study waits for it, no training."""
 
-_VERSION_URI_PATTERN = re.compile(
-    r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[\w.-]+)|/(?P<number>\d{1,9}))"
-)
+_VERSION_URI_PATTERN = re.compile(r"models:/(?P<name>[^/@:]+)(?:@(?P<alias>[\w.-]+)|/(?P<number>\d{1,9}))")
 _NOT_FOUND_CODES = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -91,9 +89,7 @@ class ModelRegistry:
         if alias := match["alias"]:
             return self.get_by_alias(match["name"], alias)
         with self.translate_errors(), _ignore_not_found():
-            return self._to_registered_version(
-                self.client.get_model_version(match["name"], match["number"])
-            )
+            return self._to_registered_version(self.client.get_model_version(match["name"], match["number"]))
         return None
 
     def find_by_tags(self, name: str, tags: Mapping[str, str]) -> RegisteredVersion | None:
@@ -124,15 +120,11 @@ class ModelRegistry:
             )
             return self._to_registered_version(made)
 
-    def annotate_version(
-        self, version: RegisteredVersion, tags: Mapping[str, str], description: str
-    ) -> None:
+    def annotate_version(self, version: RegisteredVersion, tags: Mapping[str, str], description: str) -> None:
         """Write on a version what was found about it."""
         with self.translate_errors():
             for tag, value in tags.items():
-                self.client.set_model_version_tag(
-                    version.name, version.version_number, tag, value[:5000]
-                )
+                self.client.set_model_version_tag(version.name, version.version_number, tag, value[:5000])
             self.client.update_model_version(version.name, version.version_number, description)
 
     def set_alias(self, alias: str, version: RegisteredVersion) -> None:
@@ -211,9 +203,7 @@ class ModelRegistry:
                 self.client.log_artifacts(run_id, str(artifacts_dir), artifact_path)
 
     def _to_registered_version(self, model_version: ModelVersion) -> RegisteredVersion:
-        place = self.client.get_model_version_download_uri(
-            model_version.name, str(model_version.version)
-        )
+        place = self.client.get_model_version_download_uri(model_version.name, str(model_version.version))
         return RegisteredVersion(
             model_version.name,
             str(model_version.version),

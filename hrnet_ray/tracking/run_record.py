@@ -72,9 +72,7 @@ def get_or_create_run_key(folder: Path) -> str:
     """
     if known := read_run_key(folder):
         return known
-    if (
-        folder / RUN_RECORD_FILE
-    ).exists():  # unreadable, and of a version that knew a run by its path
+    if (folder / RUN_RECORD_FILE).exists():  # unreadable, and of a version that knew a run by its path
         return str(folder)
     drawn = uuid.uuid4().hex
     with suppress(OSError):  # a full disk keeps no story either
@@ -109,9 +107,7 @@ def read_run_record(folder: Path) -> RunRecord | None:
         return None
     try:
         found["datasets"] = tuple(DatasetVersion(**entry) for entry in found["datasets"])
-        found["summary_metrics"] = {
-            name: SummaryMetric(**entry) for name, entry in found["summary_metrics"].items()
-        }
+        found["summary_metrics"] = {name: SummaryMetric(**entry) for name, entry in found["summary_metrics"].items()}
         found["artifact_paths"] = tuple(found["artifact_paths"])
         return RunRecord(**_select_known_fields(RunRecord, found))
     except (TypeError, KeyError, AttributeError) as error:
@@ -120,10 +116,7 @@ def read_run_record(folder: Path) -> RunRecord | None:
 
 def find_run_dirs(folder: Path) -> list[Path]:
     """The run of a folder, and after it the trials of a study, in order."""
-    return [
-        path.parents[1]
-        for path in _find_record_files([folder, *sorted((folder / "trials").glob("*"))])
-    ]
+    return [path.parents[1] for path in _find_record_files([folder, *sorted((folder / "trials").glob("*"))])]
 
 
 def write_text_atomically(path: Path, text: str) -> None:

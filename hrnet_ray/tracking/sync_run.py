@@ -104,54 +104,34 @@ class RunSyncer:
 
     def _sync_epochs(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
         fresh = list(_iter_unsynced_epochs(folder, sync_state))
-        points = [
-            point for entry in fresh for point in extract_metric_points(entry, step=entry["epoch"])
-        ]
+        points = [point for entry in fresh for point in extract_metric_points(entry, step=entry["epoch"])]
         if not points:
             return
         self.store.log_metrics(sync_state.run_id, [replace_inf_with_nan(point) for point in points])
-        infinite = {
-            f"infinite.{p.name}": f"{p.value} at {p.step}" for p in points if _is_infinite(p)
-        }
+        infinite = {f"infinite.{p.name}": f"{p.value} at {p.step}" for p in points if _is_infinite(p)}
         if infinite:
             self.store.log_params_and_tags(sync_state.run_id, params={}, tags=infinite)
         sync_state.epochs |= {str(entry["epoch"]): entry.get("at_ms", 0) for entry in fresh}
 
     def _sync_system_metrics(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
-        lines = list(enumerate(read_jsonl(folder / SYSTEM_METRICS_FILE)))[
-            sync_state.system_samples :
-        ]
-        points = [
-            replace_inf_with_nan(p)
-            for step, entry in lines
-            for p in extract_metric_points(entry, step=step)
-        ]
+        lines = list(enumerate(read_jsonl(folder / SYSTEM_METRICS_FILE)))[sync_state.system_samples :]
+        points = [replace_inf_with_nan(p) for step, entry in lines for p in extract_metric_points(entry, step=step)]
         if points:
             self.store.log_metrics(sync_state.run_id, points)
         sync_state.system_samples += len(lines)
 
     def _sync_summary_metrics(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
-        fresh = {
-            n: f
-            for n, f in record.summary_metrics.items()
-            if sync_state.summary_metrics.get(n) != f.at_ms
-        }
-        points = [
-            MetricPoint(name, figure.value, 0, figure.at_ms) for name, figure in fresh.items()
-        ]
+        fresh = {n: f for n, f in record.summary_metrics.items() if sync_state.summary_metrics.get(n) != f.at_ms}
+        points = [MetricPoint(name, figure.value, 0, figure.at_ms) for name, figure in fresh.items()]
         if points:
-            self.store.log_metrics(
-                sync_state.run_id, [replace_inf_with_nan(point) for point in points]
-            )
+            self.store.log_metrics(sync_state.run_id, [replace_inf_with_nan(point) for point in points])
         sync_state.summary_metrics |= {name: figure.at_ms for name, figure in fresh.items()}
 
     def _sync_tags(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
         gone = sorted(sync_state.tags.keys() - record.tags.keys())
         fresh = {name: v for name, v in record.tags.items() if sync_state.tags.get(name) != v}
         if fresh or gone:
-            self.store.log_params_and_tags(
-                sync_state.run_id, params={}, tags=fresh, removed_tags=gone
-            )
+            self.store.log_params_and_tags(sync_state.run_id, params={}, tags=fresh, removed_tags=gone)
         sync_state.tags = dict(record.tags)
 
     def _sync_run_status(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
@@ -168,9 +148,7 @@ class RunSyncer:
 
     def _sync_files(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
         for path, name, state in _iter_unsynced_files(folder, record, sync_state):
-            self.store.log_artifact(
-                sync_state.run_id, path, artifact_path=str(Path(name).parent).strip(".")
-            )
+            self.store.log_artifact(sync_state.run_id, path, artifact_path=str(Path(name).parent).strip("."))
             sync_state.files[name] = state
 
 
@@ -188,9 +166,7 @@ def count_unsynced(folder: Path, store_uri: str) -> Counter[str]:
             "epochs": len(list(_iter_unsynced_epochs(folder, sync_state))),
             "images": len(list(_iter_unsynced_images(folder, sync_state))),
             "files": len(list(_iter_unsynced_files(folder, story, sync_state))),
-            "run status": int(
-                story.status != RUNNING_STATUS and sync_state.run_status != _get_run_status(story)
-            ),
+            "run status": int(story.status != RUNNING_STATUS and sync_state.run_status != _get_run_status(story)),
         }
     )
 
@@ -202,11 +178,7 @@ def _iter_unsynced_epochs(folder: Path, sync_state: SyncState) -> Iterator[dict[
 
 
 def _iter_unsynced_images(folder: Path, sync_state: SyncState) -> Iterator[EpochImage]:
-    return (
-        picture
-        for picture in find_epoch_images(folder)
-        if _format_image_key(picture) not in sync_state.images
-    )
+    return (picture for picture in find_epoch_images(folder) if _format_image_key(picture) not in sync_state.images)
 
 
 def _iter_unsynced_files(
@@ -223,9 +195,7 @@ def _iter_unsynced_files(
                 state = [stat.st_size, stat.st_mtime_ns]
                 if name == LOG_FILE:
                     state = _get_run_status(record)
-                if (name != LOG_FILE or record.status != RUNNING_STATUS) and sync_state.files.get(
-                    name
-                ) != state:
+                if (name != LOG_FILE or record.status != RUNNING_STATUS) and sync_state.files.get(name) != state:
                     yield path, name, state
 
 

@@ -47,9 +47,7 @@ def write_sync_state(folder: Path, store_uri: str, sync_state: SyncState) -> Non
         known: dict[str, Any] = {}
         with suppress(ValueError, FileNotFoundError):
             known = _read_all_states(folder)
-        write_text_atomically(
-            folder / SYNC_STATE_FILE, json.dumps({**known, store_uri: asdict(sync_state)})
-        )
+        write_text_atomically(folder / SYNC_STATE_FILE, json.dumps({**known, store_uri: asdict(sync_state)}))
 
 
 def _read_all_states(folder: Path) -> dict[str, Any]:

@@ -52,9 +52,7 @@ class BestModelWriter:
         """Return the best score so far, whether its model is on disk or not."""
         return self._pending.result.score if self._pending else train_state.best_score
 
-    def update(
-        self, result: ValidationResult, model: nn.Module, train_state: TrainState
-    ) -> TrainState:
+    def update(self, result: ValidationResult, model: nn.Module, train_state: TrainState) -> TrainState:
         """Write the model if it is the best; the returned state names the best model on disk."""
         if result.is_best:
             self._pending = PendingBestModel(result, model)
@@ -75,9 +73,7 @@ class BestModelWriter:
         result = pending.result
         spec = build_model_spec(self.experiment, self.manifest, result.metrics.summary)
         save_model(self.run_folder / "model", pending.model, spec)
-        curve = compute_metric_curve(
-            result.predictions, result.ground_truth, self.manifest.skeleton
-        )
+        curve = compute_metric_curve(result.predictions, result.ground_truth, self.manifest.skeleton)
         rows = [(f"{threshold:g}", value) for threshold, value in curve]
         curve_csv = io.StringIO(newline="")
         csv.writer(curve_csv).writerows([("threshold", "value"), *rows])

@@ -19,9 +19,7 @@ from hrnet_ray.training.optim import scale_lr
 from hrnet_ray.training.precision import should_use_bf16
 
 
-def build_model(
-    experiment: ExperimentConfig, manifest: DatasetManifest, *, driver_cwd: str | Path = "."
-) -> HRNet:
+def build_model(experiment: ExperimentConfig, manifest: DatasetManifest, *, driver_cwd: str | Path = ".") -> HRNet:
     """Build the model with its initial weights; a relative path starts at `driver_cwd`.
 
     Raises:
@@ -46,9 +44,7 @@ def load_initial_weights(
     return load_pretrained(model, path, allow_partial=experiment.model.allow_partial_load)
 
 
-def build_model_spec(
-    experiment: ExperimentConfig, manifest: DatasetManifest, scores: dict[str, float]
-) -> ModelSpec:
+def build_model_spec(experiment: ExperimentConfig, manifest: DatasetManifest, scores: dict[str, float]) -> ModelSpec:
     """Build the description that a model folder holds."""
     architecture, evaluation = experiment.model, experiment.evaluation
     return ModelSpec(
@@ -68,9 +64,7 @@ def build_model_spec(
     )
 
 
-def build_augmentation_config(
-    experiment: ExperimentConfig, manifest: DatasetManifest
-) -> AugmentationPipelineConfig:
+def build_augmentation_config(experiment: ExperimentConfig, manifest: DatasetManifest) -> AugmentationPipelineConfig:
     """Build the random augmentation of training crops."""
     return AugmentationPipelineConfig(
         skeleton=manifest.skeleton,

@@ -92,10 +92,7 @@ def save_train_state(
         "optimizer": optimizer.state_dict(),
         "scheduler": {"last_epoch": scheduler.last_epoch},
         "progress": {k: v for k, v in asdict(train_state).items() if v is not None},
-        "also": {
-            name: dict(component.state_dict())
-            for name, component in (extra_components or {}).items()
-        },
+        "also": {name: dict(component.state_dict()) for name, component in (extra_components or {}).items()},
     }
     _require_free_space(folder, sum(tensor.nbytes for tensor in iter_tensors(state)))
     sink = HashingWriter(folder / STATE_FILE)

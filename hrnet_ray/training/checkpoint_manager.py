@@ -70,9 +70,7 @@ class CheckpointManager:
                 "free some space, or choose a --cluster.storage-path that every node can write to",
             ) from error
 
-    def save_checkpoint(
-        self, metrics: Mapping[str, Any], *, epoch: int, save_state: SaveStateFn
-    ) -> dict[str, Any]:
+    def save_checkpoint(self, metrics: Mapping[str, Any], *, epoch: int, save_state: SaveStateFn) -> dict[str, Any]:
         """Save an epoch, then append its metrics; returns the appended entry.
 
         Raises:
@@ -98,13 +96,9 @@ class CheckpointManager:
             self.store.save_checkpoint(epoch, save_state, metrics={}, mid_epoch=True)
         except OSError as error:
             where = f"{self.store.folder} on {platform.node()}: {error.strerror or error}"
-            log_event(
-                self.run_folder, "failed_save", f"interrupted epoch {epoch} not saved: {where}"
-            )
+            log_event(self.run_folder, "failed_save", f"interrupted epoch {epoch} not saved: {where}")
 
-    def restore_checkpoint(
-        self, load_state: LoadStateFn, *, is_rank0: bool, allow_mid_epoch: bool = True
-    ) -> None:
+    def restore_checkpoint(self, load_state: LoadStateFn, *, is_rank0: bool, allow_mid_epoch: bool = True) -> None:
         """Call `load_state` with the newest checkpoint that is intact on every rank, if any.
 
         `allow_mid_epoch` includes checkpoints of interrupted epochs.
@@ -115,11 +109,7 @@ class CheckpointManager:
         if is_rank0:
             self.store.remove_unfinished()
         ranks_disagree = False
-        candidates = [
-            path
-            for path in self.store.list_newest_first()
-            if allow_mid_epoch or not is_mid_epoch(path)
-        ]
+        candidates = [path for path in self.store.list_newest_first() if allow_mid_epoch or not is_mid_epoch(path)]
         for name in gather_objects([path.name for path in candidates])[0]:
             reasons = gather_objects(_try_load_checkpoint(load_state, self.store.folder / name))
             if not any(reasons):
@@ -137,9 +127,7 @@ class CheckpointManager:
                 "mount the same storage on every node",
             )
         if self._rejected_checkpoints and is_rank0:
-            message = (
-                f"all {self._rejected_checkpoints} checkpoints are corrupt: training from the start"
-            )
+            message = f"all {self._rejected_checkpoints} checkpoints are corrupt: training from the start"
             log_event(self.run_folder, "no_checkpoint", message)
 
     def _handle_failed_save(self, epoch: int, error: OSError) -> None:
@@ -168,10 +156,7 @@ class CheckpointManager:
         recorded = {entry["epoch"] for entry in read_metrics(self.run_folder)}
         finished = filterfalse(is_mid_epoch, self.store.list_newest_first())
         for folder in reversed(list(finished)):
-            if (
-                parse_epoch(folder) <= parse_epoch(newest_checkpoint)
-                and parse_epoch(folder) not in recorded
-            ):
+            if parse_epoch(folder) <= parse_epoch(newest_checkpoint) and parse_epoch(folder) not in recorded:
                 try:
                     metrics = read_checkpoint_metrics(folder)
                 except (OSError, ValueError, KeyError, TypeError):

@@ -95,9 +95,7 @@ class CheckpointStore:
     def list_newest_first(self) -> list[Path]:
         """List the checkpoint folders by epoch, corrupt ones included."""
         folders = (
-            path
-            for path in self.folder.glob("*epoch_*")
-            if _DIR_NAME_PATTERN.fullmatch(path.name) and path.is_dir()
+            path for path in self.folder.glob("*epoch_*") if _DIR_NAME_PATTERN.fullmatch(path.name) and path.is_dir()
         )
         return sorted(folders, key=_get_sort_key, reverse=True)
 
@@ -120,9 +118,7 @@ class CheckpointStore:
         try:
             part.mkdir(parents=True)
             entries = write_state(part)
-            entries[METRICS_FILE] = write_json_synced(
-                part / METRICS_FILE, {"epoch": epoch, "metrics": dict(metrics)}
-            )
+            entries[METRICS_FILE] = write_json_synced(part / METRICS_FILE, {"epoch": epoch, "metrics": dict(metrics)})
             write_manifest(part, entries, epoch=epoch, metadata=self.metadata)
             if final.exists():  # the epoch was repeated
                 _remove_checkpoint(final)
@@ -180,9 +176,7 @@ def write_json_synced(path: Path, content: Any) -> FileEntry:
         raise
 
 
-def write_manifest(
-    folder: Path, entries: FileEntries, *, epoch: int, metadata: Mapping[str, Any]
-) -> None:
+def write_manifest(folder: Path, entries: FileEntries, *, epoch: int, metadata: Mapping[str, Any]) -> None:
     """Write the manifest, the last file of a checkpoint."""
     manifest = {
         "format": MANIFEST_VERSION,

@@ -89,9 +89,7 @@ class TrainComponents:
             DivergenceDetected: weights, buffers or optimizer state of a rank hold NaN or Inf.
         """
         if not all(gather_objects(all_finite(self.unwrapped_model, self.optimizer, self.ema))):
-            raise DivergenceDetected(
-                "weights or statistics are NaN or Inf", skipped_steps=[], local_nonfinite_steps=[]
-            )
+            raise DivergenceDetected("weights or statistics are NaN or Inf", skipped_steps=[], local_nonfinite_steps=[])
 
     def use_eval_weights(self) -> AbstractContextManager[None]:
         """Let the model hold the weights to validate and export: the EMA, where there is one."""

@@ -17,9 +17,7 @@ MAX_REPORT_ROWS = 50_000
 """Rows up to which a run writes the report: each costs some milliseconds of a core."""
 
 
-def write_run_dataset_report(
-    run_folder: Path, experiment: ExperimentConfig, manifest: DatasetManifest
-) -> None:
+def write_run_dataset_report(run_folder: Path, experiment: ExperimentConfig, manifest: DatasetManifest) -> None:
     """Write the report of `hrnet-ray check` once, and print a summary line.
 
     A failure does not stop the training.
@@ -35,9 +33,7 @@ def write_run_dataset_report(
     try:
         statistics = compute_statistics(
             manifest,
-            progress=(lambda split: make_progress_line(f"check {split}"))
-            if show_progress
-            else None,
+            progress=(lambda split: make_progress_line(f"check {split}")) if show_progress else None,
         )
         page = write_dataset_report(
             manifest,

@@ -33,8 +33,7 @@ class DivergenceReport:
     ) -> "DivergenceReport":
         """Gather the report from all ranks; `seen_ids` are this rank's rows by step."""
         own_steps = [
-            (list(seen_ids[step]), step in divergence.local_nonfinite_steps)
-            for step in divergence.skipped_steps
+            (list(seen_ids[step]), step in divergence.local_nonfinite_steps) for step in divergence.skipped_steps
         ]
         steps_by_rank = gather_objects(own_steps)
         ids_by_step = {}
@@ -68,8 +67,7 @@ class DivergenceReport:
         return TrainingDivergedError(
             f"training diverged again, at {LR_BACKOFF:g} times the learning rate: {self.reason}",
             f"{run_folder}: epoch {self.epoch}, {self._describe_rows()}",
-            f"inspect these rows with `hrnet-ray check`, or lower --optim.lr (was {lr:g}) and "
-            "choose another --name",
+            f"inspect these rows with `hrnet-ray check`, or lower --optim.lr (was {lr:g}) and choose another --name",
         )
 
     def _describe_rows(self) -> str:

@@ -43,9 +43,7 @@ def train_epoch(
     model.train()
     for batch in batches:
         optimizer.zero_grad(set_to_none=True)
-        loss = _run_forward_backward(
-            model, batch, target=target, bf16=bf16, num_parts=gradient_accumulation_steps
-        )
+        loss = _run_forward_backward(model, batch, target=target, bf16=bf16, num_parts=gradient_accumulation_steps)
         skipped = guard.step_if_finite(optimizer, loss, max_grad_norm=max_grad_norm)
         scheduler.step()
         if ema:
@@ -82,18 +80,11 @@ def _split_batch(batch: TrainBatch, max_parts: int) -> list[TrainBatch]:
     max_parts = max(1, min(max_parts, min_crops // MIN_ROWS_PER_WORKER))
     if max_parts == 1:
         return [batch]
-    crops, crop_xy, visible = (
-        column.tensor_split(max_parts) for column in (batch.crops, batch.crop_xy, batch.visible)
-    )
-    return [
-        TrainBatch(crops[part], crop_xy[part], visible[part], batch.loss_weight)
-        for part in range(max_parts)
-    ]
+    crops, crop_xy, visible = (column.tensor_split(max_parts) for column in (batch.crops, batch.crop_xy, batch.visible))
+    return [TrainBatch(crops[part], crop_xy[part], visible[part], batch.loss_weight) for part in range(max_parts)]
 
 
-def _compute_loss(
-    model: nn.Module, batch: TrainBatch, *, target: HeatmapTargetConfig, bf16: bool
-) -> Float[Tensor, ""]:
+def _compute_loss(model: nn.Module, batch: TrainBatch, *, target: HeatmapTargetConfig, bf16: bool) -> Float[Tensor, ""]:
     heatmaps, weights = encode_targets(batch.crop_xy, batch.visible, target)
     with torch.autocast(batch.crops.device.type, torch.bfloat16, enabled=bf16):
         predicted = model(batch.crops.contiguous(memory_format=torch.channels_last))

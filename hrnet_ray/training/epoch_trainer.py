@@ -138,16 +138,12 @@ class EpochTrainer:
             return
         same_world = len(partial_epoch.losses_by_rank) == get_world_size()
         own_losses = (
-            partial_epoch.losses_by_rank[self.rank]
-            if same_world
-            else torch.stack(partial_epoch.losses_by_rank).mean(0)
+            partial_epoch.losses_by_rank[self.rank] if same_world else torch.stack(partial_epoch.losses_by_rank).mean(0)
         )
         self.step_guard.load_state(own_losses, partial_epoch.skipped)
         self.epoch_start_lr = partial_epoch.lr
         # The log of the sample order needs the rows of each step, not the rank that saw them.
-        self.data_loader.seen_ids = (
-            partial_epoch.seen_ids if self.rank == 0 else [[] for _ in partial_epoch.seen_ids]
-        )
+        self.data_loader.seen_ids = partial_epoch.seen_ids if self.rank == 0 else [[] for _ in partial_epoch.seen_ids]
         self.data_loader.corrupt_rows |= set(partial_epoch.corrupt_rows)
 
     def _iter_train_batches(self, epoch: int, *, first_step: int) -> Iterator[TrainBatch]:

@@ -81,14 +81,8 @@ class FaultInjector:
     """Injects the faults of one worker of a run; without faults it does nothing."""
 
     def __init__(self, run_folder: Path, *, rank: int) -> None:
-        text = (
-            os.environ.get(FAULTS_ENV_VAR, "")
-            if os.environ.get(ALLOW_FAULTS_ENV_VAR) == "1"
-            else ""
-        )
-        self._rank_faults = [
-            (index, fault) for index, fault in enumerate(parse_faults(text)) if fault.rank == rank
-        ]
+        text = os.environ.get(FAULTS_ENV_VAR, "") if os.environ.get(ALLOW_FAULTS_ENV_VAR) == "1" else ""
+        self._rank_faults = [(index, fault) for index, fault in enumerate(parse_faults(text)) if fault.rank == rank]
         self._enabled = self._awaiting_first_step = bool(text)
         self._rank = rank
         self._folder = run_folder / "debug" / "faults"
@@ -115,9 +109,7 @@ class FaultInjector:
         """Return the validation batches, with faults injected."""
         return self._iter_val_batches(batches, epoch) if self._rank_faults else batches
 
-    def _iter_train_batches(
-        self, batches: Iterator[TrainBatch], epoch: int, first_step: int
-    ) -> Iterator[TrainBatch]:
+    def _iter_train_batches(self, batches: Iterator[TrainBatch], epoch: int, first_step: int) -> Iterator[TrainBatch]:
         for step, batch in enumerate(batches, start=first_step):
             make_nan = self.maybe_inject("step", epoch=epoch, step=step)
             crops = torch.full_like(batch.crops, torch.nan) if make_nan else batch.crops
@@ -160,9 +152,7 @@ def _parse_fault(fault_spec: str) -> InjectedFault:
     if kind not in KINDS_BY_POINT.get(point, ()) or not fields.keys() <= allowed:
         raise _make_invalid_fault_error(fault_spec)
     try:
-        return InjectedFault(
-            kind=kind, point=point, **{name: int(number) for name, number in fields.items()}
-        )
+        return InjectedFault(kind=kind, point=point, **{name: int(number) for name, number in fields.items()})
     except ValueError:
         raise _make_invalid_fault_error(fault_spec) from None
 

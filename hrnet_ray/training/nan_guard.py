@@ -22,9 +22,7 @@ POLL_INTERVAL_STEPS = 64
 class DivergenceDetected(Exception):
     """Too many steps of an epoch are NaN or Inf. Every rank raises it after the same step."""
 
-    def __init__(
-        self, reason: str, *, skipped_steps: list[int], local_nonfinite_steps: list[int]
-    ) -> None:
+    def __init__(self, reason: str, *, skipped_steps: list[int], local_nonfinite_steps: list[int]) -> None:
         super().__init__(reason, skipped_steps, local_nonfinite_steps)
         self.reason = reason
         self.skipped_steps = skipped_steps
@@ -76,9 +74,7 @@ class NonFiniteStepGuard:
             DivergenceDetected: too many were.
         """
         num_unpolled = len(self._skipped) - len(self._polled_steps)
-        if num_unpolled and (
-            num_unpolled >= POLL_INTERVAL_STEPS or self._skipped[-1].device.type == "cpu"
-        ):
+        if num_unpolled and (num_unpolled >= POLL_INTERVAL_STEPS or self._skipped[-1].device.type == "cpu"):
             self._fetch_step_flags(num_unpolled)
 
     def finish_epoch(self) -> Float[Tensor, ""]:
@@ -124,14 +120,10 @@ class NonFiniteStepGuard:
         for flags in torch.stack([skipped, own_nonfinite], dim=1).tolist():
             self._polled_steps.append(tuple(flags))
             if len(self._find_trailing_skips()) > MAX_CONSECUTIVE_SKIPS:
-                raise self._make_divergence_error(
-                    f"{MAX_CONSECUTIVE_SKIPS + 1} steps in a row had no finite gradient"
-                )
+                raise self._make_divergence_error(f"{MAX_CONSECUTIVE_SKIPS + 1} steps in a row had no finite gradient")
         num_skipped = len(self.list_skipped_steps())
         if num_skipped > self._max_skipped:
-            raise self._make_divergence_error(
-                f"{num_skipped} steps of the epoch had no finite gradient"
-            )
+            raise self._make_divergence_error(f"{num_skipped} steps of the epoch had no finite gradient")
 
     def _make_divergence_error(self, reason: str) -> DivergenceDetected:
         steps = self._find_trailing_skips() or self.list_skipped_steps()[-1:]
@@ -165,9 +157,7 @@ class BufferSnapshot:
         self._buffers_by_dtype = []
         for parts in live.values():
             committed, current = torch.cat(parts), torch.cat(parts)
-            self._buffers_by_dtype.append(
-                (parts, committed, current, committed.split([len(part) for part in parts]))
-            )
+            self._buffers_by_dtype.append((parts, committed, current, committed.split([len(part) for part in parts])))
 
     @torch.no_grad()
     def commit_or_restore(self, skipped: Float[Tensor, ""]) -> None:
@@ -186,9 +176,7 @@ def make_nan_propagating_grad(loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
     return loss.detach() * 0 + 1
 
 
-def all_finite(
-    model: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEma | None = None
-) -> bool:
+def all_finite(model: nn.Module, optimizer: torch.optim.Optimizer, ema: ModelEma | None = None) -> bool:
     """Whether everything that a checkpoint would hold is finite."""
     return all(
         bool(tensor.isfinite().all())
@@ -205,9 +193,7 @@ def scale_lr_schedule(scheduler: torch.optim.lr_scheduler.LRScheduler, factor: f
     """Multiply the learning rates of a schedule, from its current step on."""
     assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
     scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
-    groups = zip(
-        scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True
-    )
+    groups = zip(scheduler.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
     for group, base, compute_factor in groups:
         group["lr"] = base * compute_factor(scheduler.last_epoch)
 

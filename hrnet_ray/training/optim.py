@@ -10,9 +10,7 @@ FUSED_DEVICE_TYPES = ("cpu", "cuda")
 """Devices on which torch has fused optimizers."""
 
 
-def build_optimizer(
-    model: nn.Module, *, optimizer_name: str, lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def build_optimizer(model: nn.Module, *, optimizer_name: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """Build Adam as published, or AdamW with decoupled weight decay, fused where available.
 
     AdamW does not decay biases and BatchNorm scales.
@@ -55,9 +53,7 @@ def build_lr_scheduler(
     or not. The published code with a current torch drops one epoch early, and one more after each
     resume.
     """
-    compute_decay = {"steps": _make_step_decay(milestones), "cosine": _make_cosine_decay(epochs)}[
-        schedule
-    ]
+    compute_decay = {"steps": _make_step_decay(milestones), "cosine": _make_cosine_decay(epochs)}[schedule]
 
     def compute_lr_factor(step: int) -> float:
         warmup = min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0

@@ -19,9 +19,7 @@ RowKey = tuple[str, int]
 class SampleLog:
     """Writes `dataset_report/skipped.csv` of a run, and `dataset_report/order/` if requested."""
 
-    def __init__(
-        self, manifest: DatasetManifest, run_folder: Path, *, log_sample_order: bool, active: bool
-    ) -> None:
+    def __init__(self, manifest: DatasetManifest, run_folder: Path, *, log_sample_order: bool, active: bool) -> None:
         self._manifest, self._folder = manifest, run_folder / "dataset_report"
         self._log_sample_order, self._active = log_sample_order, active
         self._skipped_csv = self._folder / "skipped.csv"
@@ -35,8 +33,7 @@ class SampleLog:
         if not (self._log_sample_order and self._active):
             return
         steps = (
-            " ".join(str(id) for rank_ids in step_ids for id in rank_ids)
-            for step_ids in zip(*seen_ids, strict=True)
+            " ".join(str(id) for rank_ids in step_ids for id in rank_ids) for step_ids in zip(*seen_ids, strict=True)
         )
         path = self._folder / "order" / f"epoch_{epoch:04d}.txt"
         with ignore_write_errors(self._folder.parent, path.name):
@@ -52,13 +49,9 @@ class SampleLog:
         with ignore_write_errors(self._folder.parent, self._skipped_csv.name):
             self._append_csv_rows(new, images)
             self._logged_rows |= set(new)  # after the write: unwritten rows stay new
-        return len(corrupt_rows), [
-            escape_control_chars(f"{split} {images[split][id]} #{id}") for split, id in new
-        ]
+        return len(corrupt_rows), [escape_control_chars(f"{split} {images[split][id]} #{id}") for split, id in new]
 
-    def _append_csv_rows(
-        self, new_rows: Sequence[RowKey], image_names: Mapping[str, Mapping[int, str]]
-    ) -> None:
+    def _append_csv_rows(self, new_rows: Sequence[RowKey], image_names: Mapping[str, Mapping[int, str]]) -> None:
         self._folder.mkdir(exist_ok=True)
         with self._skipped_csv.open("a", newline="", encoding="utf-8") as file:
             table = csv.writer(file)

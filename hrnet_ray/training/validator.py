@@ -72,15 +72,11 @@ class ValidationResult:
 class Validator:
     """Scores the predictions of all ranks, and draws the same crops each time."""
 
-    def __init__(
-        self, manifest: DatasetManifest, run_folder: Path, *, load_crops: LoadCropsFn
-    ) -> None:
+    def __init__(self, manifest: DatasetManifest, run_folder: Path, *, load_crops: LoadCropsFn) -> None:
         self.manifest, self.run_folder = manifest, run_folder
         self.last_objective = WORST_SCORE
         """Objective of the newest validation."""
-        self.ground_truth = records.get_label_columns(
-            read_split(manifest, "val", columns=list(records.LABEL_COLUMNS))
-        )
+        self.ground_truth = records.get_label_columns(read_split(manifest, "val", columns=list(records.LABEL_COLUMNS)))
         self._load_crops = load_crops
         num_samples = min(NUM_SAMPLE_CROPS, len(self.ground_truth["id"]))
         self._sample_crops = _filter_readable(load_crops(np.arange(num_samples)))

@@ -89,9 +89,7 @@ class WorkerValidation:
         )
         return all_gather_predictions(own_predictions)
 
-    def predict_crop_heatmaps(
-        self, crops: UInt8[np.ndarray, "N H W 3"]
-    ) -> Float[np.ndarray, "N K h w"]:
+    def predict_crop_heatmaps(self, crops: UInt8[np.ndarray, "N H W 3"]) -> Float[np.ndarray, "N K h w"]:
         """Compute the heatmaps of some crops with the model of the last `predict_split`."""
         parts = [
             predict_heatmaps(

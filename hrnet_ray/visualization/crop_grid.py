@@ -43,9 +43,7 @@ def draw_crop_grid(
         tile_hw = (height, round(crop.shape[1] * height / crop.shape[0]))
         tile, tile_from_crop = codec.resize_image(crop, size_hw=tile_hw)
         into = tile_from_crop @ crop_from_image[at]
-        tile = draw_pose(
-            tile, transform_points(into, predicted_image_xy[at]), visible[at], skeleton, thickness=3
-        )
+        tile = draw_pose(tile, transform_points(into, predicted_image_xy[at]), visible[at], skeleton, thickness=3)
         tile = draw_pose(
             tile,
             transform_points(into, true_image_xy[at]),
@@ -55,9 +53,7 @@ def draw_crop_grid(
             single_color=TRUTH_COLOR,
         )
         if heatmaps is not None:
-            lit, _ = codec.resize_image(
-                overlay_heatmaps_by_side(crop, heatmaps[at], skeleton), size_hw=tile_hw
-            )
+            lit, _ = codec.resize_image(overlay_heatmaps_by_side(crop, heatmaps[at], skeleton), size_hw=tile_hw)
             tile = np.concatenate([tile, lit], 1)
         tiles.append(tile)
     return render_image_grid(tiles, columns=4 if heatmaps is None else 3, captions=captions)

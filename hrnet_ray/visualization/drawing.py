@@ -27,10 +27,7 @@ def get_keypoint_colors(skeleton: Skeleton) -> list[tuple[int, int, int]]:
 def get_bone_colors(skeleton: Skeleton) -> list[tuple[int, int, int]]:
     """The colour of each bone: that of its first end, unless only the other one has a side."""
     colour = dict(zip(skeleton.keypoints, get_keypoint_colors(skeleton), strict=True))
-    return [
-        colour[one] if colour[one] != MIDDLE_COLOR else colour[other]
-        for one, other in skeleton.bones
-    ]
+    return [colour[one] if colour[one] != MIDDLE_COLOR else colour[other] for one, other in skeleton.bones]
 
 
 def infer_keypoint_color(name: str) -> tuple[int, int, int]:
@@ -79,9 +76,7 @@ def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
     return (image * (1 - 0.75 * glow) + np.array([255, 60, 20]) * 0.75 * glow).astype(np.uint8)
 
 
-def overlay_heatmaps_by_side(
-    crop: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton
-) -> np.ndarray:
+def overlay_heatmaps_by_side(crop: np.ndarray, heatmaps: np.ndarray, skeleton: Skeleton) -> np.ndarray:
     """Lay heatmaps [K, h, w] over a dimmed crop [H, W, 3], each in the colour of its side.
 
     A cell is lit by the keypoint that is highest there; what is no number is dark.
@@ -122,9 +117,7 @@ def render_image_grid(
         if captions:
             spot = (left + 2, top + height + 12)
             text = captions[at][: max(4, width // 7)]
-            cv2.putText(
-                page, text, spot, cv2.FONT_HERSHEY_SIMPLEX, 0.36, TEXT_COLOR, 1, cv2.LINE_AA
-            )
+            cv2.putText(page, text, spot, cv2.FONT_HERSHEY_SIMPLEX, 0.36, TEXT_COLOR, 1, cv2.LINE_AA)
     return page
 
 

@@ -10,9 +10,7 @@ CURVE_COLORS = ("#2d6ec8", "#c8502d")
 Curve = Sequence[tuple[float, float]]
 
 
-def plot_training_curves(
-    path: Path, epochs: Sequence[Mapping[str, Any]], primary_metric: str
-) -> None:
+def plot_training_curves(path: Path, epochs: Sequence[Mapping[str, Any]], primary_metric: str) -> None:
     """Loss and score over epochs."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -24,11 +22,7 @@ def plot_training_curves(
         left.lines[0].set_label("training")
         left.legend(fontsize=8)
     left.set(title="loss", xlabel="epoch", yscale="log")
-    scored = [
-        (entry["epoch"], entry[f"val/{primary_metric}"])
-        for entry in epochs
-        if f"val/{primary_metric}" in entry
-    ]
+    scored = [(entry["epoch"], entry[f"val/{primary_metric}"]) for entry in epochs if f"val/{primary_metric}" in entry]
     right.plot(*zip(*scored, strict=True), color="#2d6ec8", marker="o", markersize=3)
     right.set(title=f"validation {primary_metric}", xlabel="epoch", ylim=(0, 1))
     for axes in (left, right):
@@ -36,9 +30,7 @@ def plot_training_curves(
     save_figure(path, figure)
 
 
-def plot_per_keypoint(
-    path: Path, scores: Mapping[str, float], *, metric: str, split: str = "validation"
-) -> None:
+def plot_per_keypoint(path: Path, scores: Mapping[str, float], *, metric: str, split: str = "validation") -> None:
     """Which keypoints are found, and which are not."""
     figure = Figure(figsize=(6, 0.28 * len(scores) + 1), layout="constrained")
     axes = figure.subplots()

@@ -9,17 +9,13 @@ import pytest
 from benchmarks import device_share
 
 
-def test_it_ends_with_the_three_shares(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_it_ends_with_the_three_shares(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     small = {"input_hw": (64, 64)}
     monkeypatch.setattr(device_share, "ROUNDS", 1)
     monkeypatch.setattr(device_share, "RECIPE", replace(device_share.RECIPE, **small))
     target = replace(device_share.TARGET, **small, heatmap_hw=(16, 16))
     monkeypatch.setattr(device_share, "TARGET", target)
-    monkeypatch.setattr(
-        sys, "argv", ["device_share.py", "--width", "4", "--batch", "2", "--rows", "4"]
-    )
+    monkeypatch.setattr(sys, "argv", ["device_share.py", "--width", "4", "--batch", "2", "--rows", "4"])
 
     device_share.main()
 

@@ -35,9 +35,7 @@ def test_exact_crops_of_people_are_those_of_the_published_loader(found: list[fid
     made = [records.build_full_image_record(scene.instance, scene.data) for scene in people]
     table = pa.Table.from_pylist(made, schema=records.build_arrow_schema(16))
 
-    crops = records.decode_eval_batch(
-        table, input_hw=(256, 256), padding=records.BOX_PADDING_FACTOR
-    )["crop"]
+    crops = records.decode_eval_batch(table, input_hw=(256, 256), padding=records.BOX_PADDING_FACTOR)["crop"]
 
     for scene, crop in zip(people, crops, strict=True):
         x, y, w, h = scene.instance.box_xywh

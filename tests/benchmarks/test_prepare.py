@@ -10,7 +10,7 @@ import pytest
 
 @pytest.mark.ray
 def test_prepare_is_measured_against_a_bare_loop(root: Path):
-    command = [sys.executable, "benchmarks/prepare.py", "--input", "300"]
+    command = [sys.executable, "benchmarks/prepare.py", "--images", "300"]
 
     ended = subprocess.run(command, capture_output=True, text=True, cwd=root)
 

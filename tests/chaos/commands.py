@@ -18,9 +18,7 @@ from hrnet_ray.distributed.training.train import train_experiment
 from hrnet_ray.runs.event_log import read_metrics
 from tests.chaos.small_cluster import environment_without_ray
 
-MODEL_FLAGS = (
-    "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
-)
+MODEL_FLAGS = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
 EPOCHS = 12
 FIGURES = ("train/loss", "val/OKS_AP", "val/EPE_px")
 
@@ -44,9 +42,7 @@ class Command:
         ]
 
     @contextmanager
-    def started(
-        self, address: str = "local", *, first: str = "", **more: str
-    ) -> Iterator[subprocess.Popen[str]]:
+    def started(self, address: str = "local", *, first: str = "", **more: str) -> Iterator[subprocess.Popen[str]]:
         """Run the command after a line of Python; it is killed at the end of the block."""
         program = f"{first}\nfrom hrnet_ray.cli import main; main()"
         process = subprocess.Popen(
@@ -73,10 +69,7 @@ class Command:
 
     def order(self) -> dict[str, bytes]:
         """The files with the order of the training rows."""
-        return {
-            path.name: path.read_bytes()
-            for path in (self.run / "dataset_report" / "order").iterdir()
-        }
+        return {path.name: path.read_bytes() for path in (self.run / "dataset_report" / "order").iterdir()}
 
     def folders(self) -> list[str]:
         """The checkpoint folders, and any leftovers."""
@@ -84,9 +77,7 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(
-    ray_session: None, tigers: DatasetManifest, tmp_path_factory: pytest.TempPathFactory
-) -> Command:
+def undisturbed(ray_session: None, tigers: DatasetManifest, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """The command without a failure."""
     command = Command(tigers, tmp_path_factory.mktemp("undisturbed"))
     args = parse_args(TrainArgs, command.words[1:], prog="undisturbed")
@@ -98,9 +89,7 @@ def undisturbed(
 def run_with_ray(words: list[str], log: Path, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program that starts a Ray cluster; both end with the block. `log` gets its output."""
     with log.open("ab") as file:
-        driver = subprocess.Popen(
-            words, stdout=file, stderr=file, env=environment_without_ray() | more
-        )
+        driver = subprocess.Popen(words, stdout=file, stderr=file, env=environment_without_ray() | more)
     processes: list[psutil.Process] = []
     try:
         yield driver

@@ -38,8 +38,7 @@ class SmallCluster:
         self._folder = tempfile.TemporaryDirectory(prefix="hr", dir="/tmp")
         self._process = subprocess.Popen(
             [sys.executable, __file__, *map(str, self._cpus)],
-            env=environment_without_ray()
-            | {"RAY_TMPDIR": self._folder.name},  # Ray records addresses there
+            env=environment_without_ray() | {"RAY_TMPDIR": self._folder.name},  # Ray records addresses there
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -100,9 +99,7 @@ def serve(cpus: list[int]) -> None:
         },
     )
     for count in cpus[1:]:
-        cluster.add_node(
-            num_cpus=count, object_store_memory=STORE_BYTES, node_ip_address="127.0.0.1"
-        )
+        cluster.add_node(num_cpus=count, object_store_memory=STORE_BYTES, node_ip_address="127.0.0.1")
     cluster.wait_for_nodes()
     nodes = {node.node_id: node for node in cluster.list_all_nodes()}
     print(json.dumps({"address": cluster.address, "nodes": list(nodes)}), flush=True)

@@ -53,9 +53,7 @@ def make_experiment(herd: DatasetManifest, *, name: str, epochs: int) -> Experim
         data=DataConfig(root=str(herd.root), input_hw=(32, 64)),
         model=ModelConfig(width=4, modules=(1, 1, 1), blocks=1, stem=8),
         heatmap=HeatmapConfig(sigma=1.0),
-        optim=OptimizerConfig(
-            lr=1e-3, epochs=epochs, milestones=(epochs,), batch_size=ROWS_PER_STEP
-        ),
+        optim=OptimizerConfig(lr=1e-3, epochs=epochs, milestones=(epochs,), batch_size=ROWS_PER_STEP),
         evaluation=EvaluationConfig(batch_size=4),
     )
 
@@ -70,19 +68,12 @@ def inject_faults(*faults: str) -> Iterator[None]:
         del os.environ[ALLOW_FAULTS_ENV_VAR], os.environ[FAULTS_ENV_VAR]
 
 
-def train_with_faults(
-    experiment: ExperimentConfig, cluster: ClusterConfig, faults: list[str]
-) -> RunResult:
+def train_with_faults(experiment: ExperimentConfig, cluster: ClusterConfig, faults: list[str]) -> RunResult:
     """Train through all faults, and print the recovery time of each."""
     with inject_faults(*faults):
         run = train_experiment(experiment, replace(cluster, max_failures=len(faults) + 2))
-    first_steps = [
-        json.loads(line)
-        for line in (get_marks_folder(run) / FIRST_STEPS_FILE).read_text().splitlines()
-    ]
-    marks = [
-        json.loads(path.read_text()) for path in sorted(get_marks_folder(run).glob("??-*.json"))
-    ]
+    first_steps = [json.loads(line) for line in (get_marks_folder(run) / FIRST_STEPS_FILE).read_text().splitlines()]
+    marks = [json.loads(path.read_text()) for path in sorted(get_marks_folder(run).glob("??-*.json"))]
     assert len(marks) == len(faults)
     for fault, mark in zip(faults, marks, strict=True):
         delays_s = [s["at_s"] - mark["at_s"] for s in first_steps if s["at_s"] > mark["at_s"]]
@@ -100,13 +91,9 @@ def assert_same(actual: RunResult, expected: RunResult) -> None:
     """Require each epoch once, and equal metrics, row orders and last checkpoints to the bit."""
     lines = (actual.folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, expected.num_epochs + 1))
-    for after, before in zip(
-        read_metrics(actual.folder), read_metrics(expected.folder), strict=True
-    ):
+    for after, before in zip(read_metrics(actual.folder), read_metrics(expected.folder), strict=True):
         assert select_figures(after) == select_figures(before)
-    orders = [
-        sorted((run.folder / "dataset_report" / "order").iterdir()) for run in (actual, expected)
-    ]
+    orders = [sorted((run.folder / "dataset_report" / "order").iterdir()) for run in (actual, expected)]
     assert len(orders[1]) == expected.num_epochs
     assert [p.read_bytes() for p in orders[0]] == [p.read_bytes() for p in orders[1]]
     states = [load_last_state(run) for run in (actual, expected)]

@@ -29,9 +29,7 @@ def test_a_hanging_worker_is_named_and_replaced_and_changes_nothing(undisturbed,
     assert command.figures() == undisturbed.figures()  # bit for bit
     (message,) = read_events(command.run)
     assert message.startswith(f"Worker 1 on node {platform.node()} (")
-    assert message.endswith(
-        f"failed (no answer for {HEALTH_CHECK_TIMEOUT_S} s). Restarting from epoch 3."
-    )
+    assert message.endswith(f"failed (no answer for {HEALTH_CHECK_TIMEOUT_S} s). Restarting from epoch 3.")
     assert message in output
     assert read_metrics(command.run)[-1][RESTARTS_METRIC] == 1
     print(f"SIGSTOP -> the next epoch: {_longest_gap(command):.1f} s")

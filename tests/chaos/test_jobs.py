@@ -18,9 +18,7 @@ pytestmark = pytest.mark.chaos
 
 EPOCHS = 16  # enough to be stopped in between
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-MODEL_FLAGS = (
-    "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
-)
+MODEL_FLAGS = "--data.input-hw 32 64 --model.width 4 --model.modules 1 1 1 --model.blocks 1 --model.stem 8"
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +31,7 @@ def request_status(head: Head, path: str, token: str | None) -> int:
     """The status of a GET request."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(head.address + path, headers=headers)
-        ) as answer:
+        with urllib.request.urlopen(urllib.request.Request(head.address + path, headers=headers)) as answer:
             return answer.status
     except urllib.error.HTTPError as refused:
         return refused.code
@@ -73,9 +69,7 @@ def test_the_documented_command_runs_and_names_the_missing_dataset(head):
 def test_exit_codes_reach_the_client(head, tigers, tmp_path, code: int, flags: str):
     words = flags.format(root=tigers.root, storage=tmp_path).split()
 
-    submitted = head.submit(
-        "--submission-id", f"code-{code}", "--", "python", "experiments/tune_atrw.py", *words
-    )
+    submitted = head.submit("--submission-id", f"code-{code}", "--", "python", "experiments/tune_atrw.py", *words)
 
     assert submitted.returncode == (1 if code else 0), submitted.stdout
     assert driver_exit_codes(head)[f"code-{code}"] == code

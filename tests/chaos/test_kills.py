@@ -33,9 +33,7 @@ PLACES = [
 @pytest.fixture(scope="module")
 def storage(tmp_path_factory: pytest.TempPathFactory) -> ClusterConfig:
     folder = tmp_path_factory.mktemp("kills") / "runs"
-    return ClusterConfig(
-        num_workers=2, device="cpu", storage_path=str(folder), log_sample_order=True
-    )
+    return ClusterConfig(num_workers=2, device="cpu", storage_path=str(folder), log_sample_order=True)
 
 
 @pytest.fixture(scope="module")

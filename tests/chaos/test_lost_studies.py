@@ -29,9 +29,7 @@ class Study:
     """Eight trials of twelve epochs without early stopping, so all figures follow from the seed."""
 
     def __init__(self, root: Path, storage: Path) -> None:
-        search = (
-            f"--search.num-trials {TRIALS} --search.max-concurrent-trials 2 --search.scheduler none"
-        )
+        search = f"--search.num-trials {TRIALS} --search.max-concurrent-trials 2 --search.scheduler none"
         optim = f"--optim.epochs {EPOCHS} --optim.milestones 8 --optim.batch-size 4"
         self.storage, self.folder = storage, storage / "tigers" / "study"
         self.log = storage / "run.log"
@@ -136,9 +134,7 @@ def _require_the_same(study: Study, expected: Study, *, losses: int) -> None:
     theirs, ours = read_trial_records(expected.folder), read_trial_records(study.folder)
     assert list(theirs) == list(ours) == [f"{number:02d}" for number in range(1, TRIALS + 1)]
     assert {record.state for record in ours.values()} == {"done"}
-    assert [record.sampled_params for record in ours.values()] == [
-        record.sampled_params for record in theirs.values()
-    ]
+    assert [record.sampled_params for record in ours.values()] == [record.sampled_params for record in theirs.values()]
     for number in theirs:
         one, other = (read_metrics(get_trials_dir(s.folder) / number) for s in (expected, study))
         for name in ("epoch", "train/loss", "val/OKS_AP"):

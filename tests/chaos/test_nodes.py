@@ -45,9 +45,7 @@ def test_a_dead_node_causes_one_restart_and_changes_nothing_else(undisturbed, ti
     assert message in output
 
 
-def test_a_lost_cluster_ends_the_command_and_the_next_cluster_resumes_the_run(
-    undisturbed, tigers, tmp_path
-):
+def test_a_lost_cluster_ends_the_command_and_the_next_cluster_resumes_the_run(undisturbed, tigers, tmp_path):
     command = Command(tigers, tmp_path)
     with SmallCluster([2]) as cluster, command.started(cluster.address) as driver:
         command.wait_for_epochs(3, driver)
@@ -71,9 +69,7 @@ def test_a_lost_cluster_ends_the_command_and_the_next_cluster_resumes_the_run(
     assert command.order() == undisturbed.order()
 
 
-def test_a_node_that_is_not_replaced_ends_the_command_with_the_missing_resources(
-    undisturbed, tigers, tmp_path
-):
+def test_a_node_that_is_not_replaced_ends_the_command_with_the_missing_resources(undisturbed, tigers, tmp_path):
     command = Command(tigers, tmp_path)
     shorten_timeout = (
         "from hrnet_ray.distributed.cluster import head_monitor; "
@@ -135,15 +131,11 @@ def test_rows_that_ray_cannot_reconstruct_are_loaded_again(
             stored["train"].block_refs[0] = make_orphan(stored["train"].block_refs[0])
         return stored
 
-    monkeypatch.setattr(
-        "hrnet_ray.distributed.training.train.load_into_object_store", load_with_orphan
-    )
+    monkeypatch.setattr("hrnet_ray.distributed.training.train.load_into_object_store", load_with_orphan)
     disturbed = train_experiment(tiny, here)
 
     assert decoded_flags == [None, True]
-    assert read_events(disturbed.folder) == [
-        "rows in the object store are lost: loading the dataset again"
-    ]
+    assert read_events(disturbed.folder) == ["rows in the object store are lost: loading the dataset again"]
     for before, after in zip(
         read_metrics(disturbed.folder.parent / "undisturbed"),
         read_metrics(disturbed.folder),

@@ -71,9 +71,7 @@ def finish(command: list[str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(
-    pack: DatasetManifest, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str, int], RunResult]:
+def undisturbed(pack: DatasetManifest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], RunResult]:
     """Run a command without a stop."""
 
     @cache

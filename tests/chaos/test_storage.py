@@ -34,9 +34,7 @@ def small(here: ClusterConfig, tmp_path: Path) -> Iterator[ClusterConfig]:
     subprocess.run(["umount", "--lazy", storage], check=True)
 
 
-def test_a_full_disk_ends_the_run_after_three_saves_and_the_command_resumes(
-    ray_session, tiny, small
-):
+def test_a_full_disk_ends_the_run_after_three_saves_and_the_command_resumes(ray_session, tiny, small):
     longer = replace(tiny, optim=replace(tiny.optim, epochs=EPOCHS))
     folder = Path(small.storage_path) / "tigers" / "tiny"
     ballast = Path(small.storage_path) / "ballast"
@@ -92,9 +90,7 @@ def test_a_damaged_snapshot_of_ray_does_not_stop_the_run(snapshot, ray_session, 
     assert (outcome.folder / "checkpoints" / f"{RAY_SNAPSHOT_FILE}.aside").read_text() == snapshot
 
 
-def test_a_worker_that_does_not_see_the_run_folder_ends_the_run_in_seconds(
-    ray_session, tiny, here, monkeypatch
-):
+def test_a_worker_that_does_not_see_the_run_folder_ends_the_run_in_seconds(ray_session, tiny, here, monkeypatch):
     """Simulates a node on which the storage is not mounted."""
     here = replace(here, num_workers=1)
     monkeypatch.setattr(

@@ -59,15 +59,11 @@ def test_failing_diverging_and_killed_trials_do_not_affect_the_others(
     space = {"optim.lr": tune.choice(rates), "model.pretrained": tune.choice([None, absent])}
     torch.save(build_model(tiny, tigers).state_dict(), absent)
 
-    def load_and_remove_weights(
-        manifest: DatasetManifest, data: DataConfig
-    ) -> dict[str, CachedSplit]:
+    def load_and_remove_weights(manifest: DatasetManifest, data: DataConfig) -> dict[str, CachedSplit]:
         Path(absent).unlink()  # after the preflight checks, before the first trial
         return load_into_object_store(manifest, data)
 
-    monkeypatch.setattr(
-        "hrnet_ray.distributed.tuning.tune.load_into_object_store", load_and_remove_weights
-    )
+    monkeypatch.setattr("hrnet_ray.distributed.tuning.tune.load_into_object_store", load_and_remove_weights)
     trials = get_trials_dir(tmp_path / "runs" / "tigers" / "unlucky")
     victims: list[str] = []
     dead: set[int] = set()
@@ -101,9 +97,7 @@ def test_failing_diverging_and_killed_trials_do_not_affect_the_others(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    search = SearchConfig(
-        sampler="grid", max_concurrent_trials=1, grace_period=2, reduction_factor=2
-    )
+    search = SearchConfig(sampler="grid", max_concurrent_trials=1, grace_period=2, reduction_factor=2)
     study = run_study(base, space, cluster, search)
     killer.join()
 
@@ -149,9 +143,7 @@ def test_a_study_decodes_each_image_once_with_any_number_of_trials(tigers, tmp_p
     decoded = Counter(line for path in worker_counts for line in path.read_text().splitlines())
     assert {image: decoded[image] for image in rows} == rows  # without the images that trials draw
     report_images = driver_counts.read_text().splitlines()
-    assert (
-        len(report_images) <= rows.total() + MAX_SAMPLES + 2 * MAX_SAMPLES
-    )  # an issue may show a pair of images
+    assert len(report_images) <= rows.total() + MAX_SAMPLES + 2 * MAX_SAMPLES  # an issue may show a pair of images
 
 
 def test_a_trial_with_lost_rows_is_retried_and_the_same_command_loads_them_again(

@@ -21,9 +21,7 @@ def cats(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     return write_cats(tmp_path_factory.mktemp("raw"))
 
 
-def test_check_prints_counts_issues_and_the_path_of_the_report(
-    cats: DatasetManifest, tmp_path: Path, capsys
-):
+def test_check_prints_counts_issues_and_the_path_of_the_report(cats: DatasetManifest, tmp_path: Path, capsys):
     check.run(check.CheckArgs(data=str(cats.root), out=tmp_path, input_hw=INPUT_HW))
 
     lines = [line for line in capsys.readouterr().out.splitlines() if "/s  " not in line]
@@ -50,9 +48,7 @@ def test_a_dataset_without_issues_gets_one_line(cats: DatasetManifest):
         split.issues.clear()
         split.issues.update({kind: [] for kind in check.IssueType})
 
-    assert (
-        check.format_summary_line(counts, Path("page.html")) == "no issues found; page: page.html"
-    )
+    assert check.format_summary_line(counts, Path("page.html")) == "no issues found; page: page.html"
 
 
 def test_control_characters_of_names_are_escaped(cats: DatasetManifest):
@@ -70,8 +66,7 @@ def test_strict_makes_some_issues_an_error(cats: DatasetManifest, tmp_path: Path
 
     assert ended.value.code == 3
     assert capsys.readouterr().err.splitlines() == [
-        "error: --strict: images that are also in another split: 2; "
-        "keypoints that are never visible: 1",
+        "error: --strict: images that are also in another split: 2; keypoints that are never visible: 1",
         f"  listed in {tmp_path / 'issues.csv'}",
         "  fix: correct the annotations and prepare them again, or omit --strict",
     ]

@@ -32,9 +32,7 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
     [
         (
             "trian",
-            "error: unknown verb 'trian'\n"
-            "  hrnet-ray trian\n"
-            "  fix: did you mean `hrnet-ray train`?\n",
+            "error: unknown verb 'trian'\n  hrnet-ray trian\n  fix: did you mean `hrnet-ray train`?\n",
         ),
         (
             "xyzzy",
@@ -107,8 +105,7 @@ def prepare_words(otters: Path, **changed: object) -> list[object]:
         ),
         (
             "check",
-            "error: missing from hrnet-ray check: DATA\n  hrnet-ray check\n"
-            "  fix: see `hrnet-ray check --help`\n",
+            "error: missing from hrnet-ray check: DATA\n  hrnet-ray check\n  fix: see `hrnet-ray check --help`\n",
         ),
         (
             "train --optim.lr fast",
@@ -172,12 +169,7 @@ def test_a_verbs_help_lists_its_flags(command):
 @pytest.fixture(scope="module")
 def modules_after_help() -> set[str]:
     """Names of the modules that a process has imported after `hrnet-ray --help`."""
-    code = (
-        "import sys\n"
-        "from hrnet_ray.cli import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: print(*sys.modules)\n"
-    )
+    code = "import sys\nfrom hrnet_ray.cli import main\ntry: main(['--help'])\nexcept SystemExit: print(*sys.modules)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: hrnet-ray VERB")
     return set(done.stdout.splitlines()[-1].split())
@@ -192,16 +184,12 @@ def test_help_does_not_import_heavy_packages(modules_after_help: set[str], packa
     ("kind", "code"),
     [(UsageError, 2), (DataError, 3), (ClusterError, 4), (TrainingDivergedError, 5)],
 )
-def test_every_class_of_error_has_its_exit_code(
-    capsys: pytest.CaptureFixture[str], kind: type[UsageError], code: int
-):
+def test_every_class_of_error_has_its_exit_code(capsys: pytest.CaptureFixture[str], kind: type[UsageError], code: int):
     def work() -> None:
         raise kind("what went wrong", "where it was", "what to do")
 
     assert run_with_error_handling(work) == code
-    assert capsys.readouterr().err == (
-        "error: what went wrong\n  where it was\n  fix: what to do\n"
-    )
+    assert capsys.readouterr().err == ("error: what went wrong\n  where it was\n  fix: what to do\n")
 
 
 def test_ctrl_c_prints_whether_the_command_can_be_resumed(capsys: pytest.CaptureFixture[str]):
@@ -227,8 +215,7 @@ def test_an_experiment_script_parses_flags_like_a_verb(
 
     assert end.value.code == 2
     assert capsys.readouterr().err == (
-        "error: missing from tune_otters: --model, --input\n"
-        "  tune_otters\n  fix: see `tune_otters --help`\n"
+        "error: missing from tune_otters: --model, --input\n  tune_otters\n  fix: see `tune_otters --help`\n"
     )
 
 
@@ -256,8 +243,7 @@ def test_an_experiment_script_parses_flags_like_a_verb(
         (
             {"val_annotations": "nothing.json"},
             3,
-            "the file is not there\n  --val-annotations {nothing.json}\n"
-            "  fix: give an existing file",
+            "the file is not there\n  --val-annotations {nothing.json}\n  fix: give an existing file",
         ),
         (
             {"val_annotations": "otters.json", "val_images": "otters.json"},
@@ -267,8 +253,7 @@ def test_an_experiment_script_parses_flags_like_a_verb(
         (
             {"val_images": "images"},
             2,
-            "--val-images needs --val-annotations\n  --val-images {images}\n"
-            "  fix: give both flags, or neither",
+            "--val-images needs --val-annotations\n  --val-images {images}\n  fix: give both flags, or neither",
         ),
         (
             {"out": "otters.json"},
@@ -309,8 +294,7 @@ def test_gt_valid_alone_and_an_image_size_of_0_are_refused(command, otters: Path
 
     assert command(*common, "--gt-valid", "gt.mat")[::2] == (
         2,
-        "error: --gt-valid needs --val-annotations\n  --gt-valid gt.mat\n"
-        "  fix: give both flags, or neither\n",
+        "error: --gt-valid needs --val-annotations\n  --gt-valid gt.mat\n  fix: give both flags, or neither\n",
     )
     assert command(*common, "--max-image-size", "0")[::2] == (
         2,

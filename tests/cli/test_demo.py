@@ -14,10 +14,7 @@ def test_the_demo_and_its_search_fit_a_machine_with_one_gpu():
 
     assert compute_worker_resources(cluster, ONE_GPU).gpus == 0
     assert SEARCH_CONFIG.max_concurrent_trials == 2
-    assert (
-        compute_worker_resources(replace(cluster, num_workers=1), ONE_GPU, concurrent_trials=2).gpus
-        == 0
-    )
+    assert compute_worker_resources(replace(cluster, num_workers=1), ONE_GPU, concurrent_trials=2).gpus == 0
 
 
 def write(folder: Path, *names: str) -> None:

@@ -46,9 +46,7 @@ def evaluate(capsys: pytest.CaptureFixture[str], tigers: DatasetManifest, run_fo
     return run
 
 
-def test_a_dataset_in_a_bucket_gets_the_same_scores_as_one_in_a_folder(
-    evaluate, tigers: DatasetManifest, bucket
-):
+def test_a_dataset_in_a_bucket_gets_the_same_scores_as_one_in_a_folder(evaluate, tigers: DatasetManifest, bucket):
     files, path = FileSystem.from_uri(bucket("tigers"))
     copy_files(str(tigers.root), path, destination_filesystem=files)
 
@@ -101,9 +99,7 @@ def test_a_model_is_found_by_its_folder_its_run_or_its_weights(run_folder: Path)
     for text in (folder, run_folder, folder / "model.safetensors"):
         assert find_model_dir(str(text), "--model") == folder
     shutil.copyfile(folder / "model.safetensors", folder / "best.safetensors")
-    assert (
-        find_model_dir(str(folder / "best.safetensors"), "--model") == folder / "best.safetensors"
-    )
+    assert find_model_dir(str(folder / "best.safetensors"), "--model") == folder / "best.safetensors"
     assert load_model(folder / "best.safetensors")[1] == load_model(folder)[1]
     with pytest.raises(DataError) as refused:
         find_model_dir("runs/none", "--compare-to")

@@ -63,11 +63,7 @@ def test_synthetic_images_become_a_dataset(
     kind: Literal["tigers", "people"],
     skeleton: Skeleton,
 ):
-    run(
-        SyntheticArgs(
-            kind=kind, num_train=3, num_val=2, seed=5, out=tmp_path / "zoo", max_image_size=96
-        )
-    )
+    run(SyntheticArgs(kind=kind, num_train=3, num_val=2, seed=5, out=tmp_path / "zoo", max_image_size=96))
 
     manifest = read_manifest(tmp_path / "zoo")
     verify_checksums(manifest)
@@ -88,11 +84,7 @@ def test_synthetic_images_become_a_dataset(
 def test_the_seed_determines_the_synthetic_dataset(tmp_path: Path):
     digests = []
     for at, seed in enumerate((1, 1, 2)):
-        run(
-            SyntheticArgs(
-                num_train=1, num_val=1, seed=seed, out=tmp_path / str(at), max_image_size=64
-            )
-        )
+        run(SyntheticArgs(num_train=1, num_val=1, seed=seed, out=tmp_path / str(at), max_image_size=64))
         digests.append(read_manifest(tmp_path / str(at)).digest)
 
     assert digests[0] == digests[1] != digests[2]
@@ -156,9 +148,7 @@ def test_images_in_both_splits_are_counted(toes: Path, capsys: pytest.CaptureFix
     assert "  note: 9 images are in both splits, which inflates the scores\n" in stdout
 
 
-def test_equal_names_in_two_folders_are_different_images(
-    toes: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_equal_names_in_two_folders_are_different_images(toes: Path, capsys: pytest.CaptureFixture[str]):
     shutil.copytree(toes / "images", toes / "others")
 
     run(
@@ -189,26 +179,18 @@ def test_an_archive_is_unpacked_below_the_dataset(toes: Path, ending: str):
     kind = {".tar.gz": "gztar", ".zip": "zip"}[ending]
     shutil.make_archive(str(toes / "atrw"), kind, root_dir=toes, base_dir="images")
     shutil.rmtree(toes / "images")
-    args = CocoArgs(
-        images=toes / f"atrw{ending}", annotations=toes / "toes.json", out=toes / "out", seed=1
-    )
+    args = CocoArgs(images=toes / f"atrw{ending}", annotations=toes / "toes.json", out=toes / "out", seed=1)
 
     for _ in range(2):  # the second run unpacks and writes nothing
         run(args)
 
-    assert sorted(images_of(toes / "out", "train") + images_of(toes / "out", "val")) == [
-        f"{at}.png" for at in range(9)
-    ]
+    assert sorted(images_of(toes / "out", "train") + images_of(toes / "out", "val")) == [f"{at}.png" for at in range(9)]
     assert (toes / "out" / "pictures" / "atrw" / "images" / "0.png").is_file()
 
 
 def test_atrw_is_read_from_the_downloaded_archives(tmp_path: Path):
     drawn = tmp_path / "drawn"
-    run(
-        SyntheticArgs(
-            kind="tigers", num_train=3, num_val=2, out=drawn, max_image_size=96, name="tigers"
-        )
-    )
+    run(SyntheticArgs(kind="tigers", num_train=3, num_val=2, out=drawn, max_image_size=96, name="tigers"))
     downloads = tmp_path / "downloads"
     for name, inside in {
         "atrw_pose_train": "images/train",
@@ -304,7 +286,5 @@ def test_an_invalid_shard_size_is_refused(toes: Path, shard_rows: int):
 
 
 def test_synthetic_images_cannot_be_written_to_a_bucket():
-    with pytest.raises(
-        UsageError, match="--out must be a local folder for synthetic images, got a URI"
-    ):
+    with pytest.raises(UsageError, match="--out must be a local folder for synthetic images, got a URI"):
         run(SyntheticArgs(out="s3://bucket/zoo"))

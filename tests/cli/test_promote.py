@@ -49,15 +49,11 @@ class Workspace:
         write_model(folder / "model", EASY, **model)
         settings = {"data.root": str(self.tigers.root)}
         (folder / "resolved_config.json").write_text(json.dumps(settings))
-        board = MlflowExperiment.open_for_dataset(
-            "tigers", storage_dir=self.storage, tracking_uri=None
-        )
+        board = MlflowExperiment.open_for_dataset("tigers", storage_dir=self.storage, tracking_uri=None)
         root, digest = str(self.tigers.root), self.tigers.digest
         data = [DatasetVersion(name="tigers-val", digest=digest, root=root, context="val")]
         tags = {"kind": "train"}
-        run = RunLogger.open_or_resume(
-            board, folder, name=name, params=settings, tags=tags, datasets=data
-        )
+        run = RunLogger.open_or_resume(board, folder, name=name, params=settings, tags=tags, datasets=data)
         tag_model_hashes(run, folder)
         run.log_artifacts(folder, relative_paths=ARTIFACTS)
         run.finish_run("FINISHED")
@@ -88,9 +84,7 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def workspace(
-    tigers: DatasetManifest, storage: Path, capsys: pytest.CaptureFixture[str]
-) -> Workspace:
+def workspace(tigers: DatasetManifest, storage: Path, capsys: pytest.CaptureFixture[str]) -> Workspace:
     return Workspace(tigers, storage, capsys)
 
 
@@ -130,17 +124,13 @@ def test_the_champion_changes_only_for_a_better_model(workspace: Workspace, tmp_
     assert (forced.code, forced.aliases) == (0, {"champion": "2", "previous": "1"})
     assert "promoted: forced, although worse" in forced.stdout
 
-    _check_that_the_best_of_a_study_is_the_challenger(
-        workspace, good, champion=workspace.storage / "tigers" / "poor"
-    )
+    _check_that_the_best_of_a_study_is_the_challenger(workspace, good, champion=workspace.storage / "tigers" / "poor")
     _check_the_tags_of_a_version(workspace)
     _check_evaluate_and_predict_with_mlflow_names(workspace, tmp_path)
     _check_that_a_changed_artifact_is_refused(workspace, tmp_path)
 
 
-def _check_that_the_best_of_a_study_is_the_challenger(
-    workspace: Workspace, study: Path, *, champion: Path
-) -> None:
+def _check_that_the_best_of_a_study_is_the_challenger(workspace: Workspace, study: Path, *, champion: Path) -> None:
     here, root = ClusterConfig(storage_path=str(workspace.storage)), str(workspace.tigers.root)
     register_challenger(study, root, here)
     aliases = workspace.aliases()
@@ -158,16 +148,11 @@ def _check_that_the_best_of_a_study_is_the_challenger(
     assert workspace.aliases() == aliases
     already, no_server, no_data, no_model = workspace.capsys.readouterr().out.splitlines()
     assert already == f"  registry  {NAME} version 2 is already the champion"
-    assert no_server.startswith(
-        "  registry  not registered (the MLflow store does not answer, http"
-    )
+    assert no_server.startswith("  registry  not registered (the MLflow store does not answer, http")
     promote = f"later: hrnet-ray promote {study}"
     assert no_server.endswith(f"{promote} --tracking-uri http://127.0.0.1:9")
     assert "secret" not in no_server
-    assert (
-        no_data
-        == f"  registry  not registered (no such folder, --data.root {root}-gone); {promote}"
-    )
+    assert no_data == f"  registry  not registered (no such folder, --data.root {root}-gone); {promote}"
     assert no_model.startswith("  registry  not registered (")
     assert no_model.endswith(promote)
 
@@ -185,9 +170,7 @@ def _check_the_tags_of_a_version(workspace: Workspace) -> None:
     assert f"| version | {NAME} version 3 | {NAME} version 1 |" in version.description
     run = workspace.client.get_run(version.run_id)
     assert run.info.run_name == "good"
-    assert run.data.metrics["eval/tigers.OKS_AP"] == pytest.approx(
-        float(version.tags["OKS_AP"]), abs=1e-4
-    )
+    assert run.data.metrics["eval/tigers.OKS_AP"] == pytest.approx(float(version.tags["OKS_AP"]), abs=1e-4)
 
 
 def _check_evaluate_and_predict_with_mlflow_names(workspace: Workspace, tmp_path: Path) -> None:
@@ -234,9 +217,7 @@ def _check_that_a_changed_artifact_is_refused(workspace: Workspace, tmp_path: Pa
     (image, *_) = (Path(str(workspace.tigers.root)).parent / "raw" / "images" / "val").iterdir()
     where = {"predict": ("--input", image), "evaluate": ("--data", workspace.tigers.root)}
     for verb, rest in where.items():
-        refused = workspace.call(
-            *(verb, "--model", f"models:/{NAME}/3", "--storage-path", workspace.storage), *rest
-        )
+        refused = workspace.call(*(verb, "--model", f"models:/{NAME}/3", "--storage-path", workspace.storage), *rest)
         assert refused.code == 3
         assert refused.stderr == (
             "error: a model that was changed after it was registered\n"

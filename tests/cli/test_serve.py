@@ -156,9 +156,7 @@ def test_an_unknown_path_gets_the_list_of_paths(served: Served):
 @pytest.mark.parametrize(
     "headers",
     [
-        {
-            "Host": "elsewhere.example"
-        },  # DNS rebinding: a foreign name that resolves to this machine
+        {"Host": "elsewhere.example"},  # DNS rebinding: a foreign name that resolves to this machine
         {"Host": "elsewhere.example:80@127.0.0.1:1"},
         {"Host": "[::1"},
         {"Origin": "https://elsewhere.example"},
@@ -196,9 +194,7 @@ def test_an_image_and_a_box_in_the_browser(served: Served, chromium: str, tmp_pa
             "(({x, y, width, height}) => [x, y, width, height])"
             "(document.getElementById('canvas').getBoundingClientRect())"
         )
-        place = {
-            share: (left + share * width, top + share * height) for share in (0.1, 0.5, 0.6, 0.95)
-        }
+        place = {share: (left + share * width, top + share * height) for share in (0.1, 0.5, 0.6, 0.95)}
         page.drag(place[0.1], place[0.5])
         page.until("document.getElementById('said').textContent === '1 pose'")
         page.drag(place[0.6], place[0.95])
@@ -220,16 +216,12 @@ def test_an_image_and_a_box_in_the_browser(served: Served, chromium: str, tmp_pa
         not_a_picture.write_text("no picture")
         page.choose("#file", not_a_picture)
         page.until_shown("a picture that cannot be read: not a picture")
-        assert page.run(
-            "document.getElementById('json').disabled"
-        )  # the results of the image before are gone
+        assert page.run("document.getElementById('json').disabled")  # the results of the image before are gone
         assert page.run("document.querySelectorAll('td.number').length") == 0
 
 
 @pytest.mark.browser
-def test_an_image_with_exif_orientation_is_shown_as_the_model_sees_it(
-    served: Served, chromium: str, tmp_path: Path
-):
+def test_an_image_with_exif_orientation_is_shown_as_the_model_sees_it(served: Served, chromium: str, tmp_path: Path):
     turned = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation
@@ -249,9 +241,7 @@ def test_ctrl_c_stops_the_server_during_an_open_request(tmp_path: Path):
     served = start(tmp_path)
     port = int(served.url.rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port)) as stalled:
-        stalled.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n."
-        )
+        stalled.sendall(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n.")
         assert served.post(served.image_path.read_bytes())["poses"]  # other requests are answered
 
         served.process.send_signal(signal.SIGINT)
@@ -271,9 +261,7 @@ def test_ctrl_c_stops_the_server_during_an_open_request(tmp_path: Path):
         ("", 0, "an address of this machine"),
     ],
 )
-def test_an_address_that_cannot_be_used_is_named(
-    tmp_path: Path, host: str, port: int | None, fix: str
-):
+def test_an_address_that_cannot_be_used_is_named(tmp_path: Path, host: str, port: int | None, fix: str):
     save_model(tmp_path, lively_model(), SPEC)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1] if port is None else port

@@ -20,9 +20,7 @@ def test_a_pipe_gets_whole_aligned_lines(capsys: pytest.CaptureFixture[str]):
     ]
 
 
-def test_a_terminal_gets_lines_of_its_width(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_terminal_gets_lines_of_its_width(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
 

@@ -72,9 +72,7 @@ def test_only_the_real_path_below_the_folder_is_given_to_open(images: Path, name
 def test_a_folder_of_pictures_may_itself_be_a_link(images: Path, tmp_path: Path):
     (tmp_path / "linked").symlink_to(images)
 
-    assert (
-        resolve_image_path(tmp_path / "linked", "day/a.jpg") == images.resolve() / "day" / "a.jpg"
-    )
+    assert resolve_image_path(tmp_path / "linked", "day/a.jpg") == images.resolve() / "day" / "a.jpg"
 
 
 @pytest.mark.parametrize("name", ["missing.jpg", "ünï ☃.jpg", "a" * 300 + ".jpg", "c:/a.jpg"])

@@ -74,9 +74,7 @@ def middles(crops: Tensor) -> Tensor:
     return torch.stack([x, y], dim=-1)
 
 
-@pytest.mark.parametrize(
-    "parts", [[[8, 3, 0, 5, 1, 7, 2, 6, 4]], [[4], [8, 0, 2], [1, 3, 5, 6, 7]]]
-)
+@pytest.mark.parametrize("parts", [[[8, 3, 0, 5, 1, 7, 2, 6, 4]], [[4], [8, 0, 2], [1, 3, 5, 6, 7]]])
 def test_a_row_becomes_the_same_crop_in_any_order_and_any_company(parts: list[list[int]]):
     batch = dots(9)
     whole = augment_batch(batch, recipe(LIVELY), epoch=4)
@@ -143,9 +141,7 @@ def test_without_chance_it_is_the_published_crop_within_a_grey_level():
     table, exact_table = (pa.Table.from_pylist([row], schema=schema) for row in (stored, exact))
 
     canvases = to_raw_train_batch(records.decode_train_batch(table, canvas_px=CANVAS_PX), CPU)
-    published = to_eval_batch(
-        records.decode_eval_batch(exact_table, input_hw=INPUT_HW, padding=1.25), CPU
-    )
+    published = to_eval_batch(records.decode_eval_batch(exact_table, input_hw=INPUT_HW, padding=1.25), CPU)
     made = warp_batch(canvases, recipe(STILL), epoch=0)
 
     difference = 255 * made.crops - published.crops.permute(0, 3, 1, 2)

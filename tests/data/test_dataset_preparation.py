@@ -28,9 +28,7 @@ PICTURES = 6
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six pictures with two animals in each, and one with a crowd, in COCO form."""
-    images = [
-        {"id": at, "file_name": f"{at}.png", "width": 36, "height": 24} for at in range(PICTURES)
-    ]
+    images = [{"id": at, "file_name": f"{at}.png", "width": 36, "height": 24} for at in range(PICTURES)]
     animals = [
         {
             "id": at,
@@ -46,9 +44,7 @@ def folder(tmp_path: Path) -> Path:
     content = {"images": images, "annotations": [*animals, crowd], "categories": [category]}
     (tmp_path / "paws.json").write_text(json.dumps(content))
     for at in range(PICTURES):
-        codec.write_image(
-            tmp_path / "images" / f"{at}.png", np.full((24, 36, 3), 40 * at, np.uint8)
-        )
+        codec.write_image(tmp_path / "images" / f"{at}.png", np.full((24, 36, 3), 40 * at, np.uint8))
     return tmp_path
 
 
@@ -62,9 +58,7 @@ def both(labels: AnnotationSet, images: Path) -> dict[str, SplitSource]:
 
 
 def test_annotations_become_a_data_set_that_vouches_for_itself(folder: Path, paws: AnnotationSet):
-    manifest = prepare_dataset(
-        both(paws, folder / "images"), out=folder / "new" / "out", name="paws"
-    )
+    manifest = prepare_dataset(both(paws, folder / "images"), out=folder / "new" / "out", name="paws")
 
     assert read_manifest(folder / "new" / "out") == manifest
     verify_checksums(manifest)
@@ -96,9 +90,7 @@ def test_progress_is_told_of_each_split(folder: Path, paws: AnnotationSet):
     def progress(split: str):
         return lambda done, total: told.append((split, done, total))
 
-    prepare_dataset(
-        both(paws, folder / "images"), out=folder / "out", name="paws", make_progress=progress
-    )
+    prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws", make_progress=progress)
 
     assert told == [(split, at + 1, 12) for split in ("train", "val") for at in range(12)]
 
@@ -117,9 +109,7 @@ def test_a_failed_second_time_leaves_nothing_that_vouches(folder: Path, paws: An
 def test_missing_pictures_of_both_splits_can_be_skipped(folder: Path, paws: AnnotationSet):
     (folder / "images" / "3.png").unlink()
 
-    manifest = prepare_dataset(
-        both(paws, folder / "images"), out=folder / "out", name="paws", skip_missing=True
-    )
+    manifest = prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws", skip_missing=True)
 
     assert [split.skipped for split in manifest.splits.values()] == [3, 3]
     assert (folder / "out" / "skipped.csv").read_text().count("3.png,missing picture") == 4
@@ -148,16 +138,12 @@ def test_a_file_where_the_folder_should_be_is_told(folder: Path, paws: Annotatio
     with pytest.raises(DataError) as below:
         prepare_dataset(sources, out=folder / "paws.json" / "out", name="paws")
 
-    assert str(error.value) == (
-        f"a file where a folder is wanted\n  --out {folder}/paws.json\n  fix: give a folder"
-    )
+    assert str(error.value) == (f"a file where a folder is wanted\n  --out {folder}/paws.json\n  fix: give a folder")
     assert below.value.what == "a folder that cannot be made"
 
 
 def test_the_same_name_in_two_folders_is_two_pictures(paws: AnnotationSet):
-    assert (
-        find_shared_images(SplitSource(paws, Path("train")), SplitSource(paws, Path("val"))) == []
-    )
+    assert find_shared_images(SplitSource(paws, Path("train")), SplitSource(paws, Path("val"))) == []
 
 
 def test_a_mistyped_folder_leaves_an_earlier_data_set_as_it_was(folder: Path, paws: AnnotationSet):
@@ -225,14 +211,10 @@ def test_too_few_pictures_for_two_sides_are_told(paws: AnnotationSet, count: int
     ("name", "read", "keypoints"),
     [("atrw", read_coco, 15), ("mpii", read_mpii, 16), ("ap10k", read_coco, 17)],
 )
-def test_real_pictures_are_prepared_completely(
-    shared_data: Path, tmp_path: Path, name: str, read, keypoints: int
-):
+def test_real_pictures_are_prepared_completely(shared_data: Path, tmp_path: Path, name: str, read, keypoints: int):
     labels = read(shared_data / name / f"test_{name}.json")
 
-    manifest = prepare_dataset(
-        both(labels, shared_data / name), out=tmp_path / "out", name=name, canvas_px=96
-    )
+    manifest = prepare_dataset(both(labels, shared_data / name), out=tmp_path / "out", name=name, canvas_px=96)
 
     train = records.decode_train_batch(read_split(manifest, "train"), canvas_px=96)
     val = records.decode_eval_batch(read_split(manifest, "val"), input_hw=(64, 48), padding=1.25)
@@ -284,9 +266,7 @@ except ClusterError as error:
 """
     ended = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True)
 
-    assert ended.stdout.startswith(
-        f"a storage that does not work\n  {folder}/out/train/00000.parquet: "
-    ), ended.stderr
+    assert ended.stdout.startswith(f"a storage that does not work\n  {folder}/out/train/00000.parquet: "), ended.stderr
     assert list((folder / "out" / "train").iterdir()) == []
 
 

@@ -219,9 +219,7 @@ def test_a_pickle_in_a_column_that_ray_would_load_is_never_loaded(images: Path, 
     table = read_split(manifest, "train")
     marker = tmp_path / "executed"
     payload = pickle.dumps(Payload(str(marker)))
-    bad = table.set_column(
-        table.column_names.index("picture"), "picture", pa.array([payload] * 7, pa.binary())
-    )
+    bad = table.set_column(table.column_names.index("picture"), "picture", pa.array([payload] * 7, pa.binary()))
     claimed = replaced(manifest, parquet(with_type(bad, PICKLED)))
 
     with pytest.raises(DataError, match="1 shards cannot be used"):

@@ -56,9 +56,7 @@ def test_a_picture_that_is_not_what_was_prepared_is_found_and_read_as_nothing():
     rows = table(*(build_full_image_record(instance(id=at), png(noise())) for at in range(4)))
     cut, other = rows["picture"][1].as_py()[:-9], png(noise(size_hw=(9, 9)))
     pictures_now = [rows["picture"][0].as_py(), cut, other, rows["picture"][3].as_py()]
-    rows = rows.set_column(
-        rows.column_names.index("picture"), "picture", pa.array(pictures_now, pa.binary())
-    )
+    rows = rows.set_column(rows.column_names.index("picture"), "picture", pa.array(pictures_now, pa.binary()))
 
     found = add_intact_column(rows)
 
@@ -79,9 +77,7 @@ def test_a_digest_that_is_no_text_any_more_vouches_for_nothing():
     broken = pa.array([b"\xff" * 64], pa.binary()).view(pa.string())
     at = rows.column_names.index("stored_sha256")
 
-    assert add_intact_column(rows.set_column(at, "stored_sha256", broken))[
-        "intact"
-    ].to_pylist() == [False]
+    assert add_intact_column(rows.set_column(at, "stored_sha256", broken))["intact"].to_pylist() == [False]
 
 
 def region_of(picture: np.ndarray, box_xywh: tuple, *, canvas_px: int) -> pa.Table:
@@ -122,9 +118,7 @@ BOXES = {
 @pytest.mark.parametrize(("box", "dot_xy"), BOXES.values(), ids=BOXES)
 @pytest.mark.parametrize("canvas_px", [64, 101])
 def test_a_dot_is_found_where_the_matrix_moves_it(box: tuple, dot_xy: tuple, canvas_px: int):
-    found = decode_train_batch(
-        region_of(dotted(dot_xy), box, canvas_px=canvas_px), canvas_px=canvas_px
-    )
+    found = decode_train_batch(region_of(dotted(dot_xy), box, canvas_px=canvas_px), canvas_px=canvas_px)
 
     moved = found["canvas_from_image"][0] @ [*dot_xy, 1]
     assert np.abs(brightest(found["canvas"][0]) - moved[:2]).max() < 0.5
@@ -145,9 +139,7 @@ def test_a_canvas_smaller_than_what_is_stored_is_reduced_again(box: tuple, dot_x
 
 
 def test_a_region_covers_the_padded_box_by_two_fifths_more_and_fits_the_canvas():
-    region, region_from_image = crop_region(
-        noise(size_hw=BIG_HW), (200.0, 150.0, 160.0, 120.0), canvas_px=70
-    )
+    region, region_from_image = crop_region(noise(size_hw=BIG_HW), (200.0, 150.0, 160.0, 120.0), canvas_px=70)
 
     # 160 * 1.25 * 1.4 = 280 px about (280, 210), at a quarter.
     assert region.shape == (70, 70, 3)
@@ -210,9 +202,7 @@ def test_a_canvas_is_the_picture_and_black_beyond_it():
 
 
 def test_labels_stay_in_pixels_of_the_original_picture():
-    found = decode_train_batch(
-        region_of(dotted((300, 200)), (200, 150, 160, 120), canvas_px=32), canvas_px=32
-    )
+    found = decode_train_batch(region_of(dotted((300, 200)), (200, 150, 160, 120), canvas_px=32), canvas_px=32)
 
     assert found["image_xy"].tolist() == [instance().image_xy.tolist()]
     assert found["visible"].tolist() == [[True, False, True]]
@@ -247,9 +237,7 @@ CROPPED = [(20.5, 11, 60, 33), (-10, -5, 50, 100), (70, 50, 49, 39)]
 
 
 @pytest.mark.parametrize(("input_hw", "off_by"), [((64, 48), 0), ((40, 40), 0), ((48, 64), 1)])
-def test_an_exact_crop_is_one_warp_of_the_original_with_the_published_matrix(
-    input_hw: tuple[int, int], off_by: int
-):
+def test_an_exact_crop_is_one_warp_of_the_original_with_the_published_matrix(input_hw: tuple[int, int], off_by: int):
     picture = noise(size_hw=(90, 120))
     exact = table(*(build_full_image_record(instance(box), png(picture)) for box in CROPPED))
 
@@ -293,9 +281,7 @@ def test_bytes_that_rotted_give_a_black_canvas_and_hidden_keypoints_to_their_row
 def test_bytes_that_rotted_give_a_black_crop():
     sound = build_full_image_record(instance(), png(noise()))
 
-    found = decode_eval_batch(
-        table(sound | {"picture": b""}, sound), input_hw=(16, 12), padding=1.25
-    )
+    found = decode_eval_batch(table(sound | {"picture": b""}, sound), input_hw=(16, 12), padding=1.25)
 
     assert found["readable"].tolist() == [False, True]
     assert (found["crop"][0] == 0).all()
@@ -321,9 +307,7 @@ def test_a_round_trip_through_parquet_changes_nothing(tmp_path: Path):
 
 def test_parts_and_chunks_of_a_table_decode_like_the_whole():
     picture = noise()
-    made = [
-        build_full_image_record(instance(id=at, area=at + 0.5), png(picture)) for at in range(5)
-    ]
+    made = [build_full_image_record(instance(id=at, area=at + 0.5), png(picture)) for at in range(5)]
     whole = table(*made)
 
     chunked = pa.concat_tables([table(*made[:1]), table(*made[1:])])

@@ -132,9 +132,7 @@ def test_what_changed_is_made_again_and_nothing_else(stopped: Path, change: Call
     assert manifest.digest == written(stopped, found, out=stopped.parent / "at once").digest
 
 
-@pytest.mark.parametrize(
-    "changes", [{"canvas_px": 17}, {"store_full_images": True}, {"rows_per_shard": 3}]
-)
+@pytest.mark.parametrize("changes", [{"canvas_px": 17}, {"store_full_images": True}, {"rows_per_shard": 3}])
 def test_another_plan_starts_clean(stopped: Path, changes: dict):
     counted, said = Counted(), []
 

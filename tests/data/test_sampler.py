@@ -26,9 +26,7 @@ def test_an_epoch_is_the_same_each_time_and_unlike_every_other():
         for epoch in range(20)
     }
 
-    assert all(
-        shuffle_row_indices(300, seed=s, epoch=e).tolist() == o for (s, e), o in orders.items()
-    )
+    assert all(shuffle_row_indices(300, seed=s, epoch=e).tolist() == o for (s, e), o in orders.items())
     assert len({tuple(order) for order in orders.values()}) == len(orders)
 
 

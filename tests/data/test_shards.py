@@ -146,9 +146,7 @@ def test_a_file_where_a_folder_is_wanted_is_told(images: Path):
         written(out / "train", some(1))
 
     assert str(of_out.value) == (
-        "a folder that cannot be made\n"
-        f"  --out {out}/train: File exists\n"
-        "  fix: give a folder that can be written"
+        f"a folder that cannot be made\n  --out {out}/train: File exists\n  fix: give a folder that can be written"
     )
     assert of_images.value.what == "the folder is a file"
 
@@ -162,9 +160,7 @@ def test_the_bytes_of_a_shard_do_not_depend_on_the_number_of_threads(
     for threads in (1, 2, 5):
         monkeypatch.setattr("os.cpu_count", lambda threads=threads: threads)
         out = images.parent / f"{threads} threads"
-        manifests.append(
-            written(images, found, out=out, store_full_images=exact, skip_corrupt=True)
-        )
+        manifests.append(written(images, found, out=out, store_full_images=exact, skip_corrupt=True))
 
     assert manifests[0].splits == manifests[1].splits == manifests[2].splits
     assert manifests[0].splits["train"].rows == 10

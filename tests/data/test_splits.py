@@ -11,9 +11,7 @@ from tests.data.paws import instance, labels, written
 
 
 def test_missing_pictures_are_named_and_each_once(images: Path):
-    found = labels(
-        instance(0), instance(7), instance(8, "7.png"), *(instance(at) for at in (9, 10, 11))
-    )
+    found = labels(instance(0), instance(7), instance(8, "7.png"), *(instance(at) for at in (9, 10, 11)))
 
     with pytest.raises(DataError) as error:
         written(images, found)
@@ -25,9 +23,7 @@ def test_missing_pictures_are_named_and_each_once(images: Path):
     )
 
 
-@pytest.mark.parametrize(
-    "name", ["../secret.png", "a/../../secret.png", "/etc/hostname", "out.png", "0.png\0", "a\0b"]
-)
+@pytest.mark.parametrize("name", ["../secret.png", "a/../../secret.png", "/etc/hostname", "out.png", "0.png\0", "a\0b"])
 def test_a_name_that_leaves_the_folder_is_refused(images: Path, name: str):
     codec.write_image(images.parent / "secret.png", np.zeros((4, 6, 3), np.uint8))
     (images / "out.png").symlink_to(images.parent / "secret.png")
@@ -43,9 +39,7 @@ def test_names_of_subfolders_and_links_within_the_folder_are_followed(images: Pa
     codec.write_image(images / "day 1" / "a.png", np.zeros((24, 36, 3), np.uint8))
     (images / "b.png").symlink_to(images / "0.png")
 
-    manifest = written(
-        images, labels(instance(0, "day 1/a.png"), instance(1, "b.png"), instance(2, "./2.png"))
-    )
+    manifest = written(images, labels(instance(0, "day 1/a.png"), instance(1, "b.png"), instance(2, "./2.png")))
 
     assert manifest.splits["train"].rows == 3
 

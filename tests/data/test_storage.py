@@ -88,9 +88,7 @@ def test_a_data_set_is_made_in_a_bucket_from_pictures_in_a_bucket(images: Path, 
     verify_footers(manifest)
     assert ids(read_split(manifest, "train")) == list(range(7))
     assert ids(read_first_rows(manifest, "train", 5)) == list(range(5))
-    assert (
-        manifest.get_shard_uris("train")[1] == bucket("atrw/train/00001.parquet").partition("?")[0]
-    )
+    assert manifest.get_shard_uris("train")[1] == bucket("atrw/train/00001.parquet").partition("?")[0]
     canvases = records.decode_train_batch(read_split(manifest, "train"), canvas_px=16)["canvas"]
     assert np.abs(canvases[:, 2, 2, 0] - 20.0 * np.arange(7)).max() <= 1
 
@@ -102,9 +100,7 @@ def test_a_stopped_command_goes_on_in_a_bucket(images: Path, bucket: Bucket):
     folder.delete_file("train/00001.parquet")
     said = []
 
-    manifest = written(
-        images, some(7), out=bucket("out"), rows_per_shard=3, log_message=said.append
-    )
+    manifest = written(images, some(7), out=bucket("out"), rows_per_shard=3, log_message=said.append)
 
     assert said == ["train: 2 of 3 shards are there already"]
     verify_checksums(manifest)
@@ -123,9 +119,7 @@ def test_an_endpoint_can_come_from_the_environment(
 
 
 def test_missing_pictures_of_a_bucket_are_named(images: Path, bucket: Bucket):
-    open_storage_dir(bucket("raw"), "--images").write_bytes(
-        "0.png", (images / "0.png").read_bytes()
-    )
+    open_storage_dir(bucket("raw"), "--images").write_bytes("0.png", (images / "0.png").read_bytes())
 
     with pytest.raises(DataError, match="1 of 2 pictures are not there") as error:
         written(bucket("raw"), some(2), out=images / "out")

@@ -59,9 +59,7 @@ def test_a_recipe_is_loaded_with_its_search_space(tmp_path: Path):
         ),
     ],
 )
-def test_an_invalid_recipe_is_reported_with_the_line(
-    tmp_path: Path, lines: list[str], line: int, message: str
-):
+def test_an_invalid_recipe_is_reported_with_the_line(tmp_path: Path, lines: list[str], line: int, message: str):
     path = write_recipe(tmp_path, *lines)
 
     settings = check_recipe(path)

@@ -21,9 +21,7 @@ def test_storage_below_a_file_is_not_writable(tmp_path: Path):
 
 
 def test_the_check_does_not_create_missing_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(
-        disk, "MAX_DISK_USED_FRACTION", 1.0
-    )  # however full the disk of this machine is
+    monkeypatch.setattr(disk, "MAX_DISK_USED_FRACTION", 1.0)  # however full the disk of this machine is
 
     result = disk.check_storage(tmp_path / "runs")
 
@@ -40,12 +38,8 @@ def test_the_check_does_not_create_missing_storage(tmp_path: Path, monkeypatch: 
         ("MIN_DISK_GB", 0, "ok"),
     ],
 )
-def test_a_full_disk_is_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, state: str
-):
-    monkeypatch.setattr(
-        disk, "MAX_DISK_USED_FRACTION", 1.0
-    )  # however full the disk of this machine is
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, state: str):
+    monkeypatch.setattr(disk, "MAX_DISK_USED_FRACTION", 1.0)  # however full the disk of this machine is
     monkeypatch.setattr(disk, limit, value)
 
     result = disk.check_disk_space(tmp_path)
@@ -68,9 +62,7 @@ def test_ended_sessions_are_counted_and_the_largest_are_named(tmp_path: Path):
 
     result = disk.check_stale_sessions(tmp_path, max_gb=0.001)
 
-    assert result == CheckResult(
-        "careful", f"2 ended Ray sessions left 0.00 GB in {tmp_path}", f"rm -r {large}"
-    )
+    assert result == CheckResult("careful", f"2 ended Ray sessions left 0.00 GB in {tmp_path}", f"rm -r {large}")
     assert disk.check_stale_sessions(tmp_path, max_gb=1.0).state == "ok"
     assert disk.check_stale_sessions(tmp_path / "none").state == "ok"
     assert small.exists()  # nothing is deleted

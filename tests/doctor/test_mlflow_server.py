@@ -65,9 +65,7 @@ def test_another_major_version_is_reported(server: HTTPServer):
     result = check_mlflow_server(get_url(server))
 
     assert result.state == "careful"
-    assert result.detail.endswith(
-        f"version 1.30.0, but the client has {metadata.version('mlflow')}"
-    )
+    assert result.detail.endswith(f"version 1.30.0, but the client has {metadata.version('mlflow')}")
     assert result.fix.startswith(f"pip install mlflow=={metadata.version('mlflow')}")
 
 
@@ -104,10 +102,7 @@ def test_a_closed_port_is_reported():
 def test_a_server_without_a_health_page_is_reported(server: HTTPServer):
     server.responses.clear()
 
-    assert (
-        check_mlflow_server(get_url(server)).detail
-        == f"{get_url(server)}: HTTP Error 404: Not Found"
-    )
+    assert check_mlflow_server(get_url(server)).detail == f"{get_url(server)}: HTTP Error 404: Not Found"
 
 
 def test_an_invalid_url_is_reported():

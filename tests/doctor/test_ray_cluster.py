@@ -41,9 +41,7 @@ def test_every_node_of_a_cluster_is_probed(ray_session: None, tmp_path: Path):
 
     assert result.connection_error == ""
     cluster = ClusterConfig(ray_address=address)
-    assert check_reachable(result, cluster) == CheckResult(
-        "ok", f"{address}: 1 node with 2 CPUs and 0 GPUs"
-    )
+    assert check_reachable(result, cluster) == CheckResult("ok", f"{address}: 1 node with 2 CPUs and 0 GPUs")
     detail = f"{tmp_path} is shared by 1 node and this machine"
     assert check_shared_storage(result) == CheckResult("ok", detail)
     assert check_clock_skew(result).detail.startswith("at most 0.0 s apart (+- ")
@@ -71,9 +69,7 @@ def test_a_missing_cluster_is_reported_at_once():
         f"{address}: Connection refused",
         "RAY_UP_enable_autoscaler_v2=0 ray up -y --no-config-cache cluster/local.yaml",
     )
-    assert check_reachable(result, ClusterConfig()).fix.startswith(
-        "unset RAY_ADDRESS"
-    )  # it came from there
+    assert check_reachable(result, ClusterConfig()).fix.startswith("unset RAY_ADDRESS")  # it came from there
     for check in (check_shared_storage, check_clock_skew):
         with pytest.raises(CheckSkipped):
             check(result)
@@ -96,8 +92,7 @@ def test_the_fix_for_a_refused_token_copies_it_from_the_head_node():
     fix = check_reachable(refused, ClusterConfig(ray_address="head:6379")).fix
 
     assert fix == (
-        "export RAY_AUTH_MODE=token && scp head:.ray/auth_token ~/.ray/auth_token"
-        " && chmod 600 ~/.ray/auth_token"
+        "export RAY_AUTH_MODE=token && scp head:.ray/auth_token ~/.ray/auth_token && chmod 600 ~/.ray/auth_token"
     )
 
 
@@ -107,8 +102,7 @@ def test_gpus_that_ray_does_not_use_are_reported():
     assert result.state == "careful"
     assert result.detail.endswith("10.0.0.2 has 4 GPUs, Ray uses 1")
     assert result.fix == (
-        "stop the Ray node there, then: "
-        "ssh 10.0.0.2 'ray start --address=10.0.0.1:6379 --num-gpus=4'"
+        "stop the Ray node there, then: ssh 10.0.0.2 'ray start --address=10.0.0.1:6379 --num-gpus=4'"
     )
 
 
@@ -129,10 +123,7 @@ def test_a_node_without_the_storage_is_named_with_a_mount_command():
         "/nfs/runs: 10.0.0.3 cannot write: Read-only",
         "ssh 10.0.0.3 'sudo mount -a; findmnt -T /nfs/runs'",
     )
-    assert (
-        check_shared_storage(make_probe(make_node(), local_error="No space left on device")).state
-        == "wrong"
-    )
+    assert check_shared_storage(make_probe(make_node(), local_error="No space left on device")).state == "wrong"
 
 
 def test_a_node_reads_the_probe_file_and_answers(tmp_path: Path):
@@ -183,11 +174,5 @@ def test_the_fix_sets_the_clock_that_differs_most():
 
 
 def test_a_difference_within_the_uncertainty_is_ok():
-    assert (
-        check_clock_skew(make_probe(make_node(clock_offset_s=6.0, clock_uncertainty_s=2.0))).state
-        == "ok"
-    )
-    assert (
-        check_clock_skew(make_probe(make_node(clock_offset_s=6.0, clock_uncertainty_s=0.1))).state
-        == "wrong"
-    )
+    assert check_clock_skew(make_probe(make_node(clock_offset_s=6.0, clock_uncertainty_s=2.0))).state == "ok"
+    assert check_clock_skew(make_probe(make_node(clock_offset_s=6.0, clock_uncertainty_s=0.1))).state == "wrong"

@@ -26,10 +26,7 @@ def test_each_result_is_a_line_with_its_mark():
 
 
 def test_the_mark_has_a_colour_on_a_terminal():
-    assert (
-        verb.format_result(*RESULTS[0], use_color=True)
-        == "\x1b[32mok       \x1b[0mCPUs            2"
-    )
+    assert verb.format_result(*RESULTS[0], use_color=True) == "\x1b[32mok       \x1b[0mCPUs            2"
 
 
 def test_fixes_are_listed_the_wrong_ones_first_then_the_counts():

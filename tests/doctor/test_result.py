@@ -14,9 +14,7 @@ from hrnet_ray.doctor.result import (
 
 
 def test_the_result_of_a_check_is_returned():
-    assert run_with_timeout(lambda: CheckResult("ok", "2"), timeout_s=10.0) == CheckResult(
-        "ok", "2"
-    )
+    assert run_with_timeout(lambda: CheckResult("ok", "2"), timeout_s=10.0) == CheckResult("ok", "2")
 
 
 def test_a_failing_check_is_reported_as_not_checked():
@@ -58,8 +56,5 @@ def test_a_missing_program_is_named():
 
 
 def test_the_last_line_with_text_is_returned():
-    assert (
-        get_last_line("Traceback:\n  File\nValueError:  two\tblanks \n\n")
-        == "ValueError: two blanks"
-    )
+    assert get_last_line("Traceback:\n  File\nValueError:  two\tblanks \n\n") == "ValueError: two blanks"
     assert get_last_line("\n") == ""

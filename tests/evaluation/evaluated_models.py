@@ -38,9 +38,7 @@ def write_easy_tigers(root: Path, *, val: int = 8) -> DatasetManifest:
         )
         for split in ("train", "val")
     }
-    return prepare_dataset(
-        sources, out=root / "tigers", name="tigers", canvas_px=64, rows_per_shard=5
-    )
+    return prepare_dataset(sources, out=root / "tigers", name="tigers", canvas_px=64, rows_per_shard=5)
 
 
 def write_some_people(root: Path, *, val: int = 5) -> DatasetManifest:
@@ -52,9 +50,7 @@ def write_some_people(root: Path, *, val: int = 5) -> DatasetManifest:
     (annot / "valid.json").write_text(json.dumps(records))
     sources = {
         "train": SplitSource(read_mpii(annot / "train.json"), images),
-        "val": SplitSource(
-            read_mpii(annot / "valid.json", gt_valid=annot / "gt_valid.mat"), images
-        ),
+        "val": SplitSource(read_mpii(annot / "valid.json", gt_valid=annot / "gt_valid.mat"), images),
     }
     return prepare_dataset(sources, out=root / "people", name="people", canvas_px=64)
 

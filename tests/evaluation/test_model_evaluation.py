@@ -61,14 +61,10 @@ def test_the_figures_are_those_of_a_training_on_the_same_rows(tigers: DatasetMan
     )
     summary = evaluation.model_evaluation.metrics.summary
     assert 0 < trained.primary_value < 1
-    assert {name: summary[name] for name in trained.summary} == pytest.approx(
-        trained.summary, abs=1e-4
-    )
+    assert {name: summary[name] for name in trained.summary} == pytest.approx(trained.summary, abs=1e-4)
 
 
-def test_the_interval_holds_the_figure_and_is_the_same_each_time(
-    tigers: DatasetManifest, of_tigers: EvaluationResult
-):
+def test_the_interval_holds_the_figure_and_is_the_same_each_time(tigers: DatasetManifest, of_tigers: EvaluationResult):
     judged = of_tigers.model_evaluation
 
     again = evaluate_model(tigers, QUICK, candidate(EASY))
@@ -111,9 +107,7 @@ def test_the_text_states_what_was_done(of_tigers: EvaluationResult):
     lines = format_report(of_tigers).splitlines()
 
     count = len(of_tigers.ground_truth)
-    assert lines[0].startswith(
-        f"tigers val: {count} read = {count} used + 0 skipped, in 8 images; version "
-    )
+    assert lines[0].startswith(f"tigers val: {count} read = {count} used + 0 skipped, in 8 images; version ")
     assert lines[1] == "boxes: ground truth"
     assert lines[2].startswith("net 0: decode quarter, flip test on, OKS-NMS 0.9 (")
     assert lines[4].split() == [
@@ -149,9 +143,7 @@ def test_people_get_the_published_table(of_people: EvaluationResult):
     assert "in 4 images" in said
 
 
-def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(
-    tigers: DatasetManifest, tmp_path: Path
-):
+def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(tigers: DatasetManifest, tmp_path: Path):
     file = tmp_path / "boxes.json"
     box = {"category_id": 1, "bbox": [5, 5, 70, 60], "score": 0.8}
     first = int(get_label_columns(read_split(tigers, "val"))["image_id"].min())
@@ -161,9 +153,7 @@ def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(
     evaluation = evaluate_model(tigers, replace(QUICK, detections_path=file), candidate(EASY))
 
     said = format_report(evaluation)
-    assert (
-        f"boxes: detections from {file}: 3 read = 1 used + 1 other picture + 1 other category"
-    ) in said
+    assert (f"boxes: detections from {file}: 3 read = 1 used + 1 other picture + 1 other category") in said
     assert "note: 7 pictures have no box: what is in them counts as missed" in said
     assert f"of {len(evaluation.ground_truth)} instances that match at OKS 0.5" in said
     document = to_json_dict(evaluation)

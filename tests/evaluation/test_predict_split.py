@@ -78,25 +78,16 @@ def test_poses_are_those_of_the_predictor_row_by_row(tigers: DatasetManifest, pr
     )
 
 
-def test_the_size_of_batches_moves_points_by_float_noise_only(
-    tigers: DatasetManifest, predictor: Predictor
-):
+def test_the_size_of_batches_moves_points_by_float_noise_only(tigers: DatasetManifest, predictor: Predictor):
     labelled = load_ground_truth(tigers, "val")
 
-    one, many = (
-        predict_split(predictor, tigers, "val", labelled, batch_size=size).poses for size in (1, 7)
-    )
+    one, many = (predict_split(predictor, tigers, "val", labelled, batch_size=size).poses for size in (1, 7))
 
     assert np.abs(one.image_xy - many.image_xy).max() < 1e-3  # a cell that flips moves by 1 px
-    assert (
-        np.abs(one.keypoint_scores - many.keypoint_scores).max()
-        < 1e-4 * np.abs(many.keypoint_scores).max()
-    )
+    assert np.abs(one.keypoint_scores - many.keypoint_scores).max() < 1e-4 * np.abs(many.keypoint_scores).max()
 
 
-def test_detected_boxes_equal_to_the_true_ones_give_the_same_poses(
-    tigers: DatasetManifest, predictor: Predictor
-):
+def test_detected_boxes_equal_to_the_true_ones_give_the_same_poses(tigers: DatasetManifest, predictor: Predictor):
     labelled = load_ground_truth(tigers, "val")
     truth = labelled.columns
     order = np.argsort(truth["image_index"], kind="stable")
@@ -118,9 +109,7 @@ def test_detected_boxes_equal_to_the_true_ones_give_the_same_poses(
     np.testing.assert_allclose(given.poses.area, true.poses.area[order])
 
 
-def test_any_number_of_boxes_is_looked_at_in_one_picture(
-    tigers: DatasetManifest, predictor: Predictor
-):
+def test_any_number_of_boxes_is_looked_at_in_one_picture(tigers: DatasetManifest, predictor: Predictor):
     labelled = load_ground_truth(tigers, "val")
     box = [10.0, 10.0, 60.0, 50.0]
     boxes = boxes_at(*[(2, box, 0.5)] * 5, (7, box, 1.0))
@@ -143,9 +132,7 @@ def test_any_number_of_boxes_is_looked_at_in_one_picture(
 
 
 @pytest.mark.parametrize("detector", [False, True])
-def test_rows_that_rotted_are_left_out_by_name(
-    rotting: DatasetManifest, predictor: Predictor, detector: bool
-):
+def test_rows_that_rotted_are_left_out_by_name(rotting: DatasetManifest, predictor: Predictor, detector: bool):
     labelled = load_ground_truth(rotting, "val")
     alone = [p for p in range(8) if (labelled.columns["image_index"] == p).sum() == 1]
     lost = int(np.flatnonzero(labelled.columns["image_index"] == alone[0])[0])
@@ -163,13 +150,9 @@ def test_rows_that_rotted_are_left_out_by_name(
     assert names == dict(zip(kept["image_index"], kept["image_id"], strict=True))
 
 
-def test_a_picture_with_one_rotten_row_is_served_by_another(
-    rotting: DatasetManifest, predictor: Predictor
-):
+def test_a_picture_with_one_rotten_row_is_served_by_another(rotting: DatasetManifest, predictor: Predictor):
     labelled = load_ground_truth(rotting, "val")
-    (shared,) = next(
-        ([p] for p in range(8) if (labelled.columns["image_index"] == p).sum() > 1), [None]
-    )
+    (shared,) = next(([p] for p in range(8) if (labelled.columns["image_index"] == p).sum() > 1), [None])
     rot(rotting, int(np.flatnonzero(labelled.columns["image_index"] == shared)[0]))
     boxes = boxes_at((shared, [0.0, 0.0, 60.0, 60.0], 1.0))
 
@@ -235,9 +218,7 @@ def test_batches_come_in_order_and_their_errors_too():
 
 
 @pytest.mark.parametrize(("detector", "parts"), [(False, 2), (False, 9), (True, 3)])
-def test_parts_join_to_the_whole_to_the_bit(
-    rotting: DatasetManifest, predictor: Predictor, detector: bool, parts: int
-):
+def test_parts_join_to_the_whole_to_the_bit(rotting: DatasetManifest, predictor: Predictor, detector: bool, parts: int):
     labelled = load_ground_truth(rotting, "val")
     rot(rotting, 2)
     spots = [(place, [10.0 * place, 5.0, 40.0, 50.0], 0.5) for place in range(8)]

@@ -145,9 +145,7 @@ def smokes(tmp_path_factory) -> Path:
 def test_the_smoke_of_a_training_learns_and_predicts(name: str, smokes: Path):
     """What a worker does with the drawn pictures, without Ray: one step, one validation batch."""
     kind = "people" if "mpii" in name else "tigers"
-    small = prepare_smoke_experiment(
-        load(name).BASE, ClusterConfig(storage_path=str(smokes)), kind=kind
-    )
+    small = prepare_smoke_experiment(load(name).BASE, ClusterConfig(storage_path=str(smokes)), kind=kind)
     manifest = read_manifest(small.data.root)
     torch.manual_seed(0)
     model = build_model(small, manifest)
@@ -165,20 +163,14 @@ def test_the_smoke_of_a_training_learns_and_predicts(name: str, smokes: Path):
         warmup_steps=small.optim.warmup_steps,
         steps_per_epoch=6,
     )
-    canvases = decode_train_batch(
-        read_first_rows(manifest, "train", 4), canvas_px=manifest.canvas_px
-    )
-    batch = augment_batch(
-        to_raw_train_batch(canvases, CPU), build_augmentation_config(small, manifest), epoch=0
-    )
+    canvases = decode_train_batch(read_first_rows(manifest, "train", 4), canvas_px=manifest.canvas_px)
+    batch = augment_batch(to_raw_train_batch(canvases, CPU), build_augmentation_config(small, manifest), epoch=0)
     before = model.final_layer.weight.detach().clone()
 
     loss = train_epoch(model, [batch], optimizer, scheduler, target=build_target_config(small))
 
     data = small.data
-    crops = decode_eval_batch(
-        read_first_rows(manifest, "val", 3), input_hw=data.input_hw, padding=data.padding
-    )
+    crops = decode_eval_batch(read_first_rows(manifest, "val", 3), input_hw=data.input_hw, padding=data.padding)
     decoding = build_decode_config(build_model_spec(small, manifest, {}))
     found = predict_batches(model, [to_eval_batch(crops, CPU)], decoding=decoding)
     assert 0 < loss < 0.1
@@ -187,9 +179,7 @@ def test_the_smoke_of_a_training_learns_and_predicts(name: str, smokes: Path):
 
 
 def test_a_wrong_flag_ends_an_experiment_with_three_lines_and_2():
-    ended = subprocess.run(
-        [sys.executable, str(SCRIPTS[-1]), "--optim.lrr", "1"], capture_output=True, text=True
-    )
+    ended = subprocess.run([sys.executable, str(SCRIPTS[-1]), "--optim.lrr", "1"], capture_output=True, text=True)
 
     assert ended.returncode == 2
     assert ended.stderr.splitlines()[-3:] == [

@@ -29,7 +29,7 @@ def test_the_search_runs_as_a_submitted_job(tmp_path):
     assert "registry  hrnet-tigers version 1 is the challenger" in submitted.stdout
     client = MlflowClient(default_tracking_uri(storage))
     challenger = client.get_model_version_by_alias("hrnet-tigers", "challenger")
-    assert challenger.description.startswith("the best of a study, not judged yet\n\n# HRNet-W16")
+    assert challenger.description.startswith("best model of a study, not evaluated yet\n\n# HRNet-W16")
     assert "\r" not in submitted.stdout  # no bars in a log
     trials = (storage / "tigers" / "tune-w32-192x256-smoke" / "trials.csv").read_text()
     assert len(trials.splitlines()) == 1 + 2

@@ -44,23 +44,17 @@ def test_the_lines_of_the_docs_find_what_predict_finds(folder: Path, tmp_path: P
     model = folder / "model" / "model.onnx"
     said = capsys.readouterr().out
     assert re.search(r"HRNet-W8, 3 keypoints, crops of 64 x 96\n", said)
-    assert re.search(
-        r"differ from the model's by at most \S+ .* keypoints differ by at most \S+ px \(\d+ with", said
-    )
+    assert re.search(r"differ from the model's by at most \S+ .* keypoints differ by at most \S+ px \(\d+ with", said)
     assert re.search(rf"^{re.escape(str(model))}: \S+ MB in \d+ s$", said, re.M)
     model.rename(tmp_path / "model.onnx")
     cv2.imwrite(str(tmp_path / "tiger.png"), blotched_picture()[..., ::-1])
     (lines,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.S)
     lines = lines.replace("tiger.jpg", "tiger.png").replace("20, 10, 300, 220", "20, 10, 90, 70")
 
-    found = subprocess.run(
-        [sys.executable, "-c", ALONE + lines], cwd=tmp_path, capture_output=True, text=True
-    )
+    found = subprocess.run([sys.executable, "-c", ALONE + lines], cwd=tmp_path, capture_output=True, text=True)
 
     assert found.returncode == 0, found.stderr
-    ours = Predictor(*load_model(folder / "model"))(
-        blotched_picture(), np.array([[20.0, 10, 90, 70]])
-    )
+    ours = Predictor(*load_model(folder / "model"))(blotched_picture(), np.array([[20.0, 10, 90, 70]]))
     rows = [line.split() for line in found.stdout.splitlines()]
     assert [name for name, *_ in rows] == list(SPEC.skeleton.keypoints)
     theirs = np.array([numbers for _, *numbers in rows], np.float64)

@@ -120,9 +120,7 @@ def test_weights_that_the_config_was_not_written_for_are_refused(folder: Path):
 def test_a_half_written_folder_is_refused_by_the_name_of_what_it_lacks(folder: Path, gone: str):
     (folder / gone).unlink()
 
-    assert refusal(folder).where == (
-        f"{folder}: [Errno 2] No such file or directory: '{folder / gone}'"
-    )
+    assert refusal(folder).where == (f"{folder}: [Errno 2] No such file or directory: '{folder / gone}'")
 
 
 @pytest.mark.parametrize("config", ["", "[]", "null", '{"sha256": 3}', "{"])

@@ -47,9 +47,7 @@ def table_of(picture: np.ndarray, boxes: np.ndarray) -> pa.Table:
     return pa.Table.from_pylist(made, schema=records.build_arrow_schema(3))
 
 
-def test_a_picture_with_boxes_gives_what_its_exact_rows_give(
-    predictor: Predictor, picture: np.ndarray
-):
+def test_a_picture_with_boxes_gives_what_its_exact_rows_give(predictor: Predictor, picture: np.ndarray):
     found = predictor(picture, BOXES)
     scored = predictor.predict_table(table_of(picture, BOXES))
 
@@ -89,9 +87,7 @@ def test_a_picture_without_boxes_has_no_poses(predictor: Predictor, picture: np.
     assert found.scores.shape == (0, 3)
 
 
-def test_several_pictures_at_once_give_what_one_by_one_gives(
-    predictor: Predictor, picture: np.ndarray
-):
+def test_several_pictures_at_once_give_what_one_by_one_gives(predictor: Predictor, picture: np.ndarray):
     pictures = [picture, np.ascontiguousarray(picture[:, ::-1]), picture[:90], picture]
     boxes = [BOXES, BOXES[1:], BOXES[:0], BOXES[:1] + 5]
 

@@ -31,9 +31,7 @@ def test_the_spread_of_a_mean_is_its_standard_error():
 def test_an_interval_is_wider_where_it_must_be_surer():
     (draws,) = compute_bootstrap_samples([mean_of(np.arange(50.0))], num_images=50)
 
-    wide, narrow = (
-        compute_percentile_interval(draws, confidence=share, num_images=60) for share in (0.99, 0.5)
-    )
+    wide, narrow = (compute_percentile_interval(draws, confidence=share, num_images=60) for share in (0.99, 0.5))
 
     assert wide.low < narrow.low < 24.5 < narrow.high < wide.high
     assert wide.confidence == 0.99
@@ -42,10 +40,7 @@ def test_an_interval_is_wider_where_it_must_be_surer():
 def test_one_seed_has_one_answer():
     values = np.random.default_rng(0).random(30)
 
-    same = [
-        compute_bootstrap_samples([mean_of(values)], num_images=30, resamples=50, seed=7)
-        for _ in range(2)
-    ]
+    same = [compute_bootstrap_samples([mean_of(values)], num_images=30, resamples=50, seed=7) for _ in range(2)]
     other = compute_bootstrap_samples([mean_of(values)], num_images=30, resamples=50, seed=8)
 
     np.testing.assert_array_equal(*same)
@@ -59,10 +54,7 @@ def test_models_are_drawn_the_same_pictures_so_what_is_hard_for_both_cancels_out
 
     one, other = compute_bootstrap_samples([mean_of(better), mean_of(hard)], num_images=200)
 
-    apart = [
-        compute_percentile_interval(values, confidence=0.95, num_images=60)
-        for values in (one, other)
-    ]
+    apart = [compute_percentile_interval(values, confidence=0.95, num_images=60) for values in (one, other)]
     assert apart[0].low < apart[1].high  # each on its own, they look alike
     assert compute_percentile_interval(one - other, confidence=0.95, num_images=60).excludes_zero
 
@@ -91,31 +83,21 @@ def test_pictures_are_drawn_not_instances():
 def test_draws_with_nothing_to_score_do_not_count():
     values = np.array([np.nan, 0.5, 0.5, np.nan])
 
-    assert compute_percentile_interval(values, confidence=0.9, num_images=60) == ConfidenceInterval(
-        0.5, 0.5, 0.9
-    )
+    assert compute_percentile_interval(values, confidence=0.9, num_images=60) == ConfidenceInterval(0.5, 0.5, 0.9)
     assert np.isnan(compute_percentile_interval(values[:1], confidence=0.9, num_images=60).low)
     assert np.isnan(make_ratio_statistic(np.ones(2), np.zeros(2))(np.ones(2)))
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "beyond"), [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False)]
-)
-def test_a_difference_is_beyond_noise_when_zero_is_not_within(
-    low: float, high: float, beyond: bool
-):
+@pytest.mark.parametrize(("low", "high", "beyond"), [(0.1, 0.2, True), (-0.2, -0.1, True), (-0.1, 0.1, False)])
+def test_a_difference_is_beyond_noise_when_zero_is_not_within(low: float, high: float, beyond: bool):
     assert ConfidenceInterval(low, high, 0.95).excludes_zero is beyond
 
 
 @pytest.mark.parametrize(("pictures", "confidence", "few"), [(1, 0.5, True), (2, 0.5, False)])
 @pytest.mark.parametrize("lean", [-1.0, 1.0])
 def test_a_few_pictures_that_lean_one_way_tell_nothing(pictures, confidence, few, lean):
-    found = compute_percentile_interval(
-        np.full(40, lean), confidence=confidence, num_images=pictures
-    )
+    found = compute_percentile_interval(np.full(40, lean), confidence=confidence, num_images=pictures)
 
     assert (found.has_too_few_images, found.excludes_zero) == (few, not few)
     assert compute_percentile_interval(np.ones(9), confidence=0.95, num_images=5).has_too_few_images
-    assert not compute_percentile_interval(
-        np.ones(9), confidence=0.95, num_images=6
-    ).has_too_few_images
+    assert not compute_percentile_interval(np.ones(9), confidence=0.95, num_images=6).has_too_few_images

@@ -57,9 +57,7 @@ def test_a_hidden_keypoint_is_not_counted_and_an_unseen_one_is_nan():
 def test_each_instance_is_measured_by_its_own_head():
     predicted_xy = torch.tensor([[[4.0, 0.0]], [[4.0, 0.0]]])
 
-    score = pckh(
-        predicted_xy, torch.zeros(2, 1, 2), torch.ones(2, 1) > 0, torch.tensor([10.0, 5.0])
-    )
+    score = pckh(predicted_xy, torch.zeros(2, 1, 2), torch.ones(2, 1) > 0, torch.tensor([10.0, 5.0]))
 
     assert score.mean() == 0.5
 
@@ -125,9 +123,7 @@ def test_a_straight_curve_has_half_of_its_area():
     distance = torch.arange(100).add(0.5).div(100).mul(0.5)  # evenly over 0..0.5 head sizes
     predicted_xy = torch.stack([distance, torch.zeros(100)], -1)[:, None]
 
-    curve = compute_pckh_curve(
-        predicted_xy, torch.zeros(100, 1, 2), torch.ones(100, 1) > 0, torch.ones(100)
-    )
+    curve = compute_pckh_curve(predicted_xy, torch.zeros(100, 1, 2), torch.ones(100, 1) > 0, torch.ones(100))
 
     assert compute_pckh_auc(curve) == pytest.approx(0.5)
 
@@ -141,9 +137,7 @@ def test_the_end_point_error_is_a_mean_of_distances_that_adds():
 
     assert error.per_keypoint().tolist() == [3.0, 0.0]
     assert error.mean() == 2.0
-    first, second = (
-        compute_endpoint_error(predicted_xy[i], true_xy[i], visible[i]) for i in ([0], [1])
-    )
+    first, second = (compute_endpoint_error(predicted_xy[i], true_xy[i], visible[i]) for i in ([0], [1]))
     assert _same(first + second, error)
 
 
@@ -169,9 +163,7 @@ def test_the_ten_figures_equal_those_of_pycocotools(noise: float):
 
     figures = coco_oks_metrics(truth, results, sigmas=SIGMAS)
 
-    np.testing.assert_allclose(
-        list(figures.values()), _pycocotools(truth, results), rtol=0, atol=1e-12
-    )
+    np.testing.assert_allclose(list(figures.values()), _pycocotools(truth, results), rtol=0, atol=1e-12)
 
 
 def test_perfect_predictions_score_one_even_with_annotation_id_zero():
@@ -318,11 +310,7 @@ def _poses(keypoints: int = 5) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _same(left: Any, right: Any) -> bool:
     totals_agree = torch.allclose(left.value_sum, right.value_sum, rtol=1e-12)
-    return (
-        totals_agree
-        and torch.equal(left.visible_count, right.visible_count)
-        and type(left) is type(right)
-    )
+    return totals_agree and torch.equal(left.visible_count, right.visible_count) and type(left) is type(right)
 
 
 def _coco(*, noise: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -22,9 +22,7 @@ def pairs_of(errors: list[list[float]], *, sides: list[list[float]]) -> MatchedP
     }
     image_xy = truth["image_xy"] + np.stack([np.nan_to_num(away), 0 * np.nan_to_num(away)], -1)
     one = np.ones(count, int)
-    poses = DetectedPoses(
-        one, one, one, image_xy, np.ones((count, 2)), np.ones(count), np.ones(count)
-    )
+    poses = DetectedPoses(one, one, one, image_xy, np.ones((count, 2)), np.ones(count), np.ones(count))
     return MatchedPoses.from_poses(poses, truth, np.arange(count), np.arange(count))
 
 

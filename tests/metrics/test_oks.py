@@ -21,9 +21,7 @@ SIGMAS = (0.03, 0.07, 0.05)
 PICTURES = 14
 
 
-def crowded(
-    *, noise: float, categories: int = 1, seed: int = 0
-) -> tuple[DetectedPoses, dict[str, Any]]:
+def crowded(*, noise: float, categories: int = 1, seed: int = 0) -> tuple[DetectedPoses, dict[str, Any]]:
     """One to four animals a picture, some without keypoints; up to 25 poses a picture, tied scores.
 
     Pictures 3 and 4 have no pose, picture 5 only strange ones.
@@ -84,9 +82,7 @@ def coco_figures(poses: DetectedPoses, truth: dict[str, Any]) -> dict[str, float
 def test_on_the_whole_set_ap_and_ar_are_those_of_coco(noise: float, categories: int):
     poses, truth = crowded(noise=noise, categories=categories)
 
-    precision, recall = compute_average_precision(
-        match_poses(poses, truth, SIGMAS, num_images=PICTURES)
-    )
+    precision, recall = compute_average_precision(match_poses(poses, truth, SIGMAS, num_images=PICTURES))
 
     published = coco_figures(poses, truth)
     assert precision.mean() == pytest.approx(published["AP"], abs=1e-12)
@@ -105,9 +101,7 @@ def test_pictures_that_count_twice_score_as_a_set_that_holds_them_twice(seed: in
     times = np.bincount(np.random.default_rng(seed).integers(PICTURES, size=PICTURES))
     times = np.pad(times, (0, PICTURES - len(times)))
 
-    weighed = compute_average_precision(
-        match_poses(poses, truth, SIGMAS, num_images=PICTURES), times.astype(float)
-    )
+    weighed = compute_average_precision(match_poses(poses, truth, SIGMAS, num_images=PICTURES), times.astype(float))
 
     drawn = np.repeat(np.arange(PICTURES), times)
     many, much = [], []

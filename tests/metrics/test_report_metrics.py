@@ -64,9 +64,7 @@ def poses_of(found: KeypointPredictions, truth: Truth) -> DetectedPoses:
     )
 
 
-def judged(
-    truth: Truth, found: KeypointPredictions, skeleton: Skeleton, **how: Any
-) -> EvaluationMetrics:
+def judged(truth: Truth, found: KeypointPredictions, skeleton: Skeleton, **how: Any) -> EvaluationMetrics:
     pictures = int(truth["image_index"].max()) + 1
     return compute_evaluation_metrics(
         poses_of(found, truth), truth, skeleton, num_images=pictures, with_gt_boxes=True, **how
@@ -90,28 +88,22 @@ def test_the_figures_of_a_training_are_the_same_to_the_last_bit(skeleton: Skelet
 
 @pytest.mark.parametrize(("skeleton", "head"), [(ATRW, np.nan), (MPII, 30.0)])
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_one_two_and_three_workers_give_identical_figures(
-    skeleton: Skeleton, head: float, parts: int
-):
+def test_one_two_and_three_workers_give_identical_figures(skeleton: Skeleton, head: float, parts: int):
     truth = truth_of(skeleton, 31, head=head)
     found = found_near(truth, noise=6.0)
     shares = [np.arange(31)[rank::parts] for rank in range(parts)]
 
     joined = KeypointPredictions.concat_parts(
-        KeypointPredictions(found.ids[rows], found.image_xy[rows], found.scores[rows])
-        for rows in reversed(shares)
+        KeypointPredictions(found.ids[rows], found.image_xy[rows], found.scores[rows]) for rows in reversed(shares)
     )
 
-    assert compute_validation_metrics(joined, truth, skeleton) == compute_validation_metrics(
-        found, truth, skeleton
-    )
+    assert compute_validation_metrics(joined, truth, skeleton) == compute_validation_metrics(found, truth, skeleton)
     whole, again = judged(truth, found, skeleton), judged(truth, joined, skeleton)
     assert again.summary == whole.summary
     assert again.per_keypoint == whole.per_keypoint
     assert again.metric_curve == whole.metric_curve
     draws = [
-        compute_bootstrap_samples([one.bootstrap_statistic], num_images=16, resamples=20)
-        for one in (whole, again)
+        compute_bootstrap_samples([one.bootstrap_statistic], num_images=16, resamples=20) for one in (whole, again)
     ]
     np.testing.assert_array_equal(*draws)
 
@@ -122,9 +114,7 @@ def test_what_is_drawn_again_is_the_main_figure(skeleton: Skeleton, head: float)
     truth["head_size"][5] = np.nan
     assessment = judged(truth, found_near(truth, noise=7.0), skeleton)
 
-    assert assessment.bootstrap_statistic(np.ones(15)) == pytest.approx(
-        assessment.primary_value, abs=1e-12
-    )
+    assert assessment.bootstrap_statistic(np.ones(15)) == pytest.approx(assessment.primary_value, abs=1e-12)
     assert 0.05 < assessment.primary_value < 0.95
 
 

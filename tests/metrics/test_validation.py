@@ -80,12 +80,8 @@ def test_the_order_of_rows_does_not_matter():
     turned = KeypointPredictions(found.ids.flip(0), found.image_xy.flip(0), found.scores.flip(0))
     ordered = {name: column[[1, 2, 0]] for name, column in truth.items()}
 
-    assert compute_validation_metrics(turned, truth, ATRW) == compute_validation_metrics(
-        found, ordered, ATRW
-    )
-    assert compute_validation_metrics(found, truth, ATRW).summary["EPE_px"] == pytest.approx(
-        288**0.5 / 3, abs=1e-4
-    )
+    assert compute_validation_metrics(turned, truth, ATRW) == compute_validation_metrics(found, ordered, ATRW)
+    assert compute_validation_metrics(found, truth, ATRW).summary["EPE_px"] == pytest.approx(288**0.5 / 3, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -95,23 +91,18 @@ def test_the_order_of_rows_does_not_matter():
         ([4, 7, 9, 9], "4 predictions for 3 validation rows\n  row ids more than once: 9"),
         (
             [4, 4, 8],
-            "3 predictions for 3 validation rows\n"
-            "  row ids missing: 7, 9; unknown: 8; more than once: 4",
+            "3 predictions for 3 validation rows\n  row ids missing: 7, 9; unknown: 8; more than once: 4",
         ),
     ],
 )
 def test_rows_that_are_missing_strange_or_doubled_are_refused(ids: list[int], said: str):
     truth = truth_of(PAW, 4, 7, 9)
-    found = KeypointPredictions(
-        torch.tensor(ids), torch.zeros(len(ids), 2, 2), torch.ones(len(ids), 2)
-    )
+    found = KeypointPredictions(torch.tensor(ids), torch.zeros(len(ids), 2, 2), torch.ones(len(ids), 2))
 
     with pytest.raises(DataError) as refused:
         compute_validation_metrics(found, truth, PAW)
 
-    assert str(refused.value) == (
-        f"{said}\n  fix: prepare the dataset again; its row ids must be unique"
-    )
+    assert str(refused.value) == (f"{said}\n  fix: prepare the dataset again; its row ids must be unique")
 
 
 def test_a_truth_with_one_id_twice_is_refused():

@@ -39,17 +39,13 @@ def activations(size: tuple[int, ...]) -> Tensor:
     return values.bfloat16().contiguous(memory_format=LAST)
 
 
-def one_by_one(
-    norm: nn.BatchNorm2d, features: Tensor, shortcut: Tensor | None, *, relu: bool
-) -> Tensor:
+def one_by_one(norm: nn.BatchNorm2d, features: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
     normed = norm(features)
     added = normed if shortcut is None else normed + shortcut
     return torch.relu(added) if relu else added
 
 
-def by_the_routine(
-    norm: nn.BatchNorm2d, features: Tensor, shortcut: Tensor | None, *, relu: bool
-) -> Tensor:
+def by_the_routine(norm: nn.BatchNorm2d, features: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
     return FusedBatchNorm2d.from_batchnorm(norm).apply_norm(features, shortcut, relu=relu)
 
 
@@ -139,9 +135,7 @@ def test_what_the_routine_does_not_know_is_left_to_torch_bit_for_bit(make):
     features, shortcut = make(activations((2, 16, 5, 4))), make(activations((2, 16, 5, 4)))
     norm = norm_of(features.shape[1])
 
-    ours = apply_norm_add_relu(
-        FusedBatchNorm2d.from_batchnorm(copy.deepcopy(norm)), features.clone(), shortcut
-    )
+    ours = apply_norm_add_relu(FusedBatchNorm2d.from_batchnorm(copy.deepcopy(norm)), features.clone(), shortcut)
 
     assert torch.equal(ours, apply_norm_add_relu(norm, features.clone(), shortcut))
 
@@ -178,16 +172,13 @@ def test_a_step_of_the_net_goes_where_float64_goes_at_least_as_well_as_by_operat
     ours, theirs = (gradients(one, crops, bf16=True) for one in (fused, net))
 
     def distance(found: dict[str, Tensor]) -> float:
-        return sum(
-            float((found[name] - true).norm() / (true.norm() + 1e-12))
-            for name, true in truth.items()
-        ) / len(truth)
+        return sum(float((found[name] - true).norm() / (true.norm() + 1e-12)) for name, true in truth.items()) / len(
+            truth
+        )
 
     assert distance(ours) < 1.05 * distance(theirs)
     for name, statistic in net.named_buffers():
-        torch.testing.assert_close(
-            dict(fused.named_buffers())[name], statistic, rtol=0.05, atol=5e-3
-        )
+        torch.testing.assert_close(dict(fused.named_buffers())[name], statistic, rtol=0.05, atol=5e-3)
 
 
 def test_no_relu_is_lost_and_none_done_twice():
@@ -198,9 +189,7 @@ def test_no_relu_is_lost_and_none_done_twice():
 
     relus = sum(isinstance(module, nn.ReLU) for module in net.modules())
     left = sum(isinstance(module, nn.ReLU) for module in fused.modules())
-    done = sum(
-        isinstance(module, FusedBatchNorm2d) and module.fuses_relu for module in fused.modules()
-    )
+    done = sum(isinstance(module, FusedBatchNorm2d) and module.fuses_relu for module in fused.modules())
     assert (left, done) == (
         relus - done,
         5,
@@ -231,9 +220,7 @@ def uncompiled():
     forget()
 
 
-@pytest.mark.parametrize(
-    ("compiler", "reason"), [("no-such-compiler", "no C compiler"), ("false", "false")]
-)
+@pytest.mark.parametrize(("compiler", "reason"), [("no-such-compiler", "no C compiler"), ("false", "false")])
 def test_without_a_compiler_the_model_stays_and_one_line_says_so(
     compiler: str, reason: str, uncompiled: None, monkeypatch: pytest.MonkeyPatch
 ):

@@ -16,9 +16,7 @@ from hrnet_ray.pose.losses import keypoint_mse_loss
     ("width", "keypoints", "parameters"),
     [(32, 16, 28_536_080), (48, 16, 63_595_696), (32, 15, 28_536_047)],
 )
-def test_the_published_nets_have_the_published_number_of_parameters(
-    width: int, keypoints: int, parameters: int
-):
+def test_the_published_nets_have_the_published_number_of_parameters(width: int, keypoints: int, parameters: int):
     with torch.device("meta"):  # shapes only
         net = HRNet(width, keypoints)
 
@@ -66,11 +64,7 @@ def test_no_parameter_is_idle():
 
     net(crops).square().sum().backward()
 
-    idle = [
-        name
-        for name, tensor in net.named_parameters()
-        if tensor.grad is None or tensor.grad.abs().max() == 0
-    ]
+    idle = [name for name, tensor in net.named_parameters() if tensor.grad is None or tensor.grad.abs().max() == 0]
     assert idle == []
 
 
@@ -96,9 +90,7 @@ def test_memory_order_does_not_change_what_comes_out():
 
     with torch.no_grad():
         plain = net(crops)
-        last = copy.deepcopy(net).to(memory_format=torch.channels_last)(
-            crops.to(memory_format=torch.channels_last)
-        )
+        last = copy.deepcopy(net).to(memory_format=torch.channels_last)(crops.to(memory_format=torch.channels_last))
 
     torch.testing.assert_close(last, plain, rtol=1e-4, atol=1e-4)
 
@@ -109,9 +101,7 @@ def test_it_learns_one_batch_by_heart():
         net = HRNet(8, 3, modules=(1, 1, 1), blocks=1, stem=16).train()
         crops = torch.randn(2, 3, 64, 96)
         crop_xy = torch.rand(2, 3, 2) * torch.tensor([80.0, 48.0]) + 8
-    target, weights = encode_heatmaps(
-        crop_xy, torch.ones(2, 3) > 0, input_hw=(64, 96), heatmap_hw=(16, 24), sigma=2.0
-    )
+    target, weights = encode_heatmaps(crop_xy, torch.ones(2, 3) > 0, input_hw=(64, 96), heatmap_hw=(16, 24), sigma=2.0)
     adam = torch.optim.Adam(net.parameters(), lr=5e-3)
 
     losses = []

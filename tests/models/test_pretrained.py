@@ -118,9 +118,7 @@ CLASSIFIERS = {
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 @pytest.mark.parametrize("writer", CLASSIFIERS)
-def test_an_imagenet_classifier_gives_its_body_and_leaves_the_head(
-    writer: str, ending: str, tmp_path: Path
-):
+def test_an_imagenet_classifier_gives_its_body_and_leaves_the_head(writer: str, ending: str, tmp_path: Path):
     source, model = _net(seed=1), _net(seed=2)
     leftovers = {
         "incre_modules.0.0.conv1.weight": torch.zeros(2, 2, 1, 1),
@@ -316,9 +314,7 @@ def test_half_precision_files_load_into_a_single_precision_net(tmp_path: Path):
 def test_the_summary_counts_what_is_left_on_either_side():
     report = LoadReport("w.pth", ["a", "b"], ["c"], ["d", "e", "f"], [])
 
-    assert str(report) == (
-        "w.pth: 2 of 3 tensors loaded; 1 (c) not in the file; 3 (d, e and 1 more) not in the model"
-    )
+    assert str(report) == ("w.pth: 2 of 3 tensors loaded; 1 (c) not in the file; 3 (d, e and 1 more) not in the model")
 
 
 def _net(*, seed: int, width: int = 8, keypoints: int = 5) -> HRNet:

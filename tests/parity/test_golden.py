@@ -85,9 +85,7 @@ def test_six_steps_of_adam_go_where_the_published_net_goes():
     # PASSIVE: threads that wait for each other by spinning take minutes on a machine that is busy.
     threads = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
 
-    finished = subprocess.run(
-        [sys.executable, __file__], env=os.environ | threads, capture_output=True, check=True
-    )
+    finished = subprocess.run([sys.executable, __file__], env=os.environ | threads, capture_output=True, check=True)
 
     trained = json.loads(finished.stdout)
     if not _sums_up_as_the_golden_processor():
@@ -130,17 +128,13 @@ def test_the_affine_matrix_and_its_inverse_are_the_published_ones():
     matrix = _crop_from_image(golden)
 
     np.testing.assert_allclose(matrix[:, :2].numpy(), golden["matrix"], rtol=0, atol=1e-4)
-    np.testing.assert_allclose(
-        matrix.inverse()[:, :2].numpy(), golden["inverse"], rtol=0, atol=1e-4
-    )
+    np.testing.assert_allclose(matrix.inverse()[:, :2].numpy(), golden["inverse"], rtol=0, atol=1e-4)
 
 
 def test_boxes_become_the_published_centres_and_scales():
     golden = _arrays("box_192x256")
 
-    center_xy, scale_wh = box_to_center_scale(
-        torch.from_numpy(golden["box_xywh"]), input_hw=_hw(golden["input_size"])
-    )
+    center_xy, scale_wh = box_to_center_scale(torch.from_numpy(golden["box_xywh"]), input_hw=_hw(golden["input_size"]))
 
     np.testing.assert_allclose(center_xy.numpy(), golden["center"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(scale_wh.numpy(), golden["scale"], rtol=0, atol=1e-4)
@@ -167,9 +161,7 @@ def test_the_device_warps_to_within_a_grey_level_of_the_published_crops():
     assert np.abs(grey_levels - golden["crop"]).mean(axis=(1, 2, 3)).max() < 1.0
 
 
-@pytest.mark.parametrize(
-    ("method", "expected"), [("argmax", "preds_argmax"), ("quarter", "preds_shifted")]
-)
+@pytest.mark.parametrize(("method", "expected"), [("argmax", "preds_argmax"), ("quarter", "preds_shifted")])
 def test_maps_decode_to_the_published_image_points(method: str, expected: str):
     golden = _arrays("decode_mpii")
     heatmaps = torch.from_numpy(golden["heatmaps"])
@@ -193,9 +185,7 @@ def test_the_flip_test_merges_as_published():
     order = _flip_order(golden["pairs"], keypoints=16)
 
     shifted = average_flipped_heatmaps(output, mirrored, flip_order=order)
-    plain = average_flipped_heatmaps(
-        torch.zeros_like(output), mirrored, flip_order=order, shift=False
-    )
+    plain = average_flipped_heatmaps(torch.zeros_like(output), mirrored, flip_order=order, shift=False)
 
     np.testing.assert_allclose(shifted.numpy(), golden["averaged_shifted"], rtol=0, atol=1e-6)
     np.testing.assert_allclose(2 * plain.numpy(), golden["flip_back"], rtol=0, atol=1e-6)
@@ -233,9 +223,7 @@ def test_pckh_fills_the_published_mpii_table():
 def test_oks_gives_the_ten_figures_of_pycocotools(sigmas: str):
     expected = json.loads((HERE / "oks_atrw_expected.json").read_text())[sigmas]
 
-    figures = coco_oks_metrics(
-        HERE / "oks_atrw_gt.json", HERE / "oks_atrw_dt.json", sigmas=expected["sigmas"]
-    )
+    figures = coco_oks_metrics(HERE / "oks_atrw_gt.json", HERE / "oks_atrw_dt.json", sigmas=expected["sigmas"])
 
     assert figures.keys() == set(COCO_NAMES.values())
     for published, ours in COCO_NAMES.items():

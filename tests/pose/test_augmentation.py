@@ -119,9 +119,7 @@ def test_an_epoch_replays_exactly_and_the_next_one_differs():
 
 
 def test_sixty_nine_in_a_hundred_half_bodies_are_upper_as_published():
-    warps = _draw(
-        20_000, AugmentationParams(scale_factor=0.0, half_body_prob=1.0, half_body_min_visible=7)
-    )
+    warps = _draw(20_000, AugmentationParams(scale_factor=0.0, half_body_prob=1.0, half_body_min_visible=7))
 
     upper = warps.center_xy[:, 1] < 50
     assert abs(upper.float().mean() - 0.6915) < 0.01
@@ -243,9 +241,7 @@ def test_every_canvas_of_a_batch_is_warped_by_itself():
 
     together = warp_images(canvases, matrix, crop_hw=INPUT_HW)
 
-    alone = [
-        warp_images(canvases[i : i + 1], matrix[i : i + 1], crop_hw=INPUT_HW) for i in range(11)
-    ]
+    alone = [warp_images(canvases[i : i + 1], matrix[i : i + 1], crop_hw=INPUT_HW) for i in range(11)]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-6, rtol=0)
 
 
@@ -404,6 +400,4 @@ def _colours() -> Tensor:
 
 
 def _jitter(crops: Tensor, augmentation: AugmentationParams) -> Tensor:
-    return apply_color_jitter(
-        crops, torch.arange(len(crops)), seed=1, epoch=0, augmentation=augmentation
-    )
+    return apply_color_jitter(crops, torch.arange(len(crops)), seed=1, epoch=0, augmentation=augmentation)

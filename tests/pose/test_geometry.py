@@ -44,9 +44,7 @@ def test_the_centre_lands_on_half_the_crop_and_the_scale_spans_its_width():
     center_xy, scale_wh = torch.tensor([[300.0, 200.0]]), torch.tensor([[0.96, 1.28]])
     matrix = crop_from_image(center_xy, scale_wh, torch.zeros(1), crop_hw=CROP_HW)
 
-    corners_xy = transform_points(
-        matrix, torch.tensor([[[300.0, 200.0], [204.0, 72.0], [396.0, 328.0]]])
-    )
+    corners_xy = transform_points(matrix, torch.tensor([[[300.0, 200.0], [204.0, 72.0], [396.0, 328.0]]]))
 
     torch.testing.assert_close(
         corners_xy, torch.tensor([[[96.0, 128.0], [0.0, 0.0], [192.0, 256.0]]]), atol=1e-4, rtol=0
@@ -64,9 +62,7 @@ def test_a_positive_rotation_turns_the_picture_anticlockwise():
 
 @settings(max_examples=100)
 @given(x=places, y=places, size=sizes, turn=turns)
-def test_the_matrix_is_opencvs_solution_for_the_published_three_points(
-    x: float, y: float, size: float, turn: float
-):
+def test_the_matrix_is_opencvs_solution_for_the_published_three_points(x: float, y: float, size: float, turn: float):
     published = _published_matrix((x, y), size, turn)
 
     matrix = _matrix(x, y, size, turn)
@@ -76,9 +72,7 @@ def test_the_matrix_is_opencvs_solution_for_the_published_three_points(
 
 @settings(max_examples=100)
 @given(x=places, y=places, size=sizes, turn=turns)
-def test_mirrored_equals_flipping_the_picture_and_its_centre_first(
-    x: float, y: float, size: float, turn: float
-):
+def test_mirrored_equals_flipping_the_picture_and_its_centre_first(x: float, y: float, size: float, turn: float):
     flipped_from_image = torch.diag(torch.tensor([-1.0, 1.0, 1.0], dtype=torch.float64))
     flipped_from_image[0, 2] = IMAGE_W - 1
     flipped_first = _matrix(IMAGE_W - 1 - x, y, size, turn) @ flipped_from_image
@@ -105,9 +99,7 @@ def test_only_the_mirrored_pictures_of_a_batch_are_mirrored():
 
     assert torch.equal(matrix[0], plain[0])
     image_xy = torch.tensor([[[310.0, 205.0]], [[310.0, 205.0]]])
-    torch.testing.assert_close(
-        transform_points(matrix, image_xy)[1], torch.tensor([[86.0, 133.0]]), atol=1e-4, rtol=0
-    )
+    torch.testing.assert_close(transform_points(matrix, image_xy)[1], torch.tensor([[86.0, 133.0]]), atol=1e-4, rtol=0)
 
 
 def test_a_matrix_for_the_heatmap_is_the_crops_matrix_divided_by_four():
@@ -125,9 +117,7 @@ def test_a_matrix_for_the_heatmap_is_the_crops_matrix_divided_by_four():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-3), (torch.float64, 1e-9)])
-def test_there_and_back_is_where_a_point_was_in_its_own_precision(
-    dtype: torch.dtype, tolerance: float
-):
+def test_there_and_back_is_where_a_point_was_in_its_own_precision(dtype: torch.dtype, tolerance: float):
     center_xy = torch.tensor([[300.0, 200.0], [1200.0, 700.0]], dtype=dtype)
     scale_wh = torch.tensor([[0.96, 1.28], [3.0, 4.0]], dtype=dtype)
     rotation_deg = torch.tensor([33.0, -71.0], dtype=dtype)

@@ -31,9 +31,7 @@ def test_the_square_ends_three_sigmas_from_the_centre():
     assert heatmap[11, 9].item() == pytest.approx(math.exp(-9))
 
 
-@pytest.mark.parametrize(
-    ("x", "cell"), [(-5.9, 0), (1.9, 0), (2.0, 1), (5.9, 1), (6.0, 2), (40.0, 10)]
-)
+@pytest.mark.parametrize(("x", "cell"), [(-5.9, 0), (1.9, 0), (2.0, 1), (5.9, 1), (6.0, 2), (40.0, 10)])
 def test_the_centre_is_cut_towards_zero_as_int_does(x: float, cell: int):
     heatmap = _encode_one(x, 20.0, sigma=1.0)[0]
 
@@ -52,9 +50,7 @@ def test_the_centre_is_cut_towards_zero_as_int_does(x: float, cell: int):
         (58.0, 0.0, 0.0),  # cell 15: misses
     ],
 )
-def test_a_weight_is_zero_only_where_the_square_misses_the_map(
-    x: float, weight: float, highest: float
-):
+def test_a_weight_is_zero_only_where_the_square_misses_the_map(x: float, weight: float, highest: float):
     heatmap, weights = _encode_one(x, 20.0, sigma=1.0)
 
     assert weights == weight
@@ -165,9 +161,7 @@ def test_equal_neighbours_leave_a_peak_where_it_is():
     ("column", "row", "moved"),
     [(1, 4, False), (2, 4, True), (4, 4, True), (5, 4, False), (3, 1, False), (3, 7, False)],
 )
-def test_column_and_row_one_stay_as_published_though_they_have_neighbours(
-    column: int, row: int, moved: bool
-):
+def test_column_and_row_one_stay_as_published_though_they_have_neighbours(column: int, row: int, moved: bool):
     heatmaps = torch.zeros(1, 1, 8, 6)
     heatmaps[0, 0, row, column] = 1.0
     heatmaps[0, 0, row, column - 1] = 0.5
@@ -178,9 +172,7 @@ def test_column_and_row_one_stay_as_published_though_they_have_neighbours(
 
 
 def test_an_unknown_method_is_refused():
-    with pytest.raises(
-        ValueError, match="no decoding method 'best'; there are argmax, quarter, dark"
-    ):
+    with pytest.raises(ValueError, match="no decoding method 'best'; there are argmax, quarter, dark"):
         decode_heatmaps(torch.zeros(1, 1, 8, 6), method="best")
 
 
@@ -207,9 +199,7 @@ def test_dark_steps_as_darkposes_own_arithmetic_on_opencvs_blur(kernel: int):
     maps = cv2.GaussianBlur(rng.random((48, 36, 12)).astype(np.float32) ** 4, (9, 9), 0)
     maps = maps.transpose(2, 0, 1) - 0.05
 
-    heatmap_xy, _ = decode_heatmaps(
-        torch.from_numpy(maps.copy())[None], method="dark", kernel_size=kernel
-    )
+    heatmap_xy, _ = decode_heatmaps(torch.from_numpy(maps.copy())[None], method="dark", kernel_size=kernel)
 
     expected = [_darkpose(heatmap, kernel) for heatmap in maps]
     np.testing.assert_allclose(heatmap_xy[0].numpy(), expected, rtol=0, atol=2e-3)
@@ -219,9 +209,7 @@ def test_flipping_twice_is_the_same_as_not_at_all():
     heatmaps = torch.rand(2, 3, 8, 6, generator=torch.Generator().manual_seed(0))
     order = (1, 0, 2)
 
-    merged = average_flipped_heatmaps(
-        heatmaps, heatmaps.flip(-1)[:, list(order)], flip_order=order, shift=False
-    )
+    merged = average_flipped_heatmaps(heatmaps, heatmaps.flip(-1)[:, list(order)], flip_order=order, shift=False)
 
     assert torch.equal(merged, heatmaps)
 

@@ -41,10 +41,7 @@ def test_the_loss_is_the_mean_over_keypoints_of_half_their_mean_square():
     predicted, target, weights = _maps()
     scaled = weights[..., None, None]
 
-    each = [
-        0.5 * F.mse_loss(predicted[:, k] * scaled[:, k], target[:, k] * scaled[:, k])
-        for k in range(5)
-    ]
+    each = [0.5 * F.mse_loss(predicted[:, k] * scaled[:, k], target[:, k] * scaled[:, k]) for k in range(5)]
 
     torch.testing.assert_close(keypoint_mse_loss(predicted, target, weights), sum(each) / 5)
 
@@ -53,8 +50,7 @@ def test_halves_of_a_batch_average_to_the_whole():
     predicted, target, weights = (torch.cat([part, part * 0.3]) for part in _maps())
 
     first, second = (
-        keypoint_mse_loss(predicted[half], target[half], weights[half])
-        for half in (slice(0, 3), slice(3, 6))
+        keypoint_mse_loss(predicted[half], target[half], weights[half]) for half in (slice(0, 3), slice(3, 6))
     )
 
     torch.testing.assert_close((first + second) / 2, keypoint_mse_loss(predicted, target, weights))

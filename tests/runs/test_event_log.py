@@ -46,9 +46,7 @@ def test_a_line_after_a_truncated_one_starts_on_its_own(tmp_path):
 
 def test_the_monitor_prints_a_new_event_once(tmp_path, capsys):
     log_event(tmp_path, "failed_save", "an old one")
-    monitor = ProgressMonitor(
-        lambda: {"#01 ": tmp_path}, epochs=3, on_epoch=lambda folder, entry: None
-    )
+    monitor = ProgressMonitor(lambda: {"#01 ": tmp_path}, epochs=3, on_epoch=lambda folder, entry: None)
     capsys.readouterr()
 
     with monitor:
@@ -71,9 +69,7 @@ def test_the_monitor_prints_a_new_epoch_once(tmp_path, capsys):
         append_metrics(tmp_path, _epoch(2, 0.25))
 
     assert reported == [2]
-    assert capsys.readouterr().out == (
-        "#01 epoch   2/3  loss 1.25e-03  OKS_AP 0.250  150 img/s  1:30 left\n"
-    )
+    assert capsys.readouterr().out == ("#01 epoch   2/3  loss 1.25e-03  OKS_AP 0.250  150 img/s  1:30 left\n")
 
 
 def test_the_monitor_survives_a_storage_error(tmp_path, capsys):

@@ -60,9 +60,7 @@ def test_the_lock_file_exists_while_held_and_names_its_owner(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_command_is_refused_at_once_and_names_the_first(
-    holder: subprocess.Popen, tmp_path: Path
-):
+def test_a_second_command_is_refused_at_once_and_names_the_first(holder: subprocess.Popen, tmp_path: Path):
     since = json.loads((tmp_path / LOCK_FILE).read_text())["since"]
     started = time.monotonic()
 
@@ -88,15 +86,11 @@ def test_the_lock_of_a_killed_command_is_taken_over_with_one_line(
     with RunLock(tmp_path):
         assert json.loads((tmp_path / LOCK_FILE).read_text())["pid"] == os.getpid()
 
-    assert capsys.readouterr().out.startswith(
-        f"Taking over the stale lock of {tmp_path} (process {holder.pid} on "
-    )
+    assert capsys.readouterr().out.startswith(f"Taking over the stale lock of {tmp_path} (process {holder.pid} on ")
 
 
 def test_a_reused_pid_holds_no_lock(tmp_path: Path):
-    write_foreign_lock(
-        tmp_path, pid=os.getpid(), host=lock.platform.node(), processes=lock._read_pid_namespace()
-    )
+    write_foreign_lock(tmp_path, pid=os.getpid(), host=lock.platform.node(), processes=lock._read_pid_namespace())
 
     with RunLock(tmp_path):
         pass
@@ -110,9 +104,7 @@ def test_a_fresh_lock_of_another_host_is_respected(tmp_path: Path):
 
 
 @pytest.mark.parametrize("age_s", [61, 3600, -3600], ids=["a minute", "an hour", "tomorrow's"])
-def test_a_lock_without_heartbeat_is_taken_over(
-    age_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_lock_without_heartbeat_is_taken_over(age_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock, "STALE_WATCH_S", 0.5)
     write_foreign_lock(tmp_path, age_s=age_s)
 
@@ -133,9 +125,7 @@ def test_a_lock_that_only_a_clock_makes_old_is_respected(
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"pid": "me"}', b'{"token": 3}'])
-def test_an_unreadable_lock_is_judged_by_its_age(
-    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_unreadable_lock_is_judged_by_its_age(content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(lock, "STALE_WATCH_S", 0.1)
     path = write_foreign_lock(tmp_path)
     path.write_bytes(content)
@@ -193,9 +183,7 @@ def test_ctrl_c_releases_the_lock(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_hard_links_has_locks_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_file_system_without_hard_links_has_locks_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 

@@ -22,9 +22,7 @@ def test_output_is_in_the_log_and_on_the_terminal(
     print("afterwards")
 
     lines = (tmp_path / RUN_LOG).read_text().splitlines()
-    assert [text[-48:] for text in lines[::3]] == [
-        "hrnet-ray tune --space 'optim.lr=log(1e-4,3e-3)'"
-    ] * 2
+    assert [text[-48:] for text in lines[::3]] == ["hrnet-ray tune --space 'optim.lr=log(1e-4,3e-3)'"] * 2
     assert lines[1:3] + lines[4:] == ["first", "a warning", "second", "a warning"]
     out, error = capsys.readouterr()
     assert out.endswith("second\nafterwards\n")
@@ -45,9 +43,7 @@ def test_an_error_leaves_its_traceback_with_the_cause(tmp_path: Path):
     assert log.endswith("UsageError: what\n  where\n  fix: way out\n")
 
 
-def test_an_unwritable_log_does_not_stop_the_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_an_unwritable_log_does_not_stop_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / RUN_LOG).mkdir()
 
     with tee_output(tmp_path):

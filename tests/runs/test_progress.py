@@ -24,9 +24,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_without_print_end_no_final_line_is_printed(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-):
+def test_without_print_end_no_final_line_is_printed(clock: list[float], capsys: pytest.CaptureFixture[str]):
     count = make_progress_line("clip", print_end=False)
     for done, clock[0] in ((10, 5.0), (30, 15.0), (40, 20.0)):
         count(done, 40)
@@ -34,9 +32,7 @@ def test_without_print_end_no_final_line_is_printed(
     assert capsys.readouterr().out == "clip       30/40  2/s  5 s left\n"
 
 
-def test_with_an_unknown_total_no_time_left_is_printed(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-):
+def test_with_an_unknown_total_no_time_left_is_printed(clock: list[float], capsys: pytest.CaptureFixture[str]):
     count = make_progress_line("clip", print_end=False)
     clock[0] = 15.0
     count(30, 0)
@@ -59,9 +55,7 @@ def test_print_line_replaces_a_transient_line_on_a_terminal(
     print_line("skipped a.jpg")
     count(4, 4)
 
-    assert capsys.readouterr().out == (
-        "\r\x1b[Kclip        2/4  2/s  1 s left\r\x1b[Kskipped a.jpg\n\r\x1b[K"
-    )
+    assert capsys.readouterr().out == ("\r\x1b[Kclip        2/4  2/s  1 s left\r\x1b[Kskipped a.jpg\n\r\x1b[K")
 
 
 class FakeTerminal(io.StringIO):

@@ -13,9 +13,7 @@ def make_terminal(width: int = 80) -> Console:
 def read_lines(console: Console) -> list[str]:
     """Every line that the terminal displayed, without control sequences."""
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    return [
-        line for line in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)) if line
-    ]
+    return [line for line in re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)) if line]
 
 
 def test_a_row_shows_epoch_loss_rate_and_the_time_left_within_80_columns():

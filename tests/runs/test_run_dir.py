@@ -91,9 +91,7 @@ def read_only(tmp_path):
     """A function that remounts the storage, a file system of its own, as read-only."""
     storage = tmp_path / "runs"
     storage.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", storage], capture_output=True
-    )
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", storage], capture_output=True)
     if mounted.returncode:
         pytest.skip("only root can mount a file system")
     yield lambda: subprocess.run(["mount", "-o", "remount,ro", storage], check=True)
@@ -117,9 +115,7 @@ def test_unreadable_settings_are_named(tiny, here, tigers):
     assert str(path) in refused.value.where
 
 
-def test_of_two_concurrent_commands_the_second_sees_the_settings_of_the_first(
-    tiny, here, tigers, monkeypatch
-):
+def test_of_two_concurrent_commands_the_second_sees_the_settings_of_the_first(tiny, here, tigers, monkeypatch):
     other = replace(tiny, optim=replace(tiny.optim, lr=0.002))
     write_initial_files = run_dir._write_initial_files
 

@@ -26,9 +26,7 @@ def test_the_request_of_an_earlier_command_is_ignored(tmp_path: Path):
     assert not flag.should_stop()
 
 
-def test_a_request_is_seen_within_two_seconds_with_few_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_request_is_seen_within_two_seconds_with_few_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     now, reads = 0.0, 0
 
     def read_and_count(folder: Path) -> str:

@@ -93,9 +93,7 @@ def _handler(proxy: Proxy) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def _asked(
-    port: int, request: BaseHTTPRequestHandler, body: bytes
-) -> tuple[int, list[tuple[str, str]], bytes]:
+def _asked(port: int, request: BaseHTTPRequestHandler, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
     upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     headers = {**request.headers, "Host": f"127.0.0.1:{port}", "Connection": "close"}
     upstream.request(request.command, request.path, body, headers)

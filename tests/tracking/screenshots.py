@@ -24,9 +24,7 @@ from tests.browser import Page, browsing
 from tests.tracking.serving import serving
 
 PREPARE = "prepare synthetic --kind tigers --num-train 200 --num-val 48 --out data/tigers --max-image-size 128"
-NET = (
-    "--data.input-hw 64 96 --model.width 16 --model.modules 1 1 1 --model.blocks 1 --model.stem 32"
-)
+NET = "--data.input-hw 64 96 --model.width 16 --model.modules 1 1 1 --model.blocks 1 --model.stem 32"
 OPTIM = "--optim.epochs 10 --optim.milestones 7 9 --optim.batch-size 16"
 SEARCH = "--search.num-trials 8 --search.grace-period 2 --search.reduction-factor 2"
 SPACE = "--space optim.lr=log(3e-4,1e-2) heatmap.sigma=uniform(0.7,3)"
@@ -136,9 +134,7 @@ def charts(page: Page, uri: str) -> None:
     page.click("Search metric charts")
     page.type("val/(OKS_AP|OKS.nose|OKS.left_back_paw)$")
     page.until("document.querySelectorAll('.js-plotly-plot .scatterlayer').length == 3")
-    page.run(
-        "document.head.insertAdjacentHTML('beforeend','<style>.modebar{display:none}</style>')"
-    )
+    page.run("document.head.insertAdjacentHTML('beforeend','<style>.modebar{display:none}</style>')")
 
 
 def compare(page: Page, uri: str) -> None:

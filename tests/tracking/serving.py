@@ -15,9 +15,7 @@ START_S = 120  # 5 s on a calm machine
 
 
 @contextmanager
-def serving(
-    folder: Path, *more: str, environment: Mapping[str, str] | None = None
-) -> Iterator[int]:
+def serving(folder: Path, *more: str, environment: Mapping[str, str] | None = None) -> Iterator[int]:
     """Its port; its database, artifacts and log lie in the folder."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

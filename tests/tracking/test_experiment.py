@@ -35,9 +35,7 @@ def test_the_store_is_a_file_in_the_storage_folder(storage: Path):
     assert default_tracking_uri(storage) == f"sqlite:///{storage}/mlflow.db"
 
 
-def test_a_run_has_its_name_settings_tags_and_data(
-    board: MlflowExperiment, folder: Path, storage: Path
-):
+def test_a_run_has_its_name_settings_tags_and_data(board: MlflowExperiment, folder: Path, storage: Path):
     run = begun(board, folder, params={"optim.lr": 1e-3, "data.input_hw": (96, 128)})
     run.log_summary({"best.OKS_AP": 0.75}, tags={"best": "yes"})
     run.finish_run("FINISHED")
@@ -49,15 +47,13 @@ def test_a_run_has_its_name_settings_tags_and_data(
     assert noted.data.tags["kind"] == "train"
     assert noted.data.tags["best"] == "yes"
     assert noted.data.metrics["best.OKS_AP"] == 0.75
-    assert {
-        (tied.dataset.name, tied.dataset.digest, tied.tags[0].value)
-        for tied in noted.inputs.dataset_inputs
-    } == {("otters-train", DIGEST[:36], "train"), ("otters-val", DIGEST[:36], "val")}
+    assert {(tied.dataset.name, tied.dataset.digest, tied.tags[0].value) for tied in noted.inputs.dataset_inputs} == {
+        ("otters-train", DIGEST[:36], "train"),
+        ("otters-val", DIGEST[:36], "val"),
+    }
 
 
-def test_the_machine_is_watched_while_a_run_goes_on(
-    board: MlflowExperiment, folder: Path, storage: Path
-):
+def test_the_machine_is_watched_while_a_run_goes_on(board: MlflowExperiment, folder: Path, storage: Path):
     run = begun(board, folder)
     run.finish_run("FINISHED")
 
@@ -66,9 +62,7 @@ def test_the_machine_is_watched_while_a_run_goes_on(
     assert 0 <= noted.data.metrics["system/cpu_utilization_percentage"] <= 100
 
 
-def test_a_run_is_found_again_by_its_folder_and_goes_on(
-    board: MlflowExperiment, folder: Path, storage: Path
-):
+def test_a_run_is_found_again_by_its_folder_and_goes_on(board: MlflowExperiment, folder: Path, storage: Path):
     run = begun(board, folder)
     train(folder, 0)
     run.finish_run("FAILED")
@@ -127,9 +121,7 @@ def test_a_picture_is_kept_at_its_epoch_under_one_name(
     assert np.array_equal(codec.read_image(Path(kept)), drawn)
 
 
-def test_a_large_picture_is_made_small(
-    board: MlflowExperiment, folder: Path, storage: Path, tmp_path: Path
-):
+def test_a_large_picture_is_made_small(board: MlflowExperiment, folder: Path, storage: Path, tmp_path: Path):
     run = begun(board, folder)
     train(folder, 0)
     noise = np.random.default_rng(0).integers(0, 255, (600, 900, 3), np.uint8)
@@ -159,9 +151,7 @@ def test_a_picture_that_is_not_whole_is_only_a_warning(
     assert noted.info.status == "FINISHED"
 
 
-def test_the_runs_own_tree_is_copied_under_the_same_names(
-    board: MlflowExperiment, folder: Path, storage: Path
-):
+def test_the_runs_own_tree_is_copied_under_the_same_names(board: MlflowExperiment, folder: Path, storage: Path):
     run = begun(board, folder)
     (folder / "plots" / "deep").mkdir(parents=True)
     (folder / "plots" / "deep" / "a.txt").write_text("a")
@@ -179,9 +169,7 @@ def test_the_runs_own_tree_is_copied_under_the_same_names(
     assert deep.path == "plots/deep/a.txt"
 
 
-def test_an_experiment_deleted_in_the_ui_comes_back(
-    board: MlflowExperiment, folder: Path, storage: Path
-):
+def test_an_experiment_deleted_in_the_ui_comes_back(board: MlflowExperiment, folder: Path, storage: Path):
     client = MlflowClient(default_tracking_uri(storage))
     place = (storage / "mlartifacts").as_uri()
     client.delete_experiment(client.create_experiment("hrnet/otters", artifact_location=place))
@@ -192,25 +180,21 @@ def test_an_experiment_deleted_in_the_ui_comes_back(
     assert noted.info.lifecycle_stage == "active"
 
 
-def test_a_finished_run_that_is_run_again_keeps_its_end(
-    board: MlflowExperiment, folder: Path, storage: Path
-):
+def test_a_finished_run_that_is_run_again_keeps_its_end(board: MlflowExperiment, folder: Path, storage: Path):
     run = begun(board, folder)
     train(folder, 0)
     run.finish_run("FINISHED")
     (before,) = found(default_tracking_uri(storage), "otters")
 
-    begun(
-        MlflowExperiment.open_for_dataset("otters", storage_dir=storage, tracking_uri=None), folder
-    ).finish_run("FINISHED")
+    begun(MlflowExperiment.open_for_dataset("otters", storage_dir=storage, tracking_uri=None), folder).finish_run(
+        "FINISHED"
+    )
 
     (after,) = found(default_tracking_uri(storage), "otters")
     assert after.info.end_time == before.info.end_time
 
 
-@pytest.mark.parametrize(
-    "uri", ["localhost:5000", "./mlruns", "file:///tmp/mlruns", "http://", "htp://127.0.0.1:5000"]
-)
+@pytest.mark.parametrize("uri", ["localhost:5000", "./mlruns", "file:///tmp/mlruns", "http://", "htp://127.0.0.1:5000"])
 def test_what_can_be_no_address_is_refused_before_anything_starts(uri: str, tmp_path: Path):
     with pytest.raises(UsageError) as refused:
         MlflowExperiment.open_for_dataset("otters", storage_dir=tmp_path, tracking_uri=uri)

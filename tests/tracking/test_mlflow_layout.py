@@ -88,13 +88,9 @@ def test_every_setting_that_is_left_out_is_one_and_stays_in_when_it_is_searched(
     settings = flatten_config(ExperimentConfig())
     assert settings.keys() >= EXCLUDED_PARAMS
 
-    (tmp_path / "resolved_config.json").write_text(
-        json.dumps({"sampled_params": {"model.stem": 8}})
-    )
+    (tmp_path / "resolved_config.json").write_text(json.dumps({"sampled_params": {"model.stem": 8}}))
 
-    assert select_params(settings, tmp_path).keys() == settings.keys() - EXCLUDED_PARAMS | {
-        "model.stem"
-    }
+    assert select_params(settings, tmp_path).keys() == settings.keys() - EXCLUDED_PARAMS | {"model.stem"}
 
 
 SECRETS = {
@@ -177,9 +173,7 @@ def test_what_is_nobodys_business_is_taken_out_of_texts(text: str, left: str):
 
 
 def test_workers_that_record_epochs_load_no_mlflow():
-    code = (
-        "import sys, hrnet_ray.runs.event_log, hrnet_ray.tracking; print('mlflow' in sys.modules)"
-    )
+    code = "import sys, hrnet_ray.runs.event_log, hrnet_ray.tracking; print('mlflow' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 

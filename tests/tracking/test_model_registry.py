@@ -111,10 +111,7 @@ def test_a_version_is_found_by_what_it_is_made_of(registered: Registered, tmp_pa
     registry = registered.registry
 
     assert registry.find_by_tags(NAME, compute_file_hashes(registered.folder)) == registered.version
-    assert (
-        registry.find_by_tags(NAME, compute_file_hashes(write_model(tmp_path, EASY, seed=1)))
-        is None
-    )
+    assert registry.find_by_tags(NAME, compute_file_hashes(write_model(tmp_path, EASY, seed=1))) is None
     assert registry.find_by_tags("hrnet-none", compute_file_hashes(registered.folder)) is None
 
 
@@ -148,17 +145,13 @@ def test_a_run_is_checked_by_its_own_tags(registered: Registered, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_an_artifact_that_somebody_replaced_is_refused(
-    registered: Registered, name: str, tmp_path: Path
-):
+def test_an_artifact_that_somebody_replaced_is_refused(registered: Registered, name: str, tmp_path: Path):
     client, model_id = registered.registry.client, registered.logged.model_id
     other = write_model(tmp_path / "other", EASY, seed=1, padding=2.0)
     client.log_model_artifact(model_id, str(other / name), "hrnet")  # as anybody may who knows it
     try:
         with pytest.raises(DataError) as refused:
-            download_model(
-                registered.registry, f"models:/{NAME}@champion", "--model", tmp_path / "x"
-            )
+            download_model(registered.registry, f"models:/{NAME}@champion", "--model", tmp_path / "x")
     finally:
         client.log_model_artifact(model_id, str(registered.folder / name), "hrnet")
 
@@ -185,9 +178,7 @@ def test_a_server_that_is_not_there_is_named(dead_uri: str):
         ModelRegistry(dead_uri).get_by_alias(NAME, CHAMPION)
 
 
-@pytest.mark.parametrize(
-    "changed", [{}, {"flip_test": False}, {"decode": "dark"}, {"decode": "argmax", "sigma": 2.0}]
-)
+@pytest.mark.parametrize("changed", [{}, {"flip_test": False}, {"decode": "dark"}, {"decode": "argmax", "sigma": 2.0}])
 def test_what_is_exported_finds_what_the_predictor_finds(changed: dict):
     spec = spec_of(EASY, **changed)
     model = lively_net(spec)

@@ -166,9 +166,7 @@ def test_whoever_gave_up_leaves_the_rest_to_others(proxy: Proxy, tmp_path: Path,
     assert len(proxy.requests) == asked
 
 
-def test_of_two_runs_made_at_once_the_one_that_is_kept_is_told(
-    proxy: Proxy, tmp_path: Path, dead_uri: str
-):
+def test_of_two_runs_made_at_once_the_one_that_is_kept_is_told(proxy: Proxy, tmp_path: Path, dead_uri: str):
     folder, client = tmp_path / "otters" / "first", MlflowClient(proxy.url)
     begun(
         MlflowExperiment.open_for_dataset("twins", storage_dir=tmp_path, tracking_uri=dead_uri),
@@ -189,9 +187,7 @@ def test_of_two_runs_made_at_once_the_one_that_is_kept_is_told(
     assert history(proxy.url, twin) == recorded(folder)
 
 
-def test_a_server_that_lost_everything_is_told_everything_again(
-    proxy: Proxy, tmp_path: Path, dead_uri: str
-):
+def test_a_server_that_lost_everything_is_told_everything_again(proxy: Proxy, tmp_path: Path, dead_uri: str):
     folder = tmp_path / "otters" / "first"
     run = begun(
         MlflowExperiment.open_for_dataset("lost", storage_dir=tmp_path, tracking_uri=proxy.url),
@@ -210,9 +206,7 @@ def test_a_server_that_lost_everything_is_told_everything_again(
 
 def test_it_can_be_told_to_another_store_too(proxy: Proxy, storage: Path):
     folder = storage / "otters" / "first"
-    run = begun(
-        MlflowExperiment.open_for_dataset("both", storage_dir=storage, tracking_uri=None), folder
-    )
+    run = begun(MlflowExperiment.open_for_dataset("both", storage_dir=storage, tracking_uri=None), folder)
     loop(folder, range(EPOCHS))
     run.log_artifacts(folder, relative_paths=("metrics.jsonl",))
     run.finish_run("FINISHED")
@@ -291,14 +285,10 @@ def test_after_a_killed_driver_the_history_is_completed_and_nothing_stays_runnin
     _the_same_command_goes_on(proxy, tmp_path, name, study, trial)
 
 
-def _the_same_command_goes_on(
-    proxy: Proxy, storage: Path, name: str, study: Path, trial: Path
-) -> None:
+def _the_same_command_goes_on(proxy: Proxy, storage: Path, name: str, study: Path, trial: Path) -> None:
     board = MlflowExperiment.open_for_dataset(name, storage_dir=storage, tracking_uri=proxy.url)
     parent = begun(board, study, name="search", tags={"kind": "study"})
-    begun(board, trial, name="#01", tags={"kind": "trial"}, parent_run=parent).finish_run(
-        "FINISHED"
-    )
+    begun(board, trial, name="#01", tags={"kind": "trial"}, parent_run=parent).finish_run("FINISHED")
     parent.finish_run("FINISHED")
 
     runs = found(proxy.url, name)
@@ -319,16 +309,12 @@ def test_trials_that_the_end_of_a_study_left_open_are_lost(storage: Path):
     assert (story.status, story.tags["abandoned"]) == ("KILLED", "true")
 
 
-@pytest.mark.parametrize(
-    ("writers", "points"), [(2, 50), pytest.param(4, 500, marks=pytest.mark.chaos)]
-)
+@pytest.mark.parametrize(("writers", "points"), [(2, 50), pytest.param(4, 500, marks=pytest.mark.chaos)])
 def test_writers_at_once_lose_nothing_in_one_database_that_they_make(
     writers: int, points: int, tmp_path: Path, root: Path
 ):
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(tmp_path), str(number), str(points)], cwd=root
-        )
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path), str(number), str(points)], cwd=root)
         for number in range(writers)
     ]
     assert [process.wait(200) for process in processes] == [0] * writers
@@ -378,9 +364,7 @@ def test_a_story_that_a_crash_spoilt_is_written_anew_for_the_same_run(storage: P
     (folder / ".mlflow/run.json").write_text('{"experiment": "hr')
     (folder / ".mlflow/sync_state.json").write_text("[]")
 
-    again = begun(
-        MlflowExperiment.open_for_dataset("spoilt", storage_dir=storage, tracking_uri=None), folder
-    )
+    again = begun(MlflowExperiment.open_for_dataset("spoilt", storage_dir=storage, tracking_uri=None), folder)
     train(folder, 1)
     again.finish_run("FINISHED")
 

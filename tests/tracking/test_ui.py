@@ -44,7 +44,7 @@ def study(server_port: int, tmp_path_factory: pytest.TempPathFactory) -> str:
     for (name, scores), params in zip(SCORES.items(), PARAMS, strict=True):
         folder = storage / "pond" / "trials" / name[1:3]
         tags = {"kind": "trial", "study": "pond"}
-        trials.append(begun(board, folder, name=name, params=params, parent=parent, tags=tags))
+        trials.append(begun(board, folder, name=name, params=params, parent_run=parent, tags=tags))
         for epoch, score in enumerate(scores):
             train(folder, epoch, score=score)
     trials[0].log_summary({}, tags={"asha.stopped_at": STOPPED_AT})
@@ -75,10 +75,7 @@ def experiment(uri: str) -> str:
 def best_first(uri: str) -> str:
     """The address of the trials in their order. Without one, MLflow folds them into the study."""
     order = quote("metrics.`val/OKS_AP`", safe="")
-    return (
-        f"{experiment(uri)}/runs?searchFilter={quote(TRIALS)}&orderByKey={order}"
-        "&orderByAsc=false&startTime=ALL"
-    )
+    return f"{experiment(uri)}/runs?searchFilter={quote(TRIALS)}&orderByKey={order}&orderByAsc=false&startTime=ALL"
 
 
 def trials(uri: str) -> dict[str, str]:
@@ -86,9 +83,7 @@ def trials(uri: str) -> dict[str, str]:
     return {str(run.info.run_name): run.info.run_id for run in found(uri, "pond")}
 
 
-def test_the_runs_table_shows_the_trials_their_settings_and_the_best_first(
-    page: Page, study: str, tmp_path: Path
-):
+def test_the_runs_table_shows_the_trials_their_settings_and_the_best_first(page: Page, study: str, tmp_path: Path):
     page.open(best_first(study))
     page.until_shown("2 matching runs", *SCORES)
     page.click("Columns")
@@ -105,9 +100,7 @@ def test_the_runs_table_shows_the_trials_their_settings_and_the_best_first(
     assert first < second
 
 
-def test_a_runs_page_shows_its_last_figures_and_a_picture_for_each_epoch(
-    page: Page, study: str, tmp_path: Path
-):
+def test_a_runs_page_shows_its_last_figures_and_a_picture_for_each_epoch(page: Page, study: str, tmp_path: Path):
     run = f"{experiment(study)}/runs/{trials(study)['#02 lr=0.00075 sigma=1.5']}"
     page.open(run)
     page.until_shown("#02 lr=0.00075 sigma=1.5", "val/OKS_AP", "0.625", "Finished")
@@ -130,9 +123,7 @@ def test_a_runs_page_shows_its_last_figures_and_a_picture_for_each_epoch(
     assert (abs(shown - otter).max(-1) < 12).sum() > 400  # of its 36 x 24 pixels
 
 
-def test_trials_side_by_side_are_lines_through_their_settings_to_their_scores(
-    page: Page, study: str, tmp_path: Path
-):
+def test_trials_side_by_side_are_lines_through_their_settings_to_their_scores(page: Page, study: str, tmp_path: Path):
     ids = quote(json.dumps([trials(study)[name] for name in SCORES]))
     number = experiment(study).rsplit("/", 1)[1]
     page.open(f"{study}/#/compare-runs?runs={ids}&experiments={quote(json.dumps([number]))}")
@@ -140,17 +131,13 @@ def test_trials_side_by_side_are_lines_through_their_settings_to_their_scores(
     page.until("document.querySelectorAll('.parcoords .y-axis').length == 3")
     page.keep(tmp_path / "compare.png")
 
-    axes = page.run(
-        "[...document.querySelectorAll('.parcoords .axis-title')].map(e=>e.textContent)"
-    )
+    axes = page.run("[...document.querySelectorAll('.parcoords .axis-title')].map(e=>e.textContent)")
     assert sorted(axes)[:2] == ["heatmap.sigma", "optim.lr"]
     for value in ("0.0031", "0.00075", "2.5", "1.5"):
         assert f"\t{value}" in page.text
 
 
-def test_a_chart_has_a_line_for_each_trial_and_a_point_for_each_epoch(
-    page: Page, study: str, tmp_path: Path
-):
+def test_a_chart_has_a_line_for_each_trial_and_a_point_for_each_epoch(page: Page, study: str, tmp_path: Path):
     page.open(best_first(study) + "&compareRunsMode=CHART")
     page.until_shown("2 matching runs")
     page.click("Search metric charts")
@@ -159,8 +146,7 @@ def test_a_chart_has_a_line_for_each_trial_and_a_point_for_each_epoch(
     page.keep(tmp_path / "chart.png")
 
     drawn = page.run(
-        "document.querySelector('.js-plotly-plot').data"
-        ".map((line) => [Array.from(line.x), Array.from(line.y)])"
+        "document.querySelector('.js-plotly-plot').data.map((line) => [Array.from(line.x), Array.from(line.y)])"
     )
     lines = {(tuple(steps), tuple(values)) for steps, values in drawn}  # plotly has each twice
     assert lines == {((0, 1), scores) for scores in SCORES.values()}
@@ -183,9 +169,7 @@ def champion(study: str) -> RegisteredVersion:
     )
     lines = [("OKS_AP", "0.6250", "0.2500"), ("difference", "+0.3750 (+0.2500 to +0.5000)", "")]
     verdict = ("decision", "promoted: better, the 95 % interval lies above 0", "")
-    registry.annotate_version(
-        version, {"promoted": "yes"}, format_markdown([*lines, verdict], "# The card")
-    )
+    registry.annotate_version(version, {"promoted": "yes"}, format_markdown([*lines, verdict], "# The card"))
     registry.set_alias(CHAMPION, version)
     return version
 

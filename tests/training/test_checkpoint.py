@@ -157,9 +157,7 @@ def test_a_state_that_lacks_a_part_is_refused(saved: Path, tmp_path: Path, lost:
         Training(seed=0).load(write_checkpoint(tmp_path, state))
 
 
-def test_a_disk_with_room_for_fewer_than_three_checkpoints_is_refused_before_a_write(
-    tmp_path: Path, monkeypatch
-):
+def test_a_disk_with_room_for_fewer_than_three_checkpoints_is_refused_before_a_write(tmp_path: Path, monkeypatch):
     usage = checkpoint.shutil.disk_usage(tmp_path)._replace(free=2**20)
     monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: usage)
 

@@ -75,9 +75,7 @@ def test_the_manifest_lists_the_files_and_their_origin(store: CheckpointStore):
     assert read_checkpoint_metrics(folder) == {"epoch": 5, "train/loss": 0.5}
 
 
-def test_the_newest_three_are_kept_by_epoch_not_by_clock(
-    training: Training, store: CheckpointStore
-):
+def test_the_newest_three_are_kept_by_epoch_not_by_clock(training: Training, store: CheckpointStore):
     for hours, folder in enumerate(store.list_newest_first()):  # the newest seems the oldest
         os.utime(folder, (3600 * (hours - 1), 3600 * (hours - 1)))
         os.utime(folder / MANIFEST_FILE, (4e9 - hours, 4e9 - hours))
@@ -238,9 +236,7 @@ def _kill_at(moment: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _moments(training: Training, store: CheckpointStore) -> list[int]:
     """Random bytes of the three files, and every operation after them."""
-    files = (
-        store.folder / "epoch_0005" / name for name in (STATE_FILE, METRICS_FILE, MANIFEST_FILE)
-    )
+    files = (store.folder / "epoch_0005" / name for name in (STATE_FILE, METRICS_FILE, MANIFEST_FILE))
     state, meta, manifest = (path.stat().st_size for path in files)
     generator = random.Random(15)
     all_bytes = state + meta + manifest
@@ -313,9 +309,7 @@ def test_a_checkpoint_is_synced_before_it_is_renamed(
 ):
     calls: list[str] = []
     sync, rename = os.fsync, Path.rename
-    monkeypatch.setattr(
-        checkpoint_store.os, "fsync", lambda handle: calls.append("sync") or sync(handle)
-    )
+    monkeypatch.setattr(checkpoint_store.os, "fsync", lambda handle: calls.append("sync") or sync(handle))
     monkeypatch.setattr(Path, "rename", lambda path, to: calls.append("rename") or rename(path, to))
 
     training.save(CheckpointStore(tmp_path), TrainState(epoch=0))
@@ -337,9 +331,7 @@ def test_an_interrupted_epoch_is_newer_than_the_last_and_removed_when_finished(
     assert list_names(store) == ["epoch_0004", "epoch_0005", "epoch_0006"]
 
 
-def test_a_corrupt_mid_epoch_checkpoint_loses_only_its_epoch(
-    training: Training, store: CheckpointStore
-):
+def test_a_corrupt_mid_epoch_checkpoint_loses_only_its_epoch(training: Training, store: CheckpointStore):
     training.save_mid_epoch(store, TrainState(epoch=5))
     (store.folder / "mid_epoch_0006" / STATE_FILE).write_bytes(b"corrupt")
 

@@ -61,12 +61,8 @@ print(rollup.split("AnonHugePages:")[1].split()[0])
 """
 
 
-@pytest.mark.skipif(
-    not (HUGE.is_file() and "[madvise]" in HUGE.read_text()), reason="huge pages need madvise mode"
-)
-@pytest.mark.skipif(
-    tuple(map(int, (platform.libc_ver()[1] or "0").split("."))) < (2, 35), reason="needs glibc 2.35"
-)
+@pytest.mark.skipif(not (HUGE.is_file() and "[madvise]" in HUGE.read_text()), reason="huge pages need madvise mode")
+@pytest.mark.skipif(tuple(map(int, (platform.libc_ver()[1] or "0").split("."))) < (2, 35), reason="needs glibc 2.35")
 def test_memory_is_allocated_in_huge_pages():
     settings = MALLOC_RETAIN_ENV | HUGE_PAGES_ENV
     result = subprocess.run(

@@ -11,9 +11,7 @@ SEEN_IDS = [[4, 9], [12, 3], [7, 8], [1, 0]]
 
 
 def test_the_rows_of_steps_with_a_nonfinite_loss_are_saved_and_named(tmp_path: Path):
-    divergence = DivergenceDetected(
-        "2 steps were bad", skipped_steps=[1, 2], local_nonfinite_steps=[2]
-    )
+    divergence = DivergenceDetected("2 steps were bad", skipped_steps=[1, 2], local_nonfinite_steps=[2])
 
     report = DivergenceReport.collect_from_workers(divergence, SEEN_IDS, epoch=6)
     report.save_json(tmp_path)
@@ -33,8 +31,7 @@ def test_the_rows_of_steps_with_a_nonfinite_loss_are_saved_and_named(tmp_path: P
     assert str(error).splitlines() == [
         "training diverged again, at 0.5 times the learning rate: 2 steps were bad",
         f"  {tmp_path}: epoch 6, training rows 12, 3, 7, 8: debug/nonfinite_batches.json",
-        "  fix: inspect these rows with `hrnet-ray check`, or lower --optim.lr (was 0.25) and "
-        "choose another --name",
+        "  fix: inspect these rows with `hrnet-ray check`, or lower --optim.lr (was 0.25) and choose another --name",
     ]
     assert error.exit_code == 5
 

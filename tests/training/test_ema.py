@@ -87,7 +87,4 @@ def test_an_average_resumes_from_its_state_bit_for_bit(tmp_path):
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     follow(second.model, second, [0.1, 0.9])
 
-    assert all(
-        torch.equal(value, second.averaged_weights[name])
-        for name, value in whole.averaged_weights.items()
-    )
+    assert all(torch.equal(value, second.averaged_weights[name]) for name, value in whole.averaged_weights.items())

@@ -21,10 +21,8 @@ from hrnet_ray.training.engine import train_epoch
 INPUT_HW, HEATMAP_HW = (96, 64), (24, 16)
 TARGET = HeatmapTargetConfig(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5)
 DOTS_HW = (128, 96)
-DOTS_XY = (
-    torch.tensor(  # left toe, right toe: 6 cells from the border, never half-way between cells
-        [[[33.0, 44.5], [61.0, 79.0]], [[28.5, 97.0], [56.5, 53.0]], [[40.5, 49.0], [65.0, 41.0]]]
-    )
+DOTS_XY = torch.tensor(  # left toe, right toe: 6 cells from the border, never half-way between cells
+    [[[33.0, 44.5], [61.0, 79.0]], [[28.5, 97.0], [56.5, 53.0]], [[40.5, 49.0], [65.0, 41.0]]]
 )
 
 
@@ -75,9 +73,7 @@ def make_eval_batches() -> tuple[list[EvalBatch], Tensor]:
 
 def make_decoding(method: str, *, flip: bool = False, shift: bool = True) -> DecodeConfig:
     flip_order = (1, 0) if flip else None
-    return DecodeConfig(
-        method=method, flip_order=flip_order, shift_heatmap=shift, stride=4, sigma=2.0
-    )
+    return DecodeConfig(method=method, flip_order=flip_order, shift_heatmap=shift, stride=4, sigma=2.0)
 
 
 @pytest.mark.parametrize("method", ["argmax", "quarter", "dark"])
@@ -106,13 +102,9 @@ def test_the_flip_test_keeps_the_sides_and_shifts_x_as_published(shift: bool, mo
     # shifted by a cell at x + 1. The mean with x is half of that away.
     batches, image_from_crop = make_eval_batches()
 
-    predictions = predict_batches(
-        DotDetector(), batches, decoding=make_decoding("dark", flip=True, shift=shift)
-    )
+    predictions = predict_batches(DotDetector(), batches, decoding=make_decoding("dark", flip=True, shift=shift))
 
-    expected_xy = transform_points(
-        image_from_crop, (DOTS_XY + torch.tensor([moved_px, 0.0])).double()
-    )
+    expected_xy = transform_points(image_from_crop, (DOTS_XY + torch.tensor([moved_px, 0.0])).double())
     error = (predictions.image_xy - expected_xy[[1, 2, 0]]).abs().amax((1, 2))
     assert (error * torch.tensor([1.0, 2.0, 0.5]) < 0.1).all()
 
@@ -127,14 +119,10 @@ def test_each_predicted_row_has_the_training_loss(loss: str, monkeypatch):
         replace(batch, image_xy=truth_xy[rows], visible=visible[rows])
         for batch, rows in zip(batches, ([0, 1], [2]), strict=True)
     ]
-    target = HeatmapTargetConfig(
-        input_hw=DOTS_HW, heatmap_hw=(DOTS_HW[0] // 4, DOTS_HW[1] // 4), sigma=2.0
-    )
+    target = HeatmapTargetConfig(input_hw=DOTS_HW, heatmap_hw=(DOTS_HW[0] // 4, DOTS_HW[1] // 4), sigma=2.0)
     target = replace(target, loss=loss)
 
-    predictions = predict_batches(
-        DotDetector(), labelled, decoding=make_decoding("dark"), target=target
-    )
+    predictions = predict_batches(DotDetector(), labelled, decoding=make_decoding("dark"), target=target)
 
     expected, weights = encode_heatmaps(
         DOTS_XY + 3,
@@ -165,13 +153,9 @@ def test_no_batches_give_no_predictions():
 def test_concatenated_predictions_are_sorted_by_id():
     def part(*ids: int) -> KeypointPredictions:
         rows = torch.tensor(ids)
-        return KeypointPredictions(
-            rows, rows.float()[:, None, None].expand(-1, 1, 2), rows[:, None] / 10
-        )
+        return KeypointPredictions(rows, rows.float()[:, None, None].expand(-1, 1, 2), rows[:, None] / 10)
 
-    whole = KeypointPredictions.concat_parts(
-        [part(9, 2), KeypointPredictions.make_empty(), part(4)]
-    )
+    whole = KeypointPredictions.concat_parts([part(9, 2), KeypointPredictions.make_empty(), part(4)])
 
     assert whole.ids.tolist() == [2, 4, 9]
     assert whole.image_xy.tolist() == [[[2.0, 2.0]], [[4.0, 4.0]], [[9.0, 9.0]]]
@@ -179,9 +163,7 @@ def test_concatenated_predictions_are_sorted_by_id():
 
 
 @pytest.mark.parametrize(("sigma", "cells"), [(2.0, 11), (3.0, 17), (1.5, 9), (0.1, 3)])
-def test_the_dark_kernel_is_that_of_darkpose_and_odd_for_other_heatmap_sigmas(
-    sigma: float, cells: int
-):
+def test_the_dark_kernel_is_that_of_darkpose_and_odd_for_other_heatmap_sigmas(sigma: float, cells: int):
     assert compute_dark_kernel_size(sigma) == cells
 
 
@@ -192,9 +174,7 @@ def make_train_batch() -> TrainBatch:
     return TrainBatch(crops, crop_xy, torch.ones(4, 2, dtype=torch.bool))
 
 
-def make_tiny_model(
-    *, lr: float, seed: int = 0
-) -> tuple[HRNet, torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
+def make_tiny_model(*, lr: float, seed: int = 0) -> tuple[HRNet, torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
     torch.manual_seed(seed)
     model = HRNet(8, 2, modules=(1, 1, 1), blocks=1, stem=16)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
@@ -215,21 +195,14 @@ def test_a_tiny_hrnet_overfits_one_batch():
 def test_an_epoch_returns_the_mean_loss_and_counts_crops():
     model, optimizer, scheduler = make_tiny_model(lr=0.0)
     whole = make_train_batch()
-    parts = [
-        TrainBatch(whole.crops[rows], whole.crop_xy[rows], whole.visible[rows])
-        for rows in ([0, 1, 2], [3])
-    ]
+    parts = [TrainBatch(whole.crops[rows], whole.crop_xy[rows], whole.visible[rows]) for rows in ([0, 1, 2], [3])]
     crop_counts: list[int] = []
 
-    loss = train_epoch(
-        model, parts, optimizer, scheduler, target=TARGET, on_step=crop_counts.append
-    )
+    loss = train_epoch(model, parts, optimizer, scheduler, target=TARGET, on_step=crop_counts.append)
 
     expected = []
     for part in parts:
-        maps, weights = encode_heatmaps(
-            part.crop_xy, part.visible, input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5
-        )
+        maps, weights = encode_heatmaps(part.crop_xy, part.visible, input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5)
         expected.append(keypoint_mse_loss(model(part.crops), maps, weights))
     assert torch.allclose(loss, (expected[0] + expected[1]) / 2, rtol=1e-5)
     assert crop_counts == [3, 1]
@@ -272,9 +245,7 @@ def freeze_batchnorm(model: HRNet) -> HRNet:
 @pytest.mark.parametrize("parts", [2, 3, 9])
 def test_gradient_accumulation_takes_the_step_of_the_whole_batch_except_for_batchnorm(parts: int):
     batch = make_train_batch()
-    whole = TrainBatch(
-        *(torch.cat([x, x.flip(0)[:2]]) for x in list(vars(batch).values())[:3]), 0.5
-    )
+    whole = TrainBatch(*(torch.cat([x, x.flip(0)[:2]]) for x in list(vars(batch).values())[:3]), 0.5)
     results = {}
     for num_parts in (1, parts):
         model, _, _ = make_tiny_model(lr=1.0)
@@ -283,9 +254,7 @@ def test_gradient_accumulation_takes_the_step_of_the_whole_batch_except_for_batc
         model.double()
         sgd = torch.optim.SGD(model.parameters(), lr=0.1)
         scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
-        float64_batch = TrainBatch(
-            whole.crops.double(), whole.crop_xy, whole.visible, whole.loss_weight
-        )
+        float64_batch = TrainBatch(whole.crops.double(), whole.crop_xy, whole.visible, whole.loss_weight)
         loss = train_epoch(
             model,
             [float64_batch],
@@ -309,9 +278,7 @@ def test_only_a_long_gradient_is_clipped():
         before = nn.utils.parameters_to_vector(model.parameters()).detach().clone()
         sgd = torch.optim.SGD(model.parameters(), lr=1.0)
         scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
-        train_epoch(
-            model, [make_train_batch()], sgd, scheduler, target=TARGET, max_grad_norm=max_grad_norm
-        )
+        train_epoch(model, [make_train_batch()], sgd, scheduler, target=TARGET, max_grad_norm=max_grad_norm)
         after = nn.utils.parameters_to_vector(model.parameters()).detach()
         moved[max_grad_norm] = (after - before).norm().item()
 

@@ -42,9 +42,7 @@ def find_nan_steps(injector: FaultInjector, *, epoch: int, steps: int = 4) -> li
 
 
 def test_faults_are_parsed():
-    assert parse_faults(
-        "kill:rank=1,epoch=3,step=10; nan:step=40;hang:at=validation;kill:at=end;"
-    ) == [
+    assert parse_faults("kill:rank=1,epoch=3,step=10; nan:step=40;hang:at=validation;kill:at=end;") == [
         InjectedFault(kind="kill", rank=1, epoch=3, step=10),
         InjectedFault(kind="nan", step=40),
         InjectedFault(kind="hang", point="validation"),
@@ -88,9 +86,7 @@ def test_without_faults_the_batches_are_not_wrapped(tmp_path: Path):
 
 
 def test_a_fault_hits_its_worker_at_its_step_once_per_run(allowed, tmp_path):
-    allowed.setenv(
-        FAULTS_ENV_VAR, "nan:rank=1,epoch=2,step=3;nan:rank=1,epoch=2,step=3;nan:rank=1,step=0"
-    )
+    allowed.setenv(FAULTS_ENV_VAR, "nan:rank=1,epoch=2,step=3;nan:rank=1,epoch=2,step=3;nan:rank=1,step=0")
 
     assert find_nan_steps(FaultInjector(tmp_path, rank=0), epoch=2) == []
     worker = FaultInjector(tmp_path, rank=1)

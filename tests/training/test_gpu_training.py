@@ -37,9 +37,7 @@ AUGMENTATION = AugmentationPipelineConfig(
     skeleton=OTTER,
     input_hw=(64, 64),
     padding=1.25,
-    augmentation=AugmentationParams(
-        half_body_prob=0.5, brightness=0.1, contrast=0.1, saturation=0.1
-    ),
+    augmentation=AugmentationParams(half_body_prob=0.5, brightness=0.1, contrast=0.1, saturation=0.1),
     seed=0,
 )
 TARGET = HeatmapTargetConfig(input_hw=(64, 64), heatmap_hw=(16, 16), sigma=2.0)
@@ -75,8 +73,7 @@ def needs_host_index(index: object) -> bool:
     """Whether an index is a Python list, a CPU tensor or a mask, which are copied or read."""
     parts = index if isinstance(index, tuple) else (index,)
     return any(
-        isinstance(part, list)
-        or (isinstance(part, Tensor) and (part.device != META or part.dtype == torch.bool))
+        isinstance(part, list) or (isinstance(part, Tensor) and (part.device != META or part.dtype == torch.bool))
         for part in parts
     )
 

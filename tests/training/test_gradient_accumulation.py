@@ -29,9 +29,7 @@ def train_rank(rank: int, folder: Path) -> None:
         sgd = torch.optim.SGD(model.parameters(), lr=0.5)
         scheduler = torch.optim.lr_scheduler.LambdaLR(sgd, lambda step: 1.0)
         wrapped = DistributedDataParallel(model)
-        train_epoch(
-            wrapped, [batch] * 2, sgd, scheduler, target=TARGET, gradient_accumulation_steps=parts
-        )
+        train_epoch(wrapped, [batch] * 2, sgd, scheduler, target=TARGET, gradient_accumulation_steps=parts)
         torch.save(model.weight.detach(), folder / f"{rank}-{parts}.pt")
 
 
@@ -57,9 +55,7 @@ def train_uneven_rank(rank: int, folder: Path) -> None:
 def test_workers_with_synchronized_batchnorm_take_the_same_number_of_parts(tmp_path: Path):
     together(train_uneven_rank, tmp_path)
 
-    weights_0, weights_1 = (
-        torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)
-    )
+    weights_0, weights_1 = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert torch.equal(weights_0, weights_1)
 
 

@@ -31,16 +31,12 @@ class Training:
 
     def __init__(self, *, optimizer_name: str = "adamw", ddp: bool = False) -> None:
         torch.manual_seed(0)
-        self.unwrapped = nn.Sequential(
-            nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1)
-        )
+        self.unwrapped = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
         self.model = DistributedDataParallel(self.unwrapped) if ddp else self.unwrapped
         if optimizer_name == "sgd":  # not fused, so without `found_inf`
             self.optimizer = torch.optim.SGD(self.unwrapped.parameters(), lr=0.1, momentum=0.9)
         else:
-            self.optimizer = build_optimizer(
-                self.unwrapped, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.1
-            )
+            self.optimizer = build_optimizer(self.unwrapped, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.1)
         self.scheduler = build_lr_scheduler(
             self.optimizer,
             schedule="cosine",
@@ -117,9 +113,7 @@ def test_a_skipped_step_advances_only_the_counters(optimizer_name: str, max_grad
         Training(optimizer_name=optimizer_name),
     )
 
-    loss = faulty.train(
-        [make_batch(0), make_batch(1, is_nan=True), make_batch(2)], max_grad_norm=max_grad_norm
-    )
+    loss = faulty.train([make_batch(0), make_batch(1, is_nan=True), make_batch(2)], max_grad_norm=max_grad_norm)
 
     first = expected.train([make_batch(0)], max_grad_norm=max_grad_norm)
     expected.skip_step()
@@ -171,9 +165,7 @@ class GuardedSteps:
         """Take steps: `.` is finite, `g` has an Inf gradient, `l` also a NaN loss."""
         for kind in plan:
             self.weight.grad = torch.full((2,), 1.0 if kind == "." else torch.inf)
-            self.guard.step_if_finite(
-                self.optimizer, torch.tensor(torch.nan if kind == "l" else 2.0)
-            )
+            self.guard.step_if_finite(self.optimizer, torch.tensor(torch.nan if kind == "l" else 2.0))
             self.guard.poll_skipped_steps()
 
 

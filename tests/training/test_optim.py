@@ -116,9 +116,7 @@ def test_adamw_does_not_decay_biases_and_batchnorm_scales():
 
 @pytest.mark.parametrize(("scaling", "lr"), [("none", 1e-3), ("linear", 2.5e-4), ("sqrt", 5e-4)])
 def test_the_learning_rate_scales_with_the_batch_size(scaling: str, lr: float):
-    assert scale_lr(
-        1e-3, scaling=scaling, batch_size=32, reference_batch_size=128
-    ) == pytest.approx(lr)
+    assert scale_lr(1e-3, scaling=scaling, batch_size=32, reference_batch_size=128) == pytest.approx(lr)
 
 
 @pytest.mark.parametrize("optimizer_name", ["adam", "adamw"])
@@ -126,9 +124,7 @@ def test_the_fused_kernel_takes_the_step_of_the_plain_one(optimizer_name: str):
     plain = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[optimizer_name]
     models = []
     for make in (
-        lambda model: build_optimizer(
-            model, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.0
-        ),
+        lambda model: build_optimizer(model, optimizer_name=optimizer_name, lr=1e-2, weight_decay=0.0),
         lambda model: plain(model.parameters(), lr=1e-2, weight_decay=0.0),
     ):
         torch.manual_seed(0)

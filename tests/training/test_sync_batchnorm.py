@@ -15,9 +15,7 @@ ROWS = ([0, 1, 2], [3, 4])  # uneven
 
 def make_model() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3, momentum=0.1), nn.Conv2d(3, 1, 1)
-    )
+    return nn.Sequential(nn.Conv2d(2, 3, 1, bias=False), nn.BatchNorm2d(3, momentum=0.1), nn.Conv2d(3, 1, 1))
 
 
 def make_crops() -> Tensor:

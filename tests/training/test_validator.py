@@ -60,9 +60,7 @@ def perfect(validator) -> KeypointPredictions:
 
 
 def move(predictions: KeypointPredictions, offset_px: float) -> KeypointPredictions:
-    return KeypointPredictions(
-        predictions.ids, predictions.image_xy + offset_px, predictions.scores
-    )
+    return KeypointPredictions(predictions.ids, predictions.image_xy + offset_px, predictions.scores)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +75,7 @@ def move(predictions: KeypointPredictions, offset_px: float) -> KeypointPredicti
         (0.1, math.nan, True),
     ],
 )
-def test_a_higher_score_is_better_and_any_score_replaces_nan(
-    score: float, best: float, better: bool
-):
+def test_a_higher_score_is_better_and_any_score_replaces_nan(score: float, best: float, better: bool):
     assert is_better(score, best) == better
 
 
@@ -92,9 +88,7 @@ def test_a_best_model_that_did_not_fit_is_written_after_the_next_validation(
 
     def validate(predictions: KeypointPredictions, epoch: int, state: TrainState):
         best_score = writer.get_best_score(state)
-        return validator.validate(
-            predictions, heatmap_fn=zero_heatmaps, epoch=epoch, best_score=best_score
-        )
+        return validator.validate(predictions, heatmap_fn=zero_heatmaps, epoch=epoch, best_score=best_score)
 
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -151,13 +145,9 @@ def test_the_worst_predictions_are_drawn_after_each_best_and_the_samples_always(
 
 
 def test_nonfinite_predictions_score_0(validator, perfect, zero_heatmaps):
-    nonfinite = KeypointPredictions(
-        perfect.ids, perfect.image_xy * torch.nan, perfect.scores * torch.inf
-    )
+    nonfinite = KeypointPredictions(perfect.ids, perfect.image_xy * torch.nan, perfect.scores * torch.inf)
 
-    result: ValidationResult = validator.validate(
-        nonfinite, heatmap_fn=zero_heatmaps, epoch=1, best_score=-math.inf
-    )
+    result: ValidationResult = validator.validate(nonfinite, heatmap_fn=zero_heatmaps, epoch=1, best_score=-math.inf)
 
     assert result.to_metrics()["val/OKS_AP"] == validator.last_objective == 0.0
 
@@ -174,9 +164,7 @@ def test_the_heatmaps_are_drawn_beside_each_crop(tmp_path: Path, validator, perf
         validator.validate(perfect, heatmap_fn=heatmap_fn, epoch=epoch, best_score=1.0)
 
     before, after = (
-        codec.read_image(
-            tmp_path / "plots" / "sample_predictions" / f"epoch_{epoch:04d}.jpg"
-        ).astype(int)
+        codec.read_image(tmp_path / "plots" / "sample_predictions" / f"epoch_{epoch:04d}.jpg").astype(int)
         for epoch in (1, 2)
     )
     y, x = np.argwhere(np.abs(after - before).sum(-1) > 300).T

@@ -26,12 +26,8 @@ class Training:
 
     def __init__(self, *, seed: int, tiny: bool = False) -> None:
         torch.manual_seed(seed)
-        self.model: nn.Module = (
-            nn.Linear(50, 90) if tiny else HRNet(8, 2, modules=(1, 1, 1), blocks=1, stem=8)
-        )
-        self.optimizer = build_optimizer(
-            self.model, optimizer_name="adamw", lr=1e-2, weight_decay=0.1
-        )
+        self.model: nn.Module = nn.Linear(50, 90) if tiny else HRNet(8, 2, modules=(1, 1, 1), blocks=1, stem=8)
+        self.optimizer = build_optimizer(self.model, optimizer_name="adamw", lr=1e-2, weight_decay=0.1)
         self.scheduler = build_lr_scheduler(
             self.optimizer,
             schedule="cosine",
@@ -66,9 +62,7 @@ class Training:
         )
 
     def write(self, folder: Path, state: TrainState) -> FileEntries:
-        return checkpoint.save_train_state(
-            folder, self.model, self.optimizer, self.scheduler, state
-        )
+        return checkpoint.save_train_state(folder, self.model, self.optimizer, self.scheduler, state)
 
     def load(self, folder: Path) -> TrainState:
         return checkpoint.load_train_state(folder, self.model, self.optimizer, self.scheduler)

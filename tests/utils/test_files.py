@@ -20,7 +20,7 @@ def test_a_file_is_replaced_and_no_partial_file_is_left(tmp_path: Path):
 def test_the_old_file_stays_when_the_new_one_cannot_take_its_place(tmp_path: Path):
     (tmp_path / "summary.json" / "inside").mkdir(parents=True)  # a directory cannot be replaced
 
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="summary"):
         write_bytes_atomically(tmp_path / "summary.json", b"new")
 
     assert os.listdir(tmp_path) == ["summary.json"]

@@ -20,9 +20,7 @@ def together(work: Work, folder: Path) -> None:
 
 def _worker(work: Work, rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2
-    )
+    distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
     # `work` has returned, and so let its DDP go, before the group is destroyed: a DDP that goes
     # last joins gloo's threads while it holds the GIL they wait for, and now and then hangs.
     work(rank, folder)

@@ -22,9 +22,7 @@ def places(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return np.argwhere((picture == colour).all(-1))[:, ::-1]
 
 
-def sheet_of_one(
-    *, predicted: np.ndarray, truth: np.ndarray, visible: tuple[bool, bool] = (True, True)
-) -> np.ndarray:
+def sheet_of_one(*, predicted: np.ndarray, truth: np.ndarray, visible: tuple[bool, bool] = (True, True)) -> np.ndarray:
     crop_from_image = np.array([[0.5, 0, -20], [0, 0.5, -30], [0, 0, 1]])
     return draw_crop_grid(
         [np.zeros((28, 20, 3), np.uint8)],
@@ -89,9 +87,7 @@ def test_curves_of_a_run_that_was_never_scored_show_its_loss(tmp_path: Path):
 
 
 def test_bars_are_as_long_as_their_scores_and_the_first_keypoint_is_on_top(tmp_path: Path):
-    plot_per_keypoint(
-        tmp_path / "bars.png", {"nose": 0.25, "left_ear": 1.0, "tail": 0.5}, metric="OKS"
-    )
+    plot_per_keypoint(tmp_path / "bars.png", {"nose": 0.25, "left_ear": 1.0, "tail": 0.5}, metric="OKS")
 
     blue = places(codec.read_image(tmp_path / "bars.png"), BLUE)
     rows = np.unique(blue[:, 1])

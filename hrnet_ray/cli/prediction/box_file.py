@@ -34,9 +34,7 @@ class BoxFile:
 
     def __bool__(self) -> bool:
         """Whether any image, video or frame has a box."""
-        frames = [
-            boxes for by_frame in self.frame_boxes_by_path.values() for boxes in by_frame.values()
-        ]
+        frames = [boxes for by_frame in self.frame_boxes_by_path.values() for boxes in by_frame.values()]
         return bool(self.boxes_by_path) or any(map(len, frames))
 
     def get_boxes(self, path: Path, frame_number: int | None) -> np.ndarray | None:
@@ -110,9 +108,7 @@ def find_unknown_ids(detections: Sequence[Any], input_paths: Sequence[Path]) -> 
 
 def match_boxes(boxes_by_name: BoxesByName, input_paths: Sequence[Path]) -> BoxFile:
     """Assign the boxes with an area to the inputs, by the longest name that matches."""
-    valid = {
-        name: [box for box in boxes if min(box[2:4]) > 0] for name, boxes in boxes_by_name.items()
-    }
+    valid = {name: [box for box in boxes if min(box[2:4]) > 0] for name, boxes in boxes_by_name.items()}
     num_empty = sum(map(len, boxes_by_name.values())) - sum(map(len, valid.values()))
     whole, single_frames = _split_frame_boxes(valid)
     boxes_by_path = {path: _find_by_image_name(path, whole) for path in input_paths}
@@ -144,9 +140,7 @@ def _parse_detections(document: list[Any]) -> BoxesByName:
             raise ValueError(f"[{index}] must be an object, got {format_value(detection)}")
         image_id = detection["image_id"]
         if type(image_id) not in (int, str):
-            raise ValueError(
-                f"[{index}].image_id must be a name or a number, got {format_value(image_id)}"
-            )
+            raise ValueError(f"[{index}].image_id must be a name or a number, got {format_value(image_id)}")
         score = parse_number(detection.get("score", 1.0), f"[{index}].score")
         box = _parse_box(detection["bbox"], f"[{index}].bbox", score)
         boxes.setdefault(str(image_id), []).append(box)

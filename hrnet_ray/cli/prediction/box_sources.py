@@ -84,11 +84,7 @@ class TrackedBoxSource(BoxSource):
 
     def get_boxes(self, input_frame: InputFrame) -> np.ndarray:
         video = input_frame.relative_path if input_frame.video_frame else None
-        if (
-            video is None
-            or video != self._video
-            or self._initial_source.has_frame_boxes(input_frame)
-        ):
+        if video is None or video != self._video or self._initial_source.has_frame_boxes(input_frame):
             self._tracker = BoxTracker(self._initial_source.get_boxes(input_frame))
         self._video = video
         return self._tracker.boxes.copy()  # `update` changes them in place

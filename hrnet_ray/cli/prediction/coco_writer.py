@@ -30,9 +30,7 @@ class PredictionWriter:
         """Return the number of poses."""
         return len(self._result_lines)
 
-    def add_frame(
-        self, input_frame: InputFrame, boxes: np.ndarray, predictions: KeypointPredictions
-    ) -> None:
+    def add_frame(self, input_frame: InputFrame, boxes: np.ndarray, predictions: KeypointPredictions) -> None:
         """Add the poses in the boxes [N, 5] of an image or video frame.
 
         The score of a pose is multiplied by the score of its box, as in `evaluate`.
@@ -43,18 +41,12 @@ class PredictionWriter:
         self.processed_count.add_frame(input_frame)
         if not len(boxes):
             self.missing_boxes_count.add_frame(input_frame)
-        points = np.concatenate(
-            [predictions.image_xy.numpy(), predictions.scores.numpy()[..., None]], axis=-1
-        )
+        points = np.concatenate([predictions.image_xy.numpy(), predictions.scores.numpy()[..., None]], axis=-1)
         scores = compute_pose_scores(predictions).double().numpy() * boxes[:, 4]
         for keypoints, score in zip(points.astype(float), scores.tolist(), strict=True):
-            self._result_lines.append(
-                self._format_result(input_frame, keypoints.ravel().round(3).tolist(), score)
-            )
+            self._result_lines.append(self._format_result(input_frame, keypoints.ravel().round(3).tolist(), score))
         if input_frame.video_frame:
-            self._get_csv_writer(input_frame).add_frame(
-                input_frame.video_frame, boxes, points, scores
-            )
+            self._get_csv_writer(input_frame).add_frame(input_frame.video_frame, boxes, points, scores)
 
     def write_files(self) -> None:
         """Write the COCO results and the keypoint names, and close the CSV.

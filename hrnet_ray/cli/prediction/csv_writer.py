@@ -33,14 +33,10 @@ class VideoCsvWriter:
         except OSError as error:
             raise make_storage_error(str(path), error) from error
         self._csv_writer = csv.writer(self._file)
-        keypoint_headers = [
-            f"{name}_{column}" for name in skeleton.keypoints for column in KEYPOINT_COLUMNS
-        ]
+        keypoint_headers = [f"{name}_{column}" for name in skeleton.keypoints for column in KEYPOINT_COLUMNS]
         self._write_row([*FRAME_COLUMNS, *map(escape_csv_cell, keypoint_headers)])
 
-    def add_frame(
-        self, frame: VideoFrame, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray
-    ) -> None:
+    def add_frame(self, frame: VideoFrame, boxes: np.ndarray, points: np.ndarray, scores: np.ndarray) -> None:
         """Write the poses of a frame: boxes [N, 5], points [N, K, 3] of (x, y, score), scores [N].
 
         Raises:

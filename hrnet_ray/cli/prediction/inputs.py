@@ -150,9 +150,7 @@ def open_inputs(path: Path, *, exclude_dir: Path | None = None) -> InputReader:
     return InputReader(path, relative_paths)
 
 
-def batch_frames(
-    input_frames: Iterable[InputFrame], *, max_batch_size: int
-) -> Iterator[list[InputFrame]]:
+def batch_frames(input_frames: Iterable[InputFrame], *, max_batch_size: int) -> Iterator[list[InputFrame]]:
     """Yield batches of at most `max_batch_size` frames; large images make a batch smaller."""
     batch: list[InputFrame] = []
     for frame in input_frames:

@@ -43,9 +43,7 @@ class OverlayWriter:
         path = self._out / self._overlay_names[input_frame.relative_path]
         if input_frame.video_frame is None:
             if len(predictions.ids):
-                codec.write_image(
-                    path, draw_overlay(input_frame.image, predictions, self._skeleton)
-                )
+                codec.write_image(path, draw_overlay(input_frame.image, predictions, self._skeleton))
             return
         if self._writer is None:
             self._video, self._writer = (
@@ -64,15 +62,11 @@ class OverlayWriter:
             writer.close()
 
 
-def draw_overlay(
-    image: np.ndarray, predictions: KeypointPredictions, skeleton: Skeleton
-) -> np.ndarray:
+def draw_overlay(image: np.ndarray, predictions: KeypointPredictions, skeleton: Skeleton) -> np.ndarray:
     """Return a copy of the image with all poses drawn on it."""
     thickness = max(1, round(max(image.shape[:2]) / 320))
     for xy, scores in zip(predictions.image_xy.numpy(), predictions.scores.numpy(), strict=True):
-        image = draw_pose(
-            image, xy, scores > KEYPOINT_SCORE_THRESHOLD, skeleton, thickness=thickness
-        )
+        image = draw_pose(image, xy, scores > KEYPOINT_SCORE_THRESHOLD, skeleton, thickness=thickness)
     return image
 
 

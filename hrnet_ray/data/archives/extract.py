@@ -58,9 +58,7 @@ def extract_archive(
         ) from error
 
 
-def _extract_to_new_dir(
-    archive: Path, into: Path, limits: ExtractionLimits, progress: ProgressCallback | None
-) -> None:
+def _extract_to_new_dir(archive: Path, into: Path, limits: ExtractionLimits, progress: ProgressCallback | None) -> None:
     files, total = _scan_members(archive, limits)
     ensure_dir(into.parent, "the folder of")
     _check_disk_space(into.parent, total)
@@ -86,13 +84,9 @@ def _scan_members(archive: Path, limits: ExtractionLimits) -> tuple[int, int]:
     return files, total
 
 
-def _write_members(
-    archive: Path, folder: Path, limits: ExtractionLimits, progress: Callable[[int], Any]
-) -> None:
+def _write_members(archive: Path, folder: Path, limits: ExtractionLimits, progress: Callable[[int], Any]) -> None:
     done = 0
-    for parts, member, opened in iter_safe_members(
-        archive, limits
-    ):  # again: the file may have changed
+    for parts, member, opened in iter_safe_members(archive, limits):  # again: the file may have changed
         path = folder.joinpath(*parts)
         if member.kind == "folder":
             path.mkdir(parents=True, exist_ok=True)

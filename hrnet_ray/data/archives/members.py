@@ -37,9 +37,7 @@ def iter_safe_members(
     try:
         with archive.open("rb") as file:
             members = (
-                _iter_zip_members(file, rules)
-                if file.read(4) in _ZIP_SIGNATURES
-                else _iter_tar_members(file, rules)
+                _iter_zip_members(file, rules) if file.read(4) in _ZIP_SIGNATURES else _iter_tar_members(file, rules)
             )
             for member, opened in members:
                 if parts := rules.validate_member(member):
@@ -72,9 +70,7 @@ def _make_damaged_archive_error(where: str, error: Exception) -> DataError:
     )
 
 
-def _iter_zip_members(
-    file: BinaryIO, validator: MemberValidator
-) -> Iterator[tuple[ArchiveMember, MemberOpener]]:
+def _iter_zip_members(file: BinaryIO, validator: MemberValidator) -> Iterator[tuple[ArchiveMember, MemberOpener]]:
     with zipfile.ZipFile(file) as archive:
         infos = archive.infolist()
         _check_zip_overlap(infos, archive.start_dir, validator)
@@ -103,9 +99,7 @@ def _get_zip_member_kind(info: zipfile.ZipInfo) -> str:
     return "folder" if info.is_dir() else "file"
 
 
-def _check_zip_overlap(
-    infos: list[zipfile.ZipInfo], end_offset: int, validator: MemberValidator
-) -> None:
+def _check_zip_overlap(infos: list[zipfile.ZipInfo], end_offset: int, validator: MemberValidator) -> None:
     """Refuse members that share bytes: that is how 10 MB become 281 TB."""
     for info in sorted(infos, key=lambda info: info.header_offset, reverse=True):
         coding = "utf-8" if info.flag_bits & _ZIP_UTF8_FLAG else "cp437"
@@ -116,9 +110,7 @@ def _check_zip_overlap(
         end_offset = info.header_offset
 
 
-def _iter_tar_members(
-    file: BinaryIO, validator: MemberValidator
-) -> Iterator[tuple[ArchiveMember, MemberOpener]]:
+def _iter_tar_members(file: BinaryIO, validator: MemberValidator) -> Iterator[tuple[ArchiveMember, MemberOpener]]:
     file.seek(0)
     packed = file.read(2) == b"\x1f\x8b"
     file.seek(0)

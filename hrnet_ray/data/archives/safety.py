@@ -16,9 +16,7 @@ from hrnet_ray.errors import DataError
 
 _MAX_NAME_BYTES = 255  # the longest name of a file on the usual file systems
 _DRIVE_LETTER = re.compile(r"[A-Za-z]:")
-_BIDI_CONTROL_CHARS = set(
-    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)
+_BIDI_CONTROL_CHARS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _REPACK_HINT = "do not use this archive; download it again from its authors, or pack it again"
 
 
@@ -89,8 +87,8 @@ class MemberValidator:
             and unpacked_bytes > limits.max_compression_ratio * compressed_bytes
         ):
             self.reject_archive(
-                f"it unpacks to more than {limits.max_compression_ratio:g} times its size ({compressed_bytes:,} bytes to "
-                f"{unpacked_bytes:,})"
+                f"it unpacks to more than {limits.max_compression_ratio:g} times its size "
+                f"({compressed_bytes:,} bytes to {unpacked_bytes:,})"
             )
 
     def _count_member(self, member: ArchiveMember) -> None:

@@ -48,13 +48,9 @@ def read_coco(annotations: Path, *, skeleton: Skeleton | None = None) -> Annotat
         return read_label_studio(annotations, skeleton=skeleton)
     document = coco_document.validate_document(document, annotations)
     images = coco_document.index_by_id(document["images"], "image", annotations)
-    coco_document.index_by_id(
-        document["annotations"], "annotation", annotations
-    )  # no two of one id
+    coco_document.index_by_id(document["annotations"], "annotation", annotations)  # no two of one id
     if skeleton is None:
-        skeleton = coco_document.fill_known_sigmas(
-            coco_document.infer_skeleton(document, annotations)
-        )
+        skeleton = coco_document.fill_known_sigmas(coco_document.infer_skeleton(document, annotations))
         told = []
     else:
         told = coco_document.validate_keypoint_order(document, skeleton, annotations)
@@ -76,9 +72,7 @@ def read_coco(annotations: Path, *, skeleton: Skeleton | None = None) -> Annotat
         try:
             found = _parse_instance(annotation, image, skeleton, where, defects)
         except ValueError as error:
-            raise DataError(
-                f"an annotation that cannot be read ({error})", where, "correct this entry"
-            ) from error
+            raise DataError(f"an annotation that cannot be read ({error})", where, "correct this entry") from error
         if isinstance(found, PoseInstance) and annotation["id"] in repaired.merged_pose_ids:
             found = SkippedItem(
                 _describe_annotation(annotation, found.image),
@@ -88,9 +82,7 @@ def read_coco(annotations: Path, *, skeleton: Skeleton | None = None) -> Annotat
         (skipped if isinstance(found, SkippedItem) else instances).append(found)
     notes = [f"{annotations.name}: {note}" for note in (*told, *repaired.notes)]
     notes += defects.build_notes(annotations.name, len(repaired.annotations))
-    return AnnotationSet(
-        source=annotations, skeleton=skeleton, instances=instances, skipped=skipped, notes=notes
-    )
+    return AnnotationSet(source=annotations, skeleton=skeleton, instances=instances, skipped=skipped, notes=notes)
 
 
 def _parse_instance(
@@ -111,9 +103,7 @@ def _parse_instance(
     # A visible keypoint at (0, 0) is one that a tool forgot to mark as absent.
     visible = (xyv[:, 2] > 0) & xyv[:, :2].any(1)
     if not visible.any():
-        return SkippedItem(
-            item, SkipReason.NO_KEYPOINTS, _explain_missing_keypoints(annotation, xyv)
-        )
+        return SkippedItem(item, SkipReason.NO_KEYPOINTS, _explain_missing_keypoints(annotation, xyv))
     written, box = _parse_and_clip_box(annotation, image, xyv[visible, :2], defects)
     if box is None:
         return SkippedItem(item, SkipReason.EMPTY_BOX, f"bbox {annotation.get('bbox')}")
@@ -128,9 +118,7 @@ def _parse_instance(
         head_size=math.nan,
         image_xy=np.where(visible[:, None], xyv[:, :2], 0.0),
         visible=visible,
-        annotated_wh=_parse_image_wh(image)
-        if all(map(math.isfinite, _parse_image_wh(image)))
-        else None,
+        annotated_wh=_parse_image_wh(image) if all(map(math.isfinite, _parse_image_wh(image))) else None,
     )
 
 
@@ -152,9 +140,7 @@ def _explain_missing_keypoints(annotation: Mapping[str, Any], xyv: np.ndarray) -
 def _parse_category_id(annotation: Mapping[str, Any]) -> int:
     category_id = annotation.get("category_id", 1)
     if not is_valid_id(category_id):
-        raise ValueError(
-            f"category_id is {format_value(category_id)} where a whole number is wanted"
-        )
+        raise ValueError(f"category_id is {format_value(category_id)} where a whole number is wanted")
     return category_id
 
 

@@ -84,9 +84,7 @@ def fill_known_sigmas(skeleton: Skeleton) -> Skeleton:
     )
 
 
-def find_mismatched_categories(
-    document: Mapping[str, Any], skeleton: Skeleton, path: Path
-) -> set[int]:
+def find_mismatched_categories(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> set[int]:
     """Categories with another number of keypoints, where there is one with the right number.
 
     Without a matching category the skeleton is not this file's; the error names the first annotation.
@@ -96,9 +94,7 @@ def find_mismatched_categories(
     return others if len(others) < len(numbers) else set()
 
 
-def validate_keypoint_order(
-    document: Mapping[str, Any], skeleton: Skeleton, path: Path
-) -> list[str]:
+def validate_keypoint_order(document: Mapping[str, Any], skeleton: Skeleton, path: Path) -> list[str]:
     """Refuse a given skeleton whose names stand elsewhere in the file: points would be misread.
 
     Names that only the file has are listed in notes: a tool may name the same points differently.
@@ -152,18 +148,10 @@ def _parse_keypoint_categories(document: Mapping[str, Any], path: Path) -> list[
     return [category for category in categories if category.get("keypoints")]
 
 
-def _make_ambiguous_skeleton_error(
-    num_keypoint_lists: int, document: Mapping[str, Any], path: Path
-) -> DataError:
+def _make_ambiguous_skeleton_error(num_keypoint_lists: int, document: Mapping[str, Any], path: Path) -> DataError:
     fix = "name it: --skeleton mpii, atrw, coco, or a YAML file"
     if not num_keypoint_lists and not any(one.get("keypoints") for one in document["annotations"]):
         # Boxes only, or one category per keypoint: the file does not group points into instances.
         fix = "no annotation has keypoints: export CVAT's `COCO Keypoints 1.0`, Label Studio's JSON"
-    has = (
-        f"{num_keypoint_lists} different lists of keypoints"
-        if num_keypoint_lists
-        else "no keypoints"
-    )
-    return DataError(
-        f"categories with {has}: the skeleton is not clear", f"{path}: categories", fix
-    )
+    has = f"{num_keypoint_lists} different lists of keypoints" if num_keypoint_lists else "no keypoints"
+    return DataError(f"categories with {has}: the skeleton is not clear", f"{path}: categories", fix)

@@ -121,8 +121,7 @@ def _check_bodypart_names(tables: Sequence[LabelTable], project: DlcProject) -> 
         for name, count in sorted(unused.items())
     ]
     return notes + [
-        f"bodypart {name!r} has no column in the labels of {format_list(videos)}"
-        for name, videos in without.items()
+        f"bodypart {name!r} has no column in the labels of {format_list(videos)}" for name, videos in without.items()
     ]
 
 
@@ -140,9 +139,7 @@ class _AnimalColumns:
 class _DeepLabCutReader:
     """What has been read so far."""
 
-    def __init__(
-        self, project: DlcProject, skeleton: Skeleton, keypoint_index_by_bodypart: Mapping[str, int]
-    ) -> None:
+    def __init__(self, project: DlcProject, skeleton: Skeleton, keypoint_index_by_bodypart: Mapping[str, int]) -> None:
         self.project, self.skeleton, self.keypoint_index_by_bodypart = (
             project,
             skeleton,
@@ -213,14 +210,10 @@ class _DeepLabCutReader:
         inside = labelled & (xy >= 0).all(1) & (xy < image_wh).all(1) & xy.any(1)
         self.images_of_outside_points += [image] * int((labelled & ~inside).sum())
         if not inside.any():
-            return self._skip_item(
-                item, SkipReason.NO_KEYPOINTS, "labelled outside the picture only"
-            )
+            return self._skip_item(item, SkipReason.NO_KEYPOINTS, "labelled outside the picture only")
         box = _compute_padded_box(xy[inside], image_wh)
         if min(box[2:]) <= 0:
-            return self._skip_item(
-                item, SkipReason.EMPTY_BOX, f"labelled points: {int(inside.sum())}"
-            )
+            return self._skip_item(item, SkipReason.EMPTY_BOX, f"labelled points: {int(inside.sum())}")
         image_xy, visible = np.zeros((len(self.skeleton), 2)), np.zeros(len(self.skeleton), bool)
         image_xy[keypoint_indices[inside]], visible[keypoint_indices[inside]] = xy[inside], True
         self.instances.append(
@@ -255,9 +248,7 @@ class _DeepLabCutReader:
         return notes
 
 
-def _compute_padded_box(
-    image_xy: np.ndarray, image_wh: tuple[float, float]
-) -> tuple[float, float, float, float]:
+def _compute_padded_box(image_xy: np.ndarray, image_wh: tuple[float, float]) -> tuple[float, float, float, float]:
     """The box of points [L, 2], widened, inside its picture: (x, y, w, h)."""
     low, high = image_xy.min(0), image_xy.max(0)
     more = BOX_MARGIN_FRAC * (high - low).max()

@@ -46,9 +46,7 @@ def load_project(path: Path) -> DlcProject:
     """
     config = path / CONFIG_FILE_NAME if path.is_dir() else path
     require_file(config, "--project")
-    entries = load_safe_yaml(
-        config, fix="give the config.yaml of a DeepLabCut project", max_bytes=MAX_CONFIG_BYTES
-    )
+    entries = load_safe_yaml(config, fix="give the config.yaml of a DeepLabCut project", max_bytes=MAX_CONFIG_BYTES)
     several = entries.get("multianimalproject") or entries.get("bodyparts") == "MULTI!"
     entry = "multianimalbodyparts" if several else "bodyparts"
     bodyparts = _parse_names(entries, entry, config)
@@ -63,9 +61,7 @@ def load_project(path: Path) -> DlcProject:
         unique_bodyparts=_parse_names(entries, "uniquebodyparts", config) if several else (),
         bones=tuple(bones) if isinstance(bones, list) else (),
         # Paths of the machine that the project was made on, with its slashes.
-        video_names=tuple(PureWindowsPath(str(one)).stem for one in videos)
-        if isinstance(videos, dict | list)
-        else (),
+        video_names=tuple(PureWindowsPath(str(one)).stem for one in videos) if isinstance(videos, dict | list) else (),
     )
 
 
@@ -89,10 +85,11 @@ def build_skeleton_from_config(
         DataError: a given skeleton has keypoints that are no bodyparts, the project's own names
             make no skeleton, or there is one keypoint only.
     """
-    if len(given_skeleton or project.bodyparts) < 2:
+    names = list(given_skeleton.keypoints if given_skeleton else project.bodyparts)
+    if len(names) < 2:
         raise DataError(
             "one keypoint only: nothing tells how large an animal is, so it has no box",
-            f"{project.config_path}: {format_list(list(given_skeleton.keypoints if given_skeleton else project.bodyparts))}",
+            f"{project.config_path}: {format_list(names)}",
             "label a second bodypart, or give boxes with the labels: `hrnet-ray prepare coco`",
         )
     if given_skeleton:
@@ -117,9 +114,7 @@ def build_skeleton_from_config(
 def _split_bones(bones: Sequence[Any], bodyparts: Collection[str]) -> tuple[list[Any], list[Any]]:
     """Bones that join two bodyparts, and others: a new project's config brings some of these."""
     own = [
-        bone
-        for bone in bones
-        if isinstance(bone, list) and len(bone) == 2 and all(end in bodyparts for end in bone)
+        bone for bone in bones if isinstance(bone, list) and len(bone) == 2 and all(end in bodyparts for end in bone)
     ]
     return own, [bone for bone in bones if bone not in own]
 

@@ -64,9 +64,7 @@ class LabelTable:
 
     def count_labels(self, bodypart: str) -> int:
         """How often a bodypart is labelled."""
-        mine = [
-            column for column, point in enumerate(self.column_keys) if point.bodypart == bodypart
-        ]
+        mine = [column for column, point in enumerate(self.column_keys) if point.bodypart == bodypart]
         return sum(int(np.isfinite(frame.image_xy[mine, 0]).sum()) for frame in self.frames)
 
 
@@ -106,9 +104,7 @@ def _iter_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             if any(row):
                 yield reader.line_num, [cell.strip() for cell in row]
     except csv.Error as error:
-        raise DataError(
-            f"a file that is no CSV ({error})", f"{path}: line {reader.line_num}", FIX_HINT
-        ) from error
+        raise DataError(f"a file that is no CSV ({error})", f"{path}: line {reader.line_num}", FIX_HINT) from error
 
 
 def _parse_header(header_rows: Mapping[str, Sequence[str]]) -> CsvHeader:
@@ -142,15 +138,11 @@ def _parse_frame(row: Sequence[str], header: CsvHeader, video: str) -> LabeledFr
     named = "/".join(row[: header.num_name_cells]).replace("\\", "/")
     *above, picture = named.split("/")
     if above and above[-1] != video:
-        raise ValueError(
-            f"a frame of {format_value(above[-1])} in the folder {format_value(video)}"
-        )
+        raise ValueError(f"a frame of {format_value(above[-1])} in the folder {format_value(video)}")
     if picture in ("", ".", ".."):
         raise ValueError(f"{format_value(named)} where a picture is named")
     parse_file_name(f"{video}/{picture}", "the picture")
-    image_xy = np.array([_parse_coordinate(cell) for cell in row[header.num_name_cells :]]).reshape(
-        -1, 2
-    )
+    image_xy = np.array([_parse_coordinate(cell) for cell in row[header.num_name_cells :]]).reshape(-1, 2)
     there = ~np.isnan(image_xy)
     half = there[:, 0] != there[:, 1]
     if half.any():

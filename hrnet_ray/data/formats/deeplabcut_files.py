@@ -44,9 +44,7 @@ def find_label_files(project: DlcProject) -> tuple[list[Path], list[str]]:
             "give the project's folder as DeepLabCut leaves it after labelling",
         )
     if unlabelled and named:
-        notes.append(
-            f"{len(unlabelled):,} videos have no labels: {format_list(sorted(unlabelled))}"
-        )
+        notes.append(f"{len(unlabelled):,} videos have no labels: {format_list(sorted(unlabelled))}")
     return found, notes
 
 

@@ -14,16 +14,12 @@ class LabelDefect(StrEnum):
 
     MISSING_BOX = "no box, or one of zeros: it was taken around the points"
     TINY_AREA = "an area below 1 square pixel: their box's was taken"
-    IMPLAUSIBLE_AREA = (
-        "an area larger than their box, or below a twentieth of it: OKS divides errors by its root"
-    )
+    IMPLAUSIBLE_AREA = "an area larger than their box, or below a twentieth of it: OKS divides errors by its root"
     TIGHT_BOX = (
         "a box that ends at its outermost points, as CVAT and Label Studio write where nobody drew "
         "one: it cuts off paws and ears that a detector's box would hold"
     )
-    WRONG_NUM_KEYPOINTS = (
-        "a num_keypoints that is not the number of labelled keypoints: it was not used"
-    )
+    WRONG_NUM_KEYPOINTS = "a num_keypoints that is not the number of labelled keypoints: it was not used"
     VISIBLE_AT_ORIGIN = "keypoints marked visible at (0, 0): they were taken as not labelled"
     HIDDEN_WITH_COORDINATES = "coordinates of keypoints whose visibility is 0: they were not used"
     INVALID_VISIBILITY = "a visibility other than 0, 1 or 2: above 0 was taken as labelled"
@@ -51,9 +47,7 @@ class DefectCounter:
             num_keypoints is not None and num_keypoints != int((flags > 0).sum()),
         )
 
-    def count_box_defects(
-        self, image_xy: np.ndarray, box_xywh: np.ndarray, image_wh: tuple[float, float]
-    ) -> None:
+    def count_box_defects(self, image_xy: np.ndarray, box_xywh: np.ndarray, image_wh: tuple[float, float]) -> None:
         """Look at the labelled points [L, 2] of an annotation, and at its box as written."""
         self.num_boxes += 1
         (left, top), (right, bottom) = image_xy.min(0).tolist(), image_xy.max(0).tolist()
@@ -69,8 +63,7 @@ class DefectCounter:
         return [
             f"{source}: {self.counts[defect]:,} of {total:,} annotations had {defect}"
             for defect in LabelDefect
-            if self.counts[defect]
-            and (defect != LabelDefect.TIGHT_BOX or self._has_mostly_tight_boxes())
+            if self.counts[defect] and (defect != LabelDefect.TIGHT_BOX or self._has_mostly_tight_boxes())
         ]
 
     def _has_mostly_tight_boxes(self) -> bool:

@@ -57,9 +57,7 @@ def read_label_studio(path: Path, *, skeleton: Skeleton | None) -> AnnotationSet
         try:
             reader.read_task(at, task)
         except ValueError as error:
-            raise DataError(
-                f"a task that cannot be read ({error})", where, "correct this entry"
-            ) from error
+            raise DataError(f"a task that cannot be read ({error})", where, "correct this entry") from error
         except DataError as error:
             raise DataError(error.what, f"{where}{error.where}", error.fix) from error
     return AnnotationSet(
@@ -67,18 +65,14 @@ def read_label_studio(path: Path, *, skeleton: Skeleton | None) -> AnnotationSet
         skeleton=skeleton,
         instances=reader.instances,
         skipped=reader.skipped,
-        notes=[
-            f"{path.name}: {count:,} {what}" for what, count in sorted(reader.note_counts.items())
-        ],
+        notes=[f"{path.name}: {count:,} {what}" for what, count in sorted(reader.note_counts.items())],
     )
 
 
 def _load_tasks(path: Path) -> list[dict[str, Any]]:
     tasks = load_json_file(path, fix="give Label Studio's JSON export")
     if not isinstance(tasks, list):
-        raise DataError(
-            "a JSON file that is no list of tasks", str(path), "export from Label Studio as `JSON`"
-        )
+        raise DataError("a JSON file that is no list of tasks", str(path), "export from Label Studio as `JSON`")
     for at, task in enumerate(tasks):
         if not is_label_studio_task(task):
             what = (
@@ -103,9 +97,7 @@ class _LabelStudioReader:
 
     def __post_init__(self) -> None:
         places = {name: at for at, name in enumerate(self.skeleton.keypoints)}
-        self.keypoint_index_by_name = {
-            normalize_keypoint_name(name): at for name, at in places.items()
-        } | places
+        self.keypoint_index_by_name = {normalize_keypoint_name(name): at for name, at in places.items()} | places
 
     def read_task(self, task_index: int, task: Mapping[str, Any]) -> None:
         name = f"task {format_value(task.get('id', task_index))}"
@@ -116,9 +108,7 @@ class _LabelStudioReader:
         drawn = [region for region in regions if region.kind in RECTANGLE_TYPES]
         points = [region for region in regions if region.kind in KEYPOINT_TYPES]
         if others := len(regions) - len(drawn) - len(points):
-            self.note_counts["regions are neither rectangle nor keypoint: they were not read"] += (
-                others
-            )
+            self.note_counts["regions are neither rectangle nor keypoint: they were not read"] += others
         if not drawn and not points:
             self.note_counts["tasks have neither rectangle nor keypoint"] += 1
             return
@@ -140,9 +130,7 @@ class _LabelStudioReader:
         for _ in range(len(answers) - len(given)):
             self._skip_item(item, SkipReason.CANCELLED, "the annotator skipped this task")
         for other in given[1:]:
-            self._skip_item(
-                item, SkipReason.OTHER_ANNOTATION, f"annotation {format_value(other.get('id'))}"
-            )
+            self._skip_item(item, SkipReason.OTHER_ANNOTATION, f"annotation {format_value(other.get('id'))}")
         if not answers:
             self.note_counts["tasks have no annotation"] += 1
         return given[0] if given else None
@@ -198,21 +186,13 @@ class _LabelStudioReader:
                 continue
             place = self._find_keypoint_index(point)
             if visible[place]:
-                return self._skip_item(
-                    item, SkipReason.DUPLICATE_KEYPOINT, format_value(point.label)
-                )
+                return self._skip_item(item, SkipReason.DUPLICATE_KEYPOINT, format_value(point.label))
             image_xy[place], visible[place] = point.image_xy, True
         if not visible.any():
-            return self._skip_item(
-                item, SkipReason.NO_KEYPOINTS, "a rectangle" if rectangle else ""
-            )
+            return self._skip_item(item, SkipReason.NO_KEYPOINTS, "a rectangle" if rectangle else "")
         if rectangle is None:
             self.note_counts["poses have no rectangle: their box was taken around the points"] += 1
-        box = (
-            _compute_bounding_box(image_xy[visible])
-            if rectangle is None
-            else rectangle.compute_box_xywh()
-        )
+        box = _compute_bounding_box(image_xy[visible]) if rectangle is None else rectangle.compute_box_xywh()
         if box[2] <= 0 or box[3] <= 0:
             return self._skip_item(item, SkipReason.EMPTY_BOX, f"{box[2]:.1f} x {box[3]:.1f} px")
         self.instances.append(
@@ -232,9 +212,7 @@ class _LabelStudioReader:
 
     def _find_keypoint_index(self, point: LabelStudioRegion) -> int:
         label = point.label or ""
-        place = self.keypoint_index_by_name.get(
-            label, self.keypoint_index_by_name.get(normalize_keypoint_name(label))
-        )
+        place = self.keypoint_index_by_name.get(label, self.keypoint_index_by_name.get(normalize_keypoint_name(label)))
         if place is None:
             raise DataError(
                 f"keypoint {format_value(point.label)} is none of {self.skeleton.name!r}",

@@ -26,9 +26,7 @@ class NormalizedCocoExport:
     notes: list[str] = field(default_factory=list)
 
 
-def normalize_coco_export(
-    document: Mapping[str, Any], images: ImageRecords
-) -> NormalizedCocoExport:
+def normalize_coco_export(document: Mapping[str, Any], images: ImageRecords) -> NormalizedCocoExport:
     """Put right what Label Studio wrote; any other document stays as it is."""
     info = document.get("info")
     if not isinstance(info, dict) or info.get("contributor") != "Label Studio":
@@ -37,8 +35,7 @@ def normalize_coco_export(
         document["annotations"],
         images,
         notes=[
-            "Label Studio orders names by its list of labels, but points by their model_index: "
-            "see that both are alike"
+            "Label Studio orders names by its list of labels, but points by their model_index: see that both are alike"
         ],
     )
     _normalize_image_names(found)
@@ -51,8 +48,7 @@ def _normalize_image_names(coco_export: NormalizedCocoExport) -> None:
     shorter = {id: _normalize_path(name) for id, name in names.items() if isinstance(name, str)}
     changed = {id: name for id, name in shorter.items() if name != names[id]}
     coco_export.images = {
-        id: {**image, "file_name": shorter[id]} if id in changed else image
-        for id, image in coco_export.images.items()
+        id: {**image, "file_name": shorter[id]} if id in changed else image for id, image in coco_export.images.items()
     }
     if changed:
         coco_export.notes.append(
@@ -60,9 +56,7 @@ def _normalize_image_names(coco_export: NormalizedCocoExport) -> None:
             "had backslashes, and were shortened"
         )
     if shorter and all(name.startswith("images/") for name in shorter.values()):
-        coco_export.notes.append(
-            "the file names begin with images/: --images is the folder above it"
-        )
+        coco_export.notes.append("the file names begin with images/: --images is the folder above it")
     if doubled := len(shorter) - len(set(shorter.values())):
         coco_export.notes.append(
             f"{doubled:,} pictures are listed again for another annotator: all their poses are read"
@@ -99,9 +93,7 @@ def _assign_rectangle_boxes(coco_export: NormalizedCocoExport) -> None:
             given += 1
     coco_export.annotations = annotations
     if given:
-        coco_export.notes.append(
-            f"{given:,} poses were given the one rectangle that their picture has"
-        )
+        coco_export.notes.append(f"{given:,} poses were given the one rectangle that their picture has")
     if coco_export.merged_pose_ids:
         coco_export.notes.append(
             f"{len(coco_export.merged_pose_ids):,} poses mix the points of several animals (Label Studio's COCO "

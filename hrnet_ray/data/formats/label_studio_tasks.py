@@ -23,11 +23,7 @@ def is_label_studio_export(document: object) -> bool:
 
 
 def is_label_studio_task(task: object) -> bool:
-    return (
-        isinstance(task, dict)
-        and isinstance(task.get("data"), dict)
-        and bool(_find_annotation_list(task))
-    )
+    return isinstance(task, dict) and isinstance(task.get("data"), dict) and bool(_find_annotation_list(task))
 
 
 def is_json_min(task: object) -> bool:
@@ -101,9 +97,7 @@ def parse_regions(annotation: Mapping[str, Any]) -> list[LabelStudioRegion]:
             if isinstance(entry.get("value"), dict):  # relations and the like have none
                 found.append(_parse_region(entry, where))
         except ValueError as error:
-            raise DataError(
-                f"a region that cannot be read ({error})", where, "correct this entry"
-            ) from error
+            raise DataError(f"a region that cannot be read ({error})", where, "correct this entry") from error
     return found
 
 
@@ -111,9 +105,7 @@ def _parse_region(entry: Mapping[str, Any], where: str) -> LabelStudioRegion:
     kind, value = entry.get("type"), entry["value"]
     if kind not in (*RECTANGLE_TYPES, *KEYPOINT_TYPES):
         return LabelStudioRegion(where, "other")
-    width, height = (
-        parse_number(entry.get(key), key) for key in ("original_width", "original_height")
-    )
+    width, height = (parse_number(entry.get(key), key) for key in ("original_width", "original_height"))
     if width < 1 or height < 1:
         raise ValueError(f"a picture of {width:g} x {height:g}")
     labels = value.get(kind) or []
@@ -123,9 +115,7 @@ def _parse_region(entry: Mapping[str, Any], where: str) -> LabelStudioRegion:
     if kind in RECTANGLE_TYPES or not (value.get("x") is None and value.get("y") is None):
         x, y = parse_number(value.get("x"), "x"), parse_number(value.get("y"), "y")
         place = (x / 100 * width, y / 100 * height)
-    sides = [
-        parse_number(value.get(key), key) for key in ("width", "height") if kind in RECTANGLE_TYPES
-    ]
+    sides = [parse_number(value.get(key), key) for key in ("width", "height") if kind in RECTANGLE_TYPES]
     if any(side < 0 for side in sides):
         raise ValueError(f"a rectangle of {sides[0]:g} x {sides[1]:g} percent")
     return LabelStudioRegion(
@@ -155,8 +145,6 @@ def parse_image_name_from_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.path.rstrip("/").endswith("/local-files"):
         below = parse_qs(parts.query).get("d", [""])[0]
-        return parse_file_name(
-            below.replace("\\", "/").lstrip("/"), f"the file of {format_value(url)}"
-        )
+        return parse_file_name(below.replace("\\", "/").lstrip("/"), f"the file of {format_value(url)}")
     name = PurePosixPath(unquote(parts.path).replace("\\", "/")).name
     return parse_file_name(name, f"the last part of {format_value(url)}")

@@ -30,9 +30,7 @@ _PLAIN_CLASSES = {4, *range(6, 16)}  # text and numbers
 _COMPLEX_FLAG = 0x800
 
 
-def load_mat_safe(
-    path: Path, variable_names: Sequence[str], *, flag: str, **loadmat_kwargs: Any
-) -> dict[str, Any]:
+def load_mat_safe(path: Path, variable_names: Sequence[str], *, flag: str, **loadmat_kwargs: Any) -> dict[str, Any]:
     """Read these variables with `scipy.io.loadmat(..., **how)`.
 
     Raises:
@@ -96,9 +94,7 @@ def _detect_endianness(raw: bytes, path: Path) -> str:
     return order
 
 
-def _unpack_element(
-    packed: bytes, endianness: str, variable_names: Sequence[str]
-) -> bytes | bytearray:
+def _unpack_element(packed: bytes, endianness: str, variable_names: Sequence[str]) -> bytes | bytearray:
     """The element that is packed here: all of it, or only its start where that suffices."""
     start = zlib.decompressobj().decompress(packed, 4096)
     if _MatrixValidator(start, endianness).read_name() not in variable_names:
@@ -165,9 +161,7 @@ class _MatrixValidator:
         elif header.array_class in _PLAIN_CLASSES:
             offset = self._validate_numbers(header, end)
         else:
-            raise ValueError(
-                f"an object, a function or a sparse array (class {header.array_class})"
-            )
+            raise ValueError(f"an object, a function or a sparse array (class {header.array_class})")
         if offset != end:  # scipy would go on from `at`, where we cannot vouch for what is there
             raise ValueError(f"an array of {size:,} bytes that ends {offset - end:+,} bytes off")
         return end
@@ -217,9 +211,7 @@ class _MatrixValidator:
         for _ in range(1 + header.is_complex):
             kind, size, _, at = self._read_data_tag(at)
             if kind not in _PLAIN_DATA_TYPES or header.num_elements > size or at > end:
-                raise ValueError(
-                    f"{header.num_elements:,} numbers of type {kind} in {size:,} bytes"
-                )
+                raise ValueError(f"{header.num_elements:,} numbers of type {kind} in {size:,} bytes")
         return at
 
     def _read_header(self, offset: int) -> _MatrixHeader:
@@ -232,9 +224,7 @@ class _MatrixValidator:
             raise ValueError(f"an array of dimensions {dims}")
         _, size, data, offset = self._read_data_tag(offset)
         name = self._raw[data : data + size].decode("latin-1")
-        return _MatrixHeader(
-            flags & 0xFF, bool(flags & _COMPLEX_FLAG), math.prod(dims), name, offset
-        )
+        return _MatrixHeader(flags & 0xFF, bool(flags & _COMPLEX_FLAG), math.prod(dims), name, offset)
 
     def _read_data_tag(self, offset: int) -> tuple[int, int, int, int]:
         """Of the data whose tag is at `at`: type, bytes, where they start, what follows them."""

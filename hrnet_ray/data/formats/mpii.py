@@ -64,19 +64,13 @@ def compare_visibility(
     Whether keypoints that are annotated but occluded count is what files differ about.
     """
     differing = sum(
-        (
-            one.visible != other.visible
-            for one, other in zip(instances, other_instances, strict=True)
-        ),
+        (one.visible != other.visible for one, other in zip(instances, other_instances, strict=True)),
         start=np.zeros(len(MPII), np.int64),
     )
     if not differing.any():
         return []
     each = [f"{MPII.keypoints[at]} {differing[at]:,}" for at in np.flatnonzero(differing)]
-    return [
-        f"{name}: visibility differs from {other_name} at {differing.sum():,} keypoints "
-        f"({', '.join(each)})"
-    ]
+    return [f"{name}: visibility differs from {other_name} at {differing.sum():,} keypoints ({', '.join(each)})"]
 
 
 def _parse_instance(record: dict[str, Any], record_index: int, path: Path) -> PoseInstance:
@@ -115,9 +109,7 @@ def _parse_joints(joints: object) -> np.ndarray:
     return np.array([parse_numbers(point, 2, f"joints[{at}]") for at, point in enumerate(joints)])
 
 
-def compute_box_from_center_scale(
-    center_xy: np.ndarray, scale: float
-) -> tuple[float, float, float, float]:
+def compute_box_from_center_scale(center_xy: np.ndarray, scale: float) -> tuple[float, float, float, float]:
     """The square that, padded by 1.25, is the published crop.
 
     The published order: move the centre 15 * scale down and enlarge, both only where there is a
@@ -135,9 +127,7 @@ def compute_box_from_center_scale(
 def _measure_neck_to_head(image_xy: np.ndarray, visible: np.ndarray) -> float:
     if not visible[[_UPPER_NECK_INDEX, _HEAD_TOP_INDEX]].all():
         return math.nan
-    return (
-        float(np.linalg.norm(image_xy[_HEAD_TOP_INDEX] - image_xy[_UPPER_NECK_INDEX])) or math.nan
-    )
+    return float(np.linalg.norm(image_xy[_HEAD_TOP_INDEX] - image_xy[_UPPER_NECK_INDEX])) or math.nan
 
 
 def _merge_ground_truth(instances: list[PoseInstance], path: Path) -> list[PoseInstance]:
@@ -153,9 +143,7 @@ def _merge_ground_truth(instances: list[PoseInstance], path: Path) -> list[PoseI
     for at, instance in enumerate(instances):
         visible = ~hidden[at]
         image_xy = np.where(visible[:, None], points[at] - 1, 0.0)
-        merged.append(
-            replace(instance, image_xy=image_xy, visible=visible, head_size=float(heads[at]))
-        )
+        merged.append(replace(instance, image_xy=image_xy, visible=visible, head_size=float(heads[at])))
     return merged
 
 

@@ -47,9 +47,7 @@ def read_mpii_release(
         train, left_out = _split_remaining_people(people, val, {record.image for record in named})
         skipped = skipped + left_out
     return (
-        AnnotationSet(
-            source=path, skeleton=MPII, instances=_extract_instances(train), skipped=skipped
-        ),
+        AnnotationSet(source=path, skeleton=MPII, instances=_extract_instances(train), skipped=skipped),
         AnnotationSet(
             source=path,
             skeleton=MPII,

@@ -44,9 +44,7 @@ def read_release_records(path: Path) -> tuple[list[MpiiPerson], list[SkippedItem
     Raises:
         DataError: a file of another form, or one without a single person that can be used.
     """
-    release = load_mat_safe(
-        path, ["RELEASE"], flag="--annotations", struct_as_record=False, squeeze_me=True
-    )["RELEASE"]
+    release = load_mat_safe(path, ["RELEASE"], flag="--annotations", struct_as_record=False, squeeze_me=True)["RELEASE"]
     entries = _list_structs(_get_field(release, "annolist"))
     training = _parse_training_flags(_get_field(release, "img_train"), len(entries), path)
     people: list[MpiiPerson] = []
@@ -69,11 +67,7 @@ def read_release_records(path: Path) -> tuple[list[MpiiPerson], list[SkippedItem
 def _parse_training_flags(flags: Any, num_images: int, path: Path) -> np.ndarray:
     """Find which images are for training, as bool [images]."""
     flags = np.ravel(flags)
-    if (
-        flags.dtype.kind not in "biuf"
-        or len(flags) != num_images
-        or not np.isin(flags, (0, 1)).all()
-    ):
+    if flags.dtype.kind not in "biuf" or len(flags) != num_images or not np.isin(flags, (0, 1)).all():
         raise DataError(
             "a MATLAB file that is no MPII release",
             f"{path}: RELEASE has {num_images:,} annolist and {len(flags):,} img_train of 0 and 1",
@@ -82,9 +76,7 @@ def _parse_training_flags(flags: Any, num_images: int, path: Path) -> np.ndarray
     return flags == 1
 
 
-def _read_image_entry(
-    entry: Any, entry_index: int, people: list[MpiiPerson], skipped: list[SkippedItem]
-) -> None:
+def _read_image_entry(entry: Any, entry_index: int, people: list[MpiiPerson], skipped: list[SkippedItem]) -> None:
     try:
         image = parse_file_name(_get_field(_get_field(entry, "image"), "name"), "image.name")
     except ValueError as error:
@@ -107,11 +99,7 @@ def _read_image_entry(
 
 def _describe_entry(entry: Any, entry_index: int) -> str:
     name = _get_field(_get_field(entry, "image"), "name")
-    return (
-        f"annolist({entry_index + 1}) ({name})"
-        if isinstance(name, str)
-        else f"annolist({entry_index + 1})"
-    )
+    return f"annolist({entry_index + 1}) ({name})" if isinstance(name, str) else f"annolist({entry_index + 1})"
 
 
 def _parse_video_name(entry: Any, image: str) -> str:

@@ -103,9 +103,7 @@ def _build_declared_skeleton(
     return from_dict(values | {"pairs": pairs}, where=str(config))
 
 
-def _parse_flip_order(
-    entries: DataYamlEntries, shape: KeypointShape, config: Path
-) -> tuple[int, ...] | None:
+def _parse_flip_order(entries: DataYamlEntries, shape: KeypointShape, config: Path) -> tuple[int, ...] | None:
     flip = entries.get("flip_idx")
     if not flip:
         return None

@@ -60,20 +60,12 @@ def read_yolo_pose(
     """
     entries = yolo_config.load_data_yaml(config)
     shape = yolo_config.parse_keypoint_shape(entries, config)
-    named = {
-        split: next(filter(entries.get, names), None) for split, names in SPLIT_ENTRIES.items()
-    }
-    found = {
-        split: yolo_files.list_images(entries, entry, config)
-        for split, entry in named.items()
-        if entry
-    }
+    named = {split: next(filter(entries.get, names), None) for split, names in SPLIT_ENTRIES.items()}
+    found = {split: yolo_files.list_images(entries, entry, config) for split, entry in named.items() if entry}
     if "train" not in found:
         raise DataError("a data.yaml without training pictures", str(config), "add `train: FOLDER`")
     skeleton, notes = yolo_config.build_skeleton_from_data_yaml(entries, shape, skeleton, config)
-    images = Path(
-        os.path.commonpath({path.parent for f in found.values() for path in f.image_paths})
-    )
+    images = Path(os.path.commonpath({path.parent for f in found.values() for path in f.image_paths}))
     parts = {split: _YoloSplitBuilder(images, shape) for split in found}
     done, many = 0, sum(len(one.image_paths) for one in found.values())
     for split, one in found.items():
@@ -152,9 +144,7 @@ class _YoloSplitBuilder:
             return
         width, height = self._read_image_wh(path, name)
         number = len(self.image_records) + 1
-        self.image_records.append(
-            {"id": number, "file_name": name, "width": width, "height": height}
-        )
+        self.image_records.append({"id": number, "file_name": name, "width": width, "height": height})
         for class_, box, points in _iter_label_lines(labels, self.shape):
             self.class_ids.add(class_)
             x, y, w, h = (box * [width, height, width, height]).tolist()
@@ -168,9 +158,7 @@ class _YoloSplitBuilder:
                 }
             )
 
-    def validate_split(
-        self, split: str, paths: Sequence[Path], config: Path, *, skip_missing: bool
-    ) -> None:
+    def validate_split(self, split: str, paths: Sequence[Path], config: Path, *, skip_missing: bool) -> None:
         """Refuse what cannot be learnt from, or would be learnt wrongly.
 
         Raises:
@@ -216,9 +204,7 @@ class _YoloSplitBuilder:
         }
 
 
-def _iter_label_lines(
-    path: Path, shape: KeypointShape
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _iter_label_lines(path: Path, shape: KeypointShape) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """Class, box (middle and size) [4] and keypoints (x, y, v) [K, 3] of each line.
 
     Raises:
@@ -244,9 +230,7 @@ def _parse_label_line(words: Sequence[str], shape: KeypointShape) -> np.ndarray:
     if len(words) != wanted:
         raise ValueError(f"{len(words)} numbers where {wanted} are wanted")
     if strange := next((word for word in words if "_" in word), None):
-        raise ValueError(
-            f"{format_value(strange)} where a number is wanted"
-        )  # Python reads 0_5 as 5
+        raise ValueError(f"{format_value(strange)} where a number is wanted")  # Python reads 0_5 as 5
     numbers = np.array([float(word) for word in words])
     places = np.arange(wanted) - 5
     is_share = (places < 0) | (places % shape.values_per_keypoint < 2)

@@ -29,9 +29,7 @@ def decode_image(data: bytes) -> np.ndarray | None:
 
 def explain_rejection(data: bytes) -> RejectedImage:
     """Why `decode` refused these bytes. They are not decoded again."""
-    return headers.find_problem(data) or RejectedImage(
-        RejectReason.CORRUPT, headers.describe_image(data)
-    )
+    return headers.find_problem(data) or RejectedImage(RejectReason.CORRUPT, headers.describe_image(data))
 
 
 def decode_or_reject(data: bytes) -> np.ndarray | RejectedImage:
@@ -42,9 +40,7 @@ def decode_or_reject(data: bytes) -> np.ndarray | RejectedImage:
 
 def _decode_with_opencv(data: bytes) -> np.ndarray | None:
     try:
-        return cv2.imdecode(
-            np.frombuffer(headers.clear_tiff_orientation(data), np.uint8), _READ_FLAGS
-        )
+        return cv2.imdecode(np.frombuffer(headers.clear_tiff_orientation(data), np.uint8), _READ_FLAGS)
     except cv2.error:  # some damages are raised, and some answered with None
         return None
 
@@ -75,9 +71,7 @@ def read_image_with_orientation(path: Path) -> tuple[np.ndarray, bool]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            "a picture that cannot be opened", f"{path}: {error.strerror}", "check the path"
-        ) from error
+        raise DataError("a picture that cannot be opened", f"{path}: {error.strerror}", "check the path") from error
     picture = decode_or_reject(data)
     if isinstance(picture, RejectedImage):
         raise DataError(
@@ -96,9 +90,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(
-            path, _encode_image(path.suffix, image)
-        )  # OpenCV dies of names that are no UTF-8
+        _write_atomically(path, _encode_image(path.suffix, image))  # OpenCV dies of names that are no UTF-8
     except (OSError, ValueError, cv2.error) as error:  # a file in place of a folder, for example
         raise DataError(
             "a picture that cannot be written",

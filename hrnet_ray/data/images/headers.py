@@ -76,14 +76,8 @@ def find_problem(data: bytes) -> RejectedImage | None:
         height, width = kind.parse_size_hw(data)
         reason = _find_reject_reason(kind, data, height * width)
     except struct.error:
-        return RejectedImage(
-            RejectReason.TRUNCATED, f"a {kind.name} whose header ends at {len(data):,} bytes"
-        )
-    return (
-        RejectedImage(reason, describe_image(data) + _LIMIT_HINTS.get(reason, ""))
-        if reason
-        else None
-    )
+        return RejectedImage(RejectReason.TRUNCATED, f"a {kind.name} whose header ends at {len(data):,} bytes")
+    return RejectedImage(reason, describe_image(data) + _LIMIT_HINTS.get(reason, "")) if reason else None
 
 
 _LIMIT_HINTS = {
@@ -92,9 +86,7 @@ _LIMIT_HINTS = {
 }
 
 
-def _find_reject_reason(
-    image_format: _ImageFormat, data: bytes, num_pixels: int
-) -> RejectReason | None:
+def _find_reject_reason(image_format: _ImageFormat, data: bytes, num_pixels: int) -> RejectReason | None:
     if not num_pixels:
         return RejectReason.CORRUPT
     if num_pixels > MAX_PIXELS:
@@ -125,11 +117,7 @@ def has_exif_orientation(data: bytes) -> bool:
     """Whether a JPEG or TIFF wants to be shown turned or mirrored (EXIF); here nothing is."""
     try:
         tags = _get_exif_tags(data)
-        found = [
-            struct.unpack_from(f, tags, at)
-            for tag, f, at in _iter_tiff_tags(tags)
-            if tag == _ORIENTATION_TAG
-        ]
+        found = [struct.unpack_from(f, tags, at) for tag, f, at in _iter_tiff_tags(tags) if tag == _ORIENTATION_TAG]
     except struct.error:
         return False
     return found[:1] not in ([], [(1,)])
@@ -298,16 +286,10 @@ def _skip_defect_check(data: bytes, num_pixels: int) -> None:
     """The decoder finds out."""
 
 
-_TIFF_FORMAT = _ImageFormat(
-    "TIFF", re.compile(rb"II\*\0|MM\0\*"), _parse_tiff_size_hw, _skip_defect_check, math.inf
-)
+_TIFF_FORMAT = _ImageFormat("TIFF", re.compile(rb"II\*\0|MM\0\*"), _parse_tiff_size_hw, _skip_defect_check, math.inf)
 _IMAGE_FORMATS = (
-    _ImageFormat(
-        "JPEG", re.compile(rb"\xff\xd8\xff"), _parse_jpeg_size_hw, _find_jpeg_defect, 1024
-    ),
-    _ImageFormat(
-        "PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _parse_png_size_hw, _find_png_defect, 8 * 1032
-    ),
+    _ImageFormat("JPEG", re.compile(rb"\xff\xd8\xff"), _parse_jpeg_size_hw, _find_jpeg_defect, 1024),
+    _ImageFormat("PNG", re.compile(rb"\x89PNG\r\n\x1a\n"), _parse_png_size_hw, _find_png_defect, 8 * 1032),
     _ImageFormat(
         "WebP",
         re.compile(rb"RIFF.{4}WEBP", re.DOTALL),

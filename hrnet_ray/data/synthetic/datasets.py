@@ -109,9 +109,7 @@ def _make_dirs(out_dir: Path, *names: str) -> None:
         (out_dir / name).mkdir(parents=True, exist_ok=True)
 
 
-def _map_in_parallel(
-    write_item: Callable[[int], T], count: int, on_progress: ProgressCallback | None
-) -> list[T]:
+def _map_in_parallel(write_item: Callable[[int], T], count: int, on_progress: ProgressCallback | None) -> list[T]:
     """Call `write` for 0 ... count - 1 on all cores (cv2 lets go of Python's lock), in order."""
     written = []
     with ThreadPoolExecutor(cpu_count()) as pool:
@@ -142,15 +140,8 @@ def _build_atrw_document(
     image_annotations: list[tuple[int, list[TigerAnnotation]]], size_hw: tuple[int, int]
 ) -> dict[str, Any]:
     height, width = size_hw
-    images = [
-        {"id": id, "filename": f"{id:06d}.jpg", "width": width, "height": height}
-        for id, _ in image_annotations
-    ]
-    annotations = [
-        _build_atrw_annotation(tiger) | {"image_id": id}
-        for id, seen in image_annotations
-        for tiger in seen
-    ]
+    images = [{"id": id, "filename": f"{id:06d}.jpg", "width": width, "height": height} for id, _ in image_annotations]
+    annotations = [_build_atrw_annotation(tiger) | {"image_id": id} for id, seen in image_annotations for tiger in seen]
     for id, annotation in enumerate(annotations):  # from 0, as in the real files
         annotation["id"] = id
     return {"images": images, "annotations": annotations, "categories": [_build_atrw_category()]}
@@ -182,9 +173,7 @@ def _build_atrw_annotation(tiger: TigerAnnotation) -> dict[str, Any]:
     }
 
 
-def _build_mpii_record(
-    person: SyntheticPerson, image_name: str, size_hw: tuple[int, int]
-) -> dict[str, Any]:
+def _build_mpii_record(person: SyntheticPerson, image_name: str, size_hw: tuple[int, int]) -> dict[str, Any]:
     image_xy = person_keypoints(person)
     inside = _is_inside_image(image_xy, size_hw)
     joints = np.where(inside[:, None], image_xy + 1, -1.0)  # MPII counts from 1
@@ -198,14 +187,10 @@ def _build_mpii_record(
     }
 
 
-def _write_gt_valid(
-    path: Path, records_and_head_boxes: list[tuple[dict[str, Any], np.ndarray]]
-) -> None:
+def _write_gt_valid(path: Path, records_and_head_boxes: list[tuple[dict[str, Any], np.ndarray]]) -> None:
     """The arrays that PCKh is computed from, in the order of valid.json."""
     joints = np.array([record["joints"] for record, _ in records_and_head_boxes]).reshape(-1, 16, 2)
-    visible = np.array([record["joints_vis"] for record, _ in records_and_head_boxes]).reshape(
-        -1, 16
-    )
+    visible = np.array([record["joints_vis"] for record, _ in records_and_head_boxes]).reshape(-1, 16)
     boxes = np.array([box for _, box in records_and_head_boxes]).reshape(-1, 2, 2)
     content = {
         "dataset_joints": np.array(MPII_JOINT_NAMES, dtype=object)[None],
@@ -230,9 +215,7 @@ def _render_tiger_image(
 ) -> tuple[np.ndarray, list[TigerAnnotation]]:
     picture = draw_scenery(rng, size_hw)
     covers = np.zeros(size_hw, np.uint8)  # who is nearest to the viewer at each pixel
-    tigers = _sample_tiger_layout(
-        rng, size_hw, int(rng.integers(tigers_per_image[0], tigers_per_image[1] + 1))
-    )
+    tigers = _sample_tiger_layout(rng, size_hw, int(rng.integers(tigers_per_image[0], tigers_per_image[1] + 1)))
     boxes = []
     for number, tiger in enumerate(tigers, start=1):
         silhouette = draw_tiger(picture, tiger)
@@ -242,9 +225,7 @@ def _render_tiger_image(
     seen = []
     for number, (tiger, box) in enumerate(zip(tigers, boxes, strict=True), start=1):
         image_xy = tiger_keypoints(tiger)
-        seen.append(
-            TigerAnnotation(box, image_xy, _sample_labeled_mask(rng, image_xy, number, covers))
-        )
+        seen.append(TigerAnnotation(box, image_xy, _sample_labeled_mask(rng, image_xy, number, covers)))
     return simulate_camera(rng, picture), seen
 
 
@@ -259,16 +240,12 @@ def _sample_labeled_mask(
     return inside & ((cover <= tiger_number) | (guessed & (cover == FOREGROUND_ID)))
 
 
-def _sample_tiger_layout(
-    rng: np.random.Generator, size_hw: tuple[int, int], count: int
-) -> list[SyntheticTiger]:
+def _sample_tiger_layout(rng: np.random.Generator, size_hw: tuple[int, int], count: int) -> list[SyntheticTiger]:
     """Find room for each, and put the farther ones first."""
     placed: list[SyntheticTiger] = []
     taken = np.empty((0, 4))
     for _ in range(count):
-        tiger, box = _sample_tiger_placement(
-            rng, size_hw, BODY_FRAC_RANGE_BY_COUNT[min(count, 3)], taken
-        )
+        tiger, box = _sample_tiger_placement(rng, size_hw, BODY_FRAC_RANGE_BY_COUNT[min(count, 3)], taken)
         placed.append(tiger)
         taken = np.vstack([taken, box])
     return sorted(placed, key=lambda tiger: tiger.center_xy[1] + 0.5 * tiger.body_length_px)
@@ -291,11 +268,7 @@ def _sample_tiger_placement(
     centers = rng.uniform((0.2 * width, farthest_y), (0.8 * width, nearest_y), (12, 2))
     boxes = np.hstack([centers + low, centers + high])
     inside = _is_inside_image(centers[:, None] + figure_xy, size_hw).sum(axis=-1)
-    cost = (
-        _compute_covered_fraction(boxes, occupied_boxes)
-        - 0.02 * inside
-        + (inside < MIN_KEYPOINTS_INSIDE)
-    )
+    cost = _compute_covered_fraction(boxes, occupied_boxes) - 0.02 * inside + (inside < MIN_KEYPOINTS_INSIDE)
     best = int(cost.argmin())
     x, y = centers[best].tolist()
     return replace(tiger, center_xy=(x, y)), boxes[best]
@@ -309,9 +282,7 @@ def _compute_covered_fraction(boxes: np.ndarray, occupied_boxes: np.ndarray) -> 
     return shared / (boxes[:, 2:] - boxes[:, :2]).prod(axis=-1)
 
 
-def _render_person_image(
-    rng: np.random.Generator, size_hw: tuple[int, int]
-) -> tuple[np.ndarray, SyntheticPerson]:
+def _render_person_image(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[np.ndarray, SyntheticPerson]:
     height, width = size_hw
     picture = draw_scenery(rng, size_hw)
     height_px = rng.uniform(0.55, 0.95) * height

@@ -67,9 +67,7 @@ class SyntheticPerson:
 def sample_person(rng: np.random.Generator) -> SyntheticPerson:
     """Draw a person of height 1 at (0, 0); `replace` moves them to where they are wanted."""
 
-    def sample_limb(
-        outward_range_deg: tuple[float, float], bend_range_deg: tuple[float, float]
-    ) -> LimbPose:
+    def sample_limb(outward_range_deg: tuple[float, float], bend_range_deg: tuple[float, float]) -> LimbPose:
         upper, lower = rng.uniform(0.75, 1.0, 2)
         return LimbPose(
             outward_deg=rng.uniform(*outward_range_deg),
@@ -152,9 +150,7 @@ def _compute_limb_joints(
     middle = root_xy + segment_lengths[0] * limb.upper_length_scale * np.array(
         [side_sign * np.sin(upper), np.cos(upper)]
     )
-    end = middle + segment_lengths[1] * limb.lower_length_scale * np.array(
-        [side_sign * np.sin(lower), np.cos(lower)]
-    )
+    end = middle + segment_lengths[1] * limb.lower_length_scale * np.array([side_sign * np.sin(lower), np.cos(lower)])
     return middle, end
 
 
@@ -180,9 +176,7 @@ def draw_person(image: np.ndarray, person: SyntheticPerson) -> np.ndarray:
         paint_tube(silhouette, xy, r, (255, 255, 255))
 
     for side in ("right", "left"):
-        draw_tube(
-            f"{side}_hip {side}_knee {side}_ankle", (0.064, 0.048, 0.034), person.trousers_color
-        )
+        draw_tube(f"{side}_hip {side}_knee {side}_ankle", (0.064, 0.048, 0.034), person.trousers_color)
         draw_tube(f"{side}_ankle", (0.040,), SHOE_COLOR)
     _draw_torso(image, silhouette, person, joints)
     draw_tube("thorax upper_neck", (0.034, 0.034), person.skin_color)
@@ -248,9 +242,7 @@ def _draw_head(
     length = np.linalg.norm(up)
     across = np.array([-up[1], up[0]])
 
-    def draw_oval(
-        along_frac: float, aside_frac: float, half_wh_frac: tuple[float, float], color: BgrColor
-    ) -> None:
+    def draw_oval(along_frac: float, aside_frac: float, half_wh_frac: tuple[float, float], color: BgrColor) -> None:
         middle = to_fixed_point(neck + along_frac * up + aside_frac * across).tolist()
         axes = to_fixed_point(length * np.array(half_wh_frac)).tolist()
         turn = np.degrees(np.arctan2(up[0], -up[1]))

@@ -13,9 +13,7 @@ def to_fixed_point(xy_px: np.ndarray) -> np.ndarray:
     return np.round(xy_px * (1 << SUBPIXEL_BITS)).astype(np.int32)
 
 
-def draw_line(
-    canvas: np.ndarray, start: np.ndarray, end: np.ndarray, color: BgrColor, thickness_px: float
-) -> None:
+def draw_line(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, color: BgrColor, thickness_px: float) -> None:
     """A straight line from `start` to `end`, at least a pixel thick."""
     a, b = to_fixed_point(np.array([start, end])).tolist()
     cv2.line(canvas, a, b, color, max(1, round(thickness_px)), cv2.LINE_AA, SUBPIXEL_BITS)
@@ -26,13 +24,9 @@ def fill_polygon(canvas: np.ndarray, corners: np.ndarray, color: BgrColor) -> No
     cv2.fillConvexPoly(canvas, to_fixed_point(corners), color, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def fill_tube(
-    canvas: np.ndarray, center_xy: np.ndarray, radii_px: np.ndarray, color: BgrColor
-) -> None:
+def fill_tube(canvas: np.ndarray, center_xy: np.ndarray, radii_px: np.ndarray, color: BgrColor) -> None:
     """Fill balls [N, 2] and the straight pieces that join neighbours."""
-    for centre, radius in zip(
-        to_fixed_point(center_xy).tolist(), to_fixed_point(radii_px).tolist(), strict=True
-    ):
+    for centre, radius in zip(to_fixed_point(center_xy).tolist(), to_fixed_point(radii_px).tolist(), strict=True):
         cv2.circle(canvas, centre, radius, color, -1, cv2.LINE_AA, SUBPIXEL_BITS)
     along = np.diff(center_xy, axis=0)
     aside = along[:, ::-1] * (-1, 1) / (np.hypot(along[:, 0], along[:, 1])[:, None] + 1e-9)

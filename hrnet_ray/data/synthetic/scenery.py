@@ -54,9 +54,7 @@ def _make_mottled_texture(
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _draw_ground(
-    rng: np.random.Generator, image: np.ndarray, horizon_y: float, color: BgrColor
-) -> None:
+def _draw_ground(rng: np.random.Generator, image: np.ndarray, horizon_y: float, color: BgrColor) -> None:
     """Cover everything below a gently waving horizon."""
     height, width = image.shape[:2]
     ground = _make_mottled_texture(rng, (height, width), color, contrast=7.0)
@@ -65,9 +63,7 @@ def _draw_ground(
     cv2.copyTo(ground, below.astype(np.uint8), image)
 
 
-def _draw_far_trunk(
-    rng: np.random.Generator, image: np.ndarray, foot_y: float, mist_color: BgrColor
-) -> None:
+def _draw_far_trunk(rng: np.random.Generator, image: np.ndarray, foot_y: float, mist_color: BgrColor) -> None:
     """A trunk that the mist has taken half the colour of."""
     height, width = image.shape[:2]
     x, lean, tone = rng.uniform((0, -0.04 * height, 0.35), (width, 0.04 * height, 1.2))
@@ -94,9 +90,7 @@ def _draw_tree_trunk(rng: np.random.Generator, image: np.ndarray, foot_y: float)
         draw_line(image, mark, mark + side, (62, 60, 60), 0.12 * thick)
 
 
-def _draw_rock(
-    rng: np.random.Generator, image: np.ndarray, horizon_y: float, cap_color: BgrColor
-) -> None:
+def _draw_rock(rng: np.random.Generator, image: np.ndarray, horizon_y: float, cap_color: BgrColor) -> None:
     """A grey stone under a cap of snow or leaves."""
     height, width = image.shape[:2]
     x, y = rng.uniform((0, horizon_y), (width, height)).astype(int).tolist()

@@ -65,54 +65,34 @@ def build_leg(
     """Far legs get less light: they stand in the body's shadow, and so can be distinguished."""
     tube = _build_smooth_tube(joints_xy, radii)
     toes = np.array([[*(joints_xy[-1] + (0.035, 0.012)), 0.9 * radii[-1]]])
-    fur_color, cream, dark = (
-        tuple(brightness * c for c in colour) for colour in (fur_color, CREAM, DARK)
-    )
-    paw = _build_disc_polygons(
-        np.array([[*joints_xy[-1], 1.1 * radii[-1]], toes[0] + (0, 0, 0.02)])
-    )
+    fur_color, cream, dark = (tuple(brightness * c for c in colour) for colour in (fur_color, CREAM, DARK))
+    paw = _build_disc_polygons(np.array([[*joints_xy[-1], 1.1 * radii[-1]], toes[0] + (0, 0, 0.02)]))
     along = LEG_STRIPE_POSITIONS + rng.uniform(-0.02, 0.02, len(LEG_STRIPE_POSITIONS))
     widths = rng.uniform(0.012, 0.018, len(along))
-    stripes = _build_stripe_polygons(
-        tube, along, widths, start=1.1, end=rng.uniform(-0.6, 0.2, len(along))
-    )
+    stripes = _build_stripe_polygons(tube, along, widths, start=1.1, end=rng.uniform(-0.6, 0.2, len(along)))
     return BodyPart([tube, toes], fur_color, [(paw, cream), (stripes, dark)], rim_brightness=0.72)
 
 
 def build_tail(joints_xy: np.ndarray, fur_color: BgrColor, rng: np.random.Generator) -> BodyPart:
     """Dark rings, and a dark tip."""
     tube = _build_smooth_tube(joints_xy, np.linspace(0.055, 0.042, len(joints_xy)))
-    rings = _build_stripe_polygons(
-        tube, np.linspace(0.2, 0.85, 6), rng.uniform(0.018, 0.028, 6), start=1.2, end=-1.2
-    )
+    rings = _build_stripe_polygons(tube, np.linspace(0.2, 0.85, 6), rng.uniform(0.018, 0.028, 6), start=1.2, end=-1.2)
     tip = _build_disc_polygons(tube[-3:] * (1, 1, 1.3))
     return BodyPart([tube], fur_color, [(rings, DARK), (tip, DARK)])
 
 
-def build_trunk(
-    spine_xy: np.ndarray, head_xy: np.ndarray, fur_color: BgrColor, rng: np.random.Generator
-) -> BodyPart:
+def build_trunk(spine_xy: np.ndarray, head_xy: np.ndarray, fur_color: BgrColor, rng: np.random.Generator) -> BodyPart:
     """Body and neck, from the joints of the spine [5, 2] and the head's centre [2]."""
     body = _build_smooth_tube(spine_xy, (0.165, 0.205, 0.185, 0.215, 0.185))
-    neck = _build_smooth_tube(
-        np.array([spine_xy[-2] + (0, -0.02), spine_xy[-1], head_xy]), (0.20, 0.19, 0.17)
-    )
+    neck = _build_smooth_tube(np.array([spine_xy[-2] + (0, -0.02), spine_xy[-1], head_xy]), (0.20, 0.19, 0.17))
     belly = _build_belly_polygon(body)
     count = int(rng.integers(11, 15))
     along = np.linspace(0.04, 0.97, count) + rng.uniform(-0.02, 0.02, count)
     widths = rng.uniform(0.016, 0.030, count)
-    down = _build_stripe_polygons(
-        body, along, widths, start=1.1, end=rng.uniform(-0.75, 0.0, count)
-    )
-    up = _build_stripe_polygons(
-        body, along + 0.035, 0.7 * widths, start=-1.1, end=rng.uniform(-0.6, -0.3, count)
-    )
-    mane = _build_stripe_polygons(
-        neck, np.array([0.45, 0.7]), np.array([0.02, 0.02]), start=1.1, end=0.1
-    )
-    return BodyPart(
-        [body, neck], fur_color, [(belly, CREAM), (np.concatenate([down, up, mane]), DARK)]
-    )
+    down = _build_stripe_polygons(body, along, widths, start=1.1, end=rng.uniform(-0.75, 0.0, count))
+    up = _build_stripe_polygons(body, along + 0.035, 0.7 * widths, start=-1.1, end=rng.uniform(-0.6, -0.3, count))
+    mane = _build_stripe_polygons(neck, np.array([0.45, 0.7]), np.array([0.02, 0.02]), start=1.1, end=0.1)
+    return BodyPart([body, neck], fur_color, [(belly, CREAM), (np.concatenate([down, up, mane]), DARK)])
 
 
 def _build_belly_polygon(body_tube: np.ndarray) -> np.ndarray:
@@ -133,9 +113,7 @@ SKULL_BALLS = np.array(
 )
 
 
-def _mirror_ball(
-    color: BgrColor, ball: HeadBall
-) -> tuple[tuple[BgrColor, HeadBall], tuple[BgrColor, HeadBall]]:
+def _mirror_ball(color: BgrColor, ball: HeadBall) -> tuple[tuple[BgrColor, HeadBall], tuple[BgrColor, HeadBall]]:
     forward, up, sideways, radius = ball
     return (color, ball), (color, (forward, up, -sideways, radius))
 
@@ -193,11 +171,7 @@ def _build_face_strokes(project_balls: HeadProjection) -> list[PaintStroke]:
         balls = project_balls(np.array([ball for _, ball in marks]))
         discs = _build_disc_polygons(balls[:, XY_RADIUS_COLUMNS])[:, None]
         in_sight = balls[:, 2] > rear
-        return [
-            (disc, colour)
-            for disc, (colour, _), seen in zip(discs, marks, in_sight, strict=True)
-            if seen
-        ]
+        return [(disc, colour) for disc, (colour, _), seen in zip(discs, marks, in_sight, strict=True) if seen]
 
     return [*build_spot_strokes(FACE_PATCHES), (stripes, DARK), *build_spot_strokes(EYES_AND_NOSE)]
 
@@ -254,11 +228,7 @@ def _build_stripe_polygons(
     end = np.broadcast_to(end, at.shape)
     reach = start + np.array([0, 0.5, 1, 0.5, 0]) * (end - start)[:, None]
     sideways = np.array([-1, -0.3, 0.4, 1.1, 1]) * widths[:, None]
-    return (
-        balls[:, None, :2]
-        + reach[..., None] * across[:, None]
-        + sideways[..., None] * ahead[:, None]
-    )
+    return balls[:, None, :2] + reach[..., None] * across[:, None] + sideways[..., None] * ahead[:, None]
 
 
 CIRCLE_ANGLES_RAD = np.linspace(0, 2 * np.pi, 16, endpoint=False)
@@ -309,15 +279,11 @@ def draw_body_part(
     coat = np.empty((h, w, 3), np.uint8)
     coat[:] = np.round(part.color)
     for polygons, colour in part.strokes:
-        for corners in to_fixed_point(
-            to_image_xy(polygons) - (x, y)
-        ):  # together, overlaps would be holes
+        for corners in to_fixed_point(to_image_xy(polygons) - (x, y)):  # together, overlaps would be holes
             cv2.fillPoly(coat, [corners], colour, cv2.LINE_AA, SUBPIXEL_BITS)
     inside, under = mask[y : y + h, x : x + w], image[y : y + h, x : x + w]
     depth = cv2.distanceTransform((inside > 127).astype(np.uint8), cv2.DIST_L2, 3)
-    light = part.rim_brightness + (1 - part.rim_brightness) * np.minimum(
-        depth * (1 / (0.07 * body_length_px)), 1
-    )
+    light = part.rim_brightness + (1 - part.rim_brightness) * np.minimum(depth * (1 / (0.07 * body_length_px)), 1)
     alpha = inside * np.float32(1 / 255)
     shaded = cv2.multiply(coat, cv2.merge([light] * 3), dtype=cv2.CV_8U)
     under[:] = cv2.blendLinear(shaded, under, alpha, 1 - alpha)

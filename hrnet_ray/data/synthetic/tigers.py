@@ -129,10 +129,7 @@ def compute_tiger_joints(tiger: SyntheticTiger) -> TigerJoints:
     sides = (BODY_HALF_WIDTH, -BODY_HALF_WIDTH, BODY_HALF_WIDTH, -BODY_HALF_WIDTH)
     return TigerJoints(
         legs=np.array(
-            [
-                _to_body_xyz(leg(tiger, phase), z)
-                for leg, phase, z in zip(limbs, tiger.leg_phases, sides, strict=True)
-            ]
+            [_to_body_xyz(leg(tiger, phase), z) for leg, phase, z in zip(limbs, tiger.leg_phases, sides, strict=True)]
         ),
         trunk=_to_body_xyz(
             [
@@ -144,9 +141,7 @@ def compute_tiger_joints(tiger: SyntheticTiger) -> TigerJoints:
             ]
         ),
         tail=_to_body_xyz(_compute_tail_joints(tiger, rump - 0.17 + 0.07j)),
-        head=_to_body_xyz([chest + 0.15 + 0.08j + 0.42 * _compute_direction(tiger.neck_pitch_deg)])[
-            0
-        ],
+        head=_to_body_xyz([chest + 0.15 + 0.08j + 0.42 * _compute_direction(tiger.neck_pitch_deg)])[0],
     )
 
 
@@ -190,9 +185,7 @@ def _compute_limb_bend(
 def _compute_tail_joints(tiger: SyntheticTiger, tail_root: complex) -> list[complex]:
     """Follow the tail from its root; it leaves backwards and curls evenly."""
     turns = np.linspace(0, tiger.tail_curl_deg, 6)
-    steps = (
-        0.14 * _compute_direction(180 - tiger.tail_pitch_deg - turn) for turn in turns.tolist()
-    )
+    steps = (0.14 * _compute_direction(180 - tiger.tail_pitch_deg - turn) for turn in turns.tolist())
     return list(accumulate(steps, initial=tail_root))
 
 
@@ -206,9 +199,7 @@ def _project_to_figure(tiger: SyntheticTiger, body_xyz: np.ndarray) -> np.ndarra
     return (body_xyz - middle) @ tiger.figure_from_body.T
 
 
-def _project_head_points(
-    tiger: SyntheticTiger, head_xyz: np.ndarray, head_offsets: np.ndarray
-) -> np.ndarray:
+def _project_head_points(tiger: SyntheticTiger, head_xyz: np.ndarray, head_offsets: np.ndarray) -> np.ndarray:
     """The same for points seen from the head's centre: forward, up, sideways to the near ear."""
     (c, s), (cp, sp) = map(_compute_cos_sin, (tiger.head_yaw_deg, tiger.head_pitch_deg))
     pitched_from_head = np.array([[cp, -sp, 0], [sp, cp, 0], [0, 0, 1]])
@@ -228,9 +219,7 @@ def compute_tiger_keypoints(tiger: SyntheticTiger) -> np.ndarray:
     face = _project_head_points(
         tiger,
         bones.head,
-        np.array(
-            [tiger_texture.NEAR_EAR_OFFSET, tiger_texture.FAR_EAR_OFFSET, tiger_texture.NOSE_OFFSET]
-        ),
+        np.array([tiger_texture.NEAR_EAR_OFFSET, tiger_texture.FAR_EAR_OFFSET, tiger_texture.NOSE_OFFSET]),
     )
     seen = {f"{near}_ear": face[0], f"{far}_ear": face[1], "nose": face[2]}
     joints = _project_to_figure(tiger, bones.legs)
@@ -260,9 +249,7 @@ def draw_tiger(image: np.ndarray, tiger: SyntheticTiger) -> np.ndarray:
         ground_slope_deg=tiger.ground_slope_deg,
     )
     for part in _build_body_parts(tiger, bones, legs, rng):
-        tiger_texture.draw_body_part(
-            image, silhouette, part, to_image_xy=place, body_length_px=body_px
-        )
+        tiger_texture.draw_body_part(image, silhouette, part, to_image_xy=place, body_length_px=body_px)
     return silhouette
 
 
@@ -271,18 +258,11 @@ def _build_body_parts(
 ) -> list[tiger_texture.BodyPart]:
     """From the farthest to the nearest."""
     colour = tuple(255 * c for c in reversed(hsv_to_rgb(*tiger.fur_hsv)))
-    spine, head = (
-        _project_to_figure(tiger, joints)[..., :2]
-        for joints in (tiger_joints.trunk, tiger_joints.head)
-    )
+    spine, head = (_project_to_figure(tiger, joints)[..., :2] for joints in (tiger_joints.trunk, tiger_joints.head))
     near_front, far_front, near_back, far_back = legs_xy
     return [
-        tiger_texture.build_leg(
-            far_back, tiger_texture.BACK_LEG_RADII, colour, rng, brightness=0.55
-        ),
-        tiger_texture.build_leg(
-            far_front, tiger_texture.FRONT_LEG_RADII, colour, rng, brightness=0.55
-        ),
+        tiger_texture.build_leg(far_back, tiger_texture.BACK_LEG_RADII, colour, rng, brightness=0.55),
+        tiger_texture.build_leg(far_front, tiger_texture.FRONT_LEG_RADII, colour, rng, brightness=0.55),
         tiger_texture.build_tail(_project_to_figure(tiger, tiger_joints.tail)[:, :2], colour, rng),
         tiger_texture.build_trunk(spine, head, colour, rng),
         tiger_texture.build_leg(near_back, tiger_texture.BACK_LEG_RADII, colour, rng),
@@ -291,10 +271,6 @@ def _build_body_parts(
     ]
 
 
-def _project_head_balls(
-    tiger: SyntheticTiger, head_xyz: np.ndarray, balls: np.ndarray
-) -> np.ndarray:
+def _project_head_balls(tiger: SyntheticTiger, head_xyz: np.ndarray, balls: np.ndarray) -> np.ndarray:
     """From forward, up, sideways, radius [N, 4] to figure x, y, depth and radius."""
-    return np.column_stack(
-        [_project_head_points(tiger, head_xyz, balls[:, :3]), HEAD_SCALE * balls[:, 3]]
-    )
+    return np.column_stack([_project_head_points(tiger, head_xyz, balls[:, :3]), HEAD_SCALE * balls[:, 3]])

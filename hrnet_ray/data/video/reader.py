@@ -122,18 +122,12 @@ class VideoReader:
         except self._av.FFmpegError:
             return None
 
-    def _describe_read_problem(
-        self, num_read: int, last_time_s: float, num_damaged: int
-    ) -> str | None:
+    def _describe_read_problem(self, num_read: int, last_time_s: float, num_damaged: int) -> str | None:
         # By time: some files count frames that were dropped while they were made.
         if not num_read or last_time_s < MIN_READ_FRACTION * float(self._duration_s) - 2 / self.fps:
             about = f" of about {self.expected_frames:,}" if self.expected_frames > num_read else ""
             return f"{num_read:,} frames could be read{about}"
-        return (
-            f"{num_damaged:,} of {num_read:,} frames are damaged or missing"
-            if num_damaged
-            else None
-        )
+        return f"{num_damaged:,} of {num_read:,} frames are damaged or missing" if num_damaged else None
 
     def _get_duration_s(self) -> Fraction:
         """Duration of the video stream in seconds; 0 where the file does not state it."""

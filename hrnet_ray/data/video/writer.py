@@ -49,9 +49,7 @@ class VideoWriter:
         try:
             if self._container is None:
                 self._container = self._open_container(*image.shape[:2])
-            self._last_pts = max(
-                self._last_pts + 1, round(time_s * _TICKS_PER_S)
-            )  # time never stands still
+            self._last_pts = max(self._last_pts + 1, round(time_s * _TICKS_PER_S))  # time never stands still
             self._container.mux(self._stream.encode(self._make_encoder_frame(image)))
         except (OSError, ValueError, self._av.FFmpegError) as error:
             self._save_partial_file()

@@ -15,9 +15,7 @@ POLL_INTERVAL_S = 1.0
 """Seconds between two looks at the resources of the cluster."""
 
 
-def wait_for_resources(
-    cluster: ClusterConfig, *, concurrent_trials: int = 1
-) -> Mapping[str, float]:
+def wait_for_resources(cluster: ClusterConfig, *, concurrent_trials: int = 1) -> Mapping[str, float]:
     """Wait until all trials fit, or until `cluster.resource_timeout_s`; return the resources.
 
     The autoscaler keeps requested nodes, also idle ones, until the next request. An empty request
@@ -41,14 +39,10 @@ def wait_for_resources(
     return available
 
 
-def _describe_shortage(
-    cluster: ClusterConfig, available: Mapping[str, float], concurrent_trials: int
-) -> str:
+def _describe_shortage(cluster: ClusterConfig, available: Mapping[str, float], concurrent_trials: int) -> str:
     """Describe the resources that the workers lack; empty if they fit."""
     try:
-        compute_worker_resources(
-            replace(cluster, min_workers=None), available, concurrent_trials=concurrent_trials
-        )
+        compute_worker_resources(replace(cluster, min_workers=None), available, concurrent_trials=concurrent_trials)
     except ClusterError as error:
         return error.where
     return ""

@@ -42,9 +42,7 @@ class HeadNodeMonitor:
         self._head_address = ray.get_runtime_context().gcs_address
         self._lost_error: ClusterError | None = None
         self._stop_event = threading.Event()
-        self._thread = threading.Thread(
-            target=self._watch_cluster, daemon=True, name="head-node-monitor"
-        )
+        self._thread = threading.Thread(target=self._watch_cluster, daemon=True, name="head-node-monitor")
 
     def is_lost(self) -> bool:
         """Return whether the cluster is lost."""

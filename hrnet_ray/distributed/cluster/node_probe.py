@@ -22,9 +22,7 @@ CLOCK_TIMEOUT_S = 4.0
 PROBE_FILE_PREFIX = ".hrnet-doctor-"
 
 
-def probe_storage(
-    storage_dir: str, probe_name: str, content: str, answer_name: str
-) -> dict[str, Any]:
+def probe_storage(storage_dir: str, probe_name: str, content: str, answer_name: str) -> dict[str, Any]:
     """Run on a node: read the probe file of this machine, and write an answer beside it."""
     import glob
 
@@ -73,9 +71,7 @@ def print_node_reports(address: str, storage_dir: str) -> None:
                 Path(storage_dir, name).unlink()
 
 
-def probe_nodes(
-    storage_dir: str, probe_name: str, answer_names: dict[str, str]
-) -> dict[str, dict[str, Any]]:
+def probe_nodes(storage_dir: str, probe_name: str, answer_names: dict[str, str]) -> dict[str, dict[str, Any]]:
     """Probe all nodes, read their answers on this machine, and return the results by node id."""
     import ray
 
@@ -141,9 +137,7 @@ def measure_clock_offset(node_id: str) -> dict[str, float]:
     for _ in range(2):  # the first one may include the start of a process
         start_s = time.time()
         try:
-            node_s: Any = ray.get(
-                create_node_task(node_id, get_node_time).remote(), timeout=CLOCK_TIMEOUT_S
-            )
+            node_s: Any = ray.get(create_node_task(node_id, get_node_time).remote(), timeout=CLOCK_TIMEOUT_S)
         except Exception:  # the node is lost; its other results are known
             return best
         end_s = time.time()
@@ -156,9 +150,7 @@ def measure_clock_offset(node_id: str) -> dict[str, float]:
     return best
 
 
-def build_node_report(
-    node: dict[str, Any], probe_results: dict[str, dict[str, Any]]
-) -> dict[str, Any]:
+def build_node_report(node: dict[str, Any], probe_results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Build the fields of `doctor.ray_cluster.NodeReport`."""
     resources = node["Resources"]
     return {

@@ -59,9 +59,7 @@ def describe_cluster() -> dict[str, Any]:
         "nodes": sum(node["Alive"] for node in ray.nodes()),
         "cpus": available.get("CPU", 0),
         "gpus": available.get("GPU", 0),
-        "gpu_kinds": sorted(
-            name.removeprefix(prefix) for name in available if name.startswith(prefix)
-        ),
+        "gpu_kinds": sorted(name.removeprefix(prefix) for name in available if name.startswith(prefix)),
     }
 
 
@@ -198,9 +196,7 @@ def _make_shortage_error(
     )
 
 
-def compute_max_concurrent_trials(
-    cluster: ClusterConfig, available: Mapping[str, float], *, num_trials: int
-) -> int:
+def compute_max_concurrent_trials(cluster: ClusterConfig, available: Mapping[str, float], *, num_trials: int) -> int:
     """Compute how many trials can train at the same time with enough CPUs or GPUs each."""
     gpus, cpus = available.get("GPU", 0), available.get("CPU", 0)
     if gpus >= 1 and cluster.device != "cpu":

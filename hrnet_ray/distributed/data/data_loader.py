@@ -53,9 +53,7 @@ class WorkerDataLoader:
         self.max_workers = max(num_workers, max_workers)
         pool = ThreadPoolExecutor(min(threads, MAX_DECODE_THREADS))
         decode_canvases = partial(decode_train_batch, canvas_px=canvas_px)
-        decode_crops = partial(
-            decode_eval_batch, input_hw=data_config.input_hw, padding=data_config.padding
-        )
+        decode_crops = partial(decode_eval_batch, input_hw=data_config.input_hw, padding=data_config.padding)
         self.train_reader = ObjectStoreReader(cached_splits["train"], decode_canvases, pool)
         self.val_reader = ObjectStoreReader(cached_splits["val"], decode_crops, pool)
         self.data_wait_s = 0.0
@@ -76,9 +74,7 @@ class WorkerDataLoader:
         """Yield this worker's slice of each batch of the epoch, from `first_step` on."""
         order = shuffle_row_indices(self.train_reader.num_rows, seed=seed, epoch=epoch)
         steps = batch_indices(order, batch_size=batch_size, num_workers=self.max_workers)
-        self.train_reader.prefetch_rows(
-            order[first_step * batch_size : first_step * batch_size + SHUFFLE_WINDOW_ROWS]
-        )
+        self.train_reader.prefetch_rows(order[first_step * batch_size : first_step * batch_size + SHUFFLE_WINDOW_ROWS])
 
         def load_rank_slices() -> Iterator[tuple[Arrays, RawTrainBatch]]:
             for number, step in enumerate(steps[first_step:], start=first_step):
@@ -104,9 +100,7 @@ class WorkerDataLoader:
 
     def iter_val_batches(self, *, batch_size: int) -> Iterator[EvalBatch]:
         """Yield this worker's validation rows, without the corrupt ones."""
-        indices = get_rank_indices(
-            self.val_reader.num_rows, rank=self.rank, num_workers=self.num_workers
-        )
+        indices = get_rank_indices(self.val_reader.num_rows, rank=self.rank, num_workers=self.num_workers)
 
         def load_rank_batches() -> Iterator[tuple[Arrays, EvalBatch]]:
             for start in range(0, len(indices), batch_size):

@@ -61,14 +61,10 @@ def load_into_object_store(
         decoded = _has_room_for_decoded(manifest, data_config)
     decode_fns = {
         "train": partial(_decode_train_table, canvas_px=manifest.canvas_px),
-        "val": partial(
-            _decode_eval_table, input_hw=data_config.input_hw, padding=data_config.padding
-        ),
+        "val": partial(_decode_eval_table, input_hw=data_config.input_hw, padding=data_config.padding),
     }
     return {
-        split: _cache_split(
-            manifest, split, decode_fn if decoded else _drop_checksum_columns, decoded=decoded
-        )
+        split: _cache_split(manifest, split, decode_fn if decoded else _drop_checksum_columns, decoded=decoded)
         for split, decode_fn in decode_fns.items()
     }
 
@@ -101,9 +97,7 @@ def _has_room_for_decoded(manifest: DatasetManifest, data_config: DataConfig) ->
     return False
 
 
-def _cache_split(
-    manifest: DatasetManifest, split: str, map_fn: Callable, *, decoded: bool
-) -> CachedSplit:
+def _cache_split(manifest: DatasetManifest, split: str, map_fn: Callable, *, decoded: bool) -> CachedSplit:
     blocks, block_rows = [], []
     progress = _IngestProgress(split, manifest.splits[split].rows)
     try:
@@ -129,9 +123,7 @@ def _cache_split(
 
 def _build_dataset(manifest: DatasetManifest, split: str, map_fn: Callable) -> Dataset:
     files = manifest.get_shard_uris(split)
-    read = ray.data.read_parquet(
-        files, filesystem=manifest.folder.filesystem, override_num_blocks=len(files)
-    )
+    read = ray.data.read_parquet(files, filesystem=manifest.folder.filesystem, override_num_blocks=len(files))
     return read.map_batches(map_fn, batch_format="pyarrow", batch_size=DECODE_BATCH_ROWS)
 
 
@@ -158,7 +150,6 @@ class _IngestProgress:
         rate = self.rows_done / (now - self.start_s)
         left_s = (self.total_rows - self.rows_done) / rate
         print(
-            f"data: {self.split} {self.rows_done:,}/{self.total_rows:,} rows, {rate:.0f}/s, "
-            f"{left_s:.0f} s left",
+            f"data: {self.split} {self.rows_done:,}/{self.total_rows:,} rows, {rate:.0f}/s, {left_s:.0f} s left",
             flush=True,
         )

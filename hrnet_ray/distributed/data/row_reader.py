@@ -22,9 +22,7 @@ FETCH_TIMEOUT_S = 60.0
 class ObjectStoreReader:
     """Read rows of a cached split by their indices."""
 
-    def __init__(
-        self, cached_split: CachedSplit, decode: Callable[..., Arrays], pool: ThreadPoolExecutor
-    ) -> None:
+    def __init__(self, cached_split: CachedSplit, decode: Callable[..., Arrays], pool: ThreadPoolExecutor) -> None:
         self._cached_split, self._decode, self._pool = cached_split, decode, pool
         self._block_starts = np.cumsum([0, *cached_split.block_rows])
         # Blocks of two shuffle windows; older ones may leave the object store of this node.
@@ -53,14 +51,10 @@ class ObjectStoreReader:
         blocks = self._find_blocks(row_indices)
         offsets = row_indices - self._block_starts[blocks]
         sources = [
-            self._load_block(block)[offset]
-            for block, offset in zip(blocks.tolist(), offsets.tolist(), strict=True)
+            self._load_block(block)[offset] for block, offset in zip(blocks.tolist(), offsets.tolist(), strict=True)
         ]
         first, _ = sources[0]
-        rows = {
-            name: np.empty((len(sources), *column.shape[1:]), column.dtype)
-            for name, column in first.items()
-        }
+        rows = {name: np.empty((len(sources), *column.shape[1:]), column.dtype) for name, column in first.items()}
 
         def copy_row(index: int) -> None:  # half a megabyte, copied without the GIL
             arrays, offset = sources[index]
@@ -86,9 +80,7 @@ class ObjectStoreReader:
         """Load a block: its encoded table, or the locations of its decoded rows."""
         if block_index not in self._cached_blocks:
             table = self._fetch_block(self._cached_split.block_refs[block_index])
-            self._cached_blocks[block_index] = (
-                _get_row_locations(table) if self._cached_split.decoded else table
-            )
+            self._cached_blocks[block_index] = _get_row_locations(table) if self._cached_split.decoded else table
             if len(self._cached_blocks) > self._max_cached_blocks:
                 self._cached_blocks.popitem(last=False)
         self._cached_blocks.move_to_end(block_index)

@@ -63,9 +63,7 @@ def _retry_without_crashing_images(task: ShardTask, shard_writer: ShardWriterFn)
     groups = [list(group) for _, group in groupby(task.instances, lambda instance: instance.image)]
     per_image = [replace(task, file=str(n), instances=group) for n, group in enumerate(groups)]
     crashing = {
-        int(file)
-        for file, result in _map_tasks(per_image, partial(_try_in_temp_dir, shard_writer))
-        if not result
+        int(file) for file, result in _map_tasks(per_image, partial(_try_in_temp_dir, shard_writer)) if not result
     }
     kept = [i for n, group in enumerate(groups) if n not in crashing for i in group]
     ((_, result),) = _map_tasks([replace(task, instances=kept)], shard_writer)
@@ -77,9 +75,7 @@ def _retry_without_crashing_images(task: ShardTask, shard_writer: ShardWriterFn)
             "see the Ray log of that worker; use fewer CPUs, or a smaller --rows-per-shard",
         )
     skipped = [
-        SkippedItem(i.image, DECODER_CRASH_REASON, f"instance {i.id}")
-        for n in sorted(crashing)
-        for i in groups[n]
+        SkippedItem(i.image, DECODER_CRASH_REASON, f"instance {i.id}") for n in sorted(crashing) for i in groups[n]
     ]
     return replace(result, skipped=[*result.skipped, *skipped])
 
@@ -90,18 +86,14 @@ def _try_in_temp_dir(shard_writer: ShardWriterFn, task: ShardTask) -> ShardResul
         return shard_writer(replace(task, out=open_storage_dir(folder, "--out")))
 
 
-def _map_tasks(
-    tasks: Sequence[ShardTask], shard_writer: ShardWriterFn
-) -> Iterator[tuple[str, ShardResult | None]]:
+def _map_tasks(tasks: Sequence[ShardTask], shard_writer: ShardWriterFn) -> Iterator[tuple[str, ShardResult | None]]:
     """Yield file and result of each task as it ends; None if the process died at every attempt."""
     remote = ray.remote(num_cpus=1, max_retries=TASK_ATTEMPTS - 1)(_run_shard_task)
     waiting, running = iter(tasks), {}
     shared = ray.put(shard_writer)
     try:
         while True:
-            while len(running) < MAX_TASKS_PER_CPU * _count_cpus() and (
-                task := next(waiting, None)
-            ):
+            while len(running) < MAX_TASKS_PER_CPU * _count_cpus() and (task := next(waiting, None)):
                 running[remote.remote(shared, task)] = task.file
             if not running:
                 return

@@ -48,9 +48,7 @@ class TrainBackend(Protocol):
         """Check before the first step that the run folder exists and is writable."""
         ...
 
-    def report_epoch(
-        self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None
-    ) -> None:
+    def report_epoch(self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None) -> None:
         """Report an epoch; every rank has to call this, rank 0 with `save_state`."""
         ...
 
@@ -58,9 +56,7 @@ class TrainBackend(Protocol):
 class RayTrainBackend:
     """Launcher Ray Train: several workers and a controller."""
 
-    def __init__(
-        self, run_folder: Path, provenance: Mapping[str, Any], *, num_workers: int
-    ) -> None:
+    def __init__(self, run_folder: Path, provenance: Mapping[str, Any], *, num_workers: int) -> None:
         self.checkpoint_manager = CheckpointManager(run_folder, provenance)
         self._run_folder, self._num_workers = run_folder, num_workers
 
@@ -82,14 +78,10 @@ class RayTrainBackend:
             message = f"training with {world_size} of {self._num_workers} workers"
             log_event(self._run_folder, "fewer_workers", message)
 
-    def report_epoch(
-        self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None
-    ) -> None:
+    def report_epoch(self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None) -> None:
         if save_state:
             metrics = metrics | get_restart_metric(self._run_folder)
-            metrics = self.checkpoint_manager.save_checkpoint(
-                metrics, epoch=epoch, save_state=save_state
-            )
+            metrics = self.checkpoint_manager.save_checkpoint(metrics, epoch=epoch, save_state=save_state)
         ray.train.report(metrics)
 
 
@@ -112,13 +104,9 @@ class TuneTrialBackend:
     def require_storage(self) -> None:
         self.checkpoint_manager.require_storage(is_rank0=True)
 
-    def report_epoch(
-        self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None
-    ) -> None:
+    def report_epoch(self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None) -> None:
         assert save_state is not None  # the only worker is rank 0
-        tune.report(
-            self.checkpoint_manager.save_checkpoint(metrics, epoch=epoch, save_state=save_state)
-        )
+        tune.report(self.checkpoint_manager.save_checkpoint(metrics, epoch=epoch, save_state=save_state))
 
 
 class FailFastCallback(UserCallback):

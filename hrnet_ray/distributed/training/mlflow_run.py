@@ -52,8 +52,7 @@ def open_mlflow_run(
         mlflow_experiment,
         folder,
         name=name or experiment.name,
-        params=select_params(settings, folder)
-        | {"data.name": manifest.name, "cluster.num_workers": num_workers},
+        params=select_params(settings, folder) | {"data.name": manifest.name, "cluster.num_workers": num_workers},
         tags=_build_tags(folder, experiment, manifest, kind) | (tags or {}),
         datasets=[_build_dataset_version(manifest, split) for split in ("train", "val")],
         parent_run=parent,
@@ -76,14 +75,10 @@ def select_params(settings: dict[str, Any], folder: Path) -> dict[str, Any]:
         resolved = {}
     searched = resolved.get("search", {})
     excluded = EXCLUDED_PARAMS - resolved.get("sampled_params", {}).keys() - searched.keys()
-    return {
-        name: searched.get(name, value) for name, value in settings.items() if name not in excluded
-    }
+    return {name: searched.get(name, value) for name, value in settings.items() if name not in excluded}
 
 
-def _build_tags(
-    folder: Path, experiment: ExperimentConfig, manifest: DatasetManifest, kind: str
-) -> dict[str, str]:
+def _build_tags(folder: Path, experiment: ExperimentConfig, manifest: DatasetManifest, kind: str) -> dict[str, str]:
     commit = get_git_commit()
     tags = {
         "kind": kind,

@@ -91,13 +91,9 @@ class RayPredictor:
 class PredictionActor:
     """A Ray actor that holds the model and predicts partitions."""
 
-    def __init__(
-        self, payload_refs: list[ray.ObjectRef], worker_resources: WorkerResources
-    ) -> None:
+    def __init__(self, payload_refs: list[ray.ObjectRef], worker_resources: WorkerResources) -> None:
         # In a list the reference stays unresolved: Ray warns of actor restarts otherwise.
-        eval_model, self.manifest, self.split, self.ground_truth, self.detections = ray.get(
-            payload_refs[0]
-        )
+        eval_model, self.manifest, self.split, self.ground_truth, self.detections = ray.get(payload_refs[0])
         torch.set_num_threads(min(worker_resources.threads, cpu_count()))
         cv2.setNumThreads(1)  # decoding uses threads of its own
         device = "cuda" if worker_resources.gpus else "cpu"
@@ -117,9 +113,7 @@ class PredictionActor:
 
 def _make_actor_class(worker_resources: WorkerResources) -> Any:
     options = {"num_cpus": worker_resources.cpus, "num_gpus": worker_resources.gpus}
-    return ray.remote(
-        max_restarts=MAX_ACTOR_RESTARTS, max_task_retries=MAX_ACTOR_RESTARTS, **options
-    )(PredictionActor)
+    return ray.remote(max_restarts=MAX_ACTOR_RESTARTS, max_task_retries=MAX_ACTOR_RESTARTS, **options)(PredictionActor)
 
 
 def _dispatch_partitions(

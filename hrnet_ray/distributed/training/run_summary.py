@@ -40,10 +40,7 @@ def print_run_header(
 ) -> None:
     """Print the dataset, the start or resume, and settings that are probably unintended."""
     train, val = manifest.splits["train"].rows, manifest.splits["val"].rows
-    print(
-        f"{manifest.name}: {train:,} training and {val:,} validation instances, "
-        f"{len(manifest.skeleton)} keypoints"
-    )
+    print(f"{manifest.name}: {train:,} training and {val:,} validation instances, {len(manifest.skeleton)} keypoints")
     done = len(read_metrics(folder))
     if done >= experiment.optim.epochs:
         print(f"{folder} is finished: {done} epochs")
@@ -61,9 +58,7 @@ def print_run_header(
             f"{first} is not below --optim.epochs {optim.epochs}"
         )
     if not worker_resources.gpus:
-        threads = (
-            "1 thread" if worker_resources.threads == 1 else f"{worker_resources.threads} threads"
-        )
+        threads = "1 thread" if worker_resources.threads == 1 else f"{worker_resources.threads} threads"
         print(f"Training on CPUs with {threads} per worker: Ray has no GPU, or none was requested")
 
 
@@ -80,9 +75,7 @@ def summarize_run(folder: Path, experiment: ExperimentConfig) -> RunResult:
             f"{folder}: epoch {epochs[-1]['epoch']}",
             f"lower --optim.lr (was {experiment.optim.lr:g}), and choose another --name",
         )
-    primary = next(
-        (name for name in ("OKS_AP", "PCKh_0.5") if epochs and f"val/{name}" in epochs[-1]), None
-    )
+    primary = next((name for name in ("OKS_AP", "PCKh_0.5") if epochs and f"val/{name}" in epochs[-1]), None)
     scored = [e for e in epochs if primary and e.get(f"val/{primary}", math.nan) >= -1]
     if not primary or not scored:
         raise TrainingDivergedError(
@@ -93,9 +86,7 @@ def summarize_run(folder: Path, experiment: ExperimentConfig) -> RunResult:
     best = max(scored, key=lambda entry: entry[f"val/{primary}"])
     kind = primary.split("_")[0]
     keypoint_scores = {
-        name.removeprefix(f"val/{kind}."): value
-        for name, value in best.items()
-        if name.startswith(f"val/{kind}.")
+        name.removeprefix(f"val/{kind}."): value for name, value in best.items() if name.startswith(f"val/{kind}.")
     }
     plots.plot_training_curves(folder / "plots" / "curves.png", epochs, primary)
     plots.plot_per_keypoint(folder / "plots" / "per_keypoint.png", keypoint_scores, metric=kind)

@@ -164,9 +164,7 @@ def run_preflight_checks(
     return validate_init_weights(experiment, manifest)
 
 
-def validate_settings(
-    experiment: ExperimentConfig, cluster: ClusterConfig, manifest: DatasetManifest
-) -> None:
+def validate_settings(experiment: ExperimentConfig, cluster: ClusterConfig, manifest: DatasetManifest) -> None:
     """Check the settings against the dataset and the number of workers.
 
     Raises:
@@ -181,8 +179,7 @@ def validate_settings(
         )
     if manifest.splits["train"].rows < min_rows:
         raise UsageError(
-            f"the train split must have at least {min_rows} rows, "
-            f"got {manifest.splits['train'].rows}",
+            f"the train split must have at least {min_rows} rows, got {manifest.splits['train'].rows}",
             f"{cluster.num_workers} workers of at least {MIN_ROWS_PER_WORKER} rows each",
             "use fewer --cluster.num-workers, or more data",
         )
@@ -201,9 +198,7 @@ def validate_settings(
         )
 
 
-def validate_init_weights(
-    experiment: ExperimentConfig, manifest: DatasetManifest
-) -> LoadReport | None:
+def validate_init_weights(experiment: ExperimentConfig, manifest: DatasetManifest) -> LoadReport | None:
     """Load the initial weights into a model on trial; None if there are none.
 
     Raises:
@@ -211,9 +206,7 @@ def validate_init_weights(
     """
     if not experiment.model.pretrained:
         return None
-    return load_initial_weights(
-        build_model_spec(experiment, manifest, {}).build_model(), experiment
-    )
+    return load_initial_weights(build_model_spec(experiment, manifest, {}).build_model(), experiment)
 
 
 def run_ray_train(
@@ -290,9 +283,7 @@ def _build_trainer(
         train_loop_per_worker,
         train_loop_config={"job": worker_config},
         scaling_config=ScalingConfig(
-            num_workers=(cluster.effective_min_workers, cluster.num_workers)
-            if elastic
-            else cluster.num_workers,
+            num_workers=(cluster.effective_min_workers, cluster.num_workers) if elastic else cluster.num_workers,
             use_gpu=bool(worker_resources.gpus),
             resources_per_worker=resources,
             # PACK would put all CPU workers on one node, and leave others idle.

@@ -69,9 +69,7 @@ def run_training(worker_config: WorkerConfig, *, reduce_lr: bool = False) -> boo
         steps_per_epoch=data_loader.count_steps(batch_size=experiment.optim.batch_size),
         driver_cwd=worker_config.driver_cwd,
     )
-    progress_reporter = ProgressReporter(
-        run_folder, epochs=experiment.optim.epochs, active=is_rank0
-    )
+    progress_reporter = ProgressReporter(run_folder, epochs=experiment.optim.epochs, active=is_rank0)
     fault_injector = FaultInjector(run_folder, rank=backend.get_rank())
     trainer = EpochTrainer(
         components,
@@ -84,9 +82,7 @@ def run_training(worker_config: WorkerConfig, *, reduce_lr: bool = False) -> boo
         progress_reporter=progress_reporter,
         fault_injector=fault_injector,
     )
-    sample_log = SampleLog(
-        manifest, run_folder, log_sample_order=worker_config.log_sample_order, active=is_rank0
-    )
+    sample_log = SampleLog(manifest, run_folder, log_sample_order=worker_config.log_sample_order, active=is_rank0)
     validation = _build_validation(
         worker_config, components, data_loader, sample_log=sample_log, fault_injector=fault_injector
     )
@@ -153,9 +149,7 @@ def report_epoch(
 
     if not is_rank0:
         fault_injector.maybe_inject("report", epoch=epoch_index)
-    backend.report_epoch(
-        metrics, epoch=train_state.epoch, save_state=save_state if is_rank0 else None
-    )
+    backend.report_epoch(metrics, epoch=train_state.epoch, save_state=save_state if is_rank0 else None)
     fault_injector.maybe_inject("end", epoch=epoch_index)
 
 
@@ -203,9 +197,7 @@ def _build_validation(
     if worker_config.backend.get_rank() == 0:
         run_folder, load_crops = worker_config.run_folder, data_loader.val_reader.get_rows
         validator = Validator(manifest, run_folder, load_crops=load_crops)
-        best_model = BestModelWriter(
-            experiment, manifest, run_folder, ground_truth=validator.ground_truth
-        )
+        best_model = BestModelWriter(experiment, manifest, run_folder, ground_truth=validator.ground_truth)
     return WorkerValidation(
         components,
         data_loader,

@@ -84,9 +84,7 @@ def _read_worker_locations(run_folder: Path) -> dict[int, WorkerLocation]:
     locations = {}
     for path in (run_folder / CHECKPOINTS_DIR).glob(f"{WORKER_FILE_PREFIX}*"):
         with suppress(OSError, ValueError):
-            locations[int(path.name.removeprefix(WORKER_FILE_PREFIX))] = json.loads(
-                path.read_bytes()
-            )
+            locations[int(path.name.removeprefix(WORKER_FILE_PREFIX))] = json.loads(path.read_bytes())
     return locations
 
 
@@ -94,9 +92,7 @@ def _format_location(location: WorkerLocation | None) -> str:
     return f"{location['host']} ({location['node'][:8]})" if location else "unknown"
 
 
-def _collect_causes(
-    errors: dict[int, Exception], locations: dict[int, WorkerLocation]
-) -> dict[int, str]:
+def _collect_causes(errors: dict[int, Exception], locations: dict[int, WorkerLocation]) -> dict[int, str]:
     """Return the cause for each lost worker, or for each failed one if none was lost.
 
     A worker's connection to a lost worker breaks at once, but Ray reports a dead node only after a
@@ -105,9 +101,7 @@ def _collect_causes(
     lost = {rank: error for rank, error in errors.items() if _is_worker_lost(error)}
     causes = {rank: _describe_cause(error) for rank, error in (lost or errors).items()}
     unreported = locations.keys() - (errors.keys() - lost.keys())
-    on_dead_node = dict.fromkeys(
-        (rank for rank in unreported if _is_node_down(locations[rank])), NODE_LOST_REASON
-    )
+    on_dead_node = dict.fromkeys((rank for rank in unreported if _is_node_down(locations[rank])), NODE_LOST_REASON)
     return ({rank: causes[rank] for rank in lost} | on_dead_node) or causes
 
 

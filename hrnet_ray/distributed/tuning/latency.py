@@ -41,13 +41,9 @@ class LatencyMeasuringBackend(TuneTrialBackend):
         self.latency_ms = measure_latency_ms(model, input_hw=self.input_hw)
         return model
 
-    def report_epoch(
-        self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None
-    ) -> None:
+    def report_epoch(self, metrics: dict[str, Any], *, epoch: int, save_state: SaveStateFn | None) -> None:
         """Report an epoch, with the latency beside it."""
-        super().report_epoch(
-            metrics | {LATENCY_METRIC: self.latency_ms}, epoch=epoch, save_state=save_state
-        )
+        super().report_epoch(metrics | {LATENCY_METRIC: self.latency_ms}, epoch=epoch, save_state=save_state)
 
 
 @torch.inference_mode()

@@ -114,8 +114,7 @@ def to_optuna_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
             raise UsageError(
                 "a sampler that a study cannot draw from",
                 f"{name}: {sampler}",
-                "use tune.uniform, loguniform, randint or choice (a grid is made of choices: "
-                "--search.sampler grid)",
+                "use tune.uniform, loguniform, randint or choice (a grid is made of choices: --search.sampler grid)",
             )
     return found
 

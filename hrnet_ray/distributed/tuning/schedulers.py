@@ -90,9 +90,7 @@ class SuccessiveHalving:
 
     def _get_top_trials(self, rung: int, *, min_count: int = 0) -> list[str]:
         met = self._scores_by_rung[rung]
-        return sorted(met, key=met.__getitem__, reverse=True)[
-            : max(min_count, len(met) // self.reduction_factor)
-        ]
+        return sorted(met, key=met.__getitem__, reverse=True)[: max(min_count, len(met) // self.reduction_factor)]
 
     def __str__(self) -> str:
         if not self.rungs:
@@ -122,9 +120,7 @@ class MedianStopping:
             for name, met in self._scores_by_trial.items()
             if name != trial and min(met) <= score.epoch <= max(met)
         ]
-        return len(means) >= MIN_OTHER_TRIALS and max(
-            self._scores_by_trial[trial].values()
-        ) < median(means)
+        return len(means) >= MIN_OTHER_TRIALS and max(self._scores_by_trial[trial].values()) < median(means)
 
     def next_to_resume(self, paused_trials: set[str], *, no_more_trials: bool) -> str | None:
         """None: what is below the median ends for good."""
@@ -146,9 +142,7 @@ class StoppingRuleScheduler(FIFOScheduler):
         number, score = trial.config[TRIAL_NUMBER_KEY], extract_score(result)
         if score is None or not self.rule.should_stop(number, score):
             return TrialScheduler.CONTINUE
-        update_trial_record(
-            self.study_dir, number, lambda note: replace(note, stopped_by=self.rule_name)
-        )
+        update_trial_record(self.study_dir, number, lambda note: replace(note, stopped_by=self.rule_name))
         return TrialScheduler.STOP
 
 

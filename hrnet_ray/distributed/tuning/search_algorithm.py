@@ -57,19 +57,13 @@ class ResumableSearcher(Searcher):
         self.study_dir, self.space, self.search = study_dir, dict(space), search
         self.initial_points, self.epochs = list(initial_points), epochs
         self.num_trials = len(initial_points) if search.sampler == "grid" else search.num_trials
-        self._unfinished_trials = [
-            n for n, note in read_trial_records(study_dir).items() if note.state != "done"
-        ]
+        self._unfinished_trials = [n for n, note in read_trial_records(study_dir).items() if note.state != "done"]
         self._running_trials: dict[str, str] = {}  # numbers of trials, by Tune's ids
         self._idle_while_running: frozenset[str] = frozenset()
 
     def has_pending_trials(self) -> bool:
         """Whether there is anything to train."""
-        return (
-            bool(self._unfinished_trials)
-            or self._has_unsampled_trials()
-            or self._find_trial_to_resume() is not None
-        )
+        return bool(self._unfinished_trials) or self._has_unsampled_trials() or self._find_trial_to_resume() is not None
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """The settings of the next trial, and its number; noted on disk before it begins."""
@@ -93,9 +87,7 @@ class ResumableSearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Nothing is learnt from a trial before its end."""
 
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """What came of it stands in its folder."""
         self._running_trials.pop(trial_id, None)
 
@@ -141,11 +133,7 @@ class ResumableSearcher(Searcher):
             return None
         notes = read_trial_records(self.study_dir).values()
         waiting = {n.number for n in notes if n.state == "done" and n.stopped_by and not n.error}
-        last = (
-            not self._running_trials
-            and not self._unfinished_trials
-            and not self._has_unsampled_trials()
-        )
+        last = not self._running_trials and not self._unfinished_trials and not self._has_unsampled_trials()
         return rule.next_to_resume(waiting, no_more_trials=last)
 
     def _sample_params(self, number: int) -> SearchPoint:
@@ -186,9 +174,7 @@ class ResumableSearcher(Searcher):
             study.tell(trial, state=TrialState.PRUNED)
 
 
-def rebuild_stopping_rule(
-    study_dir: Path, search: SearchConfig, *, epochs: int
-) -> StoppingRule | None:
+def rebuild_stopping_rule(study_dir: Path, search: SearchConfig, *, epochs: int) -> StoppingRule | None:
     """Build the stopping rule and replay the trials' scores so far."""
     rule = search.build_stopping_rule(epochs)
     if rule is None:

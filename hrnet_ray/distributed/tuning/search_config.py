@@ -68,9 +68,7 @@ class SearchConfig:
         grace = min(self.grace_period, epochs)
         if self.scheduler == "median":
             return MedianStopping(grace_period=grace)
-        return SuccessiveHalving(
-            grace_period=grace, reduction_factor=self.reduction_factor, epochs=epochs
-        )
+        return SuccessiveHalving(grace_period=grace, reduction_factor=self.reduction_factor, epochs=epochs)
 
     def describe_search(self, epochs: int) -> str:
         """What is drawn and what is stopped, for the line that a study begins with."""

@@ -24,9 +24,7 @@ def parse_search_space(entries: Iterable[str]) -> dict[str, Any]:
         name, sampler = _parse_entry(entry)
         if name in space:
             first = f"{name}={format_sampler(space[name])}"
-            raise UsageError(
-                f"{name} is searched twice", f"--space {first} {entry}", "leave one of them out"
-            )
+            raise UsageError(f"{name} is searched twice", f"--space {first} {entry}", "leave one of them out")
         space[name] = sampler
     return space
 

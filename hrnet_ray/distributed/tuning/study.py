@@ -48,9 +48,7 @@ class StudyResult:
 class StudyRunLogger:
     """The study and its trials in MLflow: a parent run and its child runs, logged by the driver."""
 
-    def __init__(
-        self, mlflow_experiment: MlflowExperiment, plan: StudyPlan, searched_settings: list[str]
-    ) -> None:
+    def __init__(self, mlflow_experiment: MlflowExperiment, plan: StudyPlan, searched_settings: list[str]) -> None:
         self.mlflow_experiment, self.plan, self.searched_settings = (
             mlflow_experiment,
             plan,
@@ -75,9 +73,7 @@ class StudyRunLogger:
         """Open the run of a trial at its first epoch; a thread syncs it to MLflow."""
         self._get_trial_run(folder)
 
-    def finish_all_runs(
-        self, result: StudyResult | None = None, *, failed_status: str = "FAILED"
-    ) -> None:
+    def finish_all_runs(self, result: StudyResult | None = None, *, failed_status: str = "FAILED") -> None:
         """End every run; without a study, runs that had not ended get the status `failed`."""
         trials = {trial["folder"]: trial for trial in result.trials} if result else {}
         for name in trials:  # also those that ended in an earlier command
@@ -91,9 +87,7 @@ class StudyRunLogger:
             tag_model_hashes(run, folder)
             run.log_artifacts(folder, relative_paths=ARTIFACTS)
             run.finish_run(
-                self._log_trial_status(run, trials[folder.name])
-                if result
-                else cut.get(folder, failed_status)
+                self._log_trial_status(run, trials[folder.name]) if result else cut.get(folder, failed_status)
             )
         if result:
             best = result.best_trial
@@ -138,17 +132,13 @@ class StudyRunLogger:
         return self.trial_runs[folder]
 
     def _format_run_name(self, folder: Path) -> str:
-        drawn = json.loads((folder / "resolved_config.json").read_text(encoding="utf-8"))[
-            "sampled_params"
-        ]
+        drawn = json.loads((folder / "resolved_config.json").read_text(encoding="utf-8"))["sampled_params"]
         return f"#{folder.name} " + " ".join(
             f"{name.rsplit('.', 1)[-1]}={_format_short(value)}" for name, value in drawn.items()
         )
 
 
-def summarize_study(
-    plan: StudyPlan, searched_settings: list[str], search: SearchConfig
-) -> StudyResult:
+def summarize_study(plan: StudyPlan, searched_settings: list[str], search: SearchConfig) -> StudyResult:
     """Read what the trials recorded; write trials.csv, summary.json, the report and the best model.
 
     Raises:
@@ -157,9 +147,7 @@ def summarize_study(
     trials = [
         _build_trial_row(plan, note, searched_settings)
         for note in read_trial_records(plan.folder).values()
-        if (
-            get_trials_dir(plan.folder) / note.number / "resolved_config.json"
-        ).is_file()  # it was begun
+        if (get_trials_dir(plan.folder) / note.number / "resolved_config.json").is_file()  # it was begun
     ]
     scored = [trial for trial in trials if math.isfinite(trial["score"])]
     if not scored:
@@ -186,9 +174,7 @@ def mark_pareto_front(trials: list[TrialRow]) -> None:
         trial["pareto_optimal"] = math.isfinite(sum(own)) and not beaten
 
 
-def _build_trial_row(
-    plan: StudyPlan, record: TrialRecord, searched_settings: list[str]
-) -> TrialRow:
+def _build_trial_row(plan: StudyPlan, record: TrialRecord, searched_settings: list[str]) -> TrialRow:
     """One line of trials.csv; a trial that failed stands there too, with its reason."""
     folder = get_trials_dir(plan.folder) / record.number
     epochs = read_metrics(folder)
@@ -206,9 +192,7 @@ def _build_trial_row(
     whole = trial["error"] or len(epochs) == plan.base_experiment.optim.epochs
     return trial | {
         "stopped_by": "" if whole else stopped_by,
-        "started_at": datetime.fromtimestamp(record.first_started_s, UTC).isoformat(
-            timespec="seconds"
-        ),
+        "started_at": datetime.fromtimestamp(record.first_started_s, UTC).isoformat(timespec="seconds"),
         "seconds": round(record.duration_s, 1),
         "latency_ms": epochs[-1].get(LATENCY_METRIC) if epochs else None,
     }
@@ -221,9 +205,7 @@ def _write_study_files(plan: StudyPlan, result: StudyResult, searched_settings: 
         table.writeheader()
         table.writerows(result.trials)
     for name in ("model", "predictions"):
-        shutil.copytree(
-            folder / "trials" / best["folder"] / name, folder / name, dirs_exist_ok=True
-        )
+        shutil.copytree(folder / "trials" / best["folder"] / name, folder / name, dirs_exist_ok=True)
     summary = {
         "name": plan.base_experiment.name,
         "metric": result.primary_metric,

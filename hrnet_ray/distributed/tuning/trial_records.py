@@ -65,9 +65,7 @@ def read_trial_records(study_dir: Path) -> dict[str, TrialRecord]:
         DataError: a note is not what a study wrote.
     """
     folders = (path.parent for path in get_trials_dir(study_dir).glob(f"*/{TRIAL_RECORD_FILE}"))
-    notes = map(
-        read_trial_record, sorted(folders, key=lambda folder: (len(folder.name), folder.name))
-    )
+    notes = map(read_trial_record, sorted(folders, key=lambda folder: (len(folder.name), folder.name)))
     return {note.number: note for note in notes}
 
 
@@ -100,9 +98,7 @@ def write_trial_record(study_dir: Path, record: TrialRecord) -> None:
     part.replace(path)
 
 
-def update_trial_record(
-    study_dir: Path, number: str, change: Callable[[TrialRecord], TrialRecord]
-) -> None:
+def update_trial_record(study_dir: Path, number: str, change: Callable[[TrialRecord], TrialRecord]) -> None:
     """Write a trial's note anew."""
     write_trial_record(study_dir, change(read_trial_record(get_trials_dir(study_dir) / number)))
 
@@ -140,9 +136,7 @@ class TrialRecordCallback(Callback):
 def mark_ended(record: TrialRecord) -> TrialRecord:
     """The note of a trial that has ended."""
     state = "done" if record.state == "running" else record.state
-    return replace(
-        record, state=state, duration_s=record.duration_s + time.time() - record.last_started_s
-    )
+    return replace(record, state=state, duration_s=record.duration_s + time.time() - record.last_started_s)
 
 
 def mark_failed(record: TrialRecord, error: BaseException) -> TrialRecord:

@@ -65,9 +65,7 @@ def run_trial(config: dict[str, Any], *, plan: StudyPlan, data: dict[str, Cached
         if isinstance(error, LostBlocksError) and plan.cluster.num_workers == 1:
             raise
         write_traceback(folder)
-        update_trial_record(
-            plan.folder, config[TRIAL_NUMBER_KEY], partial(mark_failed, error=error)
-        )
+        update_trial_record(plan.folder, config[TRIAL_NUMBER_KEY], partial(mark_failed, error=error))
     if stop_request.read_state(folder) == "saved":
         threading.Event().wait()  # to be ended: one that returns would be a finished trial to Tune
 
@@ -76,14 +74,10 @@ def _train_trial(config: dict[str, Any], plan: StudyPlan, data: dict[str, Cached
     """A Ray Train run of its own, or, with one worker, in this very process."""
     drawn = {name: value for name, value in config.items() if name != TRIAL_NUMBER_KEY}
     number = config[TRIAL_NUMBER_KEY]
-    experiment = with_overrides(
-        plan.base_experiment, drawn | {"name": f"{plan.base_experiment.name}/trials/{number}"}
-    )
+    experiment = with_overrides(plan.base_experiment, drawn | {"name": f"{plan.base_experiment.name}/trials/{number}"})
     folder = get_trials_dir(plan.folder) / number
     settings = flatten_config(experiment) | {"sampled_params": drawn}
-    part = (
-        folder / "resolved_config.json.part"
-    )  # the driver may be reading the one of an earlier try
+    part = folder / "resolved_config.json.part"  # the driver may be reading the one of an earlier try
     part.write_text(json.dumps(settings, indent=2), encoding="utf-8")
     part.replace(folder / "resolved_config.json")
     if plan.cluster.num_workers > 1:

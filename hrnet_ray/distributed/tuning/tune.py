@@ -101,9 +101,7 @@ def run_study(
     }
     folder = open_run_dir(base_experiment, cluster, manifest, search_settings=searched)
     with RunLock(folder), tee_output(folder), log_tracebacks(folder):
-        return _run_study_in_dir(
-            folder, base_experiment, space, cluster, search, points, manifest, start
-        )
+        return _run_study_in_dir(folder, base_experiment, space, cluster, search, points, manifest, start)
 
 
 def _check_variant(
@@ -132,15 +130,11 @@ def _run_study_in_dir(
         record_cluster_info(folder, describe_cluster())
     have = wait_for_resources(cluster, concurrent_trials=search.max_concurrent_trials or 1)
     trials = len(points) if search.sampler == "grid" else search.num_trials
-    at_once = search.max_concurrent_trials or compute_max_concurrent_trials(
-        cluster, have, num_trials=trials
-    )
+    at_once = search.max_concurrent_trials or compute_max_concurrent_trials(cluster, have, num_trials=trials)
     share = compute_worker_resources(cluster, have, concurrent_trials=at_once)
     plan = StudyPlan(
         base_experiment=base_experiment,
-        cluster=replace(
-            cluster, tracking_uri=None
-        ),  # it may hold a password, and trials do not log
+        cluster=replace(cluster, tracking_uri=None),  # it may hold a password, and trials do not log
         manifest=manifest,
         folder=folder,
         worker_resources=share,
@@ -167,19 +161,13 @@ def _run_study_in_dir(
         )
         vigil = HeadNodeMonitor(cluster, share)
         with interrupt_on_signals(), vigil, watch:
-            searcher = ResumableSearcher(
-                folder, space, search, points, epochs=base_experiment.optim.epochs
-            )
+            searcher = ResumableSearcher(folder, space, search, points, epochs=base_experiment.optim.epochs)
             if searcher.has_pending_trials():
-                with save_on_interrupt(
-                    lambda: records.find_started_trials().values(), skip_if=vigil.is_lost
-                ):
+                with save_on_interrupt(lambda: records.find_started_trials().values(), skip_if=vigil.is_lost):
                     _run_trials(plan, search, searcher, at_once)
         study = summarize_study(plan, list(space), search)
     except BaseException as error:
-        records.finish_all_runs(
-            failed_status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED"
-        )
+        records.finish_all_runs(failed_status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
     records.finish_all_runs(study)
     return study
@@ -197,18 +185,14 @@ def _select_initial_points(
                 "leave one of them out",
             )
         return list_grid_points(space, seed=search.seed)
-    points, outside = load_warm_start_points(
-        search.warm_start, space, base_experiment, top_k=search.warm_start_top_k
-    )
+    points, outside = load_warm_start_points(search.warm_start, space, base_experiment, top_k=search.warm_start_top_k)
     if search.warm_start:
         left_out = f"; {outside} lie outside the space" if outside else ""
         print(f"first the best of {', '.join(search.warm_start)}: {len(points)} settings{left_out}")
     return points
 
 
-def _run_trials(
-    plan: StudyPlan, search: SearchConfig, searcher: ResumableSearcher, max_concurrent_trials: int
-) -> None:
+def _run_trials(plan: StudyPlan, search: SearchConfig, searcher: ResumableSearcher, max_concurrent_trials: int) -> None:
     """Run the trials, and note those that failed."""
     data = load_into_object_store(plan.manifest, plan.base_experiment.data)
     results = run_in_thread(_build_tuner(plan, search, searcher, max_concurrent_trials, data).fit)

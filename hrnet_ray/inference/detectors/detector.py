@@ -187,11 +187,7 @@ def _check_task(onnx_model: OnnxModel) -> None:
 def _check_classes(class_ids: tuple[int, ...], num_classes: int | None) -> None:
     wrong = [at for at in class_ids if at < 0 or (num_classes is not None and at >= num_classes)]
     if wrong:
-        theirs = (
-            ""
-            if num_classes is None
-            else f": the file has {num_classes}, from 0 to {num_classes - 1}"
-        )
+        theirs = "" if num_classes is None else f": the file has {num_classes}, from 0 to {num_classes - 1}"
         raise UsageError(
             "a class that the detector does not have",
             f"--detector-classes {wrong[0]}{theirs}",

@@ -44,9 +44,7 @@ class LetterboxedImage:
         return (letterbox_xyxy - np.tile(self.offset_xy, 2)) / np.tile(self.scale_xy, 2)
 
 
-def letterbox_image(
-    image: np.ndarray, size_hw: tuple[int, int], *, centered: bool
-) -> LetterboxedImage:
+def letterbox_image(image: np.ndarray, size_hw: tuple[int, int], *, centered: bool) -> LetterboxedImage:
     """Scale a picture, down or up, until it just fits into `size_hw`, and pad the rest."""
     wanted_wh, wh = np.array(size_hw[::-1]), np.array(image.shape[1::-1])
     width, height = np.maximum(1, np.rint(wh * (wanted_wh / wh).min())).astype(int).tolist()

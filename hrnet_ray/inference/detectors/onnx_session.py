@@ -60,14 +60,10 @@ class OnnxModel:
                 raise ValueError("larger than an ONNX file can be")
             self._session = _create_session(onnxruntime, path, torch.device(device).type)
             self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-            self._input_name, self._dtype, self.input_hw = _parse_input_spec(
-                self._session.get_inputs()
-            )
+            self._input_name, self._dtype, self.input_hw = _parse_input_spec(self._session.get_inputs())
             self._output_names = [output.name for output in self._session.get_outputs()]
         except Exception as error:  # onnxruntime's own have no parent of their own
-            raise self.make_file_error(
-                "a detector that cannot be loaded", error, _EXPORT_HINT
-            ) from error
+            raise self.make_file_error("a detector that cannot be loaded", error, _EXPORT_HINT) from error
         cuda = "CUDAExecutionProvider" in self._session.get_providers()
         self.device = "cuda" if cuda else "cpu"
 
@@ -78,30 +74,22 @@ class OnnxModel:
             DataError: it fails, or answers something else than numbers.
         """
         try:
-            found = self._session.run(
-                self._output_names, {self._input_name: input_array[None].astype(self._dtype)}
-            )
+            found = self._session.run(self._output_names, {self._input_name: input_array[None].astype(self._dtype)})
             for name, array in zip(self._output_names, found, strict=True):
                 if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
                     raise ValueError(f"{format_value(name)} is no array of numbers")
         except Exception as error:  # as above
-            raise self.make_file_error(
-                "a detector that fails as it is run", error, _EXPORT_HINT
-            ) from error
+            raise self.make_file_error("a detector that fails as it is run", error, _EXPORT_HINT) from error
         return dict(zip(self._output_names, found, strict=True))
 
     def make_file_error(self, problem: str, reason: object, fix: str) -> DataError:
         """Make the error that explains what is wrong with the file."""
-        return DataError(
-            problem, f"{DETECTOR_FLAG} {self.path}: {' '.join(str(reason).split())[:300]}", fix
-        )
+        return DataError(problem, f"{DETECTOR_FLAG} {self.path}: {' '.join(str(reason).split())[:300]}", fix)
 
 
 def format_shapes(outputs: ModelOutputs) -> str:
     """The shapes of all outputs, as an error names them."""
-    return format_list(
-        [f"{format_value(name)} {list(array.shape)}" for name, array in outputs.items()]
-    )
+    return format_list([f"{format_value(name)} {list(array.shape)}" for name, array in outputs.items()])
 
 
 def _import_onnxruntime(path: Path) -> ModuleType:
@@ -127,9 +115,7 @@ def _create_session(onnxruntime: ModuleType, path: Path, device: str) -> Any:
     providers = [name for name in _PROVIDERS.get(device, _PROVIDERS["cpu"]) if name in there]
     # It prints of its second attempt, which only a missing CUDA is a reason for.
     again = len(providers) > 1
-    return onnxruntime.InferenceSession(
-        str(path), options, providers=providers, enable_fallback=again
-    )
+    return onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=again)
 
 
 def _parse_input_spec(inputs: list[Any]) -> tuple[str, type, tuple[int, int]]:

@@ -9,9 +9,7 @@ import numpy as np
 from hrnet_ray.inference.detectors.letterbox import DetectorPreprocessing
 from hrnet_ray.inference.detectors.onnx_session import ModelOutputs
 
-FormatName = Literal[
-    "yolox", "yolox-decoded", "yolox-mmdet", "rtmdet", "yolo", "yolo-end2end", "yolov5"
-]
+FormatName = Literal["yolox", "yolox-decoded", "yolox-mmdet", "rtmdet", "yolo", "yolo-end2end", "yolov5"]
 SizeHw = tuple[int, int]
 
 STRIDE_SETS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
@@ -108,29 +106,17 @@ def _decode_mmdet(outputs: ModelOutputs, _: SizeHw) -> RawDetections:
 
 _BGR = DetectorPreprocessing(bgr=True, centered=False)
 _RGB = DetectorPreprocessing(bgr=False, std=(255.0, 255.0, 255.0), centered=True)
-_IMAGENET = DetectorPreprocessing(
-    bgr=True, mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395), centered=False
-)
+_IMAGENET = DetectorPreprocessing(bgr=True, mean=(103.53, 116.28, 123.675), std=(57.375, 57.12, 58.395), centered=False)
 
 # 0.45: YOLOX's demo/ONNXRuntime, and YOLOv5's detect.py. 0.5: ultralytics' example for onnxruntime.
 OUTPUT_FORMATS: dict[FormatName, OutputFormat] = {
     "yolox": OutputFormat(preprocessing=_BGR, decode_outputs=_decode_yolox, nms_iou_threshold=0.45),
-    "yolox-decoded": OutputFormat(
-        preprocessing=_BGR, decode_outputs=_decode_objectness_rows, nms_iou_threshold=0.45
-    ),
-    "yolox-mmdet": OutputFormat(
-        preprocessing=_BGR, decode_outputs=_decode_mmdet, nms_iou_threshold=None
-    ),
-    "rtmdet": OutputFormat(
-        preprocessing=_IMAGENET, decode_outputs=_decode_mmdet, nms_iou_threshold=None
-    ),
+    "yolox-decoded": OutputFormat(preprocessing=_BGR, decode_outputs=_decode_objectness_rows, nms_iou_threshold=0.45),
+    "yolox-mmdet": OutputFormat(preprocessing=_BGR, decode_outputs=_decode_mmdet, nms_iou_threshold=None),
+    "rtmdet": OutputFormat(preprocessing=_IMAGENET, decode_outputs=_decode_mmdet, nms_iou_threshold=None),
     "yolo": OutputFormat(preprocessing=_RGB, decode_outputs=_decode_yolo, nms_iou_threshold=0.5),
-    "yolo-end2end": OutputFormat(
-        preprocessing=_RGB, decode_outputs=_decode_end2end, nms_iou_threshold=None
-    ),
-    "yolov5": OutputFormat(
-        preprocessing=_RGB, decode_outputs=_decode_objectness_rows, nms_iou_threshold=0.45
-    ),
+    "yolo-end2end": OutputFormat(preprocessing=_RGB, decode_outputs=_decode_end2end, nms_iou_threshold=None),
+    "yolov5": OutputFormat(preprocessing=_RGB, decode_outputs=_decode_objectness_rows, nms_iou_threshold=0.45),
 }
 
 
@@ -200,9 +186,7 @@ def _select_best_class(letterbox_xyxy: np.ndarray, scores: np.ndarray) -> RawDet
     """Each box with its surest class only, of scores [N, C]."""
     known = _replace_nan_scores(scores)
     best = known.argmax(axis=1)
-    return RawDetections(
-        letterbox_xyxy, known.max(axis=1), best.astype(np.float64), num_classes=scores.shape[1]
-    )
+    return RawDetections(letterbox_xyxy, known.max(axis=1), best.astype(np.float64), num_classes=scores.shape[1])
 
 
 def _replace_nan_scores(scores: np.ndarray) -> np.ndarray:

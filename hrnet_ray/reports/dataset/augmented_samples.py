@@ -61,9 +61,7 @@ def draw_augmented_samples(
     ]
     return [
         ReportTile(*image_and_caption)
-        for image_and_caption in zip(
-            images, describe_augmentation(batch, pipeline_config), strict=True
-        )
+        for image_and_caption in zip(images, describe_augmentation(batch, pipeline_config), strict=True)
     ]
 
 
@@ -84,9 +82,7 @@ def _draw_crop_and_heatmaps(
     size_hw = (CROP_HEIGHT_PX, round(CROP_HEIGHT_PX * crop.shape[1] / crop.shape[0]))
     tile, into = resize_to_fit(crop, size_hw=size_hw)
     posed = draw_pose(tile, transform_points(into, crop_xy), visible, skeleton)
-    with_heatmaps, _ = resize_to_fit(
-        overlay_heatmaps_by_side(crop, heatmaps, skeleton), size_hw=size_hw
-    )
+    with_heatmaps, _ = resize_to_fit(overlay_heatmaps_by_side(crop, heatmaps, skeleton), size_hw=size_hw)
     return np.concatenate([posed, with_heatmaps], 1)
 
 

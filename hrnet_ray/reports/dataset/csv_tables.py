@@ -57,19 +57,12 @@ def write_issues_csv(statistics: DatasetStatistics, path: Path) -> None:
 
 def write_skipped_csv(statistics: DatasetStatistics, path: Path) -> None:
     """Write all rows that `prepare` skipped, one per line."""
-    lines = [
-        (name, *row) for name, split in statistics.splits.items() for row in split.skipped_rows
-    ]
+    lines = [(name, *row) for name, split in statistics.splits.items() for row in split.skipped_rows]
     _write_csv_file(path, SKIPPED_COLUMNS, lines)
 
 
-def _write_csv_file(
-    path: Path, column_names: tuple[str, ...], csv_rows: Iterable[tuple[str | int, ...]]
-) -> None:
+def _write_csv_file(path: Path, column_names: tuple[str, ...], csv_rows: Iterable[tuple[str | int, ...]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(column_names)
-        table.writerows(
-            [escape_csv_cell(cell) if isinstance(cell, str) else cell for cell in row]
-            for row in csv_rows
-        )
+        table.writerows([escape_csv_cell(cell) if isinstance(cell, str) else cell for cell in row] for row in csv_rows)

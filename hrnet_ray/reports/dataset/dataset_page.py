@@ -57,26 +57,16 @@ def render_page(
         manifest=manifest,
         splits=splits,
         split_totals={name: split.rows_used for name, split in splits.items()},
-        skip_reasons=list(
-            dict.fromkeys(
-                reason for split in splits.values() for reason in split.skip_reason_counts
-            )
-        ),
+        skip_reasons=list(dict.fromkeys(reason for split in splits.values() for reason in split.skip_reason_counts)),
         found_issues=found_issues,
         clear_issues=[issue for issue in IssueType if issue not in found_issues],
         explanations=ISSUE_EXPLANATIONS,
         max_examples=MAX_EXAMPLES,
         tiles={
-            grid: [
-                (codec.encode_jpeg(tile.image, quality=TILE_JPEG_QUALITY), tile.caption)
-                for tile in tiles
-            ]
+            grid: [(codec.encode_jpeg(tile.image, quality=TILE_JPEG_QUALITY), tile.caption) for tile in tiles]
             for grid, tiles in tiles_by_grid.items()
         },
-        charts={
-            chart: {name: getattr(split, chart) for name, split in splits.items()}
-            for chart in BAR_CHARTS
-        },
+        charts={chart: {name: getattr(split, chart) for name, split in splits.items()} for chart in BAR_CHARTS},
         left_right_pairs=statistics.left_right_pairs,
         skeleton_warnings=statistics.skeleton_warnings,
         min_poses=MIN_POSES,

@@ -47,9 +47,7 @@ class StoredImages(NamedTuple):
     """bool [N]: the image can be decoded and is not flat."""
 
 
-def scan_stored_images(
-    manifest: DatasetManifest, split: str, progress: ProgressCallback | None = None
-) -> StoredImages:
+def scan_stored_images(manifest: DatasetManifest, split: str, progress: ProgressCallback | None = None) -> StoredImages:
     """Decode the image of every row, `READ_BATCH_ROWS` at a time."""
     parts, total, done = [], manifest.splits[split].rows, 0
     # A full image is cropped like a stored region, so that their hashes are comparable.
@@ -108,9 +106,7 @@ def compute_perceptual_hash(image: np.ndarray) -> tuple[np.ndarray, bool]:
     return np.packbits(np.stack([across, down])), bool(grey.std() >= MIN_GRAY_STD)
 
 
-def _compute_stored_xywh(
-    decoded_hw: tuple[int, int] | None, stored_from_image: np.ndarray
-) -> np.ndarray:
+def _compute_stored_xywh(decoded_hw: tuple[int, int] | None, stored_from_image: np.ndarray) -> np.ndarray:
     if decoded_hw is None:
         return np.full(4, np.nan)
     scale_xy, shift_xy = stored_from_image[(0, 1), (0, 1)], stored_from_image[:2, 2]
@@ -156,13 +152,9 @@ def _format_other_location(labels_by_split: Mapping[str, Arrays], split: str, ro
     return f"in {split} as {labels_by_split[split]['image'][row]}"
 
 
-def _find_renamed_duplicates(
-    labels: Arrays, first_row_by_sha256: dict[str, int]
-) -> Iterator[DatasetIssue]:
+def _find_renamed_duplicates(labels: Arrays, first_row_by_sha256: dict[str, int]) -> Iterator[DatasetIssue]:
     reported = set()
-    for row, (sha256, image) in enumerate(
-        zip(labels["sha256"].tolist(), labels["image"].tolist(), strict=True)
-    ):
+    for row, (sha256, image) in enumerate(zip(labels["sha256"].tolist(), labels["image"].tolist(), strict=True)):
         original = labels["image"][first_row_by_sha256[sha256]]
         if image != original and image not in reported:
             reported.add(image)
@@ -174,17 +166,14 @@ def find_near_duplicates(
 ) -> dict[str, IssuesByType]:
     """Find for each image the most similar one with other bytes, if any is similar."""
     names = list(labels_by_split)
-    split_index = np.concatenate(
-        [np.full(len(labels_by_split[n]["id"]), index) for index, n in enumerate(names)]
-    )
+    split_index = np.concatenate([np.full(len(labels_by_split[n]["id"]), index) for index, n in enumerate(names)])
     row = np.concatenate([np.arange(len(labels_by_split[n]["id"])) for n in names])
     sha256 = np.concatenate([labels_by_split[n]["sha256"] for n in names])
     _, image_index = np.unique(sha256, return_inverse=True)
     hashes = np.concatenate([images_by_split[n].hashes for n in names])
     is_hash_valid = np.concatenate([images_by_split[n].is_hash_valid for n in names])
     issues: dict[str, IssuesByType] = {
-        n: {IssueType.NEAR_DUPLICATE_IN_OTHER_SPLIT: [], IssueType.NEAR_DUPLICATE_IMAGE: []}
-        for n in names
+        n: {IssueType.NEAR_DUPLICATE_IN_OTHER_SPLIT: [], IssueType.NEAR_DUPLICATE_IMAGE: []} for n in names
     }
     for kind in (IssueType.NEAR_DUPLICATE_IN_OTHER_SPLIT, IssueType.NEAR_DUPLICATE_IMAGE):
         across_splits = kind is IssueType.NEAR_DUPLICATE_IN_OTHER_SPLIT
@@ -249,9 +238,7 @@ def _find_nearest_hashes(
                 break
             a, b = order[same_key], order[same_key + step]
             bits = np.bitwise_count(words[a] ^ words[b]).sum(1)
-            is_candidate = (image_index[a] != image_index[b]) & (
-                (split_index[a] != split_index[b]) == across_splits
-            )
+            is_candidate = (image_index[a] != image_index[b]) & ((split_index[a] != split_index[b]) == across_splits)
             for row, other in ((a, b), (b, a)):
                 better = is_candidate & (bits < fewest[row])  # `row` is unique
                 partner[row[better]], fewest[row[better]] = other[better], bits[better]

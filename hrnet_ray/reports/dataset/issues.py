@@ -58,9 +58,7 @@ def format_instance_label(labels: Arrays, row: int) -> str:
     return f"{labels['image'][row]} #{labels['id'][row]}"
 
 
-def find_label_issues(
-    split: str, labels: Arrays, stored_xywh: np.ndarray, keypoints: Sequence[str]
-) -> IssuesByType:
+def find_label_issues(split: str, labels: Arrays, stored_xywh: np.ndarray, keypoints: Sequence[str]) -> IssuesByType:
     """Find the issues that the labels of one split show without any other split.
 
     `stored_xywh` float64 [N, 4] is the stored region of each row; NaN if the image is unreadable.
@@ -77,9 +75,7 @@ def find_label_issues(
         IssueType.KEYPOINT_OUTSIDE_BOX: _build_outside_keypoint_issues(
             labels, _compute_outside_px(xy, box_xywh), keypoints
         ),
-        IssueType.FEW_VISIBLE_KEYPOINTS: _build_pose_issues(
-            labels, visible.sum(1) <= FEW_KEYPOINTS_LIMIT
-        ),
+        IssueType.FEW_VISIBLE_KEYPOINTS: _build_pose_issues(labels, visible.sum(1) <= FEW_KEYPOINTS_LIMIT),
     }
 
 
@@ -90,10 +86,7 @@ def _compute_outside_px(image_xy: np.ndarray, rect_xywh: np.ndarray) -> np.ndarr
 
 
 def _build_pose_issues(labels: Arrays, is_suspect: np.ndarray) -> list[DatasetIssue]:
-    return [
-        DatasetIssue(row, format_instance_label(labels, row))
-        for row in np.flatnonzero(is_suspect).tolist()
-    ]
+    return [DatasetIssue(row, format_instance_label(labels, row)) for row in np.flatnonzero(is_suspect).tolist()]
 
 
 def _build_outside_keypoint_issues(
@@ -138,7 +131,4 @@ def _find_near_instances(labels: Arrays, row: int, others: np.ndarray) -> np.nda
     keypoint_distance = np.where(common, distance, 0).sum(1) / np.maximum(common.sum(1), 1)
     box_distance = np.abs(box_xywh[others] - box_xywh[row]).max(1)
     is_enough = common.sum(1) > FEW_KEYPOINTS_LIMIT
-    return (
-        np.where(is_enough, keypoint_distance, box_distance)
-        <= DUPLICATE_DISTANCE_FRAC * box_xywh[row, 2:].max()
-    )
+    return np.where(is_enough, keypoint_distance, box_distance) <= DUPLICATE_DISTANCE_FRAC * box_xywh[row, 2:].max()

@@ -82,9 +82,7 @@ def get_left_right_pairs(skeleton: Skeleton) -> np.ndarray:
     return np.array(pairs, np.int64).reshape(-1, 2)
 
 
-def estimate_left_right_model(
-    image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton
-) -> LeftRightModel:
+def estimate_left_right_model(image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> LeftRightModel:
     """Fit the model to N poses, float64 [N, K, 2] and bool [N, K]."""
     subset = np.unique(np.linspace(0, len(visible) - 1, min(len(visible), MAX_POSES)).astype(int))
     pairs = get_left_right_pairs(skeleton)
@@ -94,9 +92,7 @@ def estimate_left_right_model(
         if is_complete[:, pair].sum() >= MIN_POSES:
             weights[pair] = _estimate_robust_weights(measures[is_complete[:, pair], pair])
     enough = len(subset) >= MIN_POSES and len(pairs) > 1
-    all_weights = (
-        _estimate_robust_weights(_sum_across_measures(measures)) if enough else np.zeros(len(pairs))
-    )
+    all_weights = _estimate_robust_weights(_sum_across_measures(measures)) if enough else np.zeros(len(pairs))
     return LeftRightModel(skeleton, weights, all_weights)
 
 
@@ -150,9 +146,7 @@ def _detect_swaps_in_block(
     return is_swapped, odds_as_labelled
 
 
-def _compute_log_odds(
-    left_right_model: LeftRightModel, measures: np.ndarray, is_complete: np.ndarray
-) -> np.ndarray:
+def _compute_log_odds(left_right_model: LeftRightModel, measures: np.ndarray, is_complete: np.ndarray) -> np.ndarray:
     odds = np.einsum("npf,pf->np", measures, left_right_model.pair_weights)
     return np.where(is_complete & left_right_model.is_pair_learned, odds, np.nan)
 
@@ -205,9 +199,7 @@ def _estimate_robust_weights(measures: np.ndarray) -> np.ndarray:
     for _ in range(TRIM_ROUNDS):
         weights = _estimate_logistic_weights(scaled[is_used])
         odds = scaled @ weights
-        is_used = odds > max(
-            -OUTLIER_LOG_ODDS, min(0.0, float(np.quantile(odds, OUTLIER_FRACTION)))
-        )
+        is_used = odds > max(-OUTLIER_LOG_ODDS, min(0.0, float(np.quantile(odds, OUTLIER_FRACTION))))
     return weights / scale
 
 
@@ -223,9 +215,7 @@ def _estimate_logistic_weights(measures: np.ndarray) -> np.ndarray:
     return weights
 
 
-def check_skeleton_pairs(
-    image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton
-) -> list[str]:
+def check_skeleton_pairs(image_xy: np.ndarray, visible: np.ndarray, skeleton: Skeleton) -> list[str]:
     """Find doubts about the skeleton itself: pairs that are crossed or asymmetric in all poses."""
     pairs = get_left_right_pairs(skeleton)
     is_complete = np.all(visible[:, pairs], axis=-1)
@@ -262,6 +252,4 @@ def _find_bone_linked_pairs(skeleton: Skeleton, pairs: np.ndarray) -> list[tuple
     index = {name: k for k, name in enumerate(skeleton.keypoints)}
     pair_of = {int(k): pair for pair, left_right in enumerate(pairs) for k in left_right}
     ends = ((pair_of.get(index[a]), pair_of.get(index[b])) for a, b in skeleton.bones)
-    return sorted(
-        {(min(p, q), max(p, q)) for p, q in ends if p is not None and q is not None and p != q}
-    )
+    return sorted({(min(p, q), max(p, q)) for p, q in ends if p is not None and q is not None and p != q})

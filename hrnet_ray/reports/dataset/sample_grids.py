@@ -81,14 +81,10 @@ def load_rows(manifest: DatasetManifest, split: str, row_indices: Sequence[int])
         start += shard.rows
     table = pa.concat_tables(parts).take(order)
     stored = [_compute_canvas_hw(data.as_py(), manifest.canvas_px) for data in table["picture"]]
-    return SampleBatch(
-        decode_train_batch(table, canvas_px=manifest.canvas_px), table["image"].to_pylist(), stored
-    )
+    return SampleBatch(decode_train_batch(table, canvas_px=manifest.canvas_px), table["image"].to_pylist(), stored)
 
 
-def _read_shard_rows(
-    manifest: DatasetManifest, shard: ShardInfo, row_indices: np.ndarray
-) -> pa.Table:
+def _read_shard_rows(manifest: DatasetManifest, shard: ShardInfo, row_indices: np.ndarray) -> pa.Table:
     """Read the row groups of a shard that hold the rows, and select the rows."""
     with open_shard(manifest, shard) as file:
         ends = np.cumsum([file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)])
@@ -109,9 +105,7 @@ def _compute_canvas_hw(data: bytes, canvas_px: int) -> tuple[int, int]:
 def draw_stored_samples(samples: SampleBatch, skeleton: Skeleton) -> list[ReportTile]:
     """Draw each stored instance with its pose and its box."""
     return [
-        ReportTile(
-            _draw_stored_sample(samples, index, skeleton)[0], _format_sample_caption(samples, index)
-        )
+        ReportTile(_draw_stored_sample(samples, index, skeleton)[0], _format_sample_caption(samples, index))
         for index in range(len(samples.image_names))
     ]
 
@@ -123,9 +117,7 @@ def _draw_stored_sample(
     rows, (height, width) = samples.rows, samples.stored_hw[index]
     zoom = TILE_SIZE_PX / (width if fit_width else max(height, width))
     size_hw = (max(1, round(height * zoom)), max(1, round(width * zoom)))
-    tile, tile_from_stored = codec.resize_image(
-        rows["canvas"][index, :height, :width], size_hw=size_hw
-    )
+    tile, tile_from_stored = codec.resize_image(rows["canvas"][index, :height, :width], size_hw=size_hw)
     into = tile_from_stored @ rows["canvas_from_image"][index]
     _draw_box(tile, transform_points(into, _compute_box_corners(rows["box_xywh"][index])))
     xy = transform_points(into, rows["image_xy"][index])
@@ -151,15 +143,10 @@ def draw_issues(
     manifest: DatasetManifest, statistics: DatasetStatistics, max_tiles: int = MAX_SAMPLES
 ) -> list[ReportTile]:
     """Draw examples of each kind of issue that concerns an instance."""
-    return [
-        _draw_issue_tile(manifest, *selected)
-        for selected in _select_issues_in_turn(statistics, max_tiles)
-    ]
+    return [_draw_issue_tile(manifest, *selected) for selected in _select_issues_in_turn(statistics, max_tiles)]
 
 
-def _select_issues_in_turn(
-    statistics: DatasetStatistics, max_issues: int
-) -> list[tuple[str, IssueType, DatasetIssue]]:
+def _select_issues_in_turn(statistics: DatasetStatistics, max_issues: int) -> list[tuple[str, IssueType, DatasetIssue]]:
     """Select issues from each kind and split in turn, up to `max_issues`; sort them by kind."""
     split_order = {name: index for index, name in enumerate(statistics.splits)}
     queues = [
@@ -190,28 +177,18 @@ def _merge_issues_by_row(issues: Iterable[DatasetIssue]) -> list[DatasetIssue]:
     return [issue for row, issue in rows.items() if row >= 0]
 
 
-def _draw_issue_tile(
-    manifest: DatasetManifest, split: str, issue_type: IssueType, issue: DatasetIssue
-) -> ReportTile:
+def _draw_issue_tile(manifest: DatasetManifest, split: str, issue_type: IssueType, issue: DatasetIssue) -> ReportTile:
     if issue.similar_to:
-        pair = [
-            load_rows(manifest, name, [row]) for name, row in ((split, issue.row), issue.similar_to)
-        ]
-        image = np.concatenate(
-            [_draw_stored_sample(s, 0, manifest.skeleton, fit_width=True)[0] for s in pair]
-        )
+        pair = [load_rows(manifest, name, [row]) for name, row in ((split, issue.row), issue.similar_to)]
+        image = np.concatenate([_draw_stored_sample(s, 0, manifest.skeleton, fit_width=True)[0] for s in pair])
     else:
         image = _draw_ringed_keypoints(manifest, split, issue.row, issue.keypoints)
     return ReportTile(image, escape_control_chars(f"{split}, {issue_type}: {issue.label}"))
 
 
-def _draw_ringed_keypoints(
-    manifest: DatasetManifest, split: str, row: int, keypoints: Sequence[int]
-) -> np.ndarray:
+def _draw_ringed_keypoints(manifest: DatasetManifest, split: str, row: int, keypoints: Sequence[int]) -> np.ndarray:
     """Draw a close-up of an instance, with a ring around each keypoint in question."""
-    tile, xy = _draw_stored_sample(
-        _crop_to_instance(load_rows(manifest, split, [row])), 0, manifest.skeleton
-    )
+    tile, xy = _draw_stored_sample(_crop_to_instance(load_rows(manifest, split, [row])), 0, manifest.skeleton)
     height, width = tile.shape[:2]
     for k in keypoints:
         x, y = np.rint(xy[k]).clip((6, 6), (width - 7, height - 7)).astype(int).tolist()
@@ -224,9 +201,7 @@ def _crop_to_instance(samples: SampleBatch) -> SampleBatch:
     """Crop one sample to its box and keypoints plus a margin."""
     rows, (height, width) = samples.rows, samples.stored_hw[0]
     into = rows["canvas_from_image"][0]
-    xy = np.concatenate(
-        [_compute_box_corners(rows["box_xywh"][0]), rows["image_xy"][0][rows["visible"][0]]]
-    )
+    xy = np.concatenate([_compute_box_corners(rows["box_xywh"][0]), rows["image_xy"][0][rows["visible"][0]]])
     xy = transform_points(into, xy)
     margin = ISSUE_MARGIN_FRAC * np.ptp(xy, axis=0).max()
     left, top = (xy.min(0) - margin).clip(0, (width - 2, height - 2)).astype(int).tolist()

@@ -120,28 +120,18 @@ def compute_statistics(
         DataError: a split has no rows, or shards and skipped.csv disagree with the manifest.
     """
     skipped = _load_skipped_rows(manifest)
-    labels = {
-        name: _load_split_labels(manifest, name, skipped.get(name, [])) for name in manifest.splits
-    }
-    stored = {
-        name: scan_stored_images(manifest, name, progress(name) if progress else None)
-        for name in labels
-    }
+    labels = {name: _load_split_labels(manifest, name, skipped.get(name, [])) for name in manifest.splits}
+    stored = {name: scan_stored_images(manifest, name, progress(name) if progress else None) for name in labels}
     reference = labels.get("train") or next(iter(labels.values()))
     xy, visible = reference["image_xy"], reference["visible"]
     model = estimate_left_right_model(xy, visible, manifest.skeleton)
-    swaps = {
-        name: detect_swaps(model, part["image_xy"], part["visible"])
-        for name, part in labels.items()
-    }
+    swaps = {name: detect_swaps(model, part["image_xy"], part["visible"]) for name, part in labels.items()}
     exact, near = find_exact_duplicates(labels), find_near_duplicates(labels, stored)
     splits = {}
     for name, part in labels.items():
         swapped = {IssueType.LEFT_RIGHT_SWAP: _build_swap_issues(part, *swaps[name], model)}
         others = exact[name] | near[name] | swapped
-        splits[name] = _compute_split_statistics(
-            manifest, name, part, skipped.get(name, []), stored[name], others
-        )
+        splits[name] = _compute_split_statistics(manifest, name, part, skipped.get(name, []), stored[name], others)
     return DatasetStatistics(
         splits,
         _compute_pair_statistics(labels, swaps, model),
@@ -149,9 +139,7 @@ def compute_statistics(
     )
 
 
-def _load_split_labels(
-    manifest: DatasetManifest, split_name: str, skipped_rows: list[SkippedRow]
-) -> Arrays:
+def _load_split_labels(manifest: DatasetManifest, split_name: str, skipped_rows: list[SkippedRow]) -> Arrays:
     split = manifest.splits[split_name]
     if not split.rows:
         raise DataError(
@@ -162,8 +150,7 @@ def _load_split_labels(
     table = read_split(manifest, split_name, columns=[*LABEL_COLUMNS, "image", "sha256"])
     if split.read != table.num_rows + len(skipped_rows):
         raise DataError(
-            f"{split_name}: {split.read:,} read, but {table.num_rows:,} used "
-            f"+ {len(skipped_rows):,} skipped",
+            f"{split_name}: {split.read:,} read, but {table.num_rows:,} used + {len(skipped_rows):,} skipped",
             f"{manifest.root}: manifest.json, {split_name}/ and skipped.csv do not belong together",
             "prepare the dataset again",
         )
@@ -202,9 +189,7 @@ def _compute_split_statistics(
     split, keypoints = manifest.splits[split_name], manifest.skeleton.keypoints
     visible, box_xywh = labels["visible"], labels["box_xywh"]
     per_pose = np.bincount(visible.sum(1), minlength=len(keypoints) + 1)
-    findings = (
-        find_label_issues(split_name, labels, stored_images.stored_xywh, keypoints) | other_issues
-    )
+    findings = find_label_issues(split_name, labels, stored_images.stored_xywh, keypoints) | other_issues
     return SplitStatistics(
         rows_read=split.read,
         rows_used=len(visible),
@@ -243,11 +228,7 @@ def _build_swap_issues(
         pairs = np.flatnonzero(is_swapped[row])
         keypoints = tuple(left_right_model.pairs[pairs].ravel().tolist())
         are_all_swapped = len(pairs) > 1 and len(pairs) == is_complete[row].sum()
-        names = (
-            "all pairs"
-            if are_all_swapped
-            else ", ".join(left_right_model.format_pair_name(pair) for pair in pairs)
-        )
+        names = "all pairs" if are_all_swapped else ", ".join(left_right_model.format_pair_name(pair) for pair in pairs)
         issues.append(DatasetIssue(row, format_instance_label(labels, row), names, keypoints))
     return issues
 
@@ -260,9 +241,7 @@ def _compute_pair_statistics(
     visible = np.concatenate([part["visible"] for part in labels_by_split.values()])
     num_complete = np.all(visible[:, left_right_model.pairs], axis=-1).sum(0)
     is_swapped = np.concatenate([swapped for swapped, _ in swaps_by_split.values()])
-    num_decided = left_right_model.is_confident(
-        np.concatenate([odds for _, odds in swaps_by_split.values()])
-    ).sum(0)
+    num_decided = left_right_model.is_confident(np.concatenate([odds for _, odds in swaps_by_split.values()])).sum(0)
     return [
         LeftRightStatistics(
             name=left_right_model.format_pair_name(pair),

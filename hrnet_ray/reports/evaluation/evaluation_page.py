@@ -24,8 +24,7 @@ def render_page(evaluation: EvaluationResult, plot_paths: Sequence[Path]) -> str
         title=f"{evaluation.dataset_name}: {model.name}",
         settings=[
             format_header(evaluation).splitlines()[0],
-            f"boxes: {format_box_summary(evaluation)}. "
-            f"{format_decode_settings(model, evaluation)}.",
+            f"boxes: {format_box_summary(evaluation)}. {format_decode_settings(model, evaluation)}.",
         ],
         notes=evaluation.notes,
         primary_lines="\n".join(format_primary_metric(evaluation)).splitlines(),
@@ -41,8 +40,5 @@ def render_page(evaluation: EvaluationResult, plot_paths: Sequence[Path]) -> str
             for name, score in metrics.per_keypoint.items()
         },
         summary_cells={name: [f"{value:.4f}"] for name, value in metrics.summary.items()},
-        plots=[
-            codec.encode_jpeg(codec.read_image(path), quality=PLOT_JPEG_QUALITY)
-            for path in plot_paths
-        ],
+        plots=[codec.encode_jpeg(codec.read_image(path), quality=PLOT_JPEG_QUALITY) for path in plot_paths],
     )

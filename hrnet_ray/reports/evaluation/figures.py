@@ -16,18 +16,14 @@ OFF_CROP_XY = -1e9
 """Coordinate outside every crop, at which nothing is drawn."""
 
 
-def write_plots(
-    evaluation: EvaluationResult, manifest: DatasetManifest, out_dir: Path
-) -> list[Path]:
+def write_plots(evaluation: EvaluationResult, manifest: DatasetManifest, out_dir: Path) -> list[Path]:
     """Write pck_curve.png, per_keypoint.png and worst_predictions.png, and return their paths."""
     metrics, comparison = evaluation.model_evaluation.metrics, evaluation.comparison
     curves = {_truncate_name_start(evaluation.model_evaluation.name): metrics.metric_curve}
     if comparison:
         baseline = comparison.baseline
         curves[f"baseline {_truncate_name_start(baseline.name)}"] = baseline.metrics.metric_curve
-    paths = [
-        out_dir / name for name in ("pck_curve.png", "per_keypoint.png", "worst_predictions.png")
-    ]
+    paths = [out_dir / name for name in ("pck_curve.png", "per_keypoint.png", "worst_predictions.png")]
     plot_metric_curve(paths[0], curves, primary_metric=metrics.primary_metric)
     values = {name: score.score for name, score in metrics.per_keypoint.items()}
     family = metrics.primary_metric.split("_")[0]

@@ -116,9 +116,7 @@ def format_pckh_table(table: Mapping[str, float]) -> str:
     names = [*PCKH_TABLE_COLUMNS, "Mean", "Mean@0.1"]
     widths = [max(len(name), 5) for name in names]
     heads = " | ".join(name.rjust(width) for name, width in zip(names, widths, strict=True))
-    cells = " | ".join(
-        f"{table[name]:.3f}".rjust(width) for name, width in zip(names, widths, strict=True)
-    )
+    cells = " | ".join(f"{table[name]:.3f}".rjust(width) for name, width in zip(names, widths, strict=True))
     rule = "-|-".join("-" * width for width in widths)
     return (
         "PCKh in percent, in the published columns (Mean@0.1 is measured at 0.11, as published)\n"

@@ -26,16 +26,10 @@ class PlotAxis:
 def build_setting_axis(trials: Sequence[TrialResult], name: str) -> PlotAxis:
     """Build the axis of a searched setting; an int with up to 3 values is categorical."""
     if not is_numeric_setting(trials, name):
-        return _build_categorical_axis(
-            [format_value(trial.sampled_params.get(name)) for trial in trials], name
-        )
+        return _build_categorical_axis([format_value(trial.sampled_params.get(name)) for trial in trials], name)
     values = np.array([trial.sampled_params[name] for trial in trials], np.float64)
-    if len(np.unique(values)) <= 3 and all(
-        isinstance(trial.sampled_params[name], int) for trial in trials
-    ):
-        return _build_categorical_axis(
-            [format_value(trial.sampled_params[name]) for trial in trials], name
-        )
+    if len(np.unique(values)) <= 3 and all(isinstance(trial.sampled_params[name], int) for trial in trials):
+        return _build_categorical_axis([format_value(trial.sampled_params[name]) for trial in trials], name)
     return build_numeric_axis(values, name)
 
 
@@ -43,9 +37,7 @@ def build_numeric_axis(values: np.ndarray, name: str) -> PlotAxis:
     """Build the axis of numbers, float64 [N]; the position of NaN is NaN."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     if low == high:
-        return PlotAxis(
-            name, np.where(np.isnan(values), np.nan, 0.5), [(0.5, format_value(low))], False
-        )
+        return PlotAxis(name, np.where(np.isnan(values), np.nan, 0.5), [(0.5, format_value(low))], False)
     is_log = low > 0 and high / low >= LOG_SCALE_MIN_RATIO
     scale = np.log10 if is_log else np.asarray
     locator = LogLocator(subs=(1.0, 2.0, 5.0)) if is_log else MaxNLocator(5)

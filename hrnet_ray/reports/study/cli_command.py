@@ -8,9 +8,7 @@ from typing import Any
 URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 
 
-def build_train_argv(
-    settings: Mapping[str, Any], *, name: str, defaults: Mapping[str, Any] | None = None
-) -> list[str]:
+def build_train_argv(settings: Mapping[str, Any], *, name: str, defaults: Mapping[str, Any] | None = None) -> list[str]:
     """Build the words of a `hrnet-ray train` command, without settings at their `defaults`.
 
     The run gets a `name` of its own, because the run of the trial is finished. Passwords in URLs

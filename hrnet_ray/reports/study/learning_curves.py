@@ -112,10 +112,7 @@ def plot_trial_cost(path: Path, study: StudyResults) -> None:
     positions = np.arange(len(trials))
     durations = np.array([trial.duration_s for trial in trials]) / unit_s
     saved = np.array([trial.time_saved_s for trial in trials]) / unit_s
-    colors = [
-        BEST_COLOR if trial is study.best_trial else OUTCOME_COLORS[trial.outcome]
-        for trial in trials
-    ]
+    colors = [BEST_COLOR if trial is study.best_trial else OUTCOME_COLORS[trial.outcome] for trial in trials]
     axes.barh(positions, durations, color=colors)
     axes.barh(
         positions,

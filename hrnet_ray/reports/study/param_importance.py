@@ -46,11 +46,7 @@ class ParamImportance:
 
 def compute_param_importances(study: StudyResults) -> list[ParamImportance]:
     """Compute the importances, the largest first; empty with too few trials or equal scores."""
-    trials = [
-        trial
-        for trial in study.scored_trials
-        if np.isfinite(trial.get_best_score_within(study.common_epochs))
-    ]
+    trials = [trial for trial in study.scored_trials if np.isfinite(trial.get_best_score_within(study.common_epochs))]
     scores = np.array([trial.get_best_score_within(study.common_epochs) for trial in trials])
     if len(trials) < MIN_TRIALS or np.ptp(scores) == 0:
         return []
@@ -59,27 +55,18 @@ def compute_param_importances(study: StudyResults) -> list[ParamImportance]:
     return sorted(filter(None, computed), key=lambda importance: -importance.explained_fraction)
 
 
-def _compute_param_importance(
-    trials: Sequence[TrialResult], setting: str, ranks: np.ndarray
-) -> ParamImportance | None:
+def _compute_param_importance(trials: Sequence[TrialResult], setting: str, ranks: np.ndarray) -> ParamImportance | None:
     group, correlation = _group_trials_by_value(trials, setting, ranks)
     if len(np.unique(group)) < 2:
         return None
     rng = np.random.default_rng(0)
     explained = _compute_explained_fraction(group, ranks)
-    shuffled = np.array(
-        [
-            _compute_explained_fraction(group, rng.permutation(ranks))
-            for _ in range(NUM_PERMUTATIONS)
-        ]
-    )
+    shuffled = np.array([_compute_explained_fraction(group, rng.permutation(ranks)) for _ in range(NUM_PERMUTATIONS)])
     p_value = float((shuffled >= explained - 1e-12).mean())
     return ParamImportance(setting, explained, float(shuffled.mean()), p_value, correlation)
 
 
-def _group_trials_by_value(
-    trials: Sequence[TrialResult], setting: str, ranks: np.ndarray
-) -> tuple[np.ndarray, float]:
+def _group_trials_by_value(trials: Sequence[TrialResult], setting: str, ranks: np.ndarray) -> tuple[np.ndarray, float]:
     """Return the group of each trial, int [N], and the rank correlation of a number."""
     if not is_numeric_setting(trials, setting):
         labels = [format_value(trial.sampled_params.get(setting)) for trial in trials]

@@ -17,19 +17,14 @@ def sort_trials_by_latency(study: StudyResults) -> list[tuple[float, TrialResult
     """List (latency in ms, trial), the fastest first; empty if latency was not optimized."""
     if not any(PARETO_COLUMN in trial.extra_columns for trial in study.trials):
         return []
-    pairs = [
-        (float(trial.extra_columns.get(LATENCY_COLUMN, "nan")), trial)
-        for trial in study.scored_trials
-    ]
+    pairs = [(float(trial.extra_columns.get(LATENCY_COLUMN, "nan")), trial) for trial in study.scored_trials]
     return sorted((pair for pair in pairs if math.isfinite(pair[0])), key=lambda pair: pair[0])
 
 
 def select_pareto_optimal(study: StudyResults) -> list[tuple[float, TrialResult]]:
     """List (latency in ms, trial) of the Pareto-optimal trials, the fastest first."""
     return [
-        (ms, trial)
-        for ms, trial in sort_trials_by_latency(study)
-        if trial.extra_columns.get(PARETO_COLUMN) == "True"
+        (ms, trial) for ms, trial in sort_trials_by_latency(study) if trial.extra_columns.get(PARETO_COLUMN) == "True"
     ]
 
 

@@ -56,23 +56,16 @@ def find_best_trial_per_keypoint(study: StudyResults) -> list[BestTrialForKeypoi
     trials = select_comparable_trials(study)
     if len(trials) < 2:
         return []
-    return [
-        _find_keypoint_winner(name, trials, study.best_trial)
-        for name in list_common_keypoints(trials)
-    ]
+    return [_find_keypoint_winner(name, trials, study.best_trial) for name in list_common_keypoints(trials)]
 
 
 def list_common_keypoints(trials: Sequence[TrialResult]) -> list[str]:
     """List the keypoints that have a score in every trial."""
     first, *others = trials
-    return [
-        name for name in first.keypoint_scores if all(name in t.keypoint_scores for t in others)
-    ]
+    return [name for name in first.keypoint_scores if all(name in t.keypoint_scores for t in others)]
 
 
-def _find_keypoint_winner(
-    keypoint: str, trials: list[TrialResult], best_trial: TrialResult
-) -> BestTrialForKeypoint:
+def _find_keypoint_winner(keypoint: str, trials: list[TrialResult], best_trial: TrialResult) -> BestTrialForKeypoint:
     winner = max(trials, key=lambda trial: trial.keypoint_scores[keypoint])
     score = winner.keypoint_scores[keypoint]
     return BestTrialForKeypoint(

@@ -44,9 +44,7 @@ def plot_score_map(path: Path, study: StudyResults, *, setting_pair: tuple[str, 
 
     If trials were stopped early, a first panel compares all trials after their common epochs.
     """
-    common = np.array(
-        [trial.get_best_score_within(study.common_epochs) for trial in study.scored_trials]
-    )
+    common = np.array([trial.get_best_score_within(study.common_epochs) for trial in study.scored_trials])
     best = np.array([trial.score for trial in study.scored_trials])
     panels = {f"best {study.metric} of each": best}
     if study.select_by_outcome(TrialOutcome.STOPPED) and np.isfinite(common).any():
@@ -77,9 +75,7 @@ def _plot_map_panel(
     x, y = (build_setting_axis(trials, name) for name in setting_pair)
     is_finite = np.isfinite(scores)
     norm = _build_color_norm(scores[is_finite])
-    _plot_interpolated_scores(
-        axes, np.stack([x.positions, y.positions], 1)[is_finite], scores[is_finite], norm
-    )
+    _plot_interpolated_scores(axes, np.stack([x.positions, y.positions], 1)[is_finite], scores[is_finite], norm)
     for outcome, marker in OUTCOME_MARKERS.items():
         indices = [n for n, trial in enumerate(trials) if trial.outcome is outcome]
         if indices:
@@ -113,9 +109,7 @@ def _build_marker_legend(study: StudyResults) -> list[Line2D]:
     ]
 
 
-def _plot_interpolated_scores(
-    axes: Axes, positions: np.ndarray, scores: np.ndarray, norm: Normalize
-) -> None:
+def _plot_interpolated_scores(axes: Axes, positions: np.ndarray, scores: np.ndarray, norm: Normalize) -> None:
     """Interpolate the scores inside the convex hull of the trials."""
     points, index = np.unique(positions.round(6), axis=0, return_inverse=True)
     if len(points) < MIN_MAP_POINTS:
@@ -177,11 +171,7 @@ def plot_parallel_coordinates(path: Path, study: StudyResults) -> None:
     plot_axes = [build_setting_axis(study.trials, name) for name in study.searched_settings]
     plot_axes.append(build_numeric_axis(scores, study.metric))
     positions = np.stack([axis.positions for axis in plot_axes], 1)  # [N, A]
-    jitter = (
-        np.linspace(-CATEGORY_JITTER, CATEGORY_JITTER, len(study.trials))
-        if len(study.trials) > 1
-        else np.zeros(1)
-    )
+    jitter = np.linspace(-CATEGORY_JITTER, CATEGORY_JITTER, len(study.trials)) if len(study.trials) > 1 else np.zeros(1)
     for column, axis in enumerate(plot_axes):
         if axis.is_categorical:
             positions[:, column] += jitter
@@ -205,15 +195,11 @@ def plot_parallel_coordinates(path: Path, study: StudyResults) -> None:
     axes.axis("off")
     if len(study.scored_trials) > 1:
         figure.colorbar(ScalarMappable(norm, "viridis"), ax=axes, label=f"best {study.metric}")
-    handles = [
-        Line2D([], [], color=BEST_COLOR, linewidth=3, label=f"best: #{study.best_trial.name}")
-    ]
+    handles = [Line2D([], [], color=BEST_COLOR, linewidth=3, label=f"best: #{study.best_trial.name}")]
     if study.select_by_outcome(TrialOutcome.STOPPED):
         handles.append(Line2D([], [], color="#31688e", alpha=0.45, label=str(TrialOutcome.STOPPED)))
     if study.select_by_outcome(TrialOutcome.FAILED):
-        handles.append(
-            Line2D([], [], color=MUTED_COLOR, linestyle=":", label=str(TrialOutcome.FAILED))
-        )
+        handles.append(Line2D([], [], color=MUTED_COLOR, linestyle=":", label=str(TrialOutcome.FAILED)))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     save_figure(path, figure)
 

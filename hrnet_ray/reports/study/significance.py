@@ -56,9 +56,7 @@ class BestTrialSignificance:
         return [r.trial for r in self.runners_up if not r.interval.excludes_zero]
 
 
-def compare_best_trials(
-    study: StudyResults, *, resamples: int = NUM_RESAMPLES
-) -> BestTrialSignificance:
+def compare_best_trials(study: StudyResults, *, resamples: int = NUM_RESAMPLES) -> BestTrialSignificance:
     """Compare the best trial with the next ones, by the predictions of their best epochs.
 
     Raises:
@@ -73,9 +71,7 @@ def compare_best_trials(
     best_samples, *other_samples = compute_bootstrap_samples(
         [m.bootstrap_statistic for m in metrics], num_images=num_images, resamples=resamples
     )
-    compute_interval = partial(
-        compute_percentile_interval, confidence=CONFIDENCE_LEVEL, num_images=num_images
-    )
+    compute_interval = partial(compute_percentile_interval, confidence=CONFIDENCE_LEVEL, num_images=num_images)
     return BestTrialSignificance(
         compute_interval(best_samples),
         [
@@ -106,22 +102,16 @@ def _evaluate_trial(
             f"{path}: {error}",
             "`hrnet-ray evaluate --model A --compare-to B` compares two model folders",
         ) from error
-    if (
-        metrics.primary_metric != study.metric
-        or abs(metrics.primary_value - trial.score) > SCORE_TOLERANCE
-    ):
+    if metrics.primary_metric != study.metric or abs(metrics.primary_value - trial.score) > SCORE_TOLERANCE:
         raise DataError(
             f"the predictions of trial #{trial.name} do not give its score",
-            f"{path}: {metrics.primary_metric} {metrics.primary_value:.4f}, "
-            f"recorded {study.metric} {trial.score:.4f}",
+            f"{path}: {metrics.primary_metric} {metrics.primary_value:.4f}, recorded {study.metric} {trial.score:.4f}",
             "the dataset may have been prepared again since then: repeat the search",
         )
     return metrics
 
 
-def _parse_coco_results(
-    results: Sequence[dict[str, Any]], ground_truth: GroundTruth
-) -> DetectedPoses:
+def _parse_coco_results(results: Sequence[dict[str, Any]], ground_truth: GroundTruth) -> DetectedPoses:
     """Parse the predictions of a training, which must be in the order of the dataset rows.
 
     Raises:

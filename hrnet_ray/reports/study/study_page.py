@@ -56,9 +56,7 @@ def render_page(
         importances=compute_param_importances(study),
         winners=winners,
         sort_setting=sort_setting,
-        winning_values=[w.trial.sampled_params[sort_setting] for w in winners]
-        if sort_setting
-        else [],
+        winning_values=[w.trial.sampled_params[sort_setting] for w in winners] if sort_setting else [],
         tie_tolerance=TIE_TOLERANCE,
         rungs=_build_rung_rows(study),
         extra_columns=list(dict.fromkeys(name for t in study.trials for name in t.extra_columns)),

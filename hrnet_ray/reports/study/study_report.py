@@ -46,12 +46,8 @@ def write_study_report(folder: Path, *, defaults: Mapping[str, Any] | None = Non
     study = load_study(folder)
     plots = write_plots(study, folder / "plots")
     name = f"{study.name}-best"
-    command = format_shell_command(
-        build_train_argv(study.best_trial.settings, name=name, defaults=defaults)
-    )
-    html = render_page(
-        study, _try_compare_best_trials(study), plots, command, _find_best_trial_crops(study)
-    )
+    command = format_shell_command(build_train_argv(study.best_trial.settings, name=name, defaults=defaults))
+    html = render_page(study, _try_compare_best_trials(study), plots, command, _find_best_trial_crops(study))
     path = folder / REPORT_FILENAME
     write_text_atomically(path, html)
     return path
@@ -82,23 +78,16 @@ def write_plots(study: StudyResults, plots_dir: Path) -> dict[str, Path]:
     if len(trials := select_comparable_trials(study)) > 1:
         setting, family = select_sort_setting(study), study.metric.split("_")[0]
         labels = {
-            t.name: f"{format_value(t.sampled_params[setting])}\n#{t.name}"
-            if setting
-            else f"#{t.name}"
-            for t in trials
+            t.name: f"{format_value(t.sampled_params[setting])}\n#{t.name}" if setting else f"#{t.name}" for t in trials
         }
-        setting_plots.plot_keypoint_heatmap(
-            paths["keypoints"], trials, labels=labels, metric_name=family
-        )
+        setting_plots.plot_keypoint_heatmap(paths["keypoints"], trials, labels=labels, metric_name=family)
         written.add("keypoints")
     return {name: path for name, path in paths.items() if name in written}
 
 
 def _select_map_settings(study: StudyResults) -> tuple[str, str] | None:
     """Select learning rate and heatmap sigma if both were searched, else the first two numbers."""
-    numbers = [
-        name for name in study.searched_settings if is_numeric_setting(study.scored_trials, name)
-    ]
+    numbers = [name for name in study.searched_settings if is_numeric_setting(study.scored_trials, name)]
     if {LR_SETTING, SIGMA_SETTING} <= set(numbers):
         return LR_SETTING, SIGMA_SETTING
     return (numbers[0], numbers[1]) if len(numbers) > 1 else None

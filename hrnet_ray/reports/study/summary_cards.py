@@ -36,9 +36,7 @@ def describe_best_trial(study: StudyResults) -> str:
     return f"Trial #{best.name} is the best, with {settings}: {study.metric} {best.score:.4f}."
 
 
-def build_summary_cards(
-    study: StudyResults, significance: BestTrialSignificance | str
-) -> list[SummaryCard]:
+def build_summary_cards(study: StudyResults, significance: BestTrialSignificance | str) -> list[SummaryCard]:
     """Four cards: the best trial, its margin, the outcomes, the cost."""
     return [
         _build_best_card(study, significance),
@@ -49,10 +47,7 @@ def build_summary_cards(
 
 
 def _list_settings(study: StudyResults, trial: TrialResult) -> list[str]:
-    return [
-        f"{name} {format_value(trial.sampled_params.get(name, ''))}"
-        for name in study.searched_settings
-    ]
+    return [f"{name} {format_value(trial.sampled_params.get(name, ''))}" for name in study.searched_settings]
 
 
 def _build_best_card(study: StudyResults, significance: BestTrialSignificance | str) -> SummaryCard:
@@ -65,9 +60,7 @@ def _build_best_card(study: StudyResults, significance: BestTrialSignificance | 
     return SummaryCard(f"Best: trial #{best.name}", f"{study.metric} {best.score:.4f}", lines)
 
 
-def _build_margin_card(
-    study: StudyResults, significance: BestTrialSignificance | str
-) -> SummaryCard:
+def _build_margin_card(study: StudyResults, significance: BestTrialSignificance | str) -> SummaryCard:
     if len(study.scored_trials) < 2:
         return SummaryCard("Margin", "none", ["no other trial has a score"])
     best, second = study.scored_trials[:2]
@@ -103,8 +96,7 @@ def _build_outcome_card(study: StudyResults) -> SummaryCard:
 def _build_cost_card(study: StudyResults) -> SummaryCard:
     run, planned = study.epochs_run, study.epochs_planned
     saved = sum(
-        trial.planned_epochs - len(trial.epoch_records)
-        for trial in study.select_by_outcome(TrialOutcome.STOPPED)
+        trial.planned_epochs - len(trial.epoch_records) for trial in study.select_by_outcome(TrialOutcome.STOPPED)
     )
     spent_s = sum(trial.duration_s for trial in study.trials)
     lines = [
@@ -113,7 +105,5 @@ def _build_cost_card(study: StudyResults) -> SummaryCard:
     ]
     if saved:
         saved_s = sum(trial.time_saved_s for trial in study.trials)
-        lines.append(
-            f"early stopping saved {format_epochs(saved)}, about {format_duration(saved_s)}"
-        )
+        lines.append(f"early stopping saved {format_epochs(saved)}, about {format_duration(saved_s)}")
     return SummaryCard("Cost", format_epochs(run), lines)

@@ -78,11 +78,7 @@ class TrialResult:
     def outcome(self) -> TrialOutcome:
         if self.error or not self.has_score:
             return TrialOutcome.FAILED
-        return (
-            TrialOutcome.STOPPED
-            if len(self.epoch_records) < self.planned_epochs
-            else TrialOutcome.COMPLETED
-        )
+        return TrialOutcome.STOPPED if len(self.epoch_records) < self.planned_epochs else TrialOutcome.COMPLETED
 
     @property
     def has_failed(self) -> bool:
@@ -104,9 +100,7 @@ class TrialResult:
     @property
     def epoch_time_s(self) -> float:
         """Sum of the durations of its epochs."""
-        return sum(
-            (_get_finite_number(entry, "perf/epoch_s", 0.0) for entry in self.epoch_records), 0.0
-        )
+        return sum((_get_finite_number(entry, "perf/epoch_s", 0.0) for entry in self.epoch_records), 0.0)
 
     @property
     def time_saved_s(self) -> float:
@@ -121,16 +115,12 @@ class TrialResult:
         """Epoch and score of each validation."""
         key = f"val/{self.metric}"
         return [
-            (entry["epoch"], float(entry[key]))
-            for entry in self.epoch_records
-            if _is_finite_number(entry.get(key))
+            (entry["epoch"], float(entry[key])) for entry in self.epoch_records if _is_finite_number(entry.get(key))
         ]
 
     def get_best_score_within(self, num_epochs: int) -> float:
         """Return the best score of the first `num_epochs` epochs; NaN without one."""
-        return max(
-            (score for epoch, score in self.score_curve if epoch <= num_epochs), default=math.nan
-        )
+        return max((score for epoch, score in self.score_curve if epoch <= num_epochs), default=math.nan)
 
     @cached_property
     def keypoint_scores(self) -> dict[str, float]:
@@ -175,9 +165,7 @@ class StudyResults:
     def common_epochs(self) -> int:
         """Last epoch at which every trial was validated, so that all are comparable."""
         last_epochs = [
-            trial.score_curve[-1][0]
-            for trial in self.scored_trials
-            if trial.score_curve and not trial.error
+            trial.score_curve[-1][0] for trial in self.scored_trials if trial.score_curve and not trial.error
         ]
         return min(last_epochs, default=0)
 
@@ -193,9 +181,7 @@ class StudyResults:
     @property
     def wall_s(self) -> float:
         """Seconds from the start of the first trial to the end of the last; NaN if not recorded."""
-        entries = [
-            entry for trial in self.trials for entry in trial.epoch_records if "at_ms" in entry
-        ]
+        entries = [entry for trial in self.trials for entry in trial.epoch_records if "at_ms" in entry]
         timed = [trial for trial in self.trials if math.isfinite(trial.started_at_s)]
         starts = [e["at_ms"] / 1000 - _get_finite_number(e, "perf/epoch_s", 0.0) for e in entries]
         starts += [trial.started_at_s for trial in timed]

@@ -36,9 +36,7 @@ def coco(*names: str) -> dict:
     """A COCO document with one box per image, whose y is the index of the image."""
     return {
         "images": [{"id": 40 + index, "file_name": name} for index, name in enumerate(names)],
-        "annotations": [
-            {"image_id": 40 + index, "bbox": [0, index, 8, 6]} for index in range(len(names))
-        ],
+        "annotations": [{"image_id": 40 + index, "bbox": [0, index, 8, 6]} for index in range(len(names))],
     }
 
 

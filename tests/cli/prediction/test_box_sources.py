@@ -38,11 +38,7 @@ def make_file_source(folder: Path, document: dict) -> FileBoxSource:
 
 
 def test_by_default_the_box_is_the_whole_image():
-    assert (
-        BoxSource().get_boxes(make_image()).tolist()
-        == BoxSource().get_boxes(make_frame(3)).tolist()
-        == WHOLE_IMAGE
-    )
+    assert BoxSource().get_boxes(make_image()).tolist() == BoxSource().get_boxes(make_frame(3)).tolist() == WHOLE_IMAGE
 
 
 def test_a_file_has_boxes_of_some_inputs(tmp_path: Path):

@@ -50,9 +50,7 @@ def test_a_single_file_can_be_the_input(folder: Path):
     assert [frame.name for frame in open_inputs(folder / "a.MKV")][:2] == ["a.MKV#0", "a.MKV#1"]
 
 
-def test_unreadable_files_are_printed_and_readable_frames_are_kept(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_unreadable_files_are_printed_and_readable_frames_are_kept(folder: Path, capsys: pytest.CaptureFixture[str]):
     cut_off(clip(folder / "cut.mkv", frames=30))
     cut_off(clip(folder / "lost.mp4"))
     cut_off(folder / "b.png")
@@ -92,10 +90,6 @@ def test_a_count_names_images_and_frames():
     count.add_frame(make_image())
     assert (str(count), bool(count)) == ("1 images", True)
     for number in range(1200):
-        count.add_frame(
-            InputFrame(
-                Path("a.mp4"), make_image().image, VideoFrame(number, 0.0, make_image().image)
-            )
-        )
+        count.add_frame(InputFrame(Path("a.mp4"), make_image().image, VideoFrame(number, 0.0, make_image().image)))
     assert str(count) == "1 images and 1,200 frames"
     assert str(FrameCount(num_video_frames=3)) == "3 frames"

@@ -67,24 +67,17 @@ def test_only_corrupt_images_are_a_failure(command, otters: Path, model: Path):
     assert command(*words, "--out", otters / "out")[0] == 3
 
 
-def test_poses_are_found_in_the_given_boxes_and_images_without_any_are_counted(
-    command, otters: Path, model: Path
-):
+def test_poses_are_found_in_the_given_boxes_and_images_without_any_are_counted(command, otters: Path, model: Path):
     (otters / "boxes.json").write_text('{"a.jpg": [[1, 2, 30, 20], [9, 5, 20, 30]], "b.jpg": []}')
 
     code, stdout, _ = command(*predict_words(otters, model, "--boxes", otters / "boxes.json"))
 
     assert code == 0
-    assert stdout == (
-        f"2 poses on 4 images -> {otters / 'out'}\n"
-        f"no boxes in {otters / 'boxes.json'} for 3 images\n"
-    )
+    assert stdout == (f"2 poses on 4 images -> {otters / 'out'}\nno boxes in {otters / 'boxes.json'} for 3 images\n")
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "a.jpg"]
 
 
-def test_a_pose_score_includes_the_box_score_and_boxes_without_area_are_counted(
-    command, otters: Path, model: Path
-):
+def test_a_pose_score_includes_the_box_score_and_boxes_without_area_are_counted(command, otters: Path, model: Path):
     box = {"category_id": 1, "bbox": [1, 2, 30, 20]}
     detections = [
         {"image_id": "a.jpg", "score": 1.0, **box},
@@ -118,9 +111,7 @@ def test_boxes_for_none_of_the_inputs_are_a_failure(command, otters: Path, model
     assert not (otters / "out").exists()
 
 
-def test_the_results_so_far_are_written_if_an_overlay_cannot_be_written(
-    command, otters: Path, model: Path
-):
+def test_the_results_so_far_are_written_if_an_overlay_cannot_be_written(command, otters: Path, model: Path):
     (otters / "out" / "c.jpg").mkdir(parents=True)  # the path of the third overlay
 
     code, stdout, stderr = command(*predict_words(otters, model))
@@ -177,9 +168,7 @@ def test_overlays_never_overwrite_inputs_in_a_subfolder(command, otters: Path, m
     code, _, stderr = command(*words)
 
     assert code == 2
-    assert stderr.startswith(
-        "error: --out must not contain the inputs: overlays would overwrite them\n"
-    )
+    assert stderr.startswith("error: --out must not contain the inputs: overlays would overwrite them\n")
 
 
 def test_images_with_exif_orientation_are_counted_and_named(command, otters: Path, model: Path):
@@ -189,15 +178,10 @@ def test_images_with_exif_orientation_are_counted_and_named(command, otters: Pat
     code, stdout, _ = command(*predict_words(otters, model))
 
     assert code == 0
-    assert stdout == (
-        f"4 poses on 4 images -> {otters / 'out'}\n"
-        "ignored the EXIF orientation of 1 images: b.jpg\n"
-    )
+    assert stdout == (f"4 poses on 4 images -> {otters / 'out'}\nignored the EXIF orientation of 1 images: b.jpg\n")
 
 
-def test_without_overlays_the_results_and_keypoint_names_are_written(
-    command, otters: Path, model: Path
-):
+def test_without_overlays_the_results_and_keypoint_names_are_written(command, otters: Path, model: Path):
     assert command(*predict_words(otters, model, "--no-draw"))[0] == 0
 
     written = sorted(path.name for path in (otters / "out").iterdir())
@@ -207,9 +191,7 @@ def test_without_overlays_the_results_and_keypoint_names_are_written(
     assert {result["category_id"] for result in results_of(otters)} == {category["id"]}
 
 
-def test_control_characters_and_invalid_utf8_in_names_are_escaped(
-    command, otters: Path, model: Path
-):
+def test_control_characters_and_invalid_utf8_in_names_are_escaped(command, otters: Path, model: Path):
     images = otters / "images"
     (images / "a.jpg").rename(images / os.fsdecode(b"caf\xe9.jpg"))
     (images / "b.jpg").rename(images / "b\x1b[2J.jpg")
@@ -264,9 +246,7 @@ def test_a_folder_without_images_or_model_is_refused(command, otters: Path, mode
     )
     assert command(*words, otters / "nowhere", "--model", model)[::2] == (
         3,
-        "error: the file is not there\n"
-        f"  --input {otters / 'nowhere'}\n"
-        "  fix: give an existing file\n",
+        f"error: the file is not there\n  --input {otters / 'nowhere'}\n  fix: give an existing file\n",
     )
     code, _, stderr = command(*words, otters / "images", "--model", otters / "empty")
     assert code == 3

@@ -62,9 +62,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
 
 
 def test_each_frame_of_a_video_gets_the_results_of_its_image(command, video_dir: Path, model: Path):
-    code, stdout, _ = command(
-        *predict_args(video_dir / "clip.mkv", model)[:5], "--out", video_dir.parent / "out"
-    )
+    code, stdout, _ = command(*predict_args(video_dir / "clip.mkv", model)[:5], "--out", video_dir.parent / "out")
 
     assert (code, stdout) == (0, f"12 poses on 12 frames -> {video_dir.parent / 'out'}\n")
     results, table = results_of(video_dir), table_of(video_dir)
@@ -99,9 +97,7 @@ def test_a_video_overlay_has_the_poses_of_each_frame(command, video_dir: Path, m
     assert [frame.time_s for frame in frames] == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-3)
     predictor = Predictor.from_model_dir(model)
     for frame, before in zip(frames, frames_of(video_dir / "clip.mov"), strict=True):
-        expected = draw_overlay(
-            before, predictor(before, make_full_image_box(before)), PAWS
-        ).astype(int)
+        expected = draw_overlay(before, predictor(before, make_full_image_box(before)), PAWS).astype(int)
         here = np.abs(expected - before).max(axis=2) > 40
         assert here.sum() > 20  # points, and bones between them
         off, without = np.abs(frame.image - expected), np.abs(frame.image - before.astype(int))
@@ -125,9 +121,7 @@ def test_a_folder_may_have_images_and_videos(command, video_dir: Path, model: Pa
             f"16 poses on 1 images and 15 frames -> {video_dir / 'poses'}\n",
         )
 
-    found = sorted(
-        str(p.relative_to(video_dir / "poses")) for p in (video_dir / "poses").rglob("*.*")
-    )
+    found = sorted(str(p.relative_to(video_dir / "poses")) for p in (video_dir / "poses").rglob("*.*"))
     assert found == [
         "a.jpg",
         "clip.mkv.csv",
@@ -154,9 +148,7 @@ def test_several_at_once_give_what_one_by_one_gives(
         assert one.pop("keypoints") == pytest.approx(other.pop("keypoints"), abs=2e-3)
         assert one.pop("score") == pytest.approx(other.pop("score"), rel=1e-4)
         assert one == other
-    assert (
-        len(frames_of(video_dir.parent / "out" / "clip.mp4")) == len(table_of(video_dir)) == FRAMES
-    )
+    assert len(frames_of(video_dir.parent / "out" / "clip.mp4")) == len(table_of(video_dir)) == FRAMES
 
 
 def test_an_overlay_never_overwrites_a_video(command, video_dir: Path, model: Path):
@@ -166,9 +158,7 @@ def test_an_overlay_never_overwrites_a_video(command, video_dir: Path, model: Pa
     code, _, stderr = command(*command_words)
 
     assert code == 2
-    assert stderr.startswith(
-        "error: --out must not contain the inputs: overlays would overwrite them\n"
-    )
+    assert stderr.startswith("error: --out must not contain the inputs: overlays would overwrite them\n")
     assert [path.name for path in video_dir.iterdir()] == ["clip.mkv"]
 
 
@@ -211,9 +201,7 @@ def test_single_frames_may_have_boxes(command, video_dir: Path, model: Path):
     assert rows[2:6] == [("2", "0", "1.0"), ("3", "0", "9.0"), ("3", "1", "4.0"), ("4", "0", "1.0")]
 
 
-def test_frames_without_boxes_are_counted_and_stay_in_the_overlay(
-    command, video_dir: Path, model: Path
-):
+def test_frames_without_boxes_are_counted_and_stay_in_the_overlay(command, video_dir: Path, model: Path):
     codec.write_image(video_dir / "a.png", np.full((40, 60, 3), 90, np.uint8))
     (video_dir / "boxes.json").write_text(json.dumps({"clip.mkv#3": [[9, 5, 20, 30]]}))
 
@@ -312,9 +300,7 @@ def test_a_detector_runs_on_every_frame(command, video_dir: Path, model: Path):
         ),
     ],
 )
-def test_contradicting_flags_are_refused(
-    command, video_dir: Path, model: Path, flags: str, message: str
-):
+def test_contradicting_flags_are_refused(command, video_dir: Path, model: Path, flags: str, message: str):
     code, _, stderr = command(*predict_args(video_dir, model), *flags.split())
 
     assert (code, stderr) == (2, message)
@@ -324,9 +310,7 @@ def test_contradicting_flags_are_refused(
 def test_an_invalid_detector_is_refused(command, video_dir: Path, model: Path):
     (video_dir.parent / "blobs.onnx").write_bytes(b"no net")
 
-    code, _, stderr = command(
-        *predict_args(video_dir, model, "--detector", video_dir.parent / "blobs.onnx")
-    )
+    code, _, stderr = command(*predict_args(video_dir, model, "--detector", video_dir.parent / "blobs.onnx"))
 
     assert code == 3
     assert stderr.startswith("error: a detector that cannot be loaded\n")
@@ -345,9 +329,7 @@ def test_without_pyav_a_video_is_refused_before_any_output(
     assert not (video_dir.parent / "out").exists()
 
 
-def test_the_results_are_written_if_the_overlay_cannot_be_written(
-    command, video_dir: Path, model: Path
-):
+def test_the_results_are_written_if_the_overlay_cannot_be_written(command, video_dir: Path, model: Path):
     (video_dir.parent / "out" / "clip.mp4").mkdir(parents=True)  # the path of the overlay
 
     code, stdout, stderr = command(*predict_args(video_dir, model))

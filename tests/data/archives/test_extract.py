@@ -15,9 +15,7 @@ import pytest
 from hrnet_ray.data.archives.extract import ExtractionLimits, extract_archive
 from hrnet_ray.errors import DataError
 
-SMALL = ExtractionLimits(
-    max_files=50, max_total_bytes=10**10, max_compression_ratio=200.0, ratio_check_min_bytes=10**6
-)
+SMALL = ExtractionLimits(max_files=50, max_total_bytes=10**10, max_compression_ratio=200.0, ratio_check_min_bytes=10**6)
 PICTURES = {"images/b.jpg": b"bb", "images/a.jpg": b"a", "notes/ü 1.txt": "ü".encode()}
 
 
@@ -192,9 +190,7 @@ def test_every_file_comes_out_whatever_the_archive_is_called(tmp_path: Path, mod
     archive = zipped(path, *members) if mode == "zip" else tar(path, *members, mode=mode)
     told = []
 
-    files = extract_archive(
-        archive, tmp_path / "deep" / "out", progress=lambda done, of: told.append((done, of))
-    )
+    files = extract_archive(archive, tmp_path / "deep" / "out", progress=lambda done, of: told.append((done, of)))
 
     out = tmp_path / "deep" / "out"
     assert {str(path.relative_to(out)): path.read_bytes() for path in files} == PICTURES
@@ -234,9 +230,7 @@ def test_a_second_time_returns_what_is_there(tmp_path: Path):
     archive.touch()  # another time of writing, so that the content must tell
     assert extract_archive(archive, tmp_path / "out") == files
     assert snapshot(tmp_path / "out") == {
-        name.removeprefix("out/"): about
-        for name, about in before.items()
-        if name.startswith("out/")
+        name.removeprefix("out/"): about for name, about in before.items() if name.startswith("out/")
     }
 
 

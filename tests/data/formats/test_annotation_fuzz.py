@@ -126,13 +126,9 @@ for _ in range(300):
     DEEP = [DEEP]
 
 JUNK = st.one_of(
-    st.sampled_from(
-        [None, True, False, -1, 0, 1, 2, 3, 1.5, -0.5, 2**31, 2**53 + 1, 2**63, -(2**63)]
-    ),
+    st.sampled_from([None, True, False, -1, 0, 1, 2, 3, 1.5, -0.5, 2**31, 2**53 + 1, 2**63, -(2**63)]),
     st.sampled_from([2**70, 10**400, 1e-320, 1e9, 1e18, 1e308, math.nan, math.inf, -math.inf]),
-    st.sampled_from(
-        ["", "7", "\ud800", "a\0", "\x1b[31m", "\u202e", "ok\nbad", "../x", "/etc", "é" * 300]
-    ),
+    st.sampled_from(["", "7", "\ud800", "a\0", "\x1b[31m", "\u202e", "ok\nbad", "../x", "/etc", "é" * 300]),
     st.sampled_from([[], {}, [None], ["x"], [[]], [1, 2, 3], [0, 0, 0, 0], {"id": 1}, [{}], DEEP]),
     st.integers(),
     st.floats(),
@@ -184,9 +180,7 @@ COORDINATE = st.sampled_from(  # one draw: strategies of floats cost three times
 )  # fmt: skip
 FLAG = st.sampled_from([0, 1, 2, 2, 2, 2, 3, -1, 0.5])
 POINT = st.tuples(COORDINATE, COORDINATE, FLAG)
-POINTS = st.lists(POINT, min_size=3, max_size=3).map(
-    lambda points: [n for one in points for n in one]
-)
+POINTS = st.lists(POINT, min_size=3, max_size=3).map(lambda points: [n for one in points for n in one])
 BOX = st.lists(COORDINATE, min_size=4, max_size=4)
 ANNOTATION = st.fixed_dictionaries(
     {
@@ -383,17 +377,13 @@ def test_spoilt_yaml(path: Path, document: Any, lines: list[str], before: bool):
 @pytest.mark.parametrize("place", ["joints", "center", "image", "scale", "joints_vis"])
 def test_mpii_of_any_depth(path: Path, place: str):
     for depth in range(900, 980):
-        record = json.dumps(mpii()[0] | {place: "DEEP"}).replace(
-            '"DEEP"', "[" * depth + "]" * depth
-        )
+        record = json.dumps(mpii()[0] | {place: "DEEP"}).replace('"DEEP"', "[" * depth + "]" * depth)
         path.write_text(f"[{record}]")
 
         check(outcome(lambda: read_mpii(path)), path, r"\[\d+\]", MPII_WHOLE)
 
 
-@pytest.mark.parametrize(
-    "place", ["keypoints", "bbox", "area", "iscrowd", "image_id", "category_id"]
-)
+@pytest.mark.parametrize("place", ["keypoints", "bbox", "area", "iscrowd", "image_id", "category_id"])
 def test_coco_of_any_depth(path: Path, place: str):
     document = coco()
     document["annotations"][0][place] = "DEEP"

@@ -93,9 +93,7 @@ def test_a_box_is_clipped_to_its_picture(path: Path):
 
 
 def test_a_picture_without_a_size_clips_nothing(path: Path):
-    (tiger,) = read(
-        path, annotation(bbox=[50, 20, 101, 301]), images=[{"id": 0, "file_name": "a.jpg"}]
-    ).instances
+    (tiger,) = read(path, annotation(bbox=[50, 20, 101, 301]), images=[{"id": 0, "file_name": "a.jpg"}]).instances
 
     assert tiger.box_xywh == (50, 20, 100, 300)
 
@@ -278,9 +276,7 @@ def test_categories_with_the_same_keypoints_share_a_skeleton_named_after_the_fil
 
 def test_categories_with_different_keypoints_are_refused(path: Path):
     bird = category(id=2, name="bird", keypoints=["beak", "left_wing", "right_wing"])
-    error = refused(
-        path, annotation(), annotation(id=1, category_id=2), categories=[category(), bird]
-    )
+    error = refused(path, annotation(), annotation(id=1, category_id=2), categories=[category(), bird])
 
     assert str(error) == (
         "categories with 2 different lists of keypoints: the skeleton is not clear\n"

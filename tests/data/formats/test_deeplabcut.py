@@ -203,9 +203,7 @@ def test_bones_that_the_config_was_born_with_are_told(tmp_path: Path):
 
 def test_names_without_sides_are_told_and_pairs_can_be_given(tmp_path: Path):
     points = [("", "ear1"), ("", "ear2"), ("", "nose")]
-    project = written(
-        tmp_path, {"m1": {"a.png": LABELS}}, points=points, bodyparts=["ear1", "ear2", "nose"]
-    )
+    project = written(tmp_path, {"m1": {"a.png": LABELS}}, points=points, bodyparts=["ear1", "ear2", "nose"])
     (tmp_path / "mouse.yaml").write_text("keypoints: [Nose, Ear2, ear1]\npairs: [[ear1, Ear2]]")
 
     told = read(project).labels
@@ -234,9 +232,7 @@ def test_a_skeleton_may_take_some_of_the_bodyparts(tmp_path: Path):
 def test_bodyparts_of_one_side_only_are_told(tmp_path: Path):
     videos = {"m1": {"a.png": (*LABELS, 7, 8)}}
     project = written(tmp_path, videos, points=[*POINTS, ("", "tail")])
-    assert "bodypart 'tail' is not in the config, and was not used: 1 labels" in (
-        read(project).labels.notes
-    )
+    assert "bodypart 'tail' is not in the config, and was not used: 1 labels" in (read(project).labels.notes)
 
     project = written(tmp_path, {"m1": {"a.png": LABELS[:4]}}, points=POINTS[:2])
     notes = read(project).labels.notes
@@ -280,9 +276,7 @@ def test_hdf5_alone_is_refused_with_the_way_out(tmp_path: Path):
     error = refusal(project)
 
     assert error.what == "labels in HDF5 without the CSV that DeepLabCut writes beside it"
-    assert error.fix.endswith(
-        "import pandas; pandas.read_hdf('CollectedData_Ann.h5').to_csv('CollectedData_Ann.csv')"
-    )
+    assert error.fix.endswith("import pandas; pandas.read_hdf('CollectedData_Ann.h5').to_csv('CollectedData_Ann.csv')")
 
 
 def test_only_videos_of_the_config_are_read(tmp_path: Path):
@@ -297,8 +291,7 @@ def test_only_videos_of_the_config_are_read(tmp_path: Path):
 
     assert [one.image for one in found.instances] == ["m1/a.png"]
     for note in (
-        "1 folders with labels are of no video in video_sets, and were not read, as in "
-        "DeepLabCut: m1_cropped",
+        "1 folders with labels are of no video in video_sets, and were not read, as in DeepLabCut: m1_cropped",
         "1 linked folders were not looked into: linked",
         "1 videos have no labels: m2",
     ):
@@ -481,11 +474,7 @@ def test_a_project_becomes_a_data_set_parted_by_videos(tmp_path: Path, capsys):
     project = written(tmp_path / "mice", videos)
     out = tmp_path / "out"
 
-    run(
-        parse_args(
-            PrepareArgs, ["dlc", "--project", str(project), "--out", str(out)], prog="prepare"
-        )
-    )
+    run(parse_args(PrepareArgs, ["dlc", "--project", str(project), "--out", str(out)], prog="prepare"))
 
     manifest = read_manifest(out)
     train, val = (
@@ -496,9 +485,7 @@ def test_a_project_becomes_a_data_set_parted_by_videos(tmp_path: Path, capsys):
     assert len(val) == 1
     assert not train & val
     assert manifest.skeleton.flip_order == (1, 0, 2)
-    assert manifest.splits["val"].notes == [
-        f"validation is 1 of 5 videos, 4 of 20 frames: {min(val)}"
-    ]
+    assert manifest.splits["val"].notes == [f"validation is 1 of 5 videos, 4 of 20 frames: {min(val)}"]
     said = capsys.readouterr().out
     assert "  train 17 read = 16 used + 1 skipped (see skipped.csv)\n" in said
     assert "  val   4 read = 4 used + 0 skipped\n" in said
@@ -526,11 +513,7 @@ def test_it_is_the_data_set_that_the_same_labels_in_coco_form_give(tmp_path: Pat
         (tmp_path / f"{split}.json").write_text(json.dumps(document))
     flags = ["coco", "--images", str(project / "labeled-data"), "--max-image-size", "64"]
     flags += ["--annotations", str(tmp_path / "train.json"), "--out", str(tmp_path / "b")]
-    run(
-        parse_args(
-            PrepareArgs, [*flags, "--val-annotations", str(tmp_path / "val.json")], prog="prepare"
-        )
-    )
+    run(parse_args(PrepareArgs, [*flags, "--val-annotations", str(tmp_path / "val.json")], prog="prepare"))
 
     ours, theirs = read_manifest(tmp_path / "a"), read_manifest(tmp_path / "b")
     for split in ("train", "val"):

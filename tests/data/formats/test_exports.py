@@ -96,9 +96,7 @@ def test_a_track_outside_its_frames_is_skipped_by_name(path: Path):
     labels = read(path, cvat(cvat_annotation(1), cvat_annotation(2, **empty)))
 
     assert len(labels.instances) == 1
-    assert reasons(labels) == [
-        ("no keypoints", "empty, and a box of zeros, as CVAT writes a track outside its frames")
-    ]
+    assert reasons(labels) == [("no keypoints", "empty, and a box of zeros, as CVAT writes a track outside its frames")]
 
 
 def test_a_skeleton_without_thickness_is_skipped_by_name(path: Path):
@@ -106,9 +104,7 @@ def test_a_skeleton_without_thickness_is_skipped_by_name(path: Path):
     line = {"keypoints": [12, 31, 2, 50, 31, 2, 0, 0, 0], "bbox": [12, 31, 38, 0.0]}
     zeros = {"keypoints": [12, 31, 2, 0, 0, 0, 0, 0, 0], "bbox": [0, 0, 0, 0]}
 
-    labels = read(
-        path, cvat(*(cvat_annotation(n, **kind) for n, kind in enumerate([one, line, zeros])))
-    )
+    labels = read(path, cvat(*(cvat_annotation(n, **kind) for n, kind in enumerate([one, line, zeros]))))
 
     assert labels.instances == []
     assert [reason for reason, _ in reasons(labels)] == ["empty box"] * 3
@@ -122,8 +118,7 @@ def test_points_marked_outside_keep_their_coordinates_and_are_not_used(path: Pat
     assert labels.instances[0].visible.tolist() == [True, False, True]
     assert labels.instances[0].image_xy[1].tolist() == [0, 0]
     assert labels.notes == [
-        "foxes.json: 1 of 1 annotations had coordinates of keypoints whose visibility is 0: they "
-        "were not used"
+        "foxes.json: 1 of 1 annotations had coordinates of keypoints whose visibility is 0: they were not used"
     ]
 
 
@@ -193,16 +188,11 @@ def test_the_export_without_points_names_the_one_with(path: Path):
     error = refused(path, content)
 
     assert error.what == "categories with no keypoints: the skeleton is not clear"
-    assert error.fix == (
-        "no annotation has keypoints: export CVAT's `COCO Keypoints 1.0`, Label Studio's JSON"
-    )
+    assert error.fix == ("no annotation has keypoints: export CVAT's `COCO Keypoints 1.0`, Label Studio's JSON")
 
 
 def test_one_category_for_each_keypoint_is_no_pose(path: Path):
-    points = [
-        {"id": n, "image_id": 1, "category_id": n, "bbox": [9 * n, 7, 1, 1], "area": 0}
-        for n in (1, 2)
-    ]
+    points = [{"id": n, "image_id": 1, "category_id": n, "bbox": [9 * n, 7, 1, 1], "area": 0} for n in (1, 2)]
     content = cvat(*points) | {"categories": [{"id": n, "name": f"p{n}"} for n in (1, 2)]}
 
     assert refused(path, content).fix.startswith("no annotation has keypoints")
@@ -217,9 +207,7 @@ def test_a_category_with_other_keypoints_is_left_out_by_name(path: Path):
     labels = read(path, content, FOX)
 
     assert [fox.id for fox in labels.instances] == [1]
-    assert [(thing.item, thing.reason) for thing in labels.skipped] == [
-        ("annotation 2 (day/a.jpg)", "other category")
-    ]
+    assert [(thing.item, thing.reason) for thing in labels.skipped] == [("annotation 2 (day/a.jpg)", "other category")]
 
 
 def test_known_keypoints_bring_their_sigmas(path: Path):
@@ -275,9 +263,7 @@ def test_a_given_skeleton_of_another_order_is_refused(path: Path, keypoints: tup
 def studio_coco(*annotations: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """All ids count from 0; the keypoints' category is called default."""
     return {
-        "images": [
-            {"width": 90, "height": 60, "id": n, "file_name": name} for n, name in enumerate(names)
-        ],
+        "images": [{"width": 90, "height": 60, "id": n, "file_name": name} for n, name in enumerate(names)],
         "categories": [
             {"id": 0, "name": "fox"},
             {
@@ -408,9 +394,7 @@ def point(label: str, x: object, y: object, **changes: Any) -> dict[str, Any]:
 
 
 def box(id: str, x: float, y: float, width: float, height: float, **changes: Any) -> dict:
-    return region(
-        "rectanglelabels", id=id, label="fox", x=x, y=y, width=width, height=height, **changes
-    )
+    return region("rectanglelabels", id=id, label="fox", x=x, y=y, width=width, height=height, **changes)
 
 
 def task(*result: dict[str, Any], image: str = "/data/upload/4/cb0618f6-a.jpg", **changes: Any):
@@ -458,9 +442,7 @@ def test_points_without_a_rectangle_are_one_pose_with_a_box_around_them(path: Pa
     labels = read(path, [task(point("nose", 20, 40), point("left_ear", 10, 20))], FOX)
 
     assert labels.instances[0].box_xywh == (20, 10, 20, 10)
-    assert labels.notes == [
-        "foxes.json: 1 poses have no rectangle: their box was taken around the points"
-    ]
+    assert labels.notes == ["foxes.json: 1 poses have no rectangle: their box was taken around the points"]
 
 
 def test_a_tilted_rectangle_becomes_the_upright_box_around_it_in_the_picture(path: Path):
@@ -598,9 +580,7 @@ def test_what_is_no_rectangle_and_no_keypoint_is_counted(path: Path):
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else None,
 )
-def test_what_cannot_be_understood_is_refused_at_its_place(
-    path: Path, content: object, what: str, where: str
-):
+def test_what_cannot_be_understood_is_refused_at_its_place(path: Path, content: object, what: str, where: str):
     error = refused(path, content, FOX)
 
     assert (error.what, error.where) == (what, where)

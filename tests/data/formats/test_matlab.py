@@ -98,10 +98,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         "bytes are promised",
     ),
     "2 GB of zeros": (
-        lambda: (
-            HEADER
-            + packed(array(DOUBLE, element(9, bytes(10**6)), name=b"RELEASE", claimed=MOST - 10**6))
-        ),
+        lambda: HEADER + packed(array(DOUBLE, element(9, bytes(10**6)), name=b"RELEASE", claimed=MOST - 10**6)),
         "bytes are promised",
     ),
     "2 GB of numbers": (lambda: variable(DOUBLE, element(9, b"", claimed=HALF)), "cannot be read"),
@@ -195,8 +192,7 @@ def test_what_scipy_and_matlab_write_is_read(tmp_path: Path, compress: bool):
     cells[:] = [["text", "ünïcode ☃"], [np.arange(6.0).reshape(1, 2, 3), np.zeros((0, 0))]]
     structs = np.array([[(1, "a"), (2.5, "")]], dtype=[("x", object), ("long_name", object)])
     numbers = {
-        f"n{at}": np.array([[1, 2]], kind)
-        for at, kind in enumerate(["u1", "i2", "u4", "i8", "f4", "f8", "c16", "?"])
+        f"n{at}": np.array([[1, 2]], kind) for at, kind in enumerate(["u1", "i2", "u4", "i8", "f4", "f8", "c16", "?"])
     }
     written = {"RELEASE": {"cells": cells, "structs": structs, **numbers}, "other": 5}
     (tmp_path / "a.mat").write_bytes(saved(compress, **written))

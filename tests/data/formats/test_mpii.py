@@ -90,9 +90,7 @@ def test_the_published_centre_and_scale_come_back(tmp_path: Path, input_hw: tupl
 def test_a_head_is_the_way_from_neck_to_top_and_a_note_says_so(tmp_path: Path):
     joints = record()["joints"]
     joints[UPPER_NECK], joints[HEAD_TOP] = [50, 80], [80, 40]
-    labels = read(
-        tmp_path, record(joints=joints), record(joints_vis=[1] * 9 + [0] + [1] * 6, joints=joints)
-    )
+    labels = read(tmp_path, record(joints=joints), record(joints_vis=[1] * 9 + [0] + [1] * 6, joints=joints))
 
     assert labels.instances[0].head_size == 50
     assert math.isnan(labels.instances[1].head_size)
@@ -115,9 +113,7 @@ def test_gt_valid_gives_points_visibility_and_head_boxes(tmp_path: Path):
     assert second.image_xy.tolist() == [[6, 3]] * 15 + [[0, 0]]
     assert second.visible.tolist() == [True] * 15 + [False]
     assert first.box_xywh == (49, 16.5, 100, 100)
-    assert labels.notes == [
-        "gt_valid.mat: visibility differs from valid.json at 1 keypoints (left_wrist 1)"
-    ]
+    assert labels.notes == ["gt_valid.mat: visibility differs from valid.json at 1 keypoints (left_wrist 1)"]
 
 
 def test_differing_visibility_is_counted_for_each_keypoint(tmp_path: Path):

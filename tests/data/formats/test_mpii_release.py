@@ -172,9 +172,7 @@ def test_one_point_of_one_person_is_no_array_to_matlab(tmp_path: Path):
         ({"annopoints": structs({"point": points(y=math.nan)})}, "damaged", "y is nan where"),
     ],
 )
-def test_a_person_that_cannot_be_used_is_named(
-    tmp_path: Path, changes: dict[str, Any], reason: str, detail: str
-):
+def test_a_person_that_cannot_be_used_is_named(tmp_path: Path, changes: dict[str, Any], reason: str, detail: str):
     path = save(tmp_path, OTHER, picture("a.jpg", person(), person(**changes)))
 
     labels = everyone(path)
@@ -310,9 +308,7 @@ def test_the_authors_json_decides_in_its_order(tmp_path: Path):
 
 def test_records_that_are_not_in_the_release_are_counted(tmp_path: Path):
     path = save(tmp_path, picture("a.jpg", person()), picture("b.jpg", person()), OTHER)
-    valid = save_json(
-        tmp_path, record(), record(), record("b.jpg", x=102), record("b.jpg", scale=0.51)
-    )
+    valid = save_json(tmp_path, record(), record(), record("b.jpg", x=102), record("b.jpg", scale=0.51))
 
     train, val = read_mpii_release(path, valid_json=valid)
 
@@ -337,9 +333,7 @@ def test_other_visibility_in_the_json_is_counted_for_each_keypoint(tmp_path: Pat
 
     _, val = read_mpii_release(path, valid_json=valid)
 
-    assert val.notes == [
-        "mpii.mat: visibility differs from valid.json at 2 keypoints (right_ankle 1, right_knee 1)"
-    ]
+    assert val.notes == ["mpii.mat: visibility differs from valid.json at 2 keypoints (right_ankle 1, right_knee 1)"]
     assert val.instances[0].visible.all()
 
 
@@ -413,9 +407,7 @@ def check_outcome(path: Path) -> str:
         assert one.visible.any()
         assert np.isfinite([*one.box_xywh, one.area, *one.image_xy.flat]).all()
     assert all(thing.item and thing.reason for thing in train.skipped)
-    assert train.num_read + val.num_read == len(train.instances + val.instances) + len(
-        train.skipped
-    )
+    assert train.num_read + val.num_read == len(train.instances + val.instances) + len(train.skipped)
     return "accepted"
 
 
@@ -448,9 +440,7 @@ def mutant(whole: bytes, rng: random.Random) -> bytes:
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_mutated_bytes_are_labels_or_a_data_error(tmp_path: Path, compress: bool):
-    save(
-        tmp_path, picture("a.jpg", person(), person(scale=EMPTY)), picture("b.jpg", person()), OTHER
-    )
+    save(tmp_path, picture("a.jpg", person(), person(scale=EMPTY)), picture("b.jpg", person()), OTHER)
     path = tmp_path / "mutant.mat"
     release = scipy.io.loadmat(tmp_path / "mpii.mat")["RELEASE"]
     scipy.io.savemat(path, {"RELEASE": release}, do_compression=compress)

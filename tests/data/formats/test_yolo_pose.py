@@ -57,9 +57,7 @@ def refusal(config: Path) -> DataError:
 
 
 def test_it_becomes_a_data_set_like_the_same_labels_in_coco_form(tmp_path: Path, capsys):
-    config = data_set(
-        tmp_path / "yolo", {"train/a": [LINE], "train/b": [LINE, LINE], "val/c": [LINE]}, **NAMED
-    )
+    config = data_set(tmp_path / "yolo", {"train/a": [LINE], "train/b": [LINE, LINE], "val/c": [LINE]}, **NAMED)
     annotation = {
         "category_id": 1,
         "bbox": [30, 10, 40, 30],
@@ -68,12 +66,9 @@ def test_it_becomes_a_data_set_like_the_same_labels_in_coco_form(tmp_path: Path,
     for split, images in {"train": ["a", "b", "b"], "val": ["c"]}.items():
         names = sorted(set(images))
         document = {
-            "images": [
-                {"id": names.index(name) + 1, "file_name": f"{split}/{name}.jpg"} for name in names
-            ],
+            "images": [{"id": names.index(name) + 1, "file_name": f"{split}/{name}.jpg"} for name in names],
             "annotations": [
-                annotation | {"id": at + 1, "image_id": names.index(name) + 1}
-                for at, name in enumerate(images)
+                annotation | {"id": at + 1, "image_id": names.index(name) + 1} for at, name in enumerate(images)
             ],
             "categories": [{"id": 1, "name": "otter", "keypoints": NAMED["kpt_names"][0]}],
         }
@@ -158,9 +153,7 @@ def test_names_without_sides_take_them_from_flip_idx(tmp_path: Path):
     assert found.skeleton.flip_order == (1, 0, 2)
 
 
-@pytest.mark.parametrize(
-    "names", [["a", "b", "c"], {0: "a", 1: "b", 2: "c"}, {0: ["a", "b", "c"], 1: ["a", "b", "c"]}]
-)
+@pytest.mark.parametrize("names", [["a", "b", "c"], {0: "a", 1: "b", 2: "c"}, {0: ["a", "b", "c"], 1: ["a", "b", "c"]}])
 def test_names_come_in_several_forms(tmp_path: Path, names: object):
     config = data_set(tmp_path, {"train/a": [LINE]}, kpt_shape=[3, 3], kpt_names=names, val=None)
 

@@ -113,9 +113,7 @@ def made(folder: Path) -> tuple[DatasetManifest, float]:
     names = sorted(path.name for path in folder.iterdir())
     np.random.default_rng(0).shuffle(names)
     before = peak_mb()
-    manifest = written(
-        folder, labels(*(instance(id, name) for id, name in enumerate(names))), skip_corrupt=True
-    )
+    manifest = written(folder, labels(*(instance(id, name) for id, name in enumerate(names))), skip_corrupt=True)
     return manifest, peak_mb() - before
 
 
@@ -129,9 +127,7 @@ def test_every_bad_picture_is_named_with_its_reason(made, folder: Path, bad):
         skipped = list(csv.DictReader(file))
 
     assert len(skipped) == len(bad) == 6 * EACH + 10
-    assert {line["item"]: line["reason"] for line in skipped} == {
-        name: reason for name, (_, reason) in bad.items()
-    }
+    assert {line["item"]: line["reason"] for line in skipped} == {name: reason for name, (_, reason) in bad.items()}
     assert all(line["split"] == "train" and line["detail"] for line in skipped)
 
 

@@ -128,15 +128,12 @@ def whole() -> bytes:
         (
             black_png(8200),
             RejectReason.TOO_MANY_PIXELS,
-            f"a PNG of 8,200 x 8,200 pixels in {len(black_png(8200)):,} bytes; "
-            "67,108,864 pixels are decoded at most",
+            f"a PNG of 8,200 x 8,200 pixels in {len(black_png(8200)):,} bytes; 67,108,864 pixels are decoded at most",
         ),
     ],
     ids=["empty", "page", "10 bytes", "no end", "cut", "no tables", "large"],
 )
-def test_bytes_that_are_no_whole_picture_are_refused_for_a_reason(
-    data: bytes, reason: RejectReason, detail: str
-):
+def test_bytes_that_are_no_whole_picture_are_refused_for_a_reason(data: bytes, reason: RejectReason, detail: str):
     assert codec.decode_image(data) is None
     assert codec.explain_rejection(data) == RejectedImage(reason, detail)
     assert codec.decode_or_reject(data) == RejectedImage(reason, detail)
@@ -176,9 +173,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
         codec.read_image(tmp_path / "page.jpg")
 
     assert str(missing.value) == (
-        "a picture that cannot be opened\n"
-        f"  {tmp_path}/a.jpg: No such file or directory\n"
-        "  fix: check the path"
+        f"a picture that cannot be opened\n  {tmp_path}/a.jpg: No such file or directory\n  fix: check the path"
     )
     assert folder.value.where == f"{tmp_path}: Is a directory"
     assert str(page.value) == (

@@ -125,9 +125,7 @@ def test_a_bomb_is_refused_by_its_header(bomb: bytes, size: str):
 
     assert decoded is None
     assert refused.reason == RejectReason.TOO_MANY_PIXELS
-    assert refused.detail == (
-        f"{size} in {len(bomb):,} bytes; 67,108,864 pixels are decoded at most"
-    )
+    assert refused.detail == (f"{size} in {len(bomb):,} bytes; 67,108,864 pixels are decoded at most")
     assert took_s < 0.05
 
 
@@ -183,9 +181,7 @@ def test_scans_cannot_hide():
     bomb = with_scans(PROGRESSIVE, 101)
     second = bomb.index(b"\xff\xc4", bomb.index(b"\xff\xda"))
     grey = made("JPEG", NOISE[..., 0])
-    one_by_one = (
-        BASELINE[: BASELINE.index(b"\xff\xda")] + 101 * grey[grey.index(b"\xff\xda") : -2] + END
-    )
+    one_by_one = BASELINE[: BASELINE.index(b"\xff\xda")] + 101 * grey[grey.index(b"\xff\xda") : -2] + END
 
     # An end within a comment; scans of one colour each, which need not be progressive.
     for data in (with_segment(bomb, 0xFE, END, at=second), one_by_one):

@@ -35,9 +35,7 @@ def seeds() -> list[bytes]:
 
 
 def _four_kinds(size_hw: tuple[int, int]) -> Iterator[bytes]:
-    picture = cv2.resize(
-        np.random.default_rng(SEED).integers(0, 256, (5, 7, 3), dtype=np.uint8), size_hw[::-1]
-    )
+    picture = cv2.resize(np.random.default_rng(SEED).integers(0, 256, (5, 7, 3), dtype=np.uint8), size_hw[::-1])
     full = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444
     for stored, options in (
         (picture, []),

@@ -113,13 +113,9 @@ def test_the_nose_points_to_where_the_tiger_faces():
 def test_a_mirrored_tiger_is_a_tiger_with_left_and_right_exchanged(seed: int):
     tiger = tigers.sample_tiger(np.random.default_rng(seed))
 
-    mirror = tigers.compute_tiger_keypoints(tigers.mirror_tiger(tiger, image_width=120))[
-        list(ATRW.flip_order)
-    ]
+    mirror = tigers.compute_tiger_keypoints(tigers.mirror_tiger(tiger, image_width=120))[list(ATRW.flip_order)]
 
-    np.testing.assert_allclose(
-        mirror * (-1, 1) + (119, 0), tigers.compute_tiger_keypoints(tiger), atol=1e-9
-    )
+    np.testing.assert_allclose(mirror * (-1, 1) + (119, 0), tigers.compute_tiger_keypoints(tiger), atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -140,13 +136,9 @@ def test_a_mirrored_tiger_is_drawn_as_the_mirrored_picture(seed: int):
 def test_a_mirrored_person_is_a_person_with_left_and_right_exchanged(seed: int):
     person = people.sample_person(np.random.default_rng(seed))
 
-    mirror = people.compute_person_keypoints(people.mirror_person(person, image_width=120))[
-        list(MPII.flip_order)
-    ]
+    mirror = people.compute_person_keypoints(people.mirror_person(person, image_width=120))[list(MPII.flip_order)]
 
-    np.testing.assert_allclose(
-        mirror * (-1, 1) + (119, 0), people.compute_person_keypoints(person), atol=1e-9
-    )
+    np.testing.assert_allclose(mirror * (-1, 1) + (119, 0), people.compute_person_keypoints(person), atol=1e-9)
 
 
 def test_the_left_hand_of_a_person_who_looks_at_us_is_on_our_right():
@@ -176,9 +168,7 @@ def test_a_picture_does_not_depend_on_how_many_were_drawn_before(tmp_path: Path)
 
 def test_another_seed_draws_other_pictures(tmp_path: Path):
     for seed in (0, 1):
-        write_people_dataset(
-            tmp_path / str(seed), num_train=1, num_val=0, seed=seed, size_hw=SIZE_HW
-        )
+        write_people_dataset(tmp_path / str(seed), num_train=1, num_val=0, seed=seed, size_hw=SIZE_HW)
 
     one, other = (tmp_path / s / "images" / "000000000.jpg" for s in "01")
     assert one.read_bytes() != other.read_bytes()
@@ -244,9 +234,7 @@ def oks_ap(content: dict, image_xy: np.ndarray) -> float:
         for a, xy in zip(annotations, image_xy, strict=True)
     ]
     truth = COCO(content | {"annotations": annotations})
-    scored = COCOeval_faster(
-        truth, truth.loadRes(results), "keypoints", kpt_oks_sigmas=np.array(ATRW.oks_sigmas)
-    )
+    scored = COCOeval_faster(truth, truth.loadRes(results), "keypoints", kpt_oks_sigmas=np.array(ATRW.oks_sigmas))
     scored.evaluate()
     scored.accumulate()
     scored.summarize()

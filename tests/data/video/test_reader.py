@@ -146,9 +146,7 @@ def test_a_phones_video_is_turned_and_mirrored_as_players_show_it(
 
 
 @pytest.mark.parametrize(("ending", "share"), [("mkv", 0.5), ("avi", 0.7)])  # half an AVI is header
-def test_of_a_video_that_was_cut_off_the_beginning_is_read(
-    tmp_path: Path, ending: str, share: float
-):
+def test_of_a_video_that_was_cut_off_the_beginning_is_read(tmp_path: Path, ending: str, share: float):
     frames, fault = read(cut_off(clip(tmp_path / f"clip.{ending}", frames=30), share))
 
     assert 5 < len(frames) < 25
@@ -230,9 +228,7 @@ def test_a_playlist_that_calls_itself_a_video_opens_nothing(tmp_path: Path):
             VideoReader(tmp_path / "clip.mp4")
 
 
-def test_a_name_that_reads_like_an_address_is_a_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_name_that_reads_like_an_address_is_a_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     for name in ("http:clip.mp4", os.fsdecode(b"caf\xe9.mp4")):
         os.rename(clip(tmp_path / "clip.mp4", frames=4), name)
@@ -240,9 +236,7 @@ def test_a_name_that_reads_like_an_address_is_a_files(
         assert len(read(Path(name))[0]) == 4
 
 
-def test_more_pixels_than_a_picture_may_have_are_not_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_more_pixels_than_a_picture_may_have_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = clip(tmp_path / "clip.avi")
     monkeypatch.setattr(reader, "MAX_PIXELS", 64 * 48 - 1)
 

@@ -38,9 +38,7 @@ def test_the_error_has_the_reason_and_the_load():
 
 @pytest.mark.chaos
 def test_a_timeout_of_the_start_is_three_lines_and_exit_code_4():
-    done = subprocess.run(
-        [sys.executable, "-c", START_WITH_A_STOPPED_RAYLET], capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", START_WITH_A_STOPPED_RAYLET], capture_output=True, text=True)
 
     assert done.returncode == 4, done.stderr
     what, where, fix = done.stderr.splitlines()

@@ -55,9 +55,7 @@ def test_an_elastic_run_has_as_many_workers_as_get_a_cpu_each():
 
 def test_an_elastic_run_is_refused_if_min_workers_do_not_fit():
     with pytest.raises(ClusterError) as refused:
-        compute_worker_resources(
-            ClusterConfig(num_workers=8, min_workers=2, device="gpu"), {"CPU": 4.0, "GPU": 1.0}
-        )
+        compute_worker_resources(ClusterConfig(num_workers=8, min_workers=2, device="gpu"), {"CPU": 4.0, "GPU": 1.0})
 
     assert str(refused.value) == (
         "the cluster has too few GPUs\n"
@@ -100,9 +98,7 @@ def test_min_workers_is_between_one_and_num_workers(min_workers):
 def test_trials_never_starve_each_other(cluster, available, trials, concurrent):
     assert compute_max_concurrent_trials(cluster, available, num_trials=trials) == concurrent
 
-    resources = compute_worker_resources(
-        cluster, available, concurrent_trials=concurrent
-    )  # all trials fit
+    resources = compute_worker_resources(cluster, available, concurrent_trials=concurrent)  # all trials fit
     assert concurrent * cluster.num_workers * resources.cpus <= available["CPU"] - 1
 
 

@@ -34,9 +34,7 @@ def stored(request, ray_session, tigers):
 
 def make_loader(cached, *, rank: int = 0, workers: int = 1) -> WorkerDataLoader:
     data_config, splits = cached
-    return WorkerDataLoader(
-        splits, data_config, canvas_px=96, device=CPU, rank=rank, num_workers=workers, threads=2
-    )
+    return WorkerDataLoader(splits, data_config, canvas_px=96, device=CPU, rank=rank, num_workers=workers, threads=2)
 
 
 def collect_batches(cached, *, workers: int, epoch: int, size: int = 4) -> list[list[int]]:
@@ -134,9 +132,7 @@ def test_rows_that_become_corrupt_after_prepare_are_skipped_and_named(tigers, tm
     batches = list(worker.iter_train_batches(batch_size=4, seed=0, epoch=0))
     crops = list(worker.iter_val_batches(batch_size=2))
 
-    ids = {
-        name: read_split(tigers, name, columns=["id"])["id"].to_pylist() for name in damaged.splits
-    }
+    ids = {name: read_split(tigers, name, columns=["id"])["id"].to_pylist() for name in damaged.splits}
     corrupt = {("train", ids["train"][row]) for row in (0, 3, 4)} | {("val", ids["val"][1])}
     assert worker.corrupt_rows == corrupt
     seen = [row for step in worker.seen_ids for row in step]
@@ -201,9 +197,7 @@ def test_a_bucket_is_read_like_a_folder(tigers):
 
         stored = load_into_object_store(read_manifest(dataset_uri), data)
 
-        batches = list(
-            make_loader((data, stored)).iter_train_batches(batch_size=4, seed=0, epoch=0)
-        )
+        batches = list(make_loader((data, stored)).iter_train_batches(batch_size=4, seed=0, epoch=0))
     ids = read_split(tigers, "train", columns=["id"])["id"].to_pylist()
     assert sorted(row for batch in batches for row in batch.ids.tolist()) == sorted(ids)
 

@@ -36,9 +36,7 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def write_shard_or_crash(
-    crashing: frozenset[str], count_file: Path | None, task: ShardTask
-) -> ShardResult:
+def write_shard_or_crash(crashing: frozenset[str], count_file: Path | None, task: ShardTask) -> ShardResult:
     """Write a shard, but die on some images: always, or as often as `count_file` holds."""
     if crashing & {instance.image for instance in task.instances}:
         if count_file is None:
@@ -118,9 +116,7 @@ def test_images_that_crash_the_decoder_are_skipped_by_name(images: Path, tmp_pat
     with pytest.raises(DataError, match="2 pictures cannot be read") as error:
         written(images, some(30), rows_per_shard=8, write_shards=write_shards)
 
-    manifest = written(
-        images, some(30), rows_per_shard=8, write_shards=write_shards, skip_corrupt=True
-    )
+    manifest = written(images, some(30), rows_per_shard=8, write_shards=write_shards, skip_corrupt=True)
 
     assert "9.png (crashes the decoder: instance 9)" in error.value.where
     assert ids(read_split(manifest, "train")) == [id for id in range(30) if id not in (9, 14)]
@@ -153,25 +149,19 @@ def bucket() -> Iterator[Callable[[str], str]]:
         yield lambda path: uri(name, path, address)
 
 
-def test_tasks_read_and_write_a_bucket_that_ray_data_reads(
-    images: Path, bucket: Callable[[str], str]
-):
+def test_tasks_read_and_write_a_bucket_that_ray_data_reads(images: Path, bucket: Callable[[str], str]):
     raw = open_storage_dir(bucket("raw"), "--images")
     for path in images.iterdir():
         raw.write_bytes(path.name, path.read_bytes())
 
-    written(
-        bucket("raw"), some(30), out=bucket("atrw"), rows_per_shard=8, write_shards=write_shards_ray
-    )
+    written(bucket("raw"), some(30), out=bucket("atrw"), rows_per_shard=8, write_shards=write_shards_ray)
 
     manifest = read_manifest(bucket("atrw"))
     verify_footers(manifest)
     verify_checksums(manifest)
     assert manifest.digest == written(images, some(30)).digest
     configure_ray_data()
-    rows = ray.data.read_parquet(
-        manifest.get_shard_uris("train"), filesystem=manifest.folder.filesystem
-    )
+    rows = ray.data.read_parquet(manifest.get_shard_uris("train"), filesystem=manifest.folder.filesystem)
     assert sorted(row["id"] for row in rows.select_columns(["id"]).take_all()) == list(range(30))
 
 

@@ -16,38 +16,27 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 
 def read_figures(folder: Path) -> list[dict]:
     """The recorded metrics without times."""
-    return [
-        {name: e[name] for name in e if name.startswith(("epoch", "train/", "val/"))}
-        for e in read_metrics(folder)
-    ]
+    return [{name: e[name] for name in e if name.startswith(("epoch", "train/", "val/"))} for e in read_metrics(folder)]
 
 
-def test_a_run_with_a_corrupt_checkpoint_and_snapshot_ends_with_the_same_metrics(
-    tiny, here, tigers, capsys
-):
+def test_a_run_with_a_corrupt_checkpoint_and_snapshot_ends_with_the_same_metrics(tiny, here, tigers, capsys):
     here = replace(here, num_workers=1)
     run = train_experiment(tiny, here)
     uninterrupted, newest = read_figures(run.folder), run.folder / "checkpoints" / "epoch_0002"
     about = verify_checkpoint(newest)["about"]
     assert (about["data"], about["seed"], about["workers"]) == (tigers.digest, tiny.seed, 1)
     assert {"config", "torch", "ray"} <= about.keys()
-    assert not (
-        run.folder / "checkpoints" / RAY_SNAPSHOT_FILE
-    ).exists()  # Ray records no checkpoints
+    assert not (run.folder / "checkpoints" / RAY_SNAPSHOT_FILE).exists()  # Ray records no checkpoints
     assert not (run.folder / "run.lock").exists()
     with (newest / STATE_FILE).open("r+b") as file:
         file.seek(5000)
         file.write(b"\xff\x00\xff")
-    (run.folder / "checkpoints" / RAY_SNAPSHOT_FILE).write_text(
-        '{"ray_version": "2.60.0", "checkpoint_re'
-    )
+    (run.folder / "checkpoints" / RAY_SNAPSHOT_FILE).write_text('{"ray_version": "2.60.0", "checkpoint_re')
     capsys.readouterr()
 
     again = train_experiment(tiny, here)
 
-    message = (
-        f"skipped checkpoint {newest}: state.pt has changed since it was written (SHA-256 differs)"
-    )
+    message = f"skipped checkpoint {newest}: state.pt has changed since it was written (SHA-256 differs)"
     assert read_events(run.folder) == [message]
     assert capsys.readouterr().out.splitlines().count(message) == 1
     assert again == run

@@ -29,32 +29,23 @@ def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_workers_gives_the_same_result_to_the_bit(
-    ray_session, tigers: DatasetManifest, workers: int
-):
+def test_any_number_of_workers_gives_the_same_result_to_the_bit(ray_session, tigers: DatasetManifest, workers: int):
     updates: list[tuple[int, int]] = []
     single = evaluate_model(tigers, SPEC, candidate(EASY))
     distributed = evaluate_model(
         tigers,
         SPEC,
         candidate(EASY),
-        split_predictor=RayPredictor(
-            ClusterConfig(num_workers=workers, device="cpu"), threads=torch.get_num_threads()
-        ),
+        split_predictor=RayPredictor(ClusterConfig(num_workers=workers, device="cpu"), threads=torch.get_num_threads()),
         progress=lambda label: lambda done, total: updates.append((done, total)),
     )
 
     for column in fields(single.model_evaluation.split_poses.poses):
-        expected, actual = (
-            getattr(e.model_evaluation.split_poses.poses, column.name)
-            for e in (single, distributed)
-        )
+        expected, actual = (getattr(e.model_evaluation.split_poses.poses, column.name) for e in (single, distributed))
         np.testing.assert_array_equal(actual, expected, err_msg=column.name)
     assert distributed.model_evaluation.metrics.summary == single.model_evaluation.metrics.summary
     assert (
-        distributed.model_evaluation.split_poses.skipped_rows
-        == single.model_evaluation.split_poses.skipped_rows
-        != []
+        distributed.model_evaluation.split_poses.skipped_rows == single.model_evaluation.split_poses.skipped_rows != []
     )
     assert distributed.model_evaluation.interval == single.model_evaluation.interval
     total = len(load_ground_truth(tigers, "val"))
@@ -89,7 +80,5 @@ def test_the_evaluate_command_prints_the_same_with_two_workers(
         with pytest.raises(SystemExit) as end:
             main([*command, *flags])
         assert end.value.code == 0
-        outputs.append(
-            [line for line in capsys.readouterr().out.splitlines() if "left" not in line]
-        )
+        outputs.append([line for line in capsys.readouterr().out.splitlines() if "left" not in line])
     assert outputs[0] == outputs[1]

@@ -40,9 +40,7 @@ def test_two_workers_train_and_leave_all_files_of_a_run(from_here, here, tigers,
     epochs = read_metrics(result.folder)
     assert [entry["epoch"] for entry in epochs] == [1, 2]
     assert epochs[1]["train/loss"] < epochs[0]["train/loss"]
-    assert [e["train/lr"] for e in epochs] == pytest.approx(
-        [1e-3, 1e-4]
-    )  # a milestone after 1 epoch
+    assert [e["train/lr"] for e in epochs] == pytest.approx([1e-3, 1e-4])  # a milestone after 1 epoch
     summary = json.loads((result.folder / "summary.json").read_text())
     assert summary["best"] == result.best_score == max(e["val/OKS_AP"] for e in epochs)
     _, spec = load_model(result.folder / "model")
@@ -97,9 +95,7 @@ def test_the_order_of_rows_is_logged_and_independent_of_the_number_of_workers(ti
             replace(of_size, name=f"order{workers}"),
             replace(here, num_workers=workers, log_sample_order=True),
         )
-        orders.append(
-            [path.read_text() for path in sorted((run.folder / "dataset_report/order").iterdir())]
-        )
+        orders.append([path.read_text() for path in sorted((run.folder / "dataset_report/order").iterdir())])
 
     assert orders[0] == orders[1]
     assert orders[0][0] != orders[0][1]

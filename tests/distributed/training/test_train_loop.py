@@ -13,9 +13,7 @@ from hrnet_ray.distributed.training.worker_config import WorkerConfig
 from hrnet_ray.errors import UsageError
 
 
-def test_a_gpu_that_is_too_small_is_a_usage_error(
-    tiny: ExperimentConfig, tigers: DatasetManifest, tmp_path: Path
-):
+def test_a_gpu_that_is_too_small_is_a_usage_error(tiny: ExperimentConfig, tigers: DatasetManifest, tmp_path: Path):
     worker_config = WorkerConfig(
         experiment=tiny,
         manifest=tigers,

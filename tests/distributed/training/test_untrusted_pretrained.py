@@ -16,9 +16,7 @@ def test_a_run_with_hostile_initial_weights_is_refused(payload, tiny, here, tige
     PAYLOADS[payload](file, executed)
 
     with pytest.raises(DataError, match=r"can be read safely|fit only|holds no weights"):
-        run_preflight_checks(
-            replace(tiny, model=replace(tiny.model, pretrained=str(file))), here, tigers
-        )
+        run_preflight_checks(replace(tiny, model=replace(tiny.model, pretrained=str(file))), here, tigers)
 
     assert not executed.exists()
 

@@ -42,9 +42,7 @@ def test_a_hanging_worker_is_distinguished_from_a_dead_one(run, monkeypatch):
 
     WorkerFailureCallback(run, max_failures=3).after_exception(None, {1: HUNG})
 
-    assert read_events(run) == [
-        "Worker 1 on node elm (1a2b3c4d) failed (no answer for 45 s). Restarting from epoch 7."
-    ]
+    assert read_events(run) == ["Worker 1 on node elm (1a2b3c4d) failed (no answer for 45 s). Restarting from epoch 7."]
 
 
 def test_if_no_worker_is_lost_all_failed_ones_are_named(run):

@@ -122,9 +122,7 @@ def test_a_group_of_settings_cannot_be_searched():
         ("optim.lrr=log(1e-4,1e-3)", "no setting 'optim.lrr'", "did you mean 'optim.lr'?"),
     ],
 )
-def test_a_value_that_no_trial_could_have_is_refused_before_there_are_any(
-    entry: str, what: str, fix: str
-):
+def test_a_value_that_no_trial_could_have_is_refused_before_there_are_any(entry: str, what: str, fix: str):
     space = parse_search_space([entry])
 
     with pytest.raises(UsageError) as refused:

@@ -16,9 +16,7 @@ def _run(order, *, rule, epochs):
     trained = dict.fromkeys(order, 0)
     undrawn, waiting, going = list(order), set(), None
     while True:
-        going = rule.next_to_resume(waiting, no_more_trials=not undrawn) or (
-            undrawn.pop(0) if undrawn else None
-        )
+        going = rule.next_to_resume(waiting, no_more_trials=not undrawn) or (undrawn.pop(0) if undrawn else None)
         if going is None:
             return trained
         waiting.discard(going)
@@ -36,9 +34,7 @@ def test_halving_finds_the_best_of_twelve_in_far_fewer_epochs_whatever_their_ord
     random.Random(seed).shuffle(names)
     order = {name: qualities[name] for name in names}
 
-    trained = _run(
-        order, rule=SuccessiveHalving(grace_period=2, reduction_factor=3, epochs=16), epochs=16
-    )
+    trained = _run(order, rule=SuccessiveHalving(grace_period=2, reduction_factor=3, epochs=16), epochs=16)
 
     assert trained["11"] == 16
     assert min(trained.values()) == 2
@@ -55,9 +51,7 @@ def test_a_trial_that_waits_goes_on_when_it_is_among_the_best():
     assert not rule.should_stop("03", TrialScore(1, 0.6))
     assert rule.should_stop("03", TrialScore(2, 0.6))
     assert rule.next_to_resume({"02", "03"}, no_more_trials=False) is None
-    assert (
-        rule.next_to_resume({"02", "03"}, no_more_trials=True) == "03"
-    )  # nobody comes to compare it with
+    assert rule.next_to_resume({"02", "03"}, no_more_trials=True) == "03"  # nobody comes to compare it with
 
 
 def test_the_rungs_are_said_and_none_is_at_the_last_epoch():
@@ -73,9 +67,7 @@ def test_a_rule_filled_from_the_past_decides_as_if_it_had_been_there():
         (1, "01", TrialScore(1, 0.4)),
         (2, "02", TrialScore(1, 0.6)),
     ]
-    there, later = (
-        SuccessiveHalving(grace_period=1, reduction_factor=2, epochs=9) for _ in range(2)
-    )
+    there, later = (SuccessiveHalving(grace_period=1, reduction_factor=2, epochs=9) for _ in range(2))
     decided = [there.should_stop(trial, score) for _, trial, score in sorted(past)]
     replay_scores(later, past)
 

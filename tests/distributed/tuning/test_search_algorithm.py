@@ -72,9 +72,7 @@ def test_a_study_that_was_killed_draws_what_it_would_have_drawn(tmp_path, sample
         drawn = []
         for tune_id in ids:
             settings = searcher.suggest(tune_id)
-            _ends(
-                searcher, study, tune_id, settings["number"], [settings["heatmap.sigma"] / 10] * 4
-            )
+            _ends(searcher, study, tune_id, settings["number"], [settings["heatmap.sigma"] / 10] * 4)
             drawn.append(settings)
         return drawn
 
@@ -91,9 +89,7 @@ def test_trials_that_had_not_ended_go_on_before_new_ones_are_drawn(tmp_path):
     before = _searcher(tmp_path)
     one, two, three = (before.suggest(tune_id) for tune_id in "abc")
     _ends(before, tmp_path, "b", "02", [0.1, 0.2, 0.3, 0.4])
-    update_trial_record(
-        tmp_path, "03", lambda note: mark_ended(mark_failed(note, RuntimeError("no luck")))
-    )
+    update_trial_record(tmp_path, "03", lambda note: mark_ended(mark_failed(note, RuntimeError("no luck"))))
 
     after = _searcher(tmp_path)
 
@@ -119,9 +115,7 @@ def test_what_optuna_is_told(tmp_path):
     )
     searcher.on_trial_complete("c")
     searcher.on_trial_complete("d", error=True)  # noted when the others have ended
-    update_trial_record(
-        tmp_path, "05", lambda note: mark_failed(note, DataError("no file", "there", "copy it"))
-    )
+    update_trial_record(tmp_path, "05", lambda note: mark_failed(note, DataError("no file", "there", "copy it")))
     searcher.on_trial_complete("e")
 
     assert _states(searcher) == [
@@ -182,9 +176,7 @@ def test_what_waits_at_a_rung_goes_on_before_new_trials_and_the_best_at_the_end(
         _trains(tmp_path, number, [scores[number]] * epochs)
         searcher.on_trial_complete(tune_id)
         stopped_by = "" if epochs == EPOCHS else "asha"
-        update_trial_record(
-            tmp_path, number, lambda note: mark_ended(replace(note, stopped_by=stopped_by))
-        )
+        update_trial_record(tmp_path, number, lambda note: mark_ended(replace(note, stopped_by=stopped_by)))
         return number
 
     numbers = [one_trial(*step) for step in (("a", 1), ("b", 1), ("c", 2), ("d", 1), ("e", 4))]

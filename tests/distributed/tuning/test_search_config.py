@@ -11,12 +11,10 @@ def test_a_study_says_how_it_searches():
     assert SearchConfig(sampler="grid", scheduler="none").describe_search(12) == (
         "each combination; no trial is stopped early"
     )
-    assert SearchConfig(sampler="random", scheduler="median", grace_period=3).describe_search(
-        12
-    ) == ("random draws; median stopping from epoch 3, once 3 other trials came as far")
-    assert "score against latency, so no trial is stopped" in SearchConfig(
-        optimize_latency=True
-    ).describe_search(12)
+    assert SearchConfig(sampler="random", scheduler="median", grace_period=3).describe_search(12) == (
+        "random draws; median stopping from epoch 3, once 3 other trials came as far"
+    )
+    assert "score against latency, so no trial is stopped" in SearchConfig(optimize_latency=True).describe_search(12)
 
 
 def test_a_grace_longer_than_the_training_stops_nobody():

@@ -20,9 +20,7 @@ def test_a_choice_keeps_numbers_as_numbers_and_words_as_words():
     assert space["optim.loss"].categories == ["mse", "ohkm"]
 
 
-@pytest.mark.parametrize(
-    "entry", ["optim.lr", "optim.lr=log(3,1)", "optim.lr=log(a,b)", "optim.lr=gauss(0,1)"]
-)
+@pytest.mark.parametrize("entry", ["optim.lr", "optim.lr=log(3,1)", "optim.lr=log(a,b)", "optim.lr=gauss(0,1)"])
 def test_what_cannot_be_read_is_quoted(entry):
     with pytest.raises(UsageError) as refused:
         parse_search_space([entry])

@@ -37,9 +37,7 @@ def _trial(plan, number, scores, **note):
     drawn = {"optim.lr": 1e-3 * int(number)}
     write_trial_record(
         plan.folder,
-        TrialRecord(
-            number=number, sampled_params=drawn, last_started_s=0.0, first_started_s=1.8e9, **note
-        ),
+        TrialRecord(number=number, sampled_params=drawn, last_started_s=0.0, first_started_s=1.8e9, **note),
     )
     folder = get_trials_dir(plan.folder) / number
     (folder / "resolved_config.json").write_text(json.dumps({"drawn": drawn}))
@@ -93,6 +91,4 @@ def test_the_front_is_what_nobody_beats_in_both():
 
     mark_pareto_front(trials)
 
-    assert [trial["pareto_optimal"] for trial in trials] == [True, True, False, True, True] + [
-        False
-    ] * 2
+    assert [trial["pareto_optimal"] for trial in trials] == [True, True, False, True, True] + [False] * 2

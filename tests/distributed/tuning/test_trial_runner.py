@@ -42,9 +42,7 @@ def plan(tiny: ExperimentConfig, tigers: DatasetManifest, tmp_path, monkeypatch)
 @pytest.mark.timeout(20)
 def test_a_trial_that_cannot_begin_ends_whatever_an_earlier_command_saved(plan: StudyPlan):
     stop_request.write_state(get_trials_dir(plan.folder) / "01", "saved")
-    without = with_overrides(
-        plan.base_experiment, {"model.pretrained": str(plan.folder / "absent.pth")}
-    )
+    without = with_overrides(plan.base_experiment, {"model.pretrained": str(plan.folder / "absent.pth")})
 
     no_rows = CachedSplit(block_refs=[], block_rows=[], decoded=True)
     data = {"train": no_rows, "val": no_rows}

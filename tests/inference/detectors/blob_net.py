@@ -198,9 +198,7 @@ def blob_net(
         seen=", ".join(f"{name}_seen" for name in classes),
     )
     cast = "    image = Cast <to = 1> (picture)\n" if half else ""
-    graph = parser.parse_graph(
-        f"blobs ({given}) => ({answered}) {{\n{cast}{body}{head}}}".replace("[...]", "")
-    )
+    graph = parser.parse_graph(f"blobs ({given}) => ({answered}) {{\n{cast}{body}{head}}}".replace("[...]", ""))
     graph.initializer.extend(
         numpy_helper.from_array(array, name)
         for name, array in {**colours_of(kind), **numbers(), **geometry(hw, once=once)}.items()

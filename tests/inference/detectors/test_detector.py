@@ -114,9 +114,7 @@ def test_what_is_below_the_score_is_left_out(nets: dict[str, Path], kind: Format
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("picture_hw", [(128, 192), (1, 1), (3, 900), (700, 2)])
-def test_an_empty_picture_has_no_boxes(
-    nets: dict[str, Path], kind: FormatName, picture_hw: tuple[int, int]
-):
+def test_an_empty_picture_has_no_boxes(nets: dict[str, Path], kind: FormatName, picture_hw: tuple[int, int]):
     assert ObjectDetector.from_file(nets[kind], format_name=kind)(dark(*picture_hw)).shape == (0, 5)
 
 
@@ -156,9 +154,7 @@ def test_a_file_is_told_by_its_answers(tmp_path: Path, kind: FormatName, classes
 def test_a_net_of_one_class_finds_it(tmp_path: Path, kind: FormatName):
     path = blob_net(tmp_path / "a.onnx", kind, classes=["green"])
 
-    found = ObjectDetector.from_file(path, class_ids=(0,))(
-        dark(*HW, (30, 40, 40, 30, GREEN), (120, 30, 40, 30, RED))
-    )
+    found = ObjectDetector.from_file(path, class_ids=(0,))(dark(*HW, (30, 40, 40, 30, GREEN), (120, 30, 40, 30, RED)))
 
     np.testing.assert_allclose(found, [[30, 40, 40, 30, 1]], atol=0.01)
 
@@ -181,9 +177,7 @@ def test_half_numbers_will_do(tmp_path: Path):
     np.testing.assert_allclose(found, [30, 40, 40, 30, 1], atol=0.1)
 
 
-@pytest.mark.parametrize(
-    ("centred", "corner_xy"), [(True, (0, 9)), (False, (0, 0))], ids=["centred", "in the corner"]
-)
+@pytest.mark.parametrize(("centred", "corner_xy"), [(True, (0, 9)), (False, (0, 0))], ids=["centred", "in the corner"])
 def test_a_canvas_is_padded_with_grey(centred: bool, corner_xy: tuple[int, int]):
     picture = dark(30, 100)  # 0.48 as large, 48 x 14.4, of 32 rows
 
@@ -205,9 +199,7 @@ def test_colours_are_those_that_each_family_was_taught():
         return look.to_input_array(canvas)[:, 0, 0].round(3).tolist()
 
     assert seen(OUTPUT_FORMATS["yolox"].preprocessing) == [50, 100, 200]
-    assert seen(OUTPUT_FORMATS["yolo"].preprocessing) == pytest.approx(
-        [200 / 255, 100 / 255, 50 / 255], abs=1e-3
-    )
+    assert seen(OUTPUT_FORMATS["yolo"].preprocessing) == pytest.approx([200 / 255, 100 / 255, 50 / 255], abs=1e-3)
     assert seen(OUTPUT_FORMATS["rtmdet"].preprocessing) == pytest.approx(
         [(50 - 103.53) / 57.375, (100 - 116.28) / 57.12, (200 - 123.675) / 58.395], abs=1e-3
     )
@@ -254,8 +246,7 @@ def answering(path: Path, **outputs: np.ndarray) -> Path:
     given = ", ".join(f"float {name}" for name in names)
     graph = parser.parse_graph(f"fixed (float[1, 3, 64, 96] picture) => ({given}) {{ {nodes} }}")
     graph.initializer.extend(
-        numpy_helper.from_array(np.asarray(outputs[name], np.float32), fixed)
-        for name, fixed in names.items()
+        numpy_helper.from_array(np.asarray(outputs[name], np.float32), fixed) for name, fixed in names.items()
     )
     return write(path, graph)
 
@@ -372,10 +363,7 @@ def test_a_net_for_keypoints_is_no_detector(tmp_path: Path):
         ObjectDetector.from_file(path)
 
     assert refused.value.where == f"--detector {path}: its task is 'pose'"
-    assert (
-        ObjectDetector.from_file(blob_net(path, "yolo", metadata={"task": "detect"})).format_name
-        == "yolo"
-    )
+    assert ObjectDetector.from_file(blob_net(path, "yolo", metadata={"task": "detect"})).format_name == "yolo"
 
 
 @pytest.mark.parametrize("least_score", [-0.1, 1.1, float("nan")])
@@ -385,26 +373,20 @@ def test_a_score_that_cannot_be_is_told(nets: dict[str, Path], least_score: floa
 
 
 @pytest.mark.parametrize(("classes", "wrong"), [((0, 2), 2), ((-1,), -1)])
-def test_a_class_that_the_file_has_not_is_told(
-    nets: dict[str, Path], classes: tuple[int, ...], wrong: int
-):
+def test_a_class_that_the_file_has_not_is_told(nets: dict[str, Path], classes: tuple[int, ...], wrong: int):
     with pytest.raises(UsageError) as refused:
         ObjectDetector.from_file(nets["yolox"], class_ids=classes)
 
     assert refused.value.where == f"--detector-classes {wrong}: the file has 2, from 0 to 1"
 
 
-@pytest.mark.parametrize(
-    "picture", [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8)]
-)
+@pytest.mark.parametrize("picture", [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8)])
 def test_only_pictures_are_looked_at(nets: dict[str, Path], picture: np.ndarray):
     with pytest.raises(ValueError, match="a picture is RGB uint8"):
         ObjectDetector.from_file(nets["yolo"])(picture)
 
 
-def test_without_onnxruntime_the_way_to_it_is_told(
-    nets: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-):
+def test_without_onnxruntime_the_way_to_it_is_told(nets: dict[str, Path], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)  # as if it were not installed
 
     with pytest.raises(UsageError) as refused:
@@ -438,9 +420,7 @@ def test_without_cuda_in_onnxruntime_the_cpu_does_it(nets: dict[str, Path], capf
         lambda good: bytes(999),
     ],
 )
-def test_a_damaged_file_is_told(
-    tmp_path: Path, good: bytes, damaged: Callable[[bytes], bytes], capfd
-):
+def test_a_damaged_file_is_told(tmp_path: Path, good: bytes, damaged: Callable[[bytes], bytes], capfd):
     path = tmp_path / "a.onnx"
     path.write_bytes(damaged(good))
 

@@ -22,9 +22,7 @@ HIDDEN = (0, 0, 0)
 
 def annotation(id: int, image: int, box: list[float], *points: tuple[float, ...], **more) -> dict:
     keypoints = [number for point in points for number in (point if point[2:] else (*point, 2))]
-    return {"id": id, "image_id": image, "category_id": 1, "bbox": box, "keypoints": keypoints} | {
-        **more
-    }
+    return {"id": id, "image_id": image, "category_id": 1, "bbox": box, "keypoints": keypoints} | {**more}
 
 
 # Boxes get 1 px shorter, as in the published code: the first is (20, 20) to (79, 59).

@@ -54,9 +54,7 @@ def make_pipeline_config(manifest: DatasetManifest, **changes) -> AugmentationPi
 @pytest.fixture(scope="module")
 def report(manifest: DatasetManifest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("report")
-    return write_dataset_report(
-        manifest, out, pipeline_config=make_pipeline_config(manifest), sigma=2.0
-    )
+    return write_dataset_report(manifest, out, pipeline_config=make_pipeline_config(manifest), sigma=2.0)
 
 
 def test_rows_read_are_rows_used_plus_rows_skipped_by_reason(manifest: DatasetManifest):
@@ -93,9 +91,7 @@ def test_label_issues_are_named(manifest: DatasetManifest):
         DatasetIssue(2, f"{FORMULA} #12", "left_paw by 4 px", (1,)),
         DatasetIssue(1, f"{HOSTILE} #11", "right_paw by 2 px", (2,)),
     ]
-    assert train[IssueType.KEYPOINT_OUTSIDE_IMAGE] == [
-        DatasetIssue(2, f"{FORMULA} #12", "left_paw by 2 px", (1,))
-    ]
+    assert train[IssueType.KEYPOINT_OUTSIDE_IMAGE] == [DatasetIssue(2, f"{FORMULA} #12", "left_paw by 2 px", (1,))]
     assert train[IssueType.FEW_VISIBLE_KEYPOINTS] == [
         DatasetIssue(1, f"{HOSTILE} #11"),
         DatasetIssue(2, f"{FORMULA} #12"),
@@ -170,9 +166,7 @@ def read_cells(path: Path) -> list[list[str]]:
 
 
 def test_the_tables_are_complete_and_have_no_formulas(report: Path):
-    counts, issues, skipped = (
-        read_cells(report.parent / f"{name}.csv") for name in ("counts", "issues", "skipped")
-    )
+    counts, issues, skipped = (read_cells(report.parent / f"{name}.csv") for name in ("counts", "issues", "skipped"))
 
     assert counts[0] == ["split", "what", "which", "count"]
     assert ["train", "instances", "read", "6"] in counts
@@ -229,9 +223,7 @@ def test_every_kind_of_issue_has_a_tile_with_its_reason(manifest: DatasetManifes
     assert len(draw_issues(manifest, compute_statistics(manifest), max_tiles=3)) == 3
 
 
-def test_a_corrupt_image_is_named_and_the_report_is_written(
-    manifest: DatasetManifest, tmp_path: Path
-):
+def test_a_corrupt_image_is_named_and_the_report_is_written(manifest: DatasetManifest, tmp_path: Path):
     data = Path(shutil.copytree(manifest.root, tmp_path / "data"))
     path = data / "train" / "00000.parquet"
     table = pq.read_table(path)
@@ -241,9 +233,7 @@ def test_a_corrupt_image_is_named_and_the_report_is_written(
     damaged = replace(manifest, root=data)
 
     issues = compute_statistics(damaged).splits["train"].issues
-    page = write_dataset_report(
-        damaged, tmp_path, pipeline_config=make_pipeline_config(damaged), sigma=2.0
-    )
+    page = write_dataset_report(damaged, tmp_path, pipeline_config=make_pipeline_config(damaged), sigma=2.0)
 
     assert issues[IssueType.UNREADABLE_IMAGE] == [DatasetIssue(3, f"{ANSI} #15")]
     assert "stored images that cannot be read" in page.read_text(encoding="utf-8")
@@ -303,9 +293,7 @@ def test_left_and_right_are_swapped_in_mirrored_crops_only(manifest: DatasetMani
 def test_captions_describe_the_augmentation(manifest: DatasetManifest):
     batch, config = make_painted_batch(32), make_pipeline_config(manifest)
     crop_xy = augment_batch(batch, config, epoch=0).crop_xy.double()
-    unaugmented = augment_batch(
-        batch, make_pipeline_config(manifest, **NO_AUGMENTATION), epoch=0
-    ).crop_xy.double()
+    unaugmented = augment_batch(batch, make_pipeline_config(manifest, **NO_AUGMENTATION), epoch=0).crop_xy.double()
 
     for row, caption in enumerate(describe_augmentation(batch, config)):
         mirrored = "mirrored" in caption
@@ -327,9 +315,7 @@ def _caption_of(before: torch.Tensor, after: torch.Tensor, mirrored: bool) -> st
 
 
 @pytest.mark.browser
-def test_a_browser_shows_the_page_without_console_messages(
-    chromium: str, report: Path, tmp_path: Path
-):
+def test_a_browser_shows_the_page_without_console_messages(chromium: str, report: Path, tmp_path: Path):
     shot = tmp_path / "page.png"
     flags = ("--window-size=1400,2600", f"--screenshot={shot}", "--dump-dom")
 
@@ -379,9 +365,7 @@ def test_all_images_load_and_nothing_is_wider_than_the_screen(
 
 
 def test_a_skeleton_without_left_and_right_has_a_page(tmp_path: Path):
-    write_tiger_dataset(
-        tmp_path, num_train=2, num_val=1, size_hw=(90, 120), tigers_per_image=(1, 1)
-    )
+    write_tiger_dataset(tmp_path, num_train=2, num_val=1, size_hw=(90, 120), tigers_per_image=(1, 1))
     worm = Skeleton(name="worm", keypoints=("head", "middle", "tail"))
     sources = {}
     for split in ("train", "val"):
@@ -393,8 +377,6 @@ def test_a_skeleton_without_left_and_right_has_a_page(tmp_path: Path):
         sources[split] = SplitSource(read_coco(path, skeleton=worm), tmp_path / "images" / split)
     manifest = prepare_dataset(sources, out=tmp_path / "prepared", name="worms")
 
-    page = write_dataset_report(
-        manifest, tmp_path / "out", pipeline_config=make_pipeline_config(manifest), sigma=2.0
-    )
+    page = write_dataset_report(manifest, tmp_path / "out", pipeline_config=make_pipeline_config(manifest), sigma=2.0)
 
     assert "This skeleton has no left/right pairs." in page.read_text()

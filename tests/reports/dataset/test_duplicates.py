@@ -38,11 +38,7 @@ def brighten(image: np.ndarray) -> np.ndarray:
 
 
 def count_different_bits(image: np.ndarray, other: np.ndarray) -> int:
-    return int(
-        np.bitwise_count(
-            compute_perceptual_hash(image)[0] ^ compute_perceptual_hash(other)[0]
-        ).sum()
-    )
+    return int(np.bitwise_count(compute_perceptual_hash(image)[0] ^ compute_perceptual_hash(other)[0]).sum())
 
 
 @pytest.mark.parametrize("change", [compress, halve_size, brighten])
@@ -54,9 +50,7 @@ def test_a_changed_copy_has_a_similar_hash(scenes: list[np.ndarray], change):
 
 
 def test_different_scenes_have_different_hashes(scenes: list[np.ndarray]):
-    distances = [
-        count_different_bits(a, b) for index, a in enumerate(scenes) for b in scenes[:index]
-    ]
+    distances = [count_different_bits(a, b) for index, a in enumerate(scenes) for b in scenes[:index]]
 
     print(f"{len(distances)} pairs: at least {min(distances)} of 128 bits differ")
     assert min(distances) > 2 * MAX_HASH_DISTANCE
@@ -64,9 +58,7 @@ def test_different_scenes_have_different_hashes(scenes: list[np.ndarray]):
 
 def test_the_hash_of_a_flat_image_is_not_valid():
     assert not compute_perceptual_hash(np.full((60, 80, 3), 200, np.uint8))[1]
-    assert compute_perceptual_hash(
-        np.tile(np.arange(80, dtype=np.uint8)[None, :, None], (60, 1, 3))
-    )[1]
+    assert compute_perceptual_hash(np.tile(np.arange(80, dtype=np.uint8)[None, :, None], (60, 1, 3)))[1]
 
 
 def make_labels(*rows: tuple[str, str]) -> dict[str, np.ndarray]:
@@ -77,9 +69,7 @@ def make_labels(*rows: tuple[str, str]) -> dict[str, np.ndarray]:
 
 
 def test_copies_are_found_by_their_bytes_not_by_their_names():
-    train = make_labels(
-        ("a.jpg", "A"), ("a.jpg", "A"), ("b.jpg", "A"), ("c.jpg", "C"), ("b.jpg", "A")
-    )
+    train = make_labels(("a.jpg", "A"), ("a.jpg", "A"), ("b.jpg", "A"), ("c.jpg", "C"), ("b.jpg", "A"))
     val = make_labels(("a.jpg", "other"), ("x.jpg", "C"), ("x.jpg", "C"))
 
     issues = find_exact_duplicates({"train": train, "val": val})
@@ -99,9 +89,7 @@ def make_stored_images(set_bits: list[list[int]]) -> StoredImages:
     bits = np.zeros((len(set_bits), 128), np.uint8)
     for row, ones in enumerate(set_bits):
         bits[row, ones] = 1
-    return StoredImages(
-        np.zeros((len(set_bits), 4)), np.packbits(bits, axis=1), np.ones(len(set_bits), bool)
-    )
+    return StoredImages(np.zeros((len(set_bits), 4)), np.packbits(bits, axis=1), np.ones(len(set_bits), bool))
 
 
 SEVEN = [0, 16, 32, 48, 64, 80, 96]  # in seven of eight bands
@@ -131,13 +119,9 @@ def test_the_most_similar_image_of_the_other_split_is_named():
 def test_eight_different_bits_and_rows_of_one_image_are_not_similar():
     train = make_labels(("a.jpg", "A"), ("b.jpg", "B"), ("b.jpg", "B"))
 
-    issues = find_near_duplicates(
-        {"train": train}, {"train": make_stored_images([[], [*SEVEN, 112], [*SEVEN, 112]])}
-    )
+    issues = find_near_duplicates({"train": train}, {"train": make_stored_images([[], [*SEVEN, 112], [*SEVEN, 112]])})
 
-    assert issues == {
-        "train": {IssueType.NEAR_DUPLICATE_IN_OTHER_SPLIT: [], IssueType.NEAR_DUPLICATE_IMAGE: []}
-    }
+    assert issues == {"train": {IssueType.NEAR_DUPLICATE_IN_OTHER_SPLIT: [], IssueType.NEAR_DUPLICATE_IMAGE: []}}
 
 
 def test_a_video_with_thousands_of_frames_is_compared():
@@ -148,9 +132,7 @@ def test_a_video_with_thousands_of_frames_is_compared():
     issues = find_near_duplicates(dict(zip(images, frames, strict=True)), images)
 
     assert len(issues["val"][IssueType.NEAR_DUPLICATE_IN_OTHER_SPLIT]) == 300
-    assert (
-        len(issues["train"][IssueType.NEAR_DUPLICATE_IMAGE]) > 1000
-    )  # of the two most similar frames the later one
+    assert len(issues["train"][IssueType.NEAR_DUPLICATE_IMAGE]) > 1000  # of the two most similar frames the later one
 
 
 def test_pairs_are_those_of_an_exhaustive_comparison(tmp_path: Path):
@@ -164,15 +146,9 @@ def test_pairs_are_those_of_an_exhaustive_comparison(tmp_path: Path):
     distances = np.bitwise_count(packed[:, None] ^ packed[None]).sum(-1).astype(int)
     distances[~is_valid], distances[:, ~is_valid], distances[np.eye(200, dtype=bool)] = 99, 99, 99
 
-    issues = find_near_duplicates(
-        {"train": train}, {"train": StoredImages(packed, packed, is_valid)}
-    )
+    issues = find_near_duplicates({"train": train}, {"train": StoredImages(packed, packed, is_valid)})
 
     fewest = distances.min(1)
     for issue in issues["train"][IssueType.NEAR_DUPLICATE_IMAGE]:
         assert issue.detail.endswith(f", {fewest[issue.row]} of 128 bits differ")
-    assert (
-        50
-        < len(issues["train"][IssueType.NEAR_DUPLICATE_IMAGE])
-        <= (fewest <= MAX_HASH_DISTANCE).sum()
-    )
+    assert 50 < len(issues["train"][IssueType.NEAR_DUPLICATE_IMAGE]) <= (fewest <= MAX_HASH_DISTANCE).sum()

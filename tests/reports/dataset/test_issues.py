@@ -10,9 +10,7 @@ def shifted(x: float, y: float) -> np.ndarray:
     return POSE + np.array([x, y])
 
 
-def find_issues(
-    poses: list[np.ndarray], visible: list[list[int]], boxes: list[list[float]], **more
-):
+def find_issues(poses: list[np.ndarray], visible: list[list[int]], boxes: list[list[float]], **more):
     count = len(poses)
     labels = {
         "id": np.arange(100, 100 + count),
@@ -39,9 +37,7 @@ def test_keypoints_outside_are_named_the_farthest_first():
         DatasetIssue(1, "a.jpg #101", "left_eye by 7 px", (1,)),
         DatasetIssue(1, "a.jpg #101", "tail by 7 px", (3,)),
     ]
-    assert issues[IssueType.KEYPOINT_OUTSIDE_IMAGE] == [
-        DatasetIssue(2, "a.jpg #102", "left_eye by 6 px", (1,))
-    ]
+    assert issues[IssueType.KEYPOINT_OUTSIDE_IMAGE] == [DatasetIssue(2, "a.jpg #102", "left_eye by 6 px", (1,))]
     assert issues[IssueType.FEW_VISIBLE_KEYPOINTS] == [
         DatasetIssue(1, "a.jpg #101"),
         DatasetIssue(2, "a.jpg #102"),
@@ -53,9 +49,7 @@ def test_a_pose_that_is_labelled_twice_is_named():
 
     issues = find_issues([POSE, near, far], [ALL, ALL, ALL], [BOX, BOX, BOX])
 
-    assert issues[IssueType.DUPLICATE_INSTANCE] == [
-        DatasetIssue(1, "a.jpg #101", "as #100", (), ("train", 0))
-    ]
+    assert issues[IssueType.DUPLICATE_INSTANCE] == [DatasetIssue(1, "a.jpg #101", "as #100", (), ("train", 0))]
 
 
 def test_with_few_common_keypoints_boxes_are_compared():

@@ -20,23 +20,17 @@ def sample_people_poses(count: int, seed: int = 1) -> Poses:
     """People from the front and from behind, most keypoints visible."""
     rng = np.random.default_rng(seed)
     sampled = [replace(people.sample_person(rng), height_px=200.0) for _ in range(count)]
-    return np.array([people.compute_person_keypoints(p) for p in sampled]), rng.uniform(
-        size=(count, 16)
-    ) < 0.95
+    return np.array([people.compute_person_keypoints(p) for p in sampled]), rng.uniform(size=(count, 16)) < 0.95
 
 
 def sample_tiger_poses(count: int, seed: int = 1) -> Poses:
     """Tigers that walk to either side, most keypoints visible."""
     rng = np.random.default_rng(seed)
     sampled = [replace(tigers.sample_tiger(rng), body_length_px=120.0) for _ in range(count)]
-    return np.array([tigers.compute_tiger_keypoints(t) for t in sampled]), rng.uniform(
-        size=(count, 15)
-    ) < 0.9
+    return np.array([tigers.compute_tiger_keypoints(t) for t in sampled]), rng.uniform(size=(count, 15)) < 0.9
 
 
-def swap_some_pairs(
-    poses: Poses, skeleton: Skeleton, only: tuple[str, ...] = ()
-) -> tuple[Poses, np.ndarray]:
+def swap_some_pairs(poses: Poses, skeleton: Skeleton, only: tuple[str, ...] = ()) -> tuple[Poses, np.ndarray]:
     """Swap one pair in some poses; returns the poses, and the swapped pairs: bool [N, P]."""
     (xy, visible), pairs = poses, get_left_right_pairs(skeleton)
     xy, rng = xy.copy(), np.random.default_rng(7)
@@ -67,9 +61,7 @@ DECIDABLE = ("left_ear", "left_shoulder", "left_hip")
         pytest.param(ATRW, sample_tiger_poses(600, seed=2), DECIDABLE, id="fewer tigers"),
     ],
 )
-def test_swapped_pairs_are_found_and_no_others(
-    skeleton: Skeleton, poses: Poses, only: tuple[str, ...]
-):
+def test_swapped_pairs_are_found_and_no_others(skeleton: Skeleton, poses: Poses, only: tuple[str, ...]):
     untouched = find_swaps(poses, skeleton)
     changed, truth = swap_some_pairs(poses, skeleton, only)
     swapped = find_swaps(changed, skeleton)

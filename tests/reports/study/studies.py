@@ -56,9 +56,7 @@ def write_study(
     lengths |= {number: epochs for number in active}
     lines = []
     for number, settings in enumerate(sampled):
-        entries = _make_epoch_records(
-            settings, lengths[number], number, keypoints, metric, rng, number + 1 in failed
-        )
+        entries = _make_epoch_records(settings, lengths[number], number, keypoints, metric, rng, number + 1 in failed)
         lines.append(_write_trial(folder, number, settings, entries, epochs, metric, failed, name))
     lines.sort(key=lambda line: -line["score"] if math.isfinite(line["score"]) else math.inf)
     with (folder / "trials.csv").open("w", newline="", encoding="utf-8") as file:
@@ -127,9 +125,7 @@ def _write_trial(
     trial = folder / "trials" / label
     trial.mkdir(parents=True)
     plain = {k: tuple(v) if isinstance(v, list) else v for k, v in sampled.items()}
-    experiment = with_overrides(
-        ExperimentConfig(), {"optim.epochs": epochs, "name": f"study/trials/{label}", **plain}
-    )
+    experiment = with_overrides(ExperimentConfig(), {"optim.epochs": epochs, "name": f"study/trials/{label}", **plain})
     settings = flatten_config(experiment) | {"sampled_params": sampled}
     (trial / "resolved_config.json").write_text(json.dumps(settings), encoding="utf-8")
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)

@@ -29,9 +29,7 @@ def parse_back(words: list[str]) -> ExperimentConfig:
 
 
 def test_the_command_reproduces_the_settings_under_another_name():
-    words = build_train_argv(
-        flatten_config(CHANGED), name="best", defaults=flatten_config(ExperimentConfig())
-    )
+    words = build_train_argv(flatten_config(CHANGED), name="best", defaults=flatten_config(ExperimentConfig()))
 
     assert parse_back(words) == with_overrides(CHANGED, {"name": "best"})
     assert "--optim.epochs" not in words  # at its default

@@ -20,9 +20,7 @@ def test_a_decisive_setting_is_significant_and_an_unused_one_is_not(tmp_path: Pa
         )
     )
 
-    importances = {
-        importance.setting: importance for importance in compute_param_importances(study)
-    }
+    importances = {importance.setting: importance for importance in compute_param_importances(study)}
 
     assert list(importances) == ["heatmap.sigma", "seed"]  # the largest first
     assert importances["heatmap.sigma"].explained_fraction > 0.7
@@ -47,9 +45,7 @@ def test_few_trials_have_no_importance(tmp_path: Path):
 
 
 def test_a_constant_setting_has_no_importance(tmp_path: Path):
-    study = load_study(
-        write_study(tmp_path, draw=lambda rng: rate_and_sigma(rng) | {"model.width": 32})
-    )
+    study = load_study(write_study(tmp_path, draw=lambda rng: rate_and_sigma(rng) | {"model.width": 32}))
 
     assert {importance.setting for importance in compute_param_importances(study)} == {
         "optim.lr",
@@ -68,17 +64,13 @@ def test_a_wide_range_is_logarithmic_and_a_narrow_one_is_not():
 
 def test_categories_are_equidistant_and_sorted_by_value(tmp_path: Path):
     widths = iter([48, 18, 32, 18])
-    study = load_study(
-        write_study(tmp_path, trials=4, rungs=(), draw=lambda rng: {"model.width": next(widths)})
-    )
+    study = load_study(write_study(tmp_path, trials=4, rungs=(), draw=lambda rng: {"model.width": next(widths)}))
 
     axis = build_setting_axis(study.trials, "model.width")
 
     assert axis.is_categorical
     assert [label for _, label in axis.ticks] == ["18", "32", "48"]
-    positions = dict(
-        zip((t.sampled_params["model.width"] for t in study.trials), axis.positions, strict=True)
-    )
+    positions = dict(zip((t.sampled_params["model.width"] for t in study.trials), axis.positions, strict=True))
     assert positions == {18: 0.0, 32: 0.5, 48: 1.0}
 
 

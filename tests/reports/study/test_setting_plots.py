@@ -24,9 +24,7 @@ def to_rgb(hexadecimal: str) -> tuple[int, int, int]:
 BEST = to_rgb(setting_plots.BEST_COLOR)
 
 
-def find_pixels(
-    image: np.ndarray, color: tuple[int, int, int], *, tolerance: int = 0
-) -> np.ndarray:
+def find_pixels(image: np.ndarray, color: tuple[int, int, int], *, tolerance: int = 0) -> np.ndarray:
     """(x, y) of all pixels of about a colour, [N, 2]."""
     return np.argwhere((abs(image.astype(int) - color) <= tolerance).all(-1))[:, ::-1]
 
@@ -65,9 +63,7 @@ def find_frame(image: np.ndarray) -> tuple[int, int, int, int]:
     return columns[0], columns[-1], rows[0], rows[-1]
 
 
-@pytest.mark.parametrize(
-    ("sigmas", "is_interpolated"), [([1.0, 2.0], False), ([1.0, 2.0, 4.0], True)]
-)
+@pytest.mark.parametrize(("sigmas", "is_interpolated"), [([1.0, 2.0], False), ([1.0, 2.0, 4.0], True)])
 def test_the_score_map_is_interpolated_between_enough_trials(
     tmp_path: Path, sigmas: list[float], is_interpolated: bool
 ):
@@ -97,9 +93,7 @@ def test_with_stopped_trials_a_second_panel_shows_the_common_epochs(tmp_path: Pa
     for study in (stopped, completed):
         setting_plots.plot_score_map(study.study_dir / "map.png", study, setting_pair=SETTING_PAIR)
 
-    two_panels, one_panel = (
-        codec.read_image(study.study_dir / "map.png") for study in (stopped, completed)
-    )
+    two_panels, one_panel = (codec.read_image(study.study_dir / "map.png") for study in (stopped, completed))
     assert two_panels.shape[1] == 2 * one_panel.shape[1]
 
 
@@ -130,9 +124,7 @@ def test_the_cells_of_winners_are_bright(tmp_path: Path):
     trials = select_comparable_trials(study)
     labels = {trial.name: trial.name for trial in trials}
 
-    setting_plots.plot_keypoint_heatmap(
-        tmp_path / "keypoints.png", trials, labels=labels, metric_name="OKS"
-    )
+    setting_plots.plot_keypoint_heatmap(tmp_path / "keypoints.png", trials, labels=labels, metric_name="OKS")
 
     image = codec.read_image(tmp_path / "keypoints.png")
     bright = find_pixels(image[:, : int(0.85 * image.shape[1])], YELLOW, tolerance=3)

@@ -52,15 +52,11 @@ def make_study(folder: Path, manifest: DatasetManifest, noise_px: list[float]) -
             )
         )
     trials.sort(key=lambda trial: -trial.score)
-    return StudyResults(
-        study_dir=folder, name="s", metric=trials[0].metric, searched_settings=[], trials=trials
-    )
+    return StudyResults(study_dir=folder, name="s", metric=trials[0].metric, searched_settings=[], trials=trials)
 
 
 @pytest.mark.parametrize("kind", ["tigers", "people"])
-def test_a_large_gap_is_significant_and_a_small_one_is_not(
-    kind: str, tigers: DatasetManifest, tmp_path: Path
-):
+def test_a_large_gap_is_significant_and_a_small_one_is_not(kind: str, tigers: DatasetManifest, tmp_path: Path):
     is_people = kind == "people"
     manifest = write_some_people(tmp_path, val=12) if is_people else tigers
     study = make_study(tmp_path, manifest, [4.0, 4.0, 300.0] if is_people else [9.0, 9.0, 60.0])
@@ -75,9 +71,7 @@ def test_a_large_gap_is_significant_and_a_small_one_is_not(
     assert significance.num_images == len(load_ground_truth(manifest, "val").image_names)
 
 
-def test_predictions_that_give_another_score_are_not_compared(
-    tigers: DatasetManifest, tmp_path: Path
-):
+def test_predictions_that_give_another_score_are_not_compared(tigers: DatasetManifest, tmp_path: Path):
     study = make_study(tmp_path, tigers, [9.0, 12.0])
     wrong = replace(study, trials=[replace(study.best_trial, score=0.5), study.trials[1]])
 

@@ -114,9 +114,7 @@ def test_the_command_trains_the_best_trial(shown: Elements):
     ],
     ids=["one trial", "one of three", "category", "no sigma"],
 )
-def test_a_plot_without_content_is_replaced_by_a_sentence(
-    tmp_path: Path, options: dict, plots: list[str], text: str
-):
+def test_a_plot_without_content_is_replaced_by_a_sentence(tmp_path: Path, options: dict, plots: list[str], text: str):
     write_study(tmp_path, keypoints=["nose", "tail"], epochs=10, **{"trials": 6, **options})
 
     page = study_report.write_study_report(tmp_path)
@@ -160,9 +158,7 @@ def test_a_folder_without_a_study_is_refused(tmp_path: Path):
 
 
 @pytest.mark.browser
-def test_a_browser_shows_the_page_without_console_messages(
-    chromium: str, report: Path, tmp_path: Path
-):
+def test_a_browser_shows_the_page_without_console_messages(chromium: str, report: Path, tmp_path: Path):
     shot = tmp_path / "page.png"
     flags = ("--window-size=1400,2600", f"--screenshot={shot}", "--dump-dom")
 
@@ -177,9 +173,7 @@ def test_a_browser_shows_the_page_without_console_messages(
 
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1400, 375])
-def test_all_images_load_and_nothing_is_wider_than_the_screen(
-    chromium: str, report: Path, tmp_path: Path, width: int
-):
+def test_all_images_load_and_nothing_is_wider_than_the_screen(chromium: str, report: Path, tmp_path: Path, width: int):
     text = report.read_text(encoding="utf-8")
     # Our own page measures the report in a frame, without its policy that forbids scripts.
     without_policy = re.sub(r"<meta http-equiv[^>]*>", "", text)

@@ -53,11 +53,7 @@ def test_common_epochs_are_those_of_the_shortest_trial(tmp_path: Path):
 
     assert study.common_epochs == 4
     first = study.best_trial.score_curve[:4]
-    assert (
-        study.best_trial.get_best_score_within(4)
-        == max(score for _, score in first)
-        < study.best_trial.score
-    )
+    assert study.best_trial.get_best_score_within(4) == max(score for _, score in first) < study.best_trial.score
     assert math.isnan(study.best_trial.get_best_score_within(0))
 
 
@@ -130,19 +126,14 @@ def test_keypoints_are_compared_for_completed_trials_first(tmp_path: Path):
 
 
 def test_without_heatmap_sigma_the_first_number_sorts_and_without_any_the_score(tmp_path: Path):
-    with_number = write_study(
-        tmp_path / "a", draw=lambda rng: {"optim.lr": float(rng.uniform(1e-4, 1e-3))}
-    )
+    with_number = write_study(tmp_path / "a", draw=lambda rng: {"optim.lr": float(rng.uniform(1e-4, 1e-3))})
     with_category = write_study(
         tmp_path / "b", draw=lambda rng: {"optim.optimizer": str(rng.choice(["adam", "adamw"]))}
     )
 
     assert select_sort_setting(load_study(with_number)) == "optim.lr"
     assert select_sort_setting(load_study(with_category)) is None
-    assert (
-        select_comparable_trials(load_study(with_category))[0].name
-        == load_study(with_category).best_trial.name
-    )
+    assert select_comparable_trials(load_study(with_category))[0].name == load_study(with_category).best_trial.name
 
 
 def test_a_trial_that_failed_after_a_score_keeps_both():
@@ -186,14 +177,10 @@ def test_recorded_trial_times_are_used(tmp_path: Path):
 def test_trials_with_equal_scores_have_no_single_best(tmp_path: Path):
     study = load_study(write_study(tmp_path, trials=3, rungs=()))
     first = study.best_trial
-    tied = replace(
-        study, trials=[first, replace(study.trials[1], score=first.score), study.trials[2]]
-    )
+    tied = replace(study, trials=[first, replace(study.trials[1], score=first.score), study.trials[2]])
 
     assert describe_best_trial(study).startswith(f"Trial #{first.name} is the best, with optim.lr ")
-    assert describe_best_trial(tied).startswith(
-        "No single best trial: 2 of 3 reached the same OKS_AP "
-    )
+    assert describe_best_trial(tied).startswith("No single best trial: 2 of 3 reached the same OKS_AP ")
 
 
 @pytest.mark.parametrize(
