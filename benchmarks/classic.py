@@ -1,7 +1,7 @@
 """The published way to a training batch, as a baseline: a torch Dataset that does all per sample.
 
 Written anew from the description of lib/dataset/JointsDataset.py and lib/utils/transforms.py: the
-whole picture is decoded, one random similarity cuts the crop, and each keypoint's Gaussian is drawn
+whole image is decoded, one random similarity cuts the crop, and each keypoint's Gaussian is drawn
 in numpy. Half bodies are left out: the MPII recipe has none.
 """
 
@@ -44,7 +44,7 @@ class Recipe:
 
 
 class ClassicPoses(Dataset):
-    """Instances of pictures below `folder`, each made anew whenever it is asked for."""
+    """Instances of images below `folder`, each made anew whenever it is asked for."""
 
     def __init__(self, instances: Sequence[PoseInstance], folder: Path, recipe: Recipe) -> None:
         self.instances, self.folder, self.recipe = instances, folder, recipe
@@ -59,7 +59,7 @@ class ClassicPoses(Dataset):
         return self.sample(at, (self.folder / self.instances[at].image).read_bytes())
 
     def sample(self, at: int, data: bytes) -> Sample:
-        """One training sample from the bytes of its picture."""
+        """One training sample from the bytes of its image."""
         recipe, one = self.recipe, self.instances[at]
         picture = decoded(data)
         image_xy, visible = one.image_xy.copy(), one.visible.astype(np.float64)
@@ -104,19 +104,19 @@ def loader(poses: ClassicPoses, *, size: int, workers: int) -> DataLoader:
 
 
 def decoded(data: bytes) -> np.ndarray:
-    """The whole picture, turned to RGB in a second pass.
+    """The whole image, turned to RGB in a second pass.
 
     Raises:
-        ValueError: `data` is no picture.
+        ValueError: `data` is no image.
     """
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), READ_FLAGS)
     if picture is None:
-        raise ValueError(f"{len(data):,} bytes that are no picture")
+        raise ValueError(f"{len(data):,} bytes that are no image")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 
 def drawn(recipe: Recipe) -> tuple[float, float, bool]:
-    """Draw the zoom, the turn in degrees, and whether the picture is mirrored."""
+    """Draw the zoom, the turn in degrees, and whether the image is mirrored."""
     spread, degrees = recipe.scale_factor, recipe.rotation_deg
     zoom = np.clip(np.random.randn() * spread + 1, 1 - spread, 1 + spread)
     turn_deg = np.clip(np.random.randn() * degrees, -2 * degrees, 2 * degrees)
@@ -126,7 +126,7 @@ def drawn(recipe: Recipe) -> tuple[float, float, bool]:
 
 
 def affine(center_xy: np.ndarray, scale_wh: np.ndarray, turn_deg: float, *, input_hw: tuple[int, int]) -> np.ndarray:
-    """The matrix [2, 3] from the picture to the crop, by way of three points."""
+    """The matrix [2, 3] from the image to the crop, by way of three points."""
     height, width = input_hw
     reach, turn = scale_wh[0] * UNIT_PX / 2, np.deg2rad(turn_deg)
     upwards = np.array([np.sin(turn), -np.cos(turn)]) * reach
@@ -137,7 +137,7 @@ def affine(center_xy: np.ndarray, scale_wh: np.ndarray, turn_deg: float, *, inpu
 
 
 def cut(picture: np.ndarray, matrix: np.ndarray, *, input_hw: tuple[int, int]) -> np.ndarray:
-    """One bilinear warp, black where the picture ends."""
+    """One bilinear warp, black where the image ends."""
     return cv2.warpAffine(picture, matrix, input_hw[::-1], flags=cv2.INTER_LINEAR)
 
 

@@ -1,11 +1,11 @@
-"""How near training crops come to an ideal warp of the original picture.
+"""How near training crops come to an ideal warp of the original image.
 
     python benchmarks/fidelity.py --folder FOLDER [--warps 32] [--table]
 
-FOLDER holds `mpii/test_mpii.json` and `atrw/test_atrw.json` with their pictures beside them (the
-sample files of public pose test suites). Each picture is cut out by the random warps of its
+FOLDER holds `mpii/test_mpii.json` and `atrw/test_atrw.json` with their images beside them (the
+sample files of public pose test suites). Each image is cut out by the random warps of its
 recipe; the ideal is the original sampled four times finer each way and averaged. Printed is the
-median PSNR of the crops, over the pixels that the picture covers: for the published way (one
+median PSNR of the crops, over the pixels that the image covers: for the published way (one
 bilinear warp of the original), for training rows as they are stored, and with `--table` for other
 canvases. `lost` is the share of those pixels that the stored region does not reach; `us` the CPU
 time of one canvas. Ends with one JSON line.
@@ -49,7 +49,7 @@ TRIED = product((384, 416, 448), (1.1, 1.3, 1.5), (90, 95), SAMPLINGS)
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One instance of a real picture, the warps that cut it out, and what they should give."""
+    """One instance of a real image, the warps that cut it out, and what they should give."""
 
     recipe: str
     instance: PoseInstance
@@ -57,7 +57,7 @@ class Scene:
     picture: np.ndarray
     crop_from_image: torch.Tensor  # float64 [N, 3, 3]
     ideal: np.ndarray  # float32 [N, H, W, 3]
-    covered: np.ndarray  # bool [N, H, W]: the picture covers the whole pixel
+    covered: np.ndarray  # bool [N, H, W]: the image covers the whole pixel
 
     @property
     def input_hw(self) -> tuple[int, int]:
@@ -162,7 +162,7 @@ def random_warps(instance: PoseInstance, recipe: str, *, count: int) -> torch.Te
 def ideal_crop(
     picture: np.ndarray, crop_from_image: np.ndarray, *, input_hw: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of 4 x 4 samples inside each crop pixel, and where all lie in the picture."""
+    """The mean of 4 x 4 samples inside each crop pixel, and where all lie in the image."""
     height, width = input_hw
     middle = (FINER - 1) / 2  # the crop's whole numbers are the middles of its pixels
     finer_from_crop = np.array([[FINER, 0, middle], [0, FINER, middle], [0, 0, 1]])
@@ -175,7 +175,7 @@ def ideal_crop(
 
 
 def psnr_db(crops: np.ndarray, scene: Scene) -> list[float]:
-    """Of each crop (0..255, [N, H, W, 3]) against the ideal, where the picture covers it."""
+    """Of each crop (0..255, [N, H, W, 3]) against the ideal, where the image covers it."""
     errors = [
         np.square(crop[covered] - ideal[covered]).mean()
         for crop, ideal, covered in zip(crops, scene.ideal, scene.covered, strict=True)

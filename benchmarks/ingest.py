@@ -3,7 +3,7 @@
     python benchmarks/ingest.py [--folder PICTURES] [--quick]
 
 The published way is benchmarks/classic.py: a torch DataLoader whose workers decode the whole
-picture, warp it and draw heatmaps for each sample. This project's stores the region around each
+image, warp it and draw heatmaps for each sample. This project's stores the region around each
 instance once, hands canvases to the device, and warps and draws there.
 
 1. CPU time of a sample, one thread, the same instances in turn, of 1280x720 and of 1920x1080.
@@ -12,7 +12,7 @@ instance once, hands canvases to the device, and warps and draws there.
    each epoch) and as canvases. Whole epochs in turn; starting workers and Ray, and loading, are
    left out on both sides and told apart.
 
-Pictures are made for it: cuttings of the JPEGs below `--folder`, else drawn ones with detail. A Ray
+Images are made for it: cuttings of the JPEGs below `--folder`, else drawn ones with detail. A Ray
 of its own is started on loopback and ended. Ends with one JSON line.
 """
 
@@ -283,7 +283,7 @@ def _ratio(ours: Side, theirs: Side) -> float:
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description="Rows against the published loader.")
-    parser.add_argument("--folder", type=Path, help="with *.jpg in it; else pictures are drawn")
+    parser.add_argument("--folder", type=Path, help="with *.jpg in it; else images are drawn")
     parser.add_argument("--quick", action="store_true", help="a first answer in under 2 minutes")
     args = parser.parse_args()
     amount = QUICK if args.quick else FULL
@@ -295,7 +295,7 @@ def main() -> None:
 
 
 def measure(work: Path, folder: Path | None, amount: Amount) -> dict[str, float]:
-    """Make the pictures, measure, print."""
+    """Make the images, measure, print."""
     made = {}
     for name, size_hw in SIZES_HW.items():
         count = amount.pictures[name]
@@ -309,7 +309,7 @@ def measure(work: Path, folder: Path | None, amount: Amount) -> dict[str, float]
         for name, labels in made.items()
     }
     print(
-        "  classic: decode of the whole picture, RGB, mirror, warp, normalise, heatmaps; no collate"
+        "  classic: decode of the whole image, RGB, mirror, warp, normalise, heatmaps; no collate"
         "\n  rows: decode_rows (regions into one array of canvases, labels) and to_canvases"
         "\n  the device: warp, mirror, normalise, heatmaps of the whole batch"
         "\n  nowhere: reading files; nor, for rows, `prepare`, which happens once"

@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py
 
-The same training (a tiny net, two workers, pictures decoded anew in each epoch) on 2,000 and on
+The same training (a tiny net, two workers, images decoded anew in each epoch) on 2,000 and on
 20,000 rows. Counted is the private memory (USS) of the driver and of all Ray workers together,
 sampled all the time; the object store, whose size is fixed when Ray starts, is not in it. A cached
 set of 2,000 rows tells how long it takes from asking for an epoch to its first batch. Ends with one
@@ -81,7 +81,7 @@ def _private(process: psutil.Process) -> int:
 
 
 def drawn(root: Path, rows: int) -> DatasetManifest:
-    """A data set of `rows` pictures that share a few files: only their number matters here."""
+    """A data set of `rows` images that share a few files: only their number matters here."""
     images = root / "images"
     images.mkdir(parents=True)
     chance = np.random.default_rng(0)

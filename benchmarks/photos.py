@@ -1,6 +1,6 @@
-"""Pictures for benchmarks, in the file layout of MPII: as large and as rich in detail as photos.
+"""Images for benchmarks, in the file layout of MPII: as large and as rich in detail as photos.
 
-Real pictures are brought to the size asked for; without any, scenery is drawn and given detail at
+Real images are brought to the size asked for; without any, scenery is drawn and given detail at
 every scale, as photos have it, so that neither the original nor a reduced copy is too easily coded.
 """
 
@@ -21,9 +21,9 @@ from hrnet_ray.skeletons import MPII
 QUALITY = 90
 DETAIL = 5.0  # grey levels of noise in each octave
 OCTAVES = 6
-GRAIN = 2.0  # grey levels: what a sensor adds to a real picture that was enlarged
-PEOPLE = 8  # per picture
-PERSON_FRACS = (0.5, 1.1)  # box side by picture height; MPII's own are about so
+GRAIN = 2.0  # grey levels: what a sensor adds to a real image that was enlarged
+PEOPLE = 8  # per image
+PERSON_FRACS = (0.5, 1.1)  # box side by image height; MPII's own are about so
 
 
 def write_photos(
@@ -51,7 +51,7 @@ def drawn(rng: np.random.Generator, size_hw: tuple[int, int]) -> Iterator[np.nda
 
 
 def real(folder: Path, rng: np.random.Generator, size_hw: tuple[int, int]) -> Iterator[np.ndarray]:
-    """Cuttings of the pictures below `folder`, brought to one size, for ever.
+    """Cuttings of the images below `folder`, brought to one size, for ever.
 
     Raises:
         FileNotFoundError: there are no JPEGs.

@@ -4,10 +4,10 @@
 
 The bare loop is what cannot be left out: two processes that read 1280x720 JPEGs, decode them,
 reduce them to the canvas by area, and encode that. `prepare` does this too on two CPUs, and hashes,
-checks, labels, packs and remembers. A few drawn pictures lie under all the names (hard links), and
-each is one instance as large as its picture, so that both sides have the same pixels to work on.
+checks, labels, packs and remembers. A few drawn images lie under all the names (hard links), and
+each is one instance as large as its image, so that both sides have the same pixels to work on.
 
-Shards and as many pictures of the bare loop come in turn, in groups; the seconds of all of one
+Shards and as many images of the bare loop come in turn, in groups; the seconds of all of one
 `prepare` that are not the bare loop's are its own, with planning and manifest. Its private memory
 (this process and Ray's workers) is looked at all the time: `memory_growth` is how much more the
 median of the last quarter is than that of the first.
@@ -48,14 +48,14 @@ from hrnet_ray.data.splits import SplitSource
 from hrnet_ray.skeletons import MPII
 
 SIZE_HW = (720, 1280)
-DISTINCT = 16  # drawn pictures
+DISTINCT = 16  # drawn images
 CORES = 2
 GROUP_SHARDS = 8
 EVERY_S = 2.0  # asking costs some milliseconds a process, on the same cores
 
 
 def bare(path: str) -> int:
-    """The least that can be done to a picture; returns the bytes of the reduced one."""
+    """The least that can be done to an image; returns the bytes of the reduced one."""
     picture = cv2.imdecode(np.frombuffer(Path(path).read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
     height, width = picture.shape[:2]
     shrink = CANVAS_PX / max(height, width)
@@ -72,7 +72,7 @@ def one_thread() -> None:
 
 @dataclass
 class Turns:
-    """Makes shards on Ray and, after each group, as many pictures in the bare loop."""
+    """Makes shards on Ray and, after each group, as many images in the bare loop."""
 
     images: Path
     pool: Pool
@@ -96,7 +96,7 @@ class Turns:
             self.bare_s += bare_s
             self.rates.append((len(names) / made_s, len(names) / bare_s))
             print(
-                f"  {first * ROWS_PER_SHARD + len(names):>7,} pictures   prepare "
+                f"  {first * ROWS_PER_SHARD + len(names):>7,} images   prepare "
                 f"{len(names) / made_s:6.1f}/s   bare {len(names) / bare_s:6.1f}/s",
                 flush=True,
             )
@@ -144,7 +144,7 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 def labelled(images: Path, count: int) -> AnnotationSet:
-    """`count` names for a few drawn pictures, and one instance in each."""
+    """`count` names for a few drawn images, and one instance in each."""
     images.mkdir(parents=True)
     for at, picture in enumerate(islice(drawn(np.random.default_rng(0), SIZE_HW), DISTINCT)):
         data = codec.encode_jpeg(picture, quality=QUALITY)
@@ -159,7 +159,7 @@ def labelled(images: Path, count: int) -> AnnotationSet:
 
 
 def instance(id: int, image: str) -> PoseInstance:
-    """One that fills its picture."""
+    """One that fills its image."""
     height, width = SIZE_HW
     points = np.random.default_rng(id).uniform((0, 0), (width, height), (len(MPII), 2))
     return PoseInstance(
@@ -210,7 +210,7 @@ def main() -> None:
     """Measure, print, and end with one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--quick", action="store_true", help="2,000 pictures")
+    parser.add_argument("--quick", action="store_true", help="2,000 images")
     args = parser.parse_args()
     count = 2_000 if args.quick else args.images
     start_ray()
@@ -236,7 +236,7 @@ def main() -> None:
     print(f"all: prepare {count / seconds:.1f}/s, bare {count / turns.bare_s:.1f}/s")
     print(f"median of the groups: prepare {medians[0]:.1f}/s, bare {medians[1]:.1f}/s")
     print(
-        f"CPU of a picture: prepare {1000 * cpu / count:.1f} ms (with Ray's own processes), "
+        f"CPU of an image: prepare {1000 * cpu / count:.1f} ms (with Ray's own processes), "
         f"bare {1000 * turns.bare_cpu_s / count:.1f} ms"
     )
     print(f"memory: peak {max(memory.mb):.0f} MB, growth {100 * memory.growth():.1f} %")

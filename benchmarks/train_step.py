@@ -241,7 +241,7 @@ def report(
         plain = times["plain step" if "step" in name else "plain evaluation"]
         each = statistics.median(taken) / setting.batch
         print(
-            f"  {name:17} {each:8.4f} s a picture  {median_ratio(plain, taken):5.2f} x plain"
+            f"  {name:17} {each:8.4f} s an image  {median_ratio(plain, taken):5.2f} x plain"
             f"  ({min(plain) / min(taken):.2f} x by each one's quickest turn)"
         )
     shares = {}

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Learn a handful of real pictures by heart: is the whole path right, from file to score?
+"""Learn a handful of real images by heart: is the whole path right, from file to score?
 
     python experiments/learn_by_heart.py --folder FOLDER
 
-FOLDER holds `atrw/test_atrw.json` and `mpii/test_mpii.json` with their pictures beside them (the
+FOLDER holds `atrw/test_atrw.json` and `mpii/test_mpii.json` with their images beside them (the
 sample files of public pose test suites). They go through prepare, Ray Data, two Ray Train workers
-and the exact evaluation, on the same pictures; a path that mixes up frames, sides or rows cannot
+and the exact evaluation, on the same images; a path that mixes up frames, sides or rows cannot
 score well. Ends with 0 when OKS AP reaches 0.90 and PCKh_0.5 reaches 0.95, else with 1.
 
 Heads are measured from upper_neck to head_top, because this sample has no gt_valid.mat.
@@ -30,7 +30,7 @@ from hrnet_ray.config import (
 )
 from hrnet_ray.distributed.training.train import train_experiment
 
-ROWS = 64  # the training file repeats the pictures, so that each batch of each worker has several
+ROWS = 64  # the training file repeats the images, so that each batch of each worker has several
 EPOCHS = 34
 WANTED = {"atrw": 0.90, "mpii": 0.95}
 
@@ -47,7 +47,7 @@ BASE = ExperimentConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    """Learn real pictures by heart."""
+    """Learn real images by heart."""
 
     folder: Path
     """With atrw/ and mpii/ in it."""

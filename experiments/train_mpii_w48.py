@@ -19,7 +19,7 @@ Deviations from the published run, all on purpose:
     of one GPU's 32 crops as well, so 4 workers are its nearest likeness;
   - the rate drops at epochs 170 and 200 counted from 0, as under the torch of that time; the
     published code under today's torch drops at 169 and 199, and earlier after each resume;
-  - training crops come from stored canvases of 416 px instead of the whole picture.
+  - training crops come from stored canvases of 416 px instead of the whole image.
 
 `--smoke-test` runs the same path on drawn people in about a minute.
 """

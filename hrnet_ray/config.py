@@ -17,7 +17,7 @@ from hrnet_ray.errors import UsageError
 T = TypeVar("T")
 
 HEATMAP_STRIDE = 4
-"""Crop pixels per heatmap cell: HRNet's stem halves the picture twice."""
+"""Crop pixels per heatmap cell: HRNet's stem halves the image twice."""
 
 MAX_BRANCH_STRIDE = 32
 """Crop pixels per cell of the coarsest branch: the sides of a crop are multiples of it."""

@@ -30,7 +30,7 @@ class UsageError(HrnetRayError):
 
 
 class DataError(HrnetRayError):
-    """A picture, an annotation, a shard or a weight file that cannot be used."""
+    """An image, an annotation, a shard or a weight file that cannot be used."""
 
     exit_code = 3
 

@@ -10,7 +10,7 @@ from tests.s3 import new_bucket, served, uri
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Seven pictures, 0.png to 6.png, each of another grey."""
+    """Seven images, 0.png to 6.png, each of another grey."""
     for id in range(7):
         codec.write_image(tmp_path / "images" / f"{id}.png", np.full((24, 36, 3), 20 * id, np.uint8))
     return tmp_path / "images"

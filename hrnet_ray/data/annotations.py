@@ -17,7 +17,7 @@ from hrnet_ray.errors import DataError
 from hrnet_ray.skeletons import Skeleton
 
 MAX_COORDINATE = 1e9
-"""No picture has a coordinate beyond this."""
+"""No image has a coordinate beyond this."""
 
 MAX_TEXT_BYTES = 64 * 2**20
 """Largest text file that is read, in bytes."""
@@ -32,12 +32,12 @@ class SkipReason(StrEnum):
     CROWD = "crowd"
     NO_KEYPOINTS = "no keypoints"
     EMPTY_BOX = "empty box"
-    MISSING_IMAGE = "missing picture"
-    CORRUPT_IMAGE = "broken picture"
+    MISSING_IMAGE = "missing image"
+    CORRUPT_IMAGE = "broken image"
     MERGED_POSES = "merged poses"
     DUPLICATE_KEYPOINT = "keypoint twice"
     KEYPOINT_WITHOUT_BOX = "keypoint without box"
-    EXIF_ROTATED_IMAGE = "turned picture"
+    EXIF_ROTATED_IMAGE = "turned image"
     CANCELLED = "cancelled"
     OTHER_ANNOTATION = "other annotation"
     OTHER_CATEGORY = "other category"
@@ -45,13 +45,13 @@ class SkipReason(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class PoseInstance:
-    """One labelled person or animal. All coordinates are pixels of the original picture."""
+    """One labelled person or animal. All coordinates are pixels of the original image."""
 
     id: int
     """Its annotation's id, or its place in the file where annotations have none."""
     image_id: int
     image: str
-    """File name, relative to the folder of pictures."""
+    """File name, relative to the folder of images."""
     category_id: int
     box_xywh: tuple[float, float, float, float]
     area: float
@@ -150,7 +150,7 @@ def resolve_image_path(images: Path, name: str) -> Path:
         raise DataError(
             "an annotation that names an address where a file is wanted",
             f"{name[:80]!r}",
-            "download the pictures, and give their file names; nothing is fetched from a network",
+            "download the images, and give their file names; nothing is fetched from a network",
         )
     try:
         root, path = images.resolve(), (images / name).resolve()
@@ -159,7 +159,7 @@ def resolve_image_path(images: Path, name: str) -> Path:
         inside = False
     if not inside:
         raise DataError(
-            "an annotation that names a file outside the folder of pictures",
+            "an annotation that names a file outside the folder of images",
             f"{name[:80]!r} below {images}",
             "correct file_name in the annotations; only files below --images are opened",
         )

@@ -1,4 +1,4 @@
-"""Labels and pictures in, a prepared data set out.
+"""Labels and images in, a prepared data set out.
 
 Each split is parted into shards; who makes them is not known here: threads of this process
 (`make_here`), or the tasks of a cluster (hrnet_ray/distributed/data/shard_tasks.py).
@@ -73,7 +73,7 @@ def prepare_dataset(
     too. The version of the data does not depend on `shard_rows`, `make` or `out`.
 
     Raises:
-        DataError: pictures are missing or broken, or the splits are of different skeletons.
+        DataError: images are missing or broken, or the splits are of different skeletons.
         ClusterError: a storage does not work.
     """
     if not 1 <= rows_per_shard <= MAX_ROWS_PER_SHARD:
@@ -119,7 +119,7 @@ def build_shard_tasks(
 ) -> list[tuple[ShardTask, str]]:
     """The shards of a split in the order of the annotations, each with its key.
 
-    The `i`-th is of the instances from `i * shard_rows` on; those without a picture are left out.
+    The `i`-th is of the instances from `i * shard_rows` on; those without an image are left out.
     """
     images = open_storage_dir(source.images, "--images")
     instances = source.labels.instances
@@ -244,18 +244,18 @@ def _build_split_info(
 
 
 def _describe_size_mismatches(reports: Sequence[ShardResult]) -> list[str]:
-    """A note on pictures that were resized, or exchanged, after they were labelled."""
+    """A note on images that were resized, or exchanged, after they were labelled."""
     names = sorted({name for report in reports for name in report.size_mismatched})
     if not names:
         return []
-    what = f"{len(names):,} pictures have another size than the annotations tell"
+    what = f"{len(names):,} images have another size than the annotations tell"
     return [f"{what}, so labels may lie elsewhere: {format_list(names)}"]
 
 
 def _describe_exif_rotations(reports: Sequence[ShardResult]) -> list[str]:
-    """What to know where labels may have been made on another view of a picture."""
+    """What to know where labels may have been made on another view of an image."""
     names = sorted({name for report in reports for name in report.exif_rotated})
     if not names:
         return []
-    what = f"{len(names):,} pictures ask to be shown turned (EXIF), and are read as stored"
+    what = f"{len(names):,} images ask to be shown turned (EXIF), and are read as stored"
     return [f"{what}: do their labels fit? {format_list(names)}"]

@@ -97,7 +97,7 @@ class DatasetManifest:
 
     @property
     def digest(self) -> str:
-        """Changes with any picture or label, not with shard sizes or where it lies."""
+        """Changes with any image or label, not with shard sizes or where it lies."""
         parts = [json.dumps(to_dict(self.skeleton), sort_keys=True), str(self.canvas_px)]
         parts += [f"{name}:{split.digest}" for name, split in sorted(self.splits.items())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """The Arrow schema of one instance, and rows to arrays. Ray Data runs it without being known.
 
-Keypoints stay in ORIGINAL IMAGE pixels for ever. A row's picture is either the region around the
+Keypoints stay in ORIGINAL IMAGE pixels for ever. A row's image is either the region around the
 instance, reduced to fit a canvas (for training), or the untouched file (for exact evaluation);
 `stored_from_image` leads from the one frame to the other.
 """
@@ -25,7 +25,7 @@ MapFunction = Callable[[Callable[[int], bool], Iterable[int]], Iterable[bool]]
 # Measured by benchmarks/fidelity.py on real people and tigers against an ideal warp: median 38.0
 # dB (the published direct warp: 36.2). Covering 1.3 at quality 95 gave 38.8, but the worst tenth
 # of the people's crops 21 dB, not 27: turned crops saw the black beyond the region. Covering 1.5
-# gives that tenth 33, but leaves fewer pixels to people who are small in a large picture. Quality
+# gives that tenth 33, but leaves fewer pixels to people who are small in a large image. Quality
 # 95 adds 0.6 dB for a tenth more decoding, chroma at full resolution 1.1 dB for a fifth more.
 CANVAS_PX = 416
 """Side of a canvas. With `COVERS` it gives 256 px crops a sixth more pixels than they show."""
@@ -50,7 +50,7 @@ LABEL_COLUMNS = (
 
 
 def build_arrow_schema(num_keypoints: int) -> pa.Schema:
-    """One row is one instance. Points, boxes and areas are in pixels of the original picture."""
+    """One row is one instance. Points, boxes and areas are in pixels of the original image."""
     return pa.schema(
         {
             "id": pa.int64(),
@@ -93,7 +93,7 @@ def crop_region(
     """Cut out what training crops may show, reduced (never enlarged) to fit the canvas.
 
     Returns:
-        The region, and the matrix [3, 3] that leads into it from the picture.
+        The region, and the matrix [3, 3] that leads into it from the image.
     """
     height, width = image.shape[:2]
     x, y, w, h = box_xywh
@@ -101,7 +101,7 @@ def crop_region(
     left, top = (int(max(0, np.floor(c - side / 2))) for c in (x + w / 2, y + h / 2))
     right = int(min(width, np.ceil(x + w / 2 + side / 2)))
     bottom = int(min(height, np.ceil(y + h / 2 + side / 2)))
-    if right <= left or bottom <= top:  # a box outside its picture
+    if right <= left or bottom <= top:  # a box outside its image
         left, top, right, bottom = 0, 0, 1, 1
     region = image[top:bottom, left:right]
     if region.shape == image.shape and max(region.shape[:2]) <= canvas_px:
@@ -174,7 +174,7 @@ def decode_train_batch(table: pa.Table, *, canvas_px: int, map_function: MapFunc
 
     Returns:
         The label columns, `canvas_from_image` float64 [B, 3, 3], `canvas` uint8 [B, S, S, 3] RGB
-        (black where the picture ends), and `readable` bool [B]: False for bytes that rotted since
+        (black where the image ends), and `readable` bool [B]: False for bytes that rotted since
         they were prepared; such a canvas is black and its keypoints are hidden.
     """
     arrays = get_label_columns(table)

@@ -2,9 +2,9 @@
 
 OUT/.journal/train-00003.json   the report of one shard, and the key of what it was made from
 
-The key holds all that can change a shard: labels, settings, and the size and time of each picture.
+The key holds all that can change a shard: labels, settings, and the size and time of each image.
 A report whose key is another, or whose shard is not there as it was written, counts for nothing.
-The reports stay when all is done: after a few new pictures only their shards are made.
+The reports stay when all is done: after a few new images only their shards are made.
 """
 
 import hashlib

@@ -30,7 +30,7 @@ ROWS_PER_ROW_GROUP = 64
 SHARD_NAME_FORMAT = "{:05d}.parquet"
 
 DECODER_CRASH_REASON = "crashes the decoder"
-"""Why a picture is left out that kills the process that decodes it."""
+"""Why an image is left out that kills the process that decodes it."""
 
 ProgressCallback = Callable[[int, int], None]
 """Called with how many are done, of how many."""
@@ -61,7 +61,7 @@ class ShardResult:
     bytes: int
     sha256: str
     row_digests: list[str]
-    """sha256 of each row's labels, and of its picture file as it was found."""
+    """sha256 of each row's labels, and of its image file as it was found."""
     skipped: list[SkippedItem]
     exif_rotated: list[str] = field(default_factory=list)
     """Images with an EXIF orientation, which is ignored."""
@@ -73,7 +73,7 @@ def write_shard(task: ShardTask, *, num_threads: int = 1, on_done: DoneCallback 
     """Make one shard and put it in its place.
 
     Raises:
-        DataError: a name leads out of the folder of pictures.
+        DataError: a name leads out of the folder of images.
         ClusterError: a storage does not work.
     """
     digests: list[str] = []
@@ -85,7 +85,7 @@ def write_shard(task: ShardTask, *, num_threads: int = 1, on_done: DoneCallback 
     shape = records.build_arrow_schema(len(task.skeleton)).with_metadata(
         {"skeleton": json.dumps(to_dict(task.skeleton))}
     )
-    # Pictures are compressed already; a column of JPEGs gains nothing from another pass.
+    # Images are compressed already; a column of JPEGs gains nothing from another pass.
     with pq.ParquetWriter(sink, shape, compression="none") as writer:
         while batch := list(islice(made, ROWS_PER_ROW_GROUP)):
             digests += map(_hash_row, batch)
@@ -139,7 +139,7 @@ def _build_image_rows(
     exif_rotated: set[str],
     size_mismatched: set[str],
 ) -> list[dict[str, Any] | SkippedItem]:
-    """The rows of neighbours in one picture, which is read and decoded once."""
+    """The rows of neighbours in one image, which is read and decoded once."""
     name = instances[0].image
     try:
         data = task.images.read_image_bytes(name)

@@ -1,4 +1,4 @@
-"""Where the splits come from: labels with their pictures; one file parted in two."""
+"""Where the splits come from: labels with their images; one file parted in two."""
 
 import random
 from collections import Counter
@@ -18,14 +18,14 @@ class SplitSource:
 
     labels: AnnotationSet
     images: PathOrUri
-    """Folder that the names of the pictures start from."""
+    """Folder that the names of the images start from."""
 
 
 def collect_image_stamps(source: SplitSource, *, skip_missing: bool = False) -> dict[str, FileStamp]:
-    """Size and time of every picture that is there; without `skip_missing` all must be.
+    """Size and time of every image that is there; without `skip_missing` all must be.
 
     Raises:
-        DataError: the folder or some pictures are missing; the first few are named.
+        DataError: the folder or some images are missing; the first few are named.
         ClusterError: the storage does not answer.
     """
     images = open_storage_dir(source.images, "--images")
@@ -38,7 +38,7 @@ def collect_image_stamps(source: SplitSource, *, skip_missing: bool = False) -> 
 
 
 def find_missing_images(source: SplitSource, stamps: Mapping[str, FileStamp]) -> list[SkippedItem]:
-    """The instances whose picture is not there."""
+    """The instances whose image is not there."""
     return [
         SkippedItem(instance.image, SkipReason.MISSING_IMAGE, f"instance {instance.id}")
         for instance in source.labels.instances
@@ -50,7 +50,7 @@ def _make_missing_images_error(missing: list[SkippedItem], source: SplitSource) 
     names = sorted({skipped.item for skipped in missing})
     named = {instance.image for instance in source.labels.instances}
     return DataError(
-        f"{len(names):,} of {len(named):,} pictures are not there",
+        f"{len(names):,} of {len(named):,} images are not there",
         f"{source.labels.source.name}: {format_list(names)} (below {source.images})",
         "check --images, or add --skip-missing to leave them out (listed in skipped.csv)",
     )
@@ -60,7 +60,7 @@ def make_corrupt_images_error(corrupt: Sequence[SkippedItem], source: SplitSourc
     """Make the error that names the images that cannot be decoded."""
     names = sorted({f"{skipped.item} ({skipped.reason}: {skipped.detail})" for skipped in corrupt})
     return DataError(
-        f"{len(names):,} pictures cannot be read",
+        f"{len(names):,} images cannot be read",
         f"below {source.images}: {format_list(names)}",
         "replace them, or add --skip-corrupt to leave them out (listed in skipped.csv)",
     )
@@ -73,7 +73,7 @@ def make_empty_split_error(labels: AnnotationSet, skipped: Sequence[SkippedItem]
         "nothing to learn or score",
         f"{labels.source}: {labels.num_read:,} instances read, none can be used "
         f"({', '.join(f'{count:,} {reason}' for reason, count in reasons) or 'it is empty'})",
-        "give a file with labelled keypoints, and the folder with its pictures",
+        "give a file with labelled keypoints, and the folder with its images",
     )
 
 
@@ -95,19 +95,19 @@ def get_common_skeleton(sources: Mapping[str, SplitSource]) -> Skeleton:
 
 
 def split_by_image(labels: AnnotationSet, *, val_fraction: float, seed: int = 0) -> tuple[AnnotationSet, AnnotationSet]:
-    """Part one file in two; all instances of a picture go to the same side.
+    """Part one file in two; all instances of an image go to the same side.
 
     Raises:
-        DataError: there are too few pictures to have both.
+        DataError: there are too few images to have both.
     """
     images = sorted({instance.image for instance in labels.instances})
     random.Random(seed).shuffle(images)
     count = max(1, round(len(images) * val_fraction))
     if len(images) < 2 or count >= len(images):
         raise DataError(
-            f"{len(images)} pictures cannot be parted into training and validation",
+            f"{len(images)} images cannot be parted into training and validation",
             str(labels.source),
-            "add pictures, or name a validation split of its own",
+            "add images, or name a validation split of its own",
         )
     return _split_instances(labels, set(images[:count]).__contains__)
 
@@ -122,7 +122,7 @@ def _split_instances(labels: AnnotationSet, is_val: Callable[[str], bool]) -> tu
 def split_by_video(
     labels: AnnotationSet, *, val_fraction: float, seed: int = 0, val_videos: Sequence[str] = ()
 ) -> tuple[AnnotationSet, AnnotationSet]:
-    """Part one file in two; pictures of one folder, which are frames of one video, stay together.
+    """Part one file in two; images of one folder, which are frames of one video, stay together.
 
     The folders `named` are kept for validation, or else some with about `val_share` of the
     images. With one folder only, its images are split, and a note reports it.

@@ -150,7 +150,7 @@ class StorageDir:
             raise make_storage_error(self.get_uri(name), error) from error
 
     def get_image_stamps(self, names: set[str]) -> dict[str, FileStamp]:
-        """Size and time of the pictures that are there; those that are not are left out.
+        """Size and time of the images that are there; those that are not are left out.
 
         Raises:
             DataError: a name leads out of the folder.
@@ -168,7 +168,7 @@ class StorageDir:
         return {name: there[path] for name, path in below.items() if path in there}
 
     def read_image_bytes(self, name: str) -> bytes:
-        """The bytes of a picture that an annotation names.
+        """The bytes of an image that an annotation names.
 
         Raises:
             DataError: the name leads out of the folder.
@@ -186,12 +186,12 @@ class StorageDir:
             raise make_storage_error(f"{self.root}: {name}", error) from error
 
     def _resolve_image_path(self, name: str) -> str:
-        """The path of a picture; what an object's name can be, a folder's rules must allow."""
+        """The path of an image; what an object's name can be, a folder's rules must allow."""
         path = PurePosixPath(name)
         odd = path.is_absolute() or ".." in path.parts or not path.parts
         if odd or "\0" in name or "://" in name:
             raise DataError(
-                "an annotation that names a file outside the folder of pictures",
+                "an annotation that names a file outside the folder of images",
                 f"{name[:80]!r} below {self.root}",
                 "correct file_name in the annotations; only files below --images are opened",
             )

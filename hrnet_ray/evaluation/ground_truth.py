@@ -1,4 +1,4 @@
-"""The labels of a split, and which rows share a picture."""
+"""The labels of a split, and which rows share an image."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from hrnet_ray.errors import DataError
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The truth of a split, in the order of its row ids, and its pictures."""
+    """The truth of a split, in the order of its row ids, and its images."""
 
     columns: records.Arrays
-    """The label columns, and `picture`: int64 [N], the place of its picture in `pictures`."""
+    """The label columns, and `picture`: int64 [N], the place of its image in `pictures`."""
     row_image_names: list[str]
-    """The file name of each row's picture."""
+    """The file name of each row's image."""
     image_names: list[str]
     """File names, in the order of their image ids."""
 
@@ -24,18 +24,18 @@ class GroundTruth:
         return len(self.row_image_names)
 
     def build_image_index(self) -> dict[int | str, int]:
-        """The place of a picture by any of its image ids, and by its file name."""
+        """The place of an image by any of its image ids, and by its file name."""
         by_id = zip(self.columns["image_id"].tolist(), self.columns["image_index"].tolist(), strict=True)
         return {**dict(by_id), **{name: at for at, name in enumerate(self.image_names)}}
 
     def select_rows(self, keep: np.ndarray) -> "GroundTruth":
-        """Some of the rows (bool [N]), and the pictures that they are in."""
+        """Some of the rows (bool [N]), and the images that they are in."""
         truth = {name: column[keep] for name, column in self.columns.items()}
         return _build_ground_truth(truth, [self.row_image_names[at] for at in np.flatnonzero(keep)])
 
 
 def load_ground_truth(manifest: DatasetManifest, split: str) -> GroundTruth:
-    """The labels of a split; its pictures are not read.
+    """The labels of a split; its images are not read.
 
     Raises:
         DataError: there is no such split, it is damaged, or it has no rows.
@@ -44,7 +44,7 @@ def load_ground_truth(manifest: DatasetManifest, split: str) -> GroundTruth:
         raise DataError(
             "nothing to score",
             f"{split} of {manifest.root} has no rows",
-            f"prepare it with labelled pictures for {split}",
+            f"prepare it with labelled images for {split}",
         )
     table = read_split(manifest, split, columns=[*records.LABEL_COLUMNS, "image"]).sort_by("id")
     return _build_ground_truth(records.get_label_columns(table), table["image"].to_pylist())

@@ -99,7 +99,7 @@ class ModelComparison:
     difference: float
     """Main figure, less the other model's."""
     interval: ConfidenceInterval
-    """Of the difference: both models are drawn the same pictures."""
+    """Of the difference: both models are drawn the same images."""
 
     @property
     def is_significant(self) -> bool:
@@ -135,7 +135,7 @@ def evaluate_model(
     split_predictor: SplitPredictor = predict_in_process,
     progress: Callable[[str], ProgressCallback] = lambda what: lambda done, total: None,
 ) -> EvaluationResult:
-    """Look, score, and draw the pictures again for the intervals.
+    """Look, score, and draw the images again for the intervals.
 
     Raises:
         DataError: the model has other keypoints than the data; nothing is left to score; the
@@ -253,10 +253,10 @@ def _collect_caveats(
         )
         empty = len(ground_truth.image_names) - len(set(detections.image_index.tolist()))
         if empty:
-            notes.append(f"{empty:,} pictures have no box: what is in them counts as missed")
+            notes.append(f"{empty:,} images have no box: what is in them counts as missed")
     if model_evaluation.split_poses.skipped_rows:
         notes.append(
-            f"{len(model_evaluation.split_poses.skipped_rows):,} rows are left out: their pictures are not what was "
+            f"{len(model_evaluation.split_poses.skipped_rows):,} rows are left out: their images are not what was "
             "prepared"
         )
     if unmeasured := model_evaluation.metrics.summary.get("rows_without_head"):

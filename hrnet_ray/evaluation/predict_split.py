@@ -1,6 +1,6 @@
 """Rows of a data set to poses, shard by shard, without Ray: what an evaluation looks at.
 
-Each row (or each box of a detector) becomes one crop and one pose. Rows whose pictures rotted since
+Each row (or each box of a detector) becomes one crop and one pose. Rows whose images rotted since
 they were prepared are left out by name, of the truth as well.
 """
 
@@ -41,7 +41,7 @@ class SplitPoses:
     ground_truth: GroundTruth
     """The readable rows; with true boxes, pose n is that of row n."""
     skipped_rows: list[tuple[int, str]]
-    """Row id and file name of those whose picture is not what was prepared."""
+    """Row id and file name of those whose image is not what was prepared."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class PartialPredictions:
     predictions: KeypointPredictions
     """By row id, or with given boxes by the number of the box."""
     unread_ids: list[int]
-    """Such ids, of those whose pictures could not be read."""
+    """Such ids, of those whose images could not be read."""
     intact_images: np.ndarray | None = None
-    """With given boxes, bool [P]: pictures that a row still holds as they were prepared."""
+    """With given boxes, bool [P]: images that a row still holds as they were prepared."""
 
     @classmethod
     def concat_parts(cls, parts: Sequence["PartialPredictions"]) -> "PartialPredictions":
@@ -142,7 +142,7 @@ def finalize_predictions(
     detections: DetectedBoxes | None,
     spec: ModelSpec,
 ) -> SplitPoses:
-    """Give the found poses to their pictures, and leave out by name what could not be read.
+    """Give the found poses to their images, and leave out by name what could not be read.
 
     Raises:
         DataError: no row is readable.
@@ -153,7 +153,7 @@ def finalize_predictions(
     ]
     if not readable.any():
         raise DataError(
-            "no picture that is what was prepared",
+            "no image that is what was prepared",
             f"{split} of {manifest.root}: {len(skipped):,} rows",
             "copy the data set again, or prepare it again",
         )
@@ -170,7 +170,7 @@ def finalize_predictions(
 def _find_readable_rows(
     partial: PartialPredictions, ground_truth: GroundTruth, detections: DetectedBoxes | None
 ) -> np.ndarray:
-    """Which rows' pictures could be read: bool [N]."""
+    """Which rows' images could be read: bool [N]."""
     if detections is None or partial.intact_images is None:
         return ~np.isin(ground_truth.columns["id"], partial.unread_ids)
     intact = partial.intact_images.copy()
@@ -190,7 +190,7 @@ class _PartitionPredictor:
     partition: WorkPartition
 
     def iter_tables(self, partition: WorkPartition = WHOLE_SPLIT) -> Iterator[pa.Table]:
-        """A part's rows in their order, each with whether its picture is intact."""
+        """A part's rows in their order, each with whether its image is intact."""
         number = 0
         for shard in self.manifest.get_shards(self.split):
             with open_shard(self.manifest, shard) as file:
@@ -229,7 +229,7 @@ class _PartitionPredictor:
                 yield to_eval_batch(arrays, self.predictor.device)
             done += table.num_rows
             self.progress(done, total_rows)
-        if done < total_rows and self.partition == WHOLE_SPLIT:  # boxes in pictures that could not be read
+        if done < total_rows and self.partition == WHOLE_SPLIT:  # boxes in images that could not be read
             self.progress(total_rows, total_rows)
 
 
@@ -239,7 +239,7 @@ def _iter_detection_tables(
     detections: DetectedBoxes,
     intact_images: np.ndarray,
 ) -> Iterator[pa.Table]:
-    """A row for each box: its picture from the first intact row of the same picture.
+    """A row for each box: its image from the first intact row of the same image.
 
     Records it in `intact`, bool [P]; every worker reads all rows for that.
     """

@@ -228,6 +228,6 @@ Keypoints, in order: {", ".join(spec.skeleton.keypoints)}.
 Limits: it expects one person or animal per box, looking like those it was trained on. Scores
 were made with the true boxes; a detector's boxes give lower ones.
 
-Licence: that of the code is MIT. For the weights, that of the pictures they were trained on counts:
+Licence: that of the code is MIT. For the weights, that of the images they were trained on counts:
 nobody has named it here.
 """

@@ -1,4 +1,4 @@
-"""From pictures and boxes to keypoints, through the same code that scores a training."""
+"""From images and boxes to keypoints, through the same code that scores a training."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -19,10 +19,10 @@ HEATMAP_STRIDE = 4  # crop pixels per heatmap cell
 
 
 class Predictor:
-    """A trained model, ready for pictures.
+    """A trained model, ready for images.
 
     predictor = Predictor.from_folder("runs/atrw/w32/model")
-    found = predictor(picture, boxes_xywh)     # RGB uint8 [H, W, 3], [N, 4]
+    found = predictor(image, boxes_xywh)     # RGB uint8 [H, W, 3], [N, 4]
     found.image_xy, found.scores               # [N, K, 2], [N, K]
     """
 
@@ -46,7 +46,7 @@ class Predictor:
         """Predict the pose in each box; ids count the boxes from 0.
 
         Raises:
-            ValueError: the picture is not RGB uint8 [H, W, 3], or a box has no size.
+            ValueError: the image is not RGB uint8 [H, W, 3], or a box has no size.
         """
         return self.predict_images([image], [boxes_xywh], batch_size=batch_size)[0]
 
@@ -57,7 +57,7 @@ class Predictor:
         *,
         batch_size: int = 64,
     ) -> list[KeypointPredictions]:
-        """Predict the pose in each box of each picture; a batch may have crops of several.
+        """Predict the pose in each box of each image; a batch may have crops of several.
 
         Raises:
             ValueError: as above.
@@ -112,13 +112,13 @@ class Predictor:
 def _validate_image_and_boxes(image: np.ndarray, boxes_xywh: np.ndarray) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         form = f"{image.dtype} {list(image.shape)}"
-        raise ValueError(f"a picture is RGB uint8 [H, W, 3], this is {form}")
+        raise ValueError(f"an image is RGB uint8 [H, W, 3], this is {form}")
     if not (np.isfinite(boxes_xywh).all() and (boxes_xywh[:, 2:] > 0).all()):
         raise ValueError("a box is (x, y, w, h) in pixels, with w and h above 0")
 
 
 def _extract_predictions(predictions: KeypointPredictions, start: int, end: int) -> KeypointPredictions:
-    """Those of one picture, counted from 0."""
+    """Those of one image, counted from 0."""
     return KeypointPredictions(
         predictions.ids[start:end] - start,
         predictions.image_xy[start:end],

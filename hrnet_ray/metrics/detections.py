@@ -12,7 +12,7 @@ import numpy as np
 from hrnet_ray.data.annotations import format_value, parse_number, parse_numbers, require_file
 from hrnet_ray.errors import DataError, format_list
 
-UNKNOWN_IMAGE, UNKNOWN_CATEGORY, EMPTY_BOX = "other picture", "other category", "empty box"
+UNKNOWN_IMAGE, UNKNOWN_CATEGORY, EMPTY_BOX = "other image", "other category", "empty box"
 
 
 @dataclass(frozen=True)
@@ -128,5 +128,5 @@ def _make_no_detections_error(
     return DataError(
         "detections without one that can be used",
         f"--boxes {path}: {', '.join(f'{n:,} {why}' for why, n in skipped_counts.items())}; image_id {images}",
-        "make them on the pictures of this split, with the image ids of its annotations",
+        "make them on the images of this split, with the image ids of its annotations",
     )

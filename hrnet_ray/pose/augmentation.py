@@ -56,7 +56,7 @@ class AugmentationParams:
 
 @dataclass(frozen=True)
 class AffineParams:
-    """One way for each picture of a batch to be cut out."""
+    """One way for each image of a batch to be cut out."""
 
     center_xy: Float[Tensor, "B 2"]
     scale_wh: Float[Tensor, "B 2"]
@@ -113,7 +113,7 @@ def sample_affine_params(
     augmentation: AugmentationParams,
     input_hw: tuple[int, int],
 ) -> AffineParams:
-    """Draw how each picture is cut out: half body, then scale, then rotation, then mirror."""
+    """Draw how each image is cut out: half body, then scale, then rotation, then mirror."""
     chance = sample_uniform(row_ids, seed=seed, epoch=epoch, purpose="warp: whether", count=3)
     amount = sample_normal(row_ids, seed=seed, epoch=epoch, purpose="warp: how much", count=3)
     halved, rotated, mirrored = (
@@ -204,7 +204,7 @@ def flip_keypoints(
     mirrored: Bool[Tensor, " B"],
     flip_order: Sequence[int],
 ) -> tuple[Float[Tensor, "B K 2"], Shaped[Tensor, "B K"]]:
-    """Exchange left and right where a picture was mirrored.
+    """Exchange left and right where an image was mirrored.
 
     The matrix has mirrored the places already; this gives each the name it now deserves.
     """

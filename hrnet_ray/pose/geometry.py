@@ -49,7 +49,7 @@ def crop_from_image(
     It is a similarity: only the width of `scale_wh` counts, so make the aspect right first
     (`box_to_center_scale` does). With `crop_hw` = the heatmap's size it leads to heatmap cells,
     because a cell is exactly crop / 4 here, without a half-pixel term. `mirrored` instances are
-    flipped left to right about their centre, which is the published order: flip the picture, then
+    flipped left to right about their centre, which is the published order: flip the image, then
     turn and cut.
     """
     height, width = crop_hw

@@ -94,7 +94,7 @@ def average_flipped_heatmaps(
     flip_order: Sequence[int],
     shift: bool = True,
 ) -> Float[Tensor, "B K H W"]:
-    """Average the maps of a picture and of its mirror image: the published flip test.
+    """Average the maps of an image and of its mirror image: the published flip test.
 
     `shift` moves the mirrored maps right by one cell (column 0 stays): with cell = crop / 4,
     mirroring a crop of width 4 W moves a peak by three quarters of a cell to the left.

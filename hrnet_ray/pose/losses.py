@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 OHKM_TOPK = 8
-"""Keypoints of a picture that `joints_ohkm` counts, as published."""
+"""Keypoints of an image that `joints_ohkm` counts, as published."""
 
 
 def keypoint_mse_loss(

@@ -1,9 +1,9 @@
 """What a model answers over HTTP.
 
-GET  /          a page: drop a picture, draw boxes, see the poses
+GET  /          a page: drop an image, draw boxes, see the poses
 GET  /model     what it is: keypoints, bones, colours, size of a crop, scores
-POST /predict   a picture's bytes -> poses; ?boxes=[[x, y, w, h], ...], or the whole picture
-POST /picture   a picture's bytes -> the picture as the model sees it, as JPEG
+POST /predict   a picture's bytes -> poses; ?boxes=[[x, y, w, h], ...], or the whole image
+POST /picture   a picture's bytes -> the image as the model sees it, as JPEG
 """
 
 import asyncio
@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 STATIC_DIR = Path(__file__).parent
 MAX_UPLOAD_BYTES = 64 * 2**20
-"""Of a picture."""
+"""Of an image."""
 MAX_DISCARDED_BYTES = 4 * MAX_UPLOAD_BYTES
 """Of a larger one so much is read, so that the client comes to reading the answer."""
 MAX_BOXES = 1000
 
 
 class PayloadTooLarge(DataError):
-    """More bytes than a picture may have."""
+    """More bytes than an image may have."""
 
 
 def create_app(predictor: Predictor, model_name: str, *, allowed_hosts: Collection[str]) -> OriginGuardMiddleware:
@@ -143,7 +143,7 @@ async def _read_body(request: Request) -> bytes:
         return b""
     if count > MAX_UPLOAD_BYTES:
         most = f"{MAX_UPLOAD_BYTES // 2**20} MB at most"
-        raise PayloadTooLarge("a picture that is too large", most, "send a smaller one")
+        raise PayloadTooLarge("an image that is too large", most, "send a smaller one")
     return bytes(data)
 
 
@@ -151,7 +151,7 @@ def _decode_upload(data: bytes) -> np.ndarray:
     picture = codec.decode_or_reject(data)
     if isinstance(picture, RejectedImage):
         raise DataError(
-            f"a picture that cannot be read: {picture.reason}",
+            f"an image that cannot be read: {picture.reason}",
             picture.detail,
             "give a JPEG or PNG file",
         )

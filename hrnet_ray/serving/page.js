@@ -1,5 +1,5 @@
 "use strict";
-// One picture, the boxes drawn on it, and the poses that /predict found in them.
+// One image, the boxes drawn on it, and the poses that /predict found in them.
 const LEAST_BOX = 6, LEAST_SHOWN = 48, FINEST = 16000;  // pixels of the screen; of a canvas's side
 const at = (id) => document.getElementById(id);
 const canvas = at("canvas");
@@ -22,7 +22,7 @@ function say(text, look = false) {
   at("said").className = look ? "look" : "soft";
 }
 
-// The answer to a picture, or null where there is none and the reason is told.
+// The answer to an image, or null where there is none and the reason is shown.
 async function post(where, signal) {
   let answer;
   try {
@@ -67,7 +67,7 @@ async function ask() {
   if (!told || signal.aborted) return;
   found = told;
   const many = `${found.poses.length} ${found.poses.length === 1 ? "pose" : "poses"}`;
-  say(boxes.length ? many : `${many}, the whole picture as its box`);
+  say(boxes.length ? many : `${many}, the whole image as its box`);
   show();
 }
 
@@ -79,7 +79,7 @@ function show() {
   if (model) list();
 }
 
-// As large as there is room, and as fine as the screen: a small picture gets sharp lines.
+// As large as there is room, and as fine as the screen: a small image gets sharp lines.
 function fit() {
   if (!bitmap) return;
   const { width, height } = bitmap;
@@ -93,7 +93,7 @@ function fit() {
   show();
 }
 
-// `unit`: pixels of the picture in one of the screen.
+// `unit`: pixels of the image in one of the screen.
 function paint(paper, unit, dragged) {
   const thick = 2.5 * unit, above = Number(at("above").value);
   paper.drawImage(bitmap, 0, 0);
@@ -208,7 +208,7 @@ function save(blob, ending) {
 }
 at("json").addEventListener("click", () => save(new Blob([JSON.stringify(found, null, 1)], { type: "application/json" }), "json"));
 at("drawn").addEventListener("click", () => {
-  const own = document.createElement("canvas");  // of the picture's own size
+  const own = document.createElement("canvas");  // of the image's own size
   [own.width, own.height] = [bitmap.width, bitmap.height];
   paint(own.getContext("2d"), Math.max(own.width, own.height) / 1000, null);
   own.toBlob((blob) => save(blob, "png"));

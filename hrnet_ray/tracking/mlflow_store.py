@@ -133,7 +133,7 @@ class MlflowStore:
         try:
             whole = Image.fromarray(codec.read_image(image.path))
         except DataError as error:
-            logger.warning("MLflow missed a picture (%s: %s)", error.where, error.what)
+            logger.warning("MLflow missed an image (%s: %s)", error.where, error.what)
             return
         with self._translate_errors(), tempfile.TemporaryDirectory() as folder:
             _save_compressed_png(whole, Path(folder) / f"{name}.png")
@@ -291,5 +291,5 @@ def _save_compressed_png(image: Image.Image, path: Path) -> None:
 
 
 def _create_preview(image: Image.Image) -> Image.Image:
-    """The copy for the page, which is not larger than the picture."""
+    """The copy for the page, which is not larger than the image."""
     return compress_image_size(image, min(MAX_PREVIEW_PX, max(image.size)))

@@ -1,4 +1,4 @@
-"""What a run left of its course: numbers by epoch, numbers of the machine, pictures by epoch."""
+"""What a run left of its course: numbers by epoch, numbers of the machine, images by epoch."""
 
 import math
 import re
@@ -22,7 +22,7 @@ class MetricPoint:
 
 @dataclass(frozen=True)
 class EpochImage:
-    """A picture of an epoch, such as `val/sample_predictions`."""
+    """An image of an epoch, such as `val/sample_predictions`."""
 
     path: Path
     name: str

@@ -1,4 +1,4 @@
-"""Poses on pictures, and many pictures on one sheet.
+"""Poses on images, and many images on one sheet.
 
 What is left is warm, what is right is cool, the middle is yellow: a mirror that forgot to exchange
 the sides shows at a glance.
@@ -47,7 +47,7 @@ def draw_pose(
     thickness: int = 2,
     single_color: tuple[int, int, int] | None = None,
 ) -> np.ndarray:
-    """Draw bones and keypoints on a copy of an RGB picture.
+    """Draw bones and keypoints on a copy of an RGB image.
 
     `xy` [K, 2] is in pixels of `picture`; of those, `shown` bool [K] are drawn, and bones that have
     both ends. `plain` is one colour for everything, for a truth drawn beneath a prediction.
@@ -70,7 +70,7 @@ def draw_pose(
 
 
 def overlay_heatmaps(image: np.ndarray, heatmaps: np.ndarray) -> np.ndarray:
-    """Lay heatmaps [K, h, w] over a picture [H, W, 3], as one warm glow."""
+    """Lay heatmaps [K, h, w] over an image [H, W, 3], as one warm glow."""
     glow = np.clip(heatmaps.max(0), 0, 1)
     glow = cv2.resize(glow, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
     return (image * (1 - 0.75 * glow) + np.array([255, 60, 20]) * 0.75 * glow).astype(np.uint8)
@@ -100,7 +100,7 @@ def render_image_grid(
     captions: Sequence[str] | None = None,
     gap_px: int = 6,
 ) -> np.ndarray:
-    """Lay equally sized pictures on a white page, each with its caption below."""
+    """Lay equally sized images on a white page, each with its caption below."""
     height, width = tiles[0].shape[:2]
     band = 16 if captions else 0
     rows = -(-len(tiles) // columns)
@@ -122,7 +122,7 @@ def render_image_grid(
 
 
 def resize_to_fit(image: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Scale a picture into a tile without bending it; returns it and the matrix [3, 3] into it."""
+    """Scale an image into a tile without bending it; returns it and the matrix [3, 3] into it."""
     scale = min(size_hw[0] / image.shape[0], size_hw[1] / image.shape[1])
     rows, columns = (max(1, round(length * scale)) for length in image.shape[:2])
     scaled, into_tile = codec.resize_image(image, size_hw=(rows, columns))

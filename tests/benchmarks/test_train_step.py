@@ -22,7 +22,7 @@ def test_the_plain_loss_is_the_same_number_keypoint_after_keypoint():
 
 
 def test_a_w32_step_takes_three_times_the_published_forward():
-    """10.19 G multiply-adds a picture; but nobody needs the gradient of the crops."""
+    """10.19 G multiply-adds an image; but nobody needs the gradient of the crops."""
     setting = train_step.Setting(CPU, batch=2, width=32, turns_s=0)
 
     flop = train_step.step_flop(setting)

@@ -321,7 +321,7 @@ def test_a_truncated_jpeg_is_named_and_can_be_skipped(command, otters: Path):
     code, _, stderr = command(*prepare_words(otters))
 
     assert code == 3
-    assert stderr.splitlines()[0] == "error: 1 pictures cannot be read"
+    assert stderr.splitlines()[0] == "error: 1 images cannot be read"
     assert f"c.jpg (cut off: a JPEG of 60 x 40 pixels in {size:,} bytes)" in stderr
     assert "--skip-corrupt" in stderr.splitlines()[2]
 
@@ -338,6 +338,6 @@ def test_missing_images_are_named_and_can_be_skipped(command, otters: Path):
     code, _, stderr = command(*prepare_words(otters))
 
     assert code == 3
-    assert stderr.splitlines()[0].endswith("pictures are not there")
+    assert stderr.splitlines()[0].endswith("images are not there")
     assert "otters.json: b.jpg (below" in stderr
     assert command(*prepare_words(otters), "--skip-missing")[0] == 0

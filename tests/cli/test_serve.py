@@ -132,9 +132,9 @@ def test_invalid_boxes_are_refused(served: Served, boxes: object):
 @pytest.mark.parametrize(
     ("data", "status", "what"),
     [
-        (b"", 400, "a picture that cannot be read: empty file"),
-        (b"hello", 400, "a picture that cannot be read: not a picture"),
-        (b"\0" * (MAX_UPLOAD_BYTES + 1), 413, "a picture that is too large"),
+        (b"", 400, "an image that cannot be read: empty file"),
+        (b"hello", 400, "an image that cannot be read: not an image"),
+        (b"\0" * (MAX_UPLOAD_BYTES + 1), 413, "an image that is too large"),
     ],
     ids=["empty", "text", "too large"],
 )
@@ -187,7 +187,7 @@ def test_an_image_and_a_box_in_the_browser(served: Served, chromium: str, tmp_pa
         page.open(f"{served.url}/")
         page.until_shown("HRNet-W8 · 3 keypoints (paws) · crops of 64 x 96", "left_paw")
         page.choose("#file", served.image_path)
-        page.until_shown("1 pose, the whole picture as its box")
+        page.until_shown("1 pose, the whole image as its box")
         whole = page.run("document.getElementById('points').innerText")
 
         left, top, width, height = page.run(
@@ -213,9 +213,9 @@ def test_an_image_and_a_box_in_the_browser(served: Served, chromium: str, tmp_pa
         assert page.run("boxes.length") == 1
 
         not_a_picture = tmp_path / "words.png"
-        not_a_picture.write_text("no picture")
+        not_a_picture.write_text("no image")
         page.choose("#file", not_a_picture)
-        page.until_shown("a picture that cannot be read: not a picture")
+        page.until_shown("an image that cannot be read: not an image")
         assert page.run("document.getElementById('json').disabled")  # the results of the image before are gone
         assert page.run("document.querySelectorAll('td.number').length") == 0
 

@@ -1,4 +1,4 @@
-"""Labelled paws in grey pictures, and the data set that they become."""
+"""Labelled paws in grey images, and the data set that they become."""
 
 import math
 from pathlib import Path
@@ -43,7 +43,7 @@ def some(count: int) -> AnnotationSet:
 
 
 def written(images: PathOrUri, found: AnnotationSet, **changes) -> DatasetManifest:
-    """Prepare a data set of training rows only; by default beside the pictures."""
+    """Prepare a data set of training rows only; by default beside the images."""
     out = changes.pop("out", None) or Path(images).parent / "out"
     usual = {"name": "paws", "canvas_px": 16}
     return prepare_dataset({"train": SplitSource(found, images)}, out=out, **{**usual, **changes})

@@ -16,7 +16,7 @@ from hrnet_ray.skeletons import ATRW
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder of pictures with one picture, a secret beside it, and links to both."""
+    """A folder of images with one image, a secret beside it, and links to both."""
     folder = tmp_path / "images"
     (folder / "day").mkdir(parents=True)
     (folder / "day" / "a.jpg").write_bytes(b"picture")
@@ -28,7 +28,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-OUTSIDE = "an annotation that names a file outside the folder of pictures"
+OUTSIDE = "an annotation that names a file outside the folder of images"
 ADDRESS = "an annotation that names an address where a file is wanted"
 
 

@@ -27,7 +27,7 @@ PICTURES = 6
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Six pictures with two animals in each, and one with a crowd, in COCO form."""
+    """Six images with two animals in each, and one with a crowd, in COCO form."""
     images = [{"id": at, "file_name": f"{at}.png", "width": 36, "height": 24} for at in range(PICTURES)]
     animals = [
         {
@@ -97,9 +97,9 @@ def test_progress_is_told_of_each_split(folder: Path, paws: AnnotationSet):
 
 def test_a_failed_second_time_leaves_nothing_that_vouches(folder: Path, paws: AnnotationSet):
     prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws")
-    (folder / "images" / "3.png").write_bytes(b"no picture")
+    (folder / "images" / "3.png").write_bytes(b"no image")
 
-    with pytest.raises(DataError, match="1 pictures cannot be read"):
+    with pytest.raises(DataError, match="1 images cannot be read"):
         prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws")
 
     with pytest.raises(DataError, match="no prepared data set"):
@@ -112,7 +112,7 @@ def test_missing_pictures_of_both_splits_can_be_skipped(folder: Path, paws: Anno
     manifest = prepare_dataset(both(paws, folder / "images"), out=folder / "out", name="paws", skip_missing=True)
 
     assert [split.skipped for split in manifest.splits.values()] == [3, 3]
-    assert (folder / "out" / "skipped.csv").read_text().count("3.png,missing picture") == 4
+    assert (folder / "out" / "skipped.csv").read_text().count("3.png,missing image") == 4
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -126,7 +126,7 @@ def test_pictures_that_ask_to_be_turned_are_named(folder: Path, paws: Annotation
 
     train = read_manifest(folder / "out").splits["train"]
 
-    said = "2 pictures ask to be shown turned (EXIF), and are read as stored: do their labels fit?"
+    said = "2 images ask to be shown turned (EXIF), and are read as stored: do their labels fit?"
     assert f"{said} 1.png, 3.png" in train.notes
 
 
@@ -203,7 +203,7 @@ def test_a_seed_gives_one_parting_whatever_the_order_of_the_file(paws: Annotatio
 def test_too_few_pictures_for_two_sides_are_told(paws: AnnotationSet, count: int, val_share: float):
     few = replace(paws, instances=[i for i in paws.instances if i.image_id < count])
 
-    with pytest.raises(DataError, match=f"{count} pictures cannot be parted into training and val"):
+    with pytest.raises(DataError, match=f"{count} images cannot be parted into training and val"):
         split_by_image(few, val_fraction=val_share)
 
 
@@ -277,6 +277,6 @@ def test_pictures_of_another_size_than_told_are_named(folder: Path, paws: Annota
 
     (note,) = manifest.splits["train"].notes
     assert note == (
-        "1 pictures have another size than the annotations tell, so labels may lie elsewhere: "
+        "1 images have another size than the annotations tell, so labels may lie elsewhere: "
         "1.png (72 x 48, told 36 x 24)"
     )

@@ -160,7 +160,7 @@ def with_type(table: pa.Table, name: str) -> pa.Table:
 
 
 def a_bomb(table: pa.Table) -> pa.Table:
-    """Pictures of nothing but zeros, which take no room at all when packed."""
+    """Images of nothing but zeros, which take no room at all when packed."""
     zeros = pa.array([bytes(2**20)] * table.num_rows, pa.binary())
     return table.set_column(table.column_names.index("picture"), "picture", zeros)
 

@@ -86,7 +86,7 @@ def region_of(picture: np.ndarray, box_xywh: tuple, *, canvas_px: int) -> pa.Tab
 
 
 def dotted(xy: tuple[int, int]) -> np.ndarray:
-    """A big black picture with a bright square of 13 px about (x, y)."""
+    """A big black image with a bright square of 13 px about (x, y)."""
     picture = np.zeros((*BIG_HW, 3), np.uint8)
     x, y = xy
     picture[y - 6 : y + 7, x - 6 : x + 7] = 255
@@ -109,7 +109,7 @@ def assert_same(ours: Arrays, theirs: Arrays) -> None:
 
 BOXES = {
     "in the middle": ((200, 150, 160, 120), (310, 170)),
-    "the whole picture": ((0, 0, 599, 449), (40, 430)),
+    "the whole image": ((0, 0, 599, 449), (40, 430)),
     "at the upper left border": ((-30, -20, 200, 150), (20, 15)),
     "at the lower right border": ((480, 300, 160, 200), (570, 430)),
 }
@@ -331,6 +331,6 @@ def test_no_rows_give_no_canvases_but_their_shapes():
 
 
 def test_labels_can_be_read_without_the_pictures():
-    made = table(build_full_image_record(instance(), b"no picture at all"))
+    made = table(build_full_image_record(instance(), b"no image at all"))
 
     assert list(get_label_columns(made.select(LABEL_COLUMNS))) == list(LABEL_COLUMNS)

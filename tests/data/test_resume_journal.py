@@ -41,7 +41,7 @@ class Counted:
 
 @pytest.fixture
 def stopped(images: Path) -> Path:
-    """Pictures of which two of four shards were made."""
+    """Images of which two of four shards were made."""
     with pytest.raises(Stopped):
         written(images, some(7), rows_per_shard=2, write_shards=Counted(2))
     return images
@@ -150,8 +150,8 @@ def test_another_plan_starts_clean(stopped: Path, changes: dict):
 
 
 def test_broken_pictures_do_not_undo_what_was_made(images: Path):
-    (images / "3.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="1 pictures cannot be read"):
+    (images / "3.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="1 images cannot be read"):
         written(images, some(7), rows_per_shard=2)
     counted = Counted()
 

@@ -80,8 +80,8 @@ def test_missing_pictures_can_be_skipped_and_are_listed(images: Path):
         assert list(csv.reader(file)) == [
             ["split", "item", "reason", "detail"],
             ["train", "annotation 9 (9.png)", "crowd", ""],
-            ["train", "7.png", "missing picture", "instance 7"],
-            ["train", "7.png", "missing picture", "instance 8"],
+            ["train", "7.png", "missing image", "instance 7"],
+            ["train", "7.png", "missing image", "instance 8"],
         ]
 
 
@@ -94,7 +94,7 @@ def test_a_jpeg_that_is_cut_off_is_found_and_named_once(images: Path, cut_off: P
         written(images, found, store_full_images=exact)
 
     assert str(error.value) == (
-        "1 pictures cannot be read\n"
+        "1 images cannot be read\n"
         f"  below {images}: half.jpg (cut off: a JPEG of 36 x 24 pixels in {size:,} bytes)\n"
         "  fix: replace them, or add --skip-corrupt to leave them out (listed in skipped.csv)"
     )
@@ -113,7 +113,7 @@ def test_broken_pictures_can_be_skipped_and_are_counted(images: Path, cut_off: P
     with (manifest.root / "skipped.csv").open(newline="") as file:
         assert [line[1:] for line in csv.reader(file)][1:] == [
             ["half.jpg", "cut off", found[0].detail],
-            ["page.png", "not a picture", found[1].detail],
+            ["page.png", "not an image", found[1].detail],
         ]
 
 

@@ -17,7 +17,7 @@ def test_missing_pictures_are_named_and_each_once(images: Path):
         written(images, found)
 
     assert str(error.value) == (
-        "4 of 5 pictures are not there\n"
+        "4 of 5 images are not there\n"
         f"  paws.json: 10.png, 11.png, 7.png and 1 more (below {images})\n"
         "  fix: check --images, or add --skip-missing to leave them out (listed in skipped.csv)"
     )
@@ -31,7 +31,7 @@ def test_a_name_that_leaves_the_folder_is_refused(images: Path, name: str):
     with pytest.raises(DataError) as error:
         written(images, labels(instance(0), instance(1, name)), skip_missing=True)
 
-    assert error.value.what == "an annotation that names a file outside the folder of pictures"
+    assert error.value.what == "an annotation that names a file outside the folder of images"
     assert error.value.where == f"{name!r} below {images}"
 
 
@@ -51,7 +51,7 @@ def test_a_name_that_no_file_can_have_is_missing(images: Path, name: str):
     manifest = written(images, labels(instance(0), instance(1, name)), skip_missing=True)
 
     (line,) = (manifest.root / "skipped.csv").read_text().splitlines()[1:]
-    assert line == f"train,{name},missing picture,instance 1"
+    assert line == f"train,{name},missing image,instance 1"
 
 
 def test_a_link_that_leads_to_itself_is_an_error_or_missing_but_no_crash(images: Path):
@@ -69,8 +69,8 @@ def test_nothing_left_is_no_data_set(images: Path):
 
     assert str(error.value) == (
         "nothing to learn or score\n"
-        "  /data/paws.json: 3 instances read, none can be used (2 crowd, 1 missing picture)\n"
-        "  fix: give a file with labelled keypoints, and the folder with its pictures"
+        "  /data/paws.json: 3 instances read, none can be used (2 crowd, 1 missing image)\n"
+        "  fix: give a file with labelled keypoints, and the folder with its images"
     )
 
 

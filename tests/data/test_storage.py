@@ -121,7 +121,7 @@ def test_an_endpoint_can_come_from_the_environment(
 def test_missing_pictures_of_a_bucket_are_named(images: Path, bucket: Bucket):
     open_storage_dir(bucket("raw"), "--images").write_bytes("0.png", (images / "0.png").read_bytes())
 
-    with pytest.raises(DataError, match="1 of 2 pictures are not there") as error:
+    with pytest.raises(DataError, match="1 of 2 images are not there") as error:
         written(bucket("raw"), some(2), out=images / "out")
     with pytest.raises(DataError, match="the folder is not there, or empty"):
         written(bucket("war"), some(2), out=images / "out")
@@ -131,9 +131,9 @@ def test_missing_pictures_of_a_bucket_are_named(images: Path, bucket: Bucket):
 
 def test_a_broken_picture_in_a_bucket_is_named(bucket: Bucket, tmp_path: Path):
     folder = open_storage_dir(bucket("raw"), "--images")
-    folder.write_bytes("0.png", b"no picture")
+    folder.write_bytes("0.png", b"no image")
 
-    with pytest.raises(DataError, match="1 pictures cannot be read"):
+    with pytest.raises(DataError, match="1 images cannot be read"):
         written(bucket("raw"), some(1), out=tmp_path)
 
 

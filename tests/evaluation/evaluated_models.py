@@ -29,7 +29,7 @@ EASY = Skeleton(
 
 
 def write_easy_tigers(root: Path, *, val: int = 8) -> DatasetManifest:
-    """One to three tigers in each of `val` pictures."""
+    """One to three tigers in each of `val` images."""
     write_tiger_dataset(root / "raw", num_train=1, num_val=val, size_hw=(90, 120))
     sources = {
         split: SplitSource(
@@ -42,7 +42,7 @@ def write_easy_tigers(root: Path, *, val: int = 8) -> DatasetManifest:
 
 
 def write_some_people(root: Path, *, val: int = 5) -> DatasetManifest:
-    """People in the form of MPII, with head boxes; the last two are in one picture."""
+    """People in the form of MPII, with head boxes; the last two are in one image."""
     write_people_dataset(root / "raw", num_train=1, num_val=val)
     annot, images = root / "raw" / "annot", root / "raw" / "images"
     records = json.loads((annot / "valid.json").read_text())
@@ -95,7 +95,7 @@ def candidate(skeleton: Skeleton, *, seed: int = 0, **changed: object) -> EvalMo
 
 
 def rot(manifest: DatasetManifest, *rows: int, split: str = "val") -> list[tuple[int, str]]:
-    """Change the pictures of some rows where they lie; returns their ids and images."""
+    """Change the images of some rows where they lie; returns their ids and images."""
     start, changed = 0, []
     for shard in manifest.get_shards(split):
         path = Path(str(manifest.root)) / shard.file

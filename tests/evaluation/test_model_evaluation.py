@@ -153,8 +153,8 @@ def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(tigers: Dataset
     evaluation = evaluate_model(tigers, replace(QUICK, detections_path=file), candidate(EASY))
 
     said = format_report(evaluation)
-    assert (f"boxes: detections from {file}: 3 read = 1 used + 1 other picture + 1 other category") in said
-    assert "note: 7 pictures have no box: what is in them counts as missed" in said
+    assert (f"boxes: detections from {file}: 3 read = 1 used + 1 other image + 1 other category") in said
+    assert "note: 7 images have no box: what is in them counts as missed" in said
     assert f"of {len(evaluation.ground_truth)} instances that match at OKS 0.5" in said
     document = to_json_dict(evaluation)
     assert document["boxes"] == {
@@ -162,7 +162,7 @@ def test_a_detectors_boxes_are_stated_with_all_that_was_left_out(tigers: Dataset
         "file": str(file),
         "read": 3,
         "used": 1,
-        "left_out": {"other picture": 1, "other category": 1},
+        "left_out": {"other image": 1, "other category": 1},
     }
     write_plots(evaluation, tigers, tmp_path / "plots")  # most have no pose to draw
 

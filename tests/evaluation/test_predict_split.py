@@ -128,7 +128,7 @@ def test_any_number_of_boxes_is_looked_at_in_one_picture(tigers: DatasetManifest
     assert seen.poses.image_index.tolist() == [2] * 5 + [7]
     assert len(np.unique(seen.poses.image_xy[:5].round(2), axis=0)) == 1
     assert told == [(2, 6), (4, 6), (5, 6), (6, 6)]
-    assert len(seen.ground_truth) == len(labelled)  # pictures without a box count as well
+    assert len(seen.ground_truth) == len(labelled)  # images without a box count as well
 
 
 @pytest.mark.parametrize("detector", [False, True])
@@ -166,7 +166,7 @@ def test_nothing_but_rot_is_an_error(rotting: DatasetManifest, predictor: Predic
     labelled = load_ground_truth(rotting, "val")
     rot(rotting, *range(len(labelled)))
 
-    with pytest.raises(DataError, match="no picture that is what was prepared"):
+    with pytest.raises(DataError, match="no image that is what was prepared"):
         predict_split(predictor, rotting, "val", labelled)
 
 

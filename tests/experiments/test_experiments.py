@@ -137,13 +137,13 @@ def test_the_modern_recipe_averages_warms_up_and_decodes_what_it_draws(name: str
 
 @pytest.fixture(scope="module")
 def smokes(tmp_path_factory) -> Path:
-    """Where the drawn pictures lie, once for all experiments."""
+    """Where the drawn images lie, once for all experiments."""
     return tmp_path_factory.mktemp("smokes")
 
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_the_smoke_of_a_training_learns_and_predicts(name: str, smokes: Path):
-    """What a worker does with the drawn pictures, without Ray: one step, one validation batch."""
+    """What a worker does with the drawn images, without Ray: one step, one validation batch."""
     kind = "people" if "mpii" in name else "tigers"
     small = prepare_smoke_experiment(load(name).BASE, ClusterConfig(storage_path=str(smokes)), kind=kind)
     manifest = read_manifest(small.data.root)

@@ -1,4 +1,4 @@
-"""A small net that sees something, and a picture to see."""
+"""A small net that sees something, and an image to see."""
 
 import cv2
 import numpy as np

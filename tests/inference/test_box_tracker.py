@@ -25,7 +25,7 @@ def test_a_box_tightens_around_its_pose_and_moves_along_with_it():
     following = BoxTracker(np.array([WHOLE]))
 
     following.update_boxes(found((100, 80)))
-    # Halfway from the whole picture to the figure with 0.15 * 60 pixels around it.
+    # Halfway from the whole image to the figure with 0.15 * 60 pixels around it.
     np.testing.assert_allclose(following.boxes, [[45.5, 35.5, 198.5, 143.5, 1.0]])
 
     seen(following, *[(100, 80)] * 12)

@@ -1,4 +1,4 @@
-"""A predictor finds in a picture what the scoring of the same row finds."""
+"""A predictor finds in an image what the scoring of the same row finds."""
 
 from dataclasses import replace
 from pathlib import Path

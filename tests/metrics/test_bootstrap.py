@@ -69,7 +69,7 @@ def test_a_model_against_itself_differs_by_nothing():
 
 
 def test_pictures_are_drawn_not_instances():
-    """Ten pictures of a hundred instances that agree: the figure is as unsure as ten are."""
+    """Ten images of a hundred instances that agree: the figure is as unsure as ten are."""
     of_picture = np.linspace(0, 1, 10)
     values, picture = np.repeat(of_picture, 100), np.repeat(np.arange(10), 100)
     total = sum_per_image(values, picture, num_images=10)

@@ -52,7 +52,7 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path):
 
     boxes = read(tmp_path, content)
 
-    assert boxes.skipped_counts == {"other picture": 2, "other category": 1, "empty box": 1}
+    assert boxes.skipped_counts == {"other image": 2, "other category": 1, "empty box": 1}
     assert boxes.num_read == len(content)
     assert len(boxes.score) == 1
 
@@ -94,7 +94,7 @@ def test_detections_of_other_pictures_only_are_refused(tmp_path: Path):
     with pytest.raises(DataError, match="detections without one that can be used") as refused:
         read(tmp_path, [detection(1), detection(2)])
 
-    assert "2 other picture; image_id 1, 2" in refused.value.where
+    assert "2 other image; image_id 1, 2" in refused.value.where
 
 
 def test_no_detections_and_no_file_are_refused(tmp_path: Path):

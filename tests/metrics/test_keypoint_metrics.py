@@ -314,7 +314,7 @@ def _same(left: Any, right: Any) -> bool:
 
 
 def _coco(*, noise: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Two poses in each of 12 pictures, some without a keypoint, and results."""
+    """Two poses in each of 12 images, some without a keypoint, and results."""
     rng = np.random.default_rng(7)
     annotations, results = [], []
     for number in range(24):
@@ -349,9 +349,9 @@ def _coco(*, noise: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _atrw_challenge(*, noise: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The challenge's test set in form and size: 1,032 pictures of one tiger, ids from 0.
+    """The challenge's test set in form and size: 1,032 images of one tiger, ids from 0.
 
-    391 of them have no keypoints, boxes are whole pictures, and no keypoint is merely occluded.
+    391 of them have no keypoints, boxes are whole images, and no keypoint is merely occluded.
     `noise` is a share of the picture's side, larger for some tigers than for others.
     """
     rng = np.random.default_rng(3)

@@ -1,4 +1,4 @@
-"""OKS in parts is COCO's OKS: on the whole set, and on any set with pictures drawn again."""
+"""OKS in parts is COCO's OKS: on the whole set, and on any set with images drawn again."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ PICTURES = 14
 
 
 def crowded(*, noise: float, categories: int = 1, seed: int = 0) -> tuple[DetectedPoses, dict[str, Any]]:
-    """One to four animals a picture, some without keypoints; up to 25 poses a picture, tied scores.
+    """One to four animals an image, some without keypoints; up to 25 poses an image, tied scores.
 
-    Pictures 3 and 4 have no pose, picture 5 only strange ones.
+    Images 3 and 4 have no pose, image 5 only strange ones.
     """
     rng = np.random.default_rng(seed)
     truth: dict[str, list[Any]] = {name: [] for name in (*_LABELS, "image_index")}
@@ -96,7 +96,7 @@ def test_on_the_whole_set_ap_and_ar_are_those_of_coco(noise: float, categories: 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_pictures_that_count_twice_score_as_a_set_that_holds_them_twice(seed: int):
     poses, truth = crowded(noise=9.0, seed=seed)
-    # Without ties: COCO sorts equals by their pictures, of which the larger set has others.
+    # Without ties: COCO sorts equals by their images, of which the larger set has others.
     poses.score[:] += np.linspace(0, 1e-3, len(poses))
     times = np.bincount(np.random.default_rng(seed).integers(PICTURES, size=PICTURES))
     times = np.pad(times, (0, PICTURES - len(times)))
@@ -148,7 +148,7 @@ def test_similarity_is_the_formula():
 def _two(
     *, found: list[list[float]], true: list[list[float]], area: float = 400.0
 ) -> tuple[DetectedPoses, dict[str, Any]]:
-    """Poses and instances of one keypoint each, in one picture; the first pose is the surest."""
+    """Poses and instances of one keypoint each, in one image; the first pose is the surest."""
     count = len(found)
     poses = DetectedPoses(
         image_index=np.zeros(count, int),

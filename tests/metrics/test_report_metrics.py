@@ -23,7 +23,7 @@ Truth = dict[str, np.ndarray]
 
 
 def truth_of(skeleton: Skeleton, count: int, *, head: float = np.nan) -> Truth:
-    """`count` instances, two to a picture, on pictures of 1,000 pixels."""
+    """`count` instances, two to an image, on images of 1,000 pixels."""
     rng = np.random.default_rng(4)
     corner = rng.uniform(0, 700, (count, 2))
     side = rng.uniform(120, 260, (count, 1))

@@ -23,7 +23,7 @@ PAW = Skeleton(name="paw", keypoints=("left_toe", "right_toe"))
 
 
 def truth_of(skeleton: Skeleton, *ids: int, head_size: float = float("nan")) -> Truth:
-    """Poses all over a box of 200 x 100 pixels, one to a picture."""
+    """Poses all over a box of 200 x 100 pixels, one to an image."""
     count, rng = len(ids), np.random.default_rng(2)
     return {
         "id": np.array(ids),

@@ -379,7 +379,7 @@ def _noise(count: int, height: int, width: int) -> Tensor:
 
 
 def _smooth(count: int) -> Tensor:
-    """Pictures whose neighbouring pixels are alike, as those of photographs are."""
+    """Images whose neighbouring pixels are alike, as those of photographs are."""
     blurred = [cv2.GaussianBlur(picture, (9, 9), 0) for picture in _noise(count, 90, 70).numpy()]
     return torch.from_numpy(np.stack(blurred))
 

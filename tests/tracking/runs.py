@@ -28,7 +28,7 @@ def begun(board: MlflowExperiment, folder: Path, **more: Any) -> RunLogger:
 
 
 def train(folder: Path, epoch: int, *, score: float | None = None) -> None:
-    """Record an epoch, and draw its picture."""
+    """Record an epoch, and draw its image."""
     picture = np.full((24, 36, 3), (200, 40, 10 * (epoch % 25)), np.uint8)
     path = folder / "plots" / "sample_predictions" / f"epoch_{epoch:04d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +65,6 @@ def recorded(folder: Path) -> list[tuple[str, int, int, str]]:
 
 
 def images(uri: str, run_id: str) -> list[str]:
-    """Names of the pictures that a run shows by step, without the small copies."""
+    """Names of the images that a run shows by step, without the small copies."""
     files = [entry.path for entry in MlflowClient(uri).list_artifacts(run_id, "images")]
     return sorted(name for name in files if name.endswith(".png"))

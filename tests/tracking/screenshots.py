@@ -1,4 +1,4 @@
-"""Takes the pictures of docs/compare.md anew: a study of 8 trials on drawn tigers, in MLflow.
+"""Takes the images of docs/compare.md anew: a study of 8 trials on drawn tigers, in MLflow.
 
     python -m tests.tracking.screenshots docs/images       # about 6 minutes on two cores
 
@@ -38,7 +38,7 @@ SETTLED_S = 2.0  # MLflow moves things after it has drawn them, and says nowhere
 
 
 def main(out: Path) -> None:
-    """Search, promote, take pictures."""
+    """Search, promote, take images."""
     chromium = shutil.which("chromium")
     if not chromium:
         sys.exit("no chromium on PATH")

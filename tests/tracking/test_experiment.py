@@ -146,7 +146,7 @@ def test_a_picture_that_is_not_whole_is_only_a_warning(
     with caplog.at_level(logging.WARNING, "hrnet_ray.tracking"):
         run.finish_run("FINISHED")
 
-    assert caplog.messages[0].startswith(f"MLflow missed a picture ({half}")
+    assert caplog.messages[0].startswith(f"MLflow missed an image ({half}")
     (noted,) = found(default_tracking_uri(storage), "otters")
     assert noted.info.status == "FINISHED"
 

@@ -59,7 +59,7 @@ def wait_until_told(uri: str, name: str, folder: Path) -> None:
 
 
 def assert_told_exactly(proxy: Proxy, name: str, folder: Path, *, status: str = "FINISHED") -> None:
-    """One run, with the points of metrics.jsonl and no others, a picture an epoch, and its end."""
+    """One run, with the points of metrics.jsonl and no others, an image an epoch, and its end."""
     (run,) = found(proxy.url, name)
     points = history(proxy.url, run.info.run_id)
     assert points == recorded(folder)

@@ -166,7 +166,7 @@ def _parse_and_clip_box(
     image_xy: np.ndarray,
     defects: DefectCounter,
 ) -> tuple[np.ndarray, tuple[float, float, float, float] | None]:
-    """The box as written, and as published: that of the whole W x H picture is (W-1) x (H-1).
+    """The box as written, and as published: that of the whole W x H image is (W-1) x (H-1).
 
     Without one, or with four zeros (CVAT writes them beside keypoints), it is taken around the
     points.
@@ -193,7 +193,7 @@ def _parse_area(
     raw_box_xywh: np.ndarray,
     defects: DefectCounter,
 ) -> float:
-    """The area as written; the box's, where it is left out or can be no area of a picture."""
+    """The area as written; the box's, where it is left out or can be no area of an image."""
     area, box = _parse_nonnegative(annotation, "area"), box_xywh[2] * box_xywh[3]
     most = raw_box_xywh[2] * raw_box_xywh[3]
     defects.count_defect(LabelDefect.TINY_AREA, 0 < area < 1)

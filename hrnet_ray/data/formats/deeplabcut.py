@@ -1,7 +1,7 @@
 """DeepLabCut projects, of one animal or of several: a config.yaml and its labeled-data.
 
 DeepLabCut has no boxes: an animal's is taken around its labelled points, and widened. What it
-leaves out of its own training sets (frames without a label, points outside their picture) is left
+leaves out of its own training sets (frames without a label, points outside their image) is left
 out here, and reported.
 """
 
@@ -44,7 +44,7 @@ class DlcDataset:
     """All labels of a project."""
 
     labels: AnnotationSet
-    """A picture is named `video/img001.png`."""
+    """An image is named `video/img001.png`."""
     images_dir: Path
     """The folder of the videos' folders."""
 
@@ -59,7 +59,7 @@ def read_deeplabcut(
     """Read a project, by its folder or config.yaml; without a `skeleton`, the config gives it.
 
     Raises:
-        DataError: the config or a table of labels is not of this form, or pictures are not there.
+        DataError: the config or a table of labels is not of this form, or images are not there.
     """
     told = deeplabcut_config.load_project(project)
     skeleton, places, notes = deeplabcut_config.build_skeleton_from_config(told, skeleton)
@@ -149,7 +149,7 @@ class _DeepLabCutReader:
         self.skipped: list[SkippedItem] = []
         self.missing_images: list[str] = []
         self.images_of_outside_points: list[str] = []
-        """The picture of each point that lies outside it."""
+        """The image of each point that lies outside it."""
         self.num_frames = 0
 
     def collect_animals(self, table: LabelTable) -> list[_AnimalColumns]:
@@ -186,7 +186,7 @@ class _DeepLabCutReader:
         self.skipped.append(SkippedItem(item, reason, detail))
 
     def _read_image_wh(self, image: str) -> tuple[float, float]:
-        """Endless where the picture cannot be read: it goes on, to be named with all of these."""
+        """Endless where the image cannot be read: it goes on, to be named with all of these."""
         path = self.project.labeled_data_dir / image
         if not is_regular_file(path):
             self.missing_images.append(image)
@@ -210,7 +210,7 @@ class _DeepLabCutReader:
         inside = labelled & (xy >= 0).all(1) & (xy < image_wh).all(1) & xy.any(1)
         self.images_of_outside_points += [image] * int((labelled & ~inside).sum())
         if not inside.any():
-            return self._skip_item(item, SkipReason.NO_KEYPOINTS, "labelled outside the picture only")
+            return self._skip_item(item, SkipReason.NO_KEYPOINTS, "labelled outside the image only")
         box = _compute_padded_box(xy[inside], image_wh)
         if min(box[2:]) <= 0:
             return self._skip_item(item, SkipReason.EMPTY_BOX, f"labelled points: {int(inside.sum())}")
@@ -238,7 +238,7 @@ class _DeepLabCutReader:
         if self.images_of_outside_points:
             names = format_list(list(dict.fromkeys(self.images_of_outside_points)))
             notes.append(
-                f"{len(self.images_of_outside_points):,} labelled points are outside their picture, or at (0, 0): "
+                f"{len(self.images_of_outside_points):,} labelled points are outside their image, or at (0, 0): "
                 f"they were taken as not labelled, as in DeepLabCut: {names}"
             )
         seen = np.any([instance.visible for instance in self.instances], axis=0)
@@ -249,7 +249,7 @@ class _DeepLabCutReader:
 
 
 def _compute_padded_box(image_xy: np.ndarray, image_wh: tuple[float, float]) -> tuple[float, float, float, float]:
-    """The box of points [L, 2], widened, inside its picture: (x, y, w, h)."""
+    """The box of points [L, 2], widened, inside its image: (x, y, w, h)."""
     low, high = image_xy.min(0), image_xy.max(0)
     more = BOX_MARGIN_FRAC * (high - low).max()
     x1, y1 = np.maximum(low - more, 0).tolist()

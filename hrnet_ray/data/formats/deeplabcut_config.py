@@ -105,7 +105,7 @@ def build_skeleton_from_config(
         notes.append(f"{len(strays):,} bones of the config do not join two bodyparts: {named}")
     if skeleton.flip_order == tuple(range(len(skeleton))):
         notes.append(
-            "nothing tells left from right: a mirrored picture teaches a left as a right "
+            "nothing tells left from right: a mirrored image teaches a left as a right "
             "(if there are sides, give `pairs` in a --skeleton)"
         )
     return skeleton, {name: at for at, name in enumerate(project.bodyparts)}, notes

@@ -140,8 +140,8 @@ def _parse_frame(row: Sequence[str], header: CsvHeader, video: str) -> LabeledFr
     if above and above[-1] != video:
         raise ValueError(f"a frame of {format_value(above[-1])} in the folder {format_value(video)}")
     if picture in ("", ".", ".."):
-        raise ValueError(f"{format_value(named)} where a picture is named")
-    parse_file_name(f"{video}/{picture}", "the picture")
+        raise ValueError(f"{format_value(named)} where an image is named")
+    parse_file_name(f"{video}/{picture}", "the image")
     image_xy = np.array([_parse_coordinate(cell) for cell in row[header.num_name_cells :]]).reshape(-1, 2)
     there = ~np.isnan(image_xy)
     half = there[:, 0] != there[:, 1]

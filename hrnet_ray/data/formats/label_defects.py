@@ -23,7 +23,7 @@ class LabelDefect(StrEnum):
     VISIBLE_AT_ORIGIN = "keypoints marked visible at (0, 0): they were taken as not labelled"
     HIDDEN_WITH_COORDINATES = "coordinates of keypoints whose visibility is 0: they were not used"
     INVALID_VISIBILITY = "a visibility other than 0, 1 or 2: above 0 was taken as labelled"
-    OUTSIDE_IMAGE = "labelled keypoints outside the picture: they were kept"
+    OUTSIDE_IMAGE = "labelled keypoints outside the image: they were kept"
 
 
 class DefectCounter:

@@ -1,7 +1,7 @@
 """Label Studio's own JSON export to instances: a pose is a rectangle and the points inside it.
 
-Inside means: dragged under it in the list of regions (`parentID`). A picture with one rectangle,
-or none, needs no dragging. Coordinates are percent of the picture; every point counts as visible.
+Inside means: dragged under it in the list of regions (`parentID`). An image with one rectangle,
+or none, needs no dragging. Coordinates are percent of the image; every point counts as visible.
 """
 
 import math
@@ -141,16 +141,16 @@ class _LabelStudioReader:
         address = data.get("image", data.get("img", texts[0] if len(texts) == 1 else None))
         if not isinstance(address, str):
             raise DataError(
-                "a task whose picture is not clear",
+                "a task whose image is not clear",
                 f".data: {format_value(dict(data))}",
-                "name the picture `image` in the tasks' data",
+                "name the image `image` in the tasks' data",
             )
         name = parse_image_name_from_url(address)
         if self.url_by_image_name.setdefault(name, address) != address:
             raise DataError(
-                "two pictures of one file name",
+                "two images of one file name",
                 f".data: {format_value(address)} and {format_value(self.url_by_image_name[name])}",
-                "give each picture a file name of its own",
+                "give each image a file name of its own",
             )
         return name
 

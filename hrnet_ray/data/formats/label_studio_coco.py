@@ -1,6 +1,6 @@
-"""What Label Studio's COCO export loses, given back where a picture shows one animal.
+"""What Label Studio's COCO export loses, given back where an image shows one animal.
 
-It writes all points of a picture as one pose, whose box is drawn around the points, and each
+It writes all points of an image as one pose, whose box is drawn around the points, and each
 rectangle as an annotation of its own. Its file names may lead into its own folders.
 """
 
@@ -58,9 +58,7 @@ def _normalize_image_names(coco_export: NormalizedCocoExport) -> None:
     if shorter and all(name.startswith("images/") for name in shorter.values()):
         coco_export.notes.append("the file names begin with images/: --images is the folder above it")
     if doubled := len(shorter) - len(set(shorter.values())):
-        coco_export.notes.append(
-            f"{doubled:,} pictures are listed again for another annotator: all their poses are read"
-        )
+        coco_export.notes.append(f"{doubled:,} images are listed again for another annotator: all their poses are read")
 
 
 def _normalize_path(name: str) -> str:
@@ -93,11 +91,11 @@ def _assign_rectangle_boxes(coco_export: NormalizedCocoExport) -> None:
             given += 1
     coco_export.annotations = annotations
     if given:
-        coco_export.notes.append(f"{given:,} poses were given the one rectangle that their picture has")
+        coco_export.notes.append(f"{given:,} poses were given the one rectangle that their image has")
     if coco_export.merged_pose_ids:
         coco_export.notes.append(
             f"{len(coco_export.merged_pose_ids):,} poses mix the points of several animals (Label Studio's COCO "
-            "has one pose a picture) and were skipped: export its JSON instead"
+            "has one pose an image) and were skipped: export its JSON instead"
         )
 
 

@@ -64,7 +64,7 @@ class LabelStudioRegion:
     parent_id: str | None = None
     label: str | None = None
     image_rotation_deg: float = 0.0
-    """Of the whole picture in the tool."""
+    """Of the whole image in the tool."""
     image_xy: tuple[float, float] | None = None
     wh: tuple[float, float] = (0.0, 0.0)
     rotation_deg: float = 0.0
@@ -86,7 +86,7 @@ class LabelStudioRegion:
 
 
 def parse_regions(annotation: Mapping[str, Any]) -> list[LabelStudioRegion]:
-    """The entries that have a place in the picture."""
+    """The entries that have a place in the image."""
     result = annotation.get("result")
     if not isinstance(result, list) or not all(isinstance(entry, dict) for entry in result):
         raise ValueError(f"result is {format_value(result)} where a list of regions is wanted")
@@ -107,7 +107,7 @@ def _parse_region(entry: Mapping[str, Any], where: str) -> LabelStudioRegion:
         return LabelStudioRegion(where, "other")
     width, height = (parse_number(entry.get(key), key) for key in ("original_width", "original_height"))
     if width < 1 or height < 1:
-        raise ValueError(f"a picture of {width:g} x {height:g}")
+        raise ValueError(f"an image of {width:g} x {height:g}")
     labels = value.get(kind) or []
     if not isinstance(labels, list):
         raise ValueError(f"{kind} is {format_value(labels)} where a list is wanted")

@@ -1,8 +1,8 @@
 """The original MPII release, parted into training and validation.
 
-Its test pictures come without keypoints, so validation is a part of its training pictures: the
+Its test images come without keypoints, so validation is a part of its training images: the
 HRNet authors' part where their `valid.json` is given, else whole videos drawn by a seed. Many
-pictures are frames of one video, and look alike.
+images are frames of one video, and look alike.
 """
 
 import random
@@ -26,8 +26,8 @@ def read_mpii_release(
     """Read `mpii_human_pose_v1_u12_1.mat` as training and validation.
 
     With `valid`, the HRNet authors' `valid.json`, validation is the people it names, in its order
-    (so `gt_valid.mat` belongs to it, row by row); anyone else in these pictures goes to neither
-    side. Without it, whole videos with about `val_share` of the pictures are drawn by `seed`.
+    (so `gt_valid.mat` belongs to it, row by row); anyone else in these images goes to neither
+    side. Without it, whole videos with about `val_share` of the images are drawn by `seed`.
 
     What was skipped is with training, and `read` of both together counts people of training
     images, and an image as one item where it holds no person to use: each test image.
@@ -64,7 +64,7 @@ def _extract_instances(people: list[MpiiPerson]) -> list[PoseInstance]:
 def _sample_val_videos(
     people: list[MpiiPerson], path: Path, val_fraction: float, seed: int
 ) -> tuple[list[MpiiPerson], list[str]]:
-    """Draw whole videos until they have their share of the pictures."""
+    """Draw whole videos until they have their share of the images."""
     pictures = defaultdict(set)
     for person in people:
         pictures[person.video].add(person.instance.image)
@@ -76,7 +76,7 @@ def _sample_val_videos(
         if len(drawn) + 1 >= len(videos):
             raise DataError(
                 f"{len(videos):,} videos cannot be parted into training and validation",
-                f"{path}: {val_fraction:g} of the pictures are wanted for validation",
+                f"{path}: {val_fraction:g} of the images are wanted for validation",
                 "ask for a smaller part, or give the authors' valid.json",
             )
         drawn.add(videos[len(drawn)])
@@ -90,7 +90,7 @@ def _sample_val_videos(
 def _match_valid_records(
     people: list[MpiiPerson], records: list[PoseInstance], path: Path, valid_json: Path
 ) -> tuple[list[MpiiPerson], list[str]]:
-    """Find each record of `valid.json` in the release: the same picture, place and size."""
+    """Find each record of `valid.json` in the release: the same image, place and size."""
     free: dict[str, list[MpiiPerson]] = defaultdict(list)
     for person in people:
         free[person.instance.image].append(person)
@@ -131,14 +131,14 @@ def _compute_box_distance(instance: PoseInstance, other: PoseInstance) -> float:
 def _split_remaining_people(
     people: list[MpiiPerson], val_people: list[MpiiPerson], val_images: set[str]
 ) -> tuple[list[MpiiPerson], list[SkippedItem]]:
-    """Who may be trained on, and who is in a picture of validation without being asked for."""
+    """Who may be trained on, and who is in an image of validation without being asked for."""
     asked_for = {person.instance.id for person in val_people}
     train, left_out = [], []
     for person in people:
         if person.instance.image not in val_images:
             train.append(person)
         elif person.instance.id not in asked_for:
-            left_out.append(SkippedItem(person.item, "in a validation picture"))
+            left_out.append(SkippedItem(person.item, "in a validation image"))
     return train, left_out
 
 

@@ -21,7 +21,7 @@ from hrnet_ray.skeletons import MPII
 
 
 class MpiiPerson(NamedTuple):
-    """Someone in a training picture."""
+    """Someone in a training image."""
 
     instance: PoseInstance
     item: str
@@ -35,10 +35,10 @@ class _SkippedPersonError(Exception):
 
 
 def read_release_records(path: Path) -> tuple[list[MpiiPerson], list[SkippedItem]]:
-    """Read everyone in the training pictures, and what is not used and why.
+    """Read everyone in the training images, and what is not used and why.
 
     The count covers the people of training images, and an image as one item where no person in it is
-    looked at: a test picture, whose people were published without keypoints; a training picture
+    looked at: a test image, whose people were published without keypoints; a training image
     with no people or no name.
 
     Raises:
@@ -53,7 +53,7 @@ def read_release_records(path: Path) -> tuple[list[MpiiPerson], list[SkippedItem
         if training[at]:
             _read_image_entry(entry, at, people, skipped)
         else:
-            skipped.append(SkippedItem(_describe_entry(entry, at), "test picture"))
+            skipped.append(SkippedItem(_describe_entry(entry, at), "test image"))
     if not people:
         reasons = Counter(thing.reason for thing in skipped)
         raise DataError(
@@ -80,7 +80,7 @@ def _read_image_entry(entry: Any, entry_index: int, people: list[MpiiPerson], sk
     try:
         image = parse_file_name(_get_field(_get_field(entry, "image"), "name"), "image.name")
     except ValueError as error:
-        skipped.append(SkippedItem(f"annolist({entry_index + 1})", "no picture name", str(error)))
+        skipped.append(SkippedItem(f"annolist({entry_index + 1})", "no image name", str(error)))
         return
     video = _parse_video_name(entry, image)
     rects = _list_structs(_get_field(entry, "annorect"))
@@ -107,7 +107,7 @@ def _parse_video_name(entry: Any, image: str) -> str:
         video = _parse_optional_number(entry, "vidx")
     except ValueError:
         video = None
-    return f"picture {image}" if video is None else f"video {video:g}"
+    return f"image {image}" if video is None else f"video {video:g}"
 
 
 def _parse_instance(rect: Any, *, id: int, image_id: int, image: str) -> PoseInstance:

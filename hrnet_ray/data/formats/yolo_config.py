@@ -71,7 +71,7 @@ def build_skeleton_from_data_yaml(
         )
     if not given_skeleton and skeleton.flip_order == same:
         notes.append(
-            "nothing tells left from right: a mirrored picture teaches a left as a right "
+            "nothing tells left from right: a mirrored image teaches a left as a right "
             "(name them in a --skeleton, or give the data.yaml a flip_idx)"
         )
     elif flip == same != skeleton.flip_order:

@@ -1,4 +1,4 @@
-"""Where the pictures and labels of a YOLO-pose data set lie."""
+"""Where the images and labels of a YOLO-pose data set lie."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -27,20 +27,20 @@ UNSUPPORTED_IMAGE_SUFFIXES = (
 
 @dataclass
 class ImageListing:
-    """The pictures of a split, in the order of their names, and what was passed over."""
+    """The images of a split, in the order of their names, and what was passed over."""
 
     image_paths: list[Path] = field(default_factory=list)
     unsupported_names: list[str] = field(default_factory=list)
-    """Pictures of kinds that are not read."""
+    """Images of kinds that are not read."""
     linked_dirs: list[str] = field(default_factory=list)
     """Linked folders, which are not searched."""
 
 
 def list_images(entries: Mapping[str, Any], entry: str, config: Path) -> ImageListing:
-    """All pictures that an entry of the data.yaml leads to: folders, or lists of pictures.
+    """All images that an entry of the data.yaml leads to: folders, or lists of images.
 
     Raises:
-        DataError: there are none, the folder is not there, or a picture is a link out of it.
+        DataError: there are none, the folder is not there, or an image is a link out of it.
     """
     value, found = entries[entry], ImageListing()
     for name in value if isinstance(value, list) else [value]:
@@ -52,7 +52,7 @@ def list_images(entries: Mapping[str, Any], entry: str, config: Path) -> ImageLi
     found.image_paths = sorted(set(found.image_paths))
     if not found.image_paths:
         raise DataError(
-            f"no pictures for {entry}",
+            f"no images for {entry}",
             f"{config}: {entry}: {format_value(value)}",
             f"correct the folder; {', '.join(codec.IMAGE_SUFFIXES)} are read",
         )
@@ -68,7 +68,7 @@ def resolve_label_path(image_path: Path) -> Path:
 
 
 def _resolve_entry_path(entries: Mapping[str, Any], name: object, entry: str, config: Path) -> Path:
-    """Where a folder or a list of pictures lies: from `path`, or from the data.yaml itself.
+    """Where a folder or a list of images lies: from `path`, or from the data.yaml itself.
 
     Roboflow writes `../train/images` for what lies beside its data.yaml. A folder that is a link
     was named by the user, and is followed.
@@ -85,7 +85,7 @@ def _resolve_entry_path(entries: Mapping[str, Any], name: object, entry: str, co
                 except (OSError, ValueError):  # a name that no file can have
                     continue
     raise DataError(
-        f"the pictures for {entry} are not there",
+        f"the images for {entry} are not there",
         f"{config}: {entry}: {format_value(name)}",
         f"correct `path` and the folder (from the data.yaml on), or leave `{entry}` out",
     )
@@ -103,15 +103,15 @@ def _collect_images(folder: Path, listing: ImageListing) -> None:
                 continue
             if not path.resolve().is_relative_to(real):
                 raise DataError(
-                    "a picture that is a link out of its folder",
+                    "an image that is a link out of its folder",
                     str(path),
-                    "copy the picture there: no link is followed to elsewhere",
+                    "copy the image there: no link is followed to elsewhere",
                 )
             listing.image_paths.append(path)
 
 
 def _read_image_list(path: Path) -> Iterator[Path]:
-    """The pictures that a text file names, from its own folder on."""
+    """The images that a text file names, from its own folder on."""
     for line in read_text_file(path).splitlines():
         name = line.strip().replace("\\", "/")
         if name.lower().endswith(codec.IMAGE_SUFFIXES):
@@ -123,7 +123,7 @@ def describe_skipped_files(listings: Mapping[str, ImageListing]) -> Iterator[str
     for split, found in listings.items():
         if found.unsupported_names:
             names = format_list(sorted(found.unsupported_names))
-            yield f"{split}: {len(found.unsupported_names):,} pictures of kinds that are not read: {names}"
+            yield f"{split}: {len(found.unsupported_names):,} images of kinds that are not read: {names}"
         if found.linked_dirs:
             names = format_list(sorted(found.linked_dirs))
             yield f"{split}: {len(found.linked_dirs):,} linked folders were not looked into: {names}"

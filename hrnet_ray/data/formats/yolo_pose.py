@@ -1,8 +1,8 @@
 """YOLO-pose labels as COCO documents: what Ultralytics, Roboflow and their like write.
 
-A data.yaml names folders of pictures, the number of keypoints and how they mirror. Beside each
+A data.yaml names folders of images, the number of keypoints and how they mirror. Beside each
 picture's `images` folder lies `labels`, with a text file of its name: a line for each instance,
-`class x y w h` and `px py` or `px py v` a keypoint, all in shares of the picture.
+`class x y w h` and `px py` or `px py v` a keypoint, all in shares of the image.
 """
 
 import os
@@ -27,9 +27,9 @@ from hrnet_ray.skeletons import Skeleton
 SPLIT_ENTRIES = {"train": ("train",), "val": ("val", "validation")}
 """Splits, and the entries of a data.yaml that may name them."""
 UNKNOWN_SIZE_WH = (1000, 1000)
-"""A size for pictures that have none: they go on, to be named with all that cannot be read."""
+"""A size for images that have none: they go on, to be named with all that cannot be read."""
 COORDINATE_FRAC_RANGE = (-1.0, 2.0)
-"""A point may lie outside the picture; one beyond this is no share of it, but pixels."""
+"""A point may lie outside the image; one beyond this is no share of it, but pixels."""
 
 CocoDocument = dict[str, Any]
 
@@ -63,7 +63,7 @@ def read_yolo_pose(
     named = {split: next(filter(entries.get, names), None) for split, names in SPLIT_ENTRIES.items()}
     found = {split: yolo_files.list_images(entries, entry, config) for split, entry in named.items() if entry}
     if "train" not in found:
-        raise DataError("a data.yaml without training pictures", str(config), "add `train: FOLDER`")
+        raise DataError("a data.yaml without training images", str(config), "add `train: FOLDER`")
     skeleton, notes = yolo_config.build_skeleton_from_data_yaml(entries, shape, skeleton, config)
     images = Path(os.path.commonpath({path.parent for f in found.values() for path in f.image_paths}))
     parts = {split: _YoloSplitBuilder(images, shape) for split in found}
@@ -90,13 +90,13 @@ def read_yolo_pose(
 
 
 def _describe_unused_files(parts: Mapping[str, "_YoloSplitBuilder"]) -> Iterator[str]:
-    """Pictures without labels, labels without pictures."""
+    """Images without labels, labels without images."""
     for split, part in parts.items():
         if part.missing_images:
             names = format_list(part.missing_images)
-            yield f"{split}: {len(part.missing_images):,} listed pictures are not there: {names}"
+            yield f"{split}: {len(part.missing_images):,} listed images are not there: {names}"
         if part.num_unlabeled:
-            yield f"{split}: {part.num_unlabeled:,} pictures have no labels: they are not used"
+            yield f"{split}: {part.num_unlabeled:,} images have no labels: they are not used"
     places = Counter(path for part in parts.values() for path in part.label_paths)
     lonely = sorted(
         path
@@ -106,9 +106,9 @@ def _describe_unused_files(parts: Mapping[str, "_YoloSplitBuilder"]) -> Iterator
     )
     if lonely:
         names = format_list([path.name for path in lonely])
-        yield f"{len(lonely):,} files of labels belong to no picture of these splits: {names}"
+        yield f"{len(lonely):,} files of labels belong to no image of these splits: {names}"
     if shared := sorted(path.name for path, times in places.items() if times > 1):
-        yield f"{len(shared):,} files of labels belong to several pictures: {format_list(shared)}"
+        yield f"{len(shared):,} files of labels belong to several images: {format_list(shared)}"
 
 
 def _describe_unused_splits(entries: Mapping[str, Any]) -> Iterator[str]:
@@ -119,7 +119,7 @@ def _describe_unused_splits(entries: Mapping[str, Any]) -> Iterator[str]:
 
 
 class _YoloSplitBuilder:
-    """A split, which grows by a picture at a time."""
+    """A split, which grows by an image at a time."""
 
     def __init__(self, images_dir: Path, shape: KeypointShape) -> None:
         self.images_dir, self.shape = images_dir, shape
@@ -127,13 +127,13 @@ class _YoloSplitBuilder:
         self.annotations: list[CocoDocument] = []
         self.class_ids: set[int] = set()
         self.label_paths: list[Path] = []
-        """Where the labels of each picture are, or would be."""
+        """Where the labels of each image are, or would be."""
         self.num_unlabeled = 0
         self.missing_images: list[str] = []
         self.rotated_images: list[str] = []
 
     def add_image(self, path: Path) -> None:
-        """A picture, with the instances of its labels."""
+        """An image, with the instances of its labels."""
         labels, name = resolve_label_path(path), path.relative_to(self.images_dir).as_posix()
         self.label_paths.append(labels)
         if not is_regular_file(labels):
@@ -162,23 +162,23 @@ class _YoloSplitBuilder:
         """Refuse what cannot be learnt from, or would be learnt wrongly.
 
         Raises:
-            DataError: no picture has labels, listed ones are not there, or some are stored turned.
+            DataError: no image has labels, listed ones are not there, or some are stored turned.
         """
         if self.missing_images and not skip_missing:
             raise DataError(
-                f"{len(self.missing_images):,} of {len(paths):,} listed pictures are not there",
+                f"{len(self.missing_images):,} of {len(paths):,} listed images are not there",
                 f"{config}: {split}: {format_list(self.missing_images)} (below {self.images_dir})",
                 "correct the list, or add --skip-missing to leave them out",
             )
         if not self.annotations:
             raise DataError(
-                f"no picture of {split} has labels",
+                f"no image of {split} has labels",
                 f"{resolve_label_path(paths[0])} and {len(paths) - 1:,} more are not there, or empty",
-                "put `labels` beside each folder `images`, with a text file for each picture",
+                "put `labels` beside each folder `images`, with a text file for each image",
             )
         if self.rotated_images:
             raise DataError(
-                f"{len(self.rotated_images):,} pictures of {split} are stored turned (EXIF), and YOLO's "
+                f"{len(self.rotated_images):,} images of {split} are stored turned (EXIF), and YOLO's "
                 "labels are of the upright view",
                 f"{format_list(self.rotated_images)} (below {self.images_dir})",
                 "turn their pixels, on a copy: mogrify -auto-orient FILES; the labels fit then",
@@ -219,7 +219,7 @@ def _iter_label_lines(path: Path, shape: KeypointShape) -> Iterator[tuple[int, n
                     f"a line of labels that cannot be read ({error})",
                     f"{path}: line {at}",
                     f"write `class x y w h` and {shape.values_per_keypoint} numbers for each of "
-                    f"{shape.num_keypoints} keypoints, as `kpt_shape` says, in shares of the picture",
+                    f"{shape.num_keypoints} keypoints, as `kpt_shape` says, in shares of the image",
                 ) from error
             points = numbers[5:].reshape(shape.num_keypoints, shape.values_per_keypoint)
             yield int(numbers[0]), numbers[1:5], _fill_visibility(points)
@@ -242,7 +242,7 @@ def _parse_label_line(words: Sequence[str], shape: KeypointShape) -> np.ndarray:
     within = (least <= numbers) & (numbers <= most)  # false of NaN
     if not within.all():
         worst = words[int(within.argmin())]
-        raise ValueError(f"{format_value(worst)} where a share of the picture is wanted")
+        raise ValueError(f"{format_value(worst)} where a share of the image is wanted")
     if numbers[0] != int(numbers[0]) or numbers[0] < 0:
         raise ValueError(f"class {words[0]}")
     return numbers

@@ -1,4 +1,4 @@
-"""Picture files to RGB arrays and back. The only place that decodes or encodes.
+"""Image files to RGB arrays and back. The only place that decodes or encodes.
 
 Coordinates in MPII and ATRW count stored pixels, so EXIF orientation is ignored everywhere.
 """
@@ -46,7 +46,7 @@ def _decode_with_opencv(data: bytes) -> np.ndarray | None:
 
 
 def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
-    """JPEG bytes of an RGB uint8 [H, W, 3] picture."""
+    """JPEG bytes of an RGB uint8 [H, W, 3] image."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     written, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert written  # memory only: nothing here can be full or missing
@@ -54,7 +54,7 @@ def encode_jpeg(image: np.ndarray, *, quality: int = 95) -> bytes:
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Decode one picture file.
+    """Decode one image file.
 
     Raises:
         DataError: it is missing, or `open_picture` refuses it.
@@ -71,11 +71,11 @@ def read_image_with_orientation(path: Path) -> tuple[np.ndarray, bool]:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError("a picture that cannot be opened", f"{path}: {error.strerror}", "check the path") from error
+        raise DataError("an image that cannot be opened", f"{path}: {error.strerror}", "check the path") from error
     picture = decode_or_reject(data)
     if isinstance(picture, RejectedImage):
         raise DataError(
-            f"a picture that cannot be read: {picture.reason}",
+            f"an image that cannot be read: {picture.reason}",
             f"{path}: {picture.detail}",
             "replace it",
         )
@@ -93,14 +93,14 @@ def write_image(path: Path, image: np.ndarray) -> None:
         _write_atomically(path, _encode_image(path.suffix, image))  # OpenCV dies of names that are no UTF-8
     except (OSError, ValueError, cv2.error) as error:  # a file in place of a folder, for example
         raise DataError(
-            "a picture that cannot be written",
+            "an image that cannot be written",
             str(path),
             f"check the folder, and the ending: {', '.join(IMAGE_SUFFIXES)}",
         ) from error
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    """Write it whole or not at all: half a picture would take the last of a full disk."""
+    """Write it whole or not at all: half an image would take the last of a full disk."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(data)
@@ -115,15 +115,15 @@ def _encode_image(suffix: str, image: np.ndarray) -> bytes:
     suffix.encode()  # half a character: UnicodeEncodeError is a ValueError
     written, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     if not written:
-        raise ValueError(f"a picture that no {suffix} can hold")
+        raise ValueError(f"an image that no {suffix} can hold")
     return data.tobytes()
 
 
 def resize_image(image: np.ndarray, *, size_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Scale a picture to `size_hw`, smoothly down or up.
+    """Scale an image to `size_hw`, smoothly down or up.
 
     Returns:
-        The scaled picture, and the matrix [3, 3] that leads into it from the picture.
+        The scaled image, and the matrix [3, 3] that leads into it from the image.
     """
     height, width = size_hw
     across, down = width / image.shape[1], height / image.shape[0]

@@ -15,18 +15,18 @@ from typing import NamedTuple
 MAX_PIXELS = 2**26
 """Largest number of pixels, 8192 x 8192; OpenCV gets the same limit when it is imported."""
 MAX_SCANS = 100
-"""A progressive JPEG has about ten. Each, however short, leads over the whole picture."""
+"""A progressive JPEG has about ten. Each, however short, leads over the whole image."""
 MAX_SCANNED_PIXELS = 2**30
-"""So a large picture may have fewer: 16 where it has `MAX_PIXELS`. They take about a second."""
+"""So a large image may have fewer: 16 where it has `MAX_PIXELS`. They take about a second."""
 
 SizeHw = tuple[int, int]
 
 
 class RejectReason(StrEnum):
-    """Why a picture was refused, in words that a column of a table can hold."""
+    """Why an image was refused, in words that a column of a table can hold."""
 
     EMPTY = "empty file"
-    NOT_AN_IMAGE = "not a picture"
+    NOT_AN_IMAGE = "not an image"
     TRUNCATED = "cut off"
     CORRUPT = "damaged"
     TOO_MANY_PIXELS = "too many pixels"
@@ -35,7 +35,7 @@ class RejectReason(StrEnum):
 
 @dataclass(frozen=True)
 class RejectedImage:
-    """A picture that is not decoded: why, and what was found."""
+    """An image that is not decoded: why, and what was found."""
 
     reason: RejectReason
     detail: str
@@ -49,7 +49,7 @@ class _ImageFormat(NamedTuple):
     find_defect: Callable[[bytes, int], RejectReason | None]
     """What file and pixels show without decoding. Where nothing is found, a decoder may find more."""
     max_pixels_per_byte: float
-    """Pixels that a byte can hold, however plain the picture is."""
+    """Pixels that a byte can hold, however plain the image is."""
 
 
 def read_size_hw(data: bytes) -> SizeHw | None:
@@ -82,7 +82,7 @@ def find_problem(data: bytes) -> RejectedImage | None:
 
 _LIMIT_HINTS = {
     RejectReason.TOO_MANY_PIXELS: f"; {MAX_PIXELS:,} pixels are decoded at most",
-    RejectReason.TOO_MANY_SCANS: f"; {MAX_SCANS} scans are decoded at most, and fewer of large pictures",
+    RejectReason.TOO_MANY_SCANS: f"; {MAX_SCANS} scans are decoded at most, and fewer of large images",
 }
 
 
@@ -100,7 +100,7 @@ def _find_reject_reason(image_format: _ImageFormat, data: bytes, num_pixels: int
 
 
 def clear_tiff_orientation(data: bytes) -> bytes:
-    """The same picture, if need be without the wish to be shown turned.
+    """The same image, if need be without the wish to be shown turned.
 
     Of all formats, only TIFF is rotated by OpenCV even when it is set not to.
     """
@@ -136,7 +136,7 @@ def _get_exif_tags(data: bytes) -> bytes:
 
 
 def describe_image(data: bytes) -> str:
-    """Kind and sizes of a picture that has a header: `a PNG of 40 x 30 pixels in 1,200 bytes`."""
+    """Kind and sizes of an image that has a header: `a PNG of 40 x 30 pixels in 1,200 bytes`."""
     kind, size = _detect_format(data), read_size_hw(data)
     name = kind.name if kind else "file"
     if size is None:

@@ -33,7 +33,7 @@ from hrnet_ray.data.synthetic.tigers import (
 from hrnet_ray.skeletons import ATRW
 
 JPEG_QUALITY = 92
-MIN_KEYPOINTS_INSIDE = 6  # a tiger with fewer keypoints in the picture is placed again
+MIN_KEYPOINTS_INSIDE = 6  # a tiger with fewer keypoints in the image is placed again
 BODY_FRAC_RANGE_BY_COUNT = {
     1: (0.35, 0.75),
     2: (0.30, 0.50),
@@ -59,7 +59,7 @@ def write_tiger_dataset(
     tigers_per_image: tuple[int, int] = (1, 3),
     on_progress: ProgressCallback | None = None,
 ) -> None:
-    """Write `train` + `val` pictures as ATRW is downloaded; ids count from 0 through both splits.
+    """Write `train` + `val` images as ATRW is downloaded; ids count from 0 through both splits.
 
     `on_progress` is called with (images done, images in all) from time to time.
     """
@@ -87,7 +87,7 @@ def write_people_dataset(
     size_hw: tuple[int, int] = (240, 320),
     on_progress: ProgressCallback | None = None,
 ) -> None:
-    """Write `train` + `val` pictures of one person each, as HRNet's authors ship MPII."""
+    """Write `train` + `val` images of one person each, as HRNet's authors ship MPII."""
 
     def write_person_image(image_id: int) -> tuple[dict[str, Any], np.ndarray]:
         rng = np.random.default_rng([seed, image_id])
@@ -207,7 +207,7 @@ def _is_inside_image(image_xy: np.ndarray, size_hw: tuple[int, int]) -> np.ndarr
     return np.all((image_xy >= 0) & (image_xy <= last), axis=-1)
 
 
-# Pictures.
+# Images.
 
 
 def _render_tiger_image(
@@ -263,7 +263,7 @@ def _sample_tiger_placement(
     tiger = replace(sample_tiger(rng), body_length_px=body_px)
     figure_xy = tiger_keypoints(tiger)
     low, high = figure_xy.min(axis=0), figure_xy.max(axis=0)
-    nearest_y = height - 0.7 * high[1]  # some paws end below the picture
+    nearest_y = height - 0.7 * high[1]  # some paws end below the image
     farthest_y = max(0.45 * height - high[1], -0.6 * low[1])  # all paws are below the horizon
     centers = rng.uniform((0.2 * width, farthest_y), (0.8 * width, nearest_y), (12, 2))
     boxes = np.hstack([centers + low, centers + high])

@@ -60,7 +60,7 @@ class SyntheticPerson:
     trousers_color: BgrColor
 
     def to_image_xy(self, figure_xy: np.ndarray) -> np.ndarray:
-        """From the figure (pelvis at 0, y down) to picture pixels."""
+        """From the figure (pelvis at 0, y down) to image pixels."""
         return np.asarray(figure_xy) * self.height_px + self.pelvis_xy
 
 
@@ -99,7 +99,7 @@ def sample_person(rng: np.random.Generator) -> SyntheticPerson:
 
 
 def mirror_person(person: SyntheticPerson, *, image_width: int) -> SyntheticPerson:
-    """Return the person as seen in a picture of `width` pixels turned left for right."""
+    """Return the person as seen in an image of `width` pixels turned left for right."""
     x, y = person.pelvis_xy
     return replace(
         person,
@@ -114,7 +114,7 @@ def mirror_person(person: SyntheticPerson, *, image_width: int) -> SyntheticPers
 
 
 def compute_person_keypoints(person: SyntheticPerson) -> np.ndarray:
-    """Where the 16 keypoints lie in the picture, [16, 2]."""
+    """Where the 16 keypoints lie in the image, [16, 2]."""
     joints = _compute_joints(person)
     return person.to_image_xy(np.array([joints[name] for name in MPII.keypoints]))
 
@@ -155,7 +155,7 @@ def _compute_limb_joints(
 
 
 def compute_head_box(person: SyntheticPerson) -> np.ndarray:
-    """The head's box as MPII has it: [[x1, y1], [x2, y2]] in picture pixels."""
+    """The head's box as MPII has it: [[x1, y1], [x2, y2]] in image pixels."""
     joints = _compute_joints(person)
     neck, top = person.to_image_xy(np.array([joints["upper_neck"], joints["head_top"]]))
     middle = (neck + top) / 2

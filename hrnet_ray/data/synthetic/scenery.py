@@ -73,7 +73,7 @@ def _draw_far_trunk(rng: np.random.Generator, image: np.ndarray, foot_y: float, 
 
 
 def _draw_tree_trunk(rng: np.random.Generator, image: np.ndarray, foot_y: float) -> None:
-    """A birch (white, with dark marks) or a pine (dark), up out of the picture."""
+    """A birch (white, with dark marks) or a pine (dark), up out of the image."""
     height, width = image.shape[:2]
     x, lean = rng.uniform((0, -0.05 * height), (width, 0.05 * height))
     thick = rng.uniform(0.018, 0.05) * width

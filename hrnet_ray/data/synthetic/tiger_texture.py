@@ -1,7 +1,7 @@
 """The coat of a tiger: what is painted on bones that are posed and projected.
 
 Everything is in the figure frame of `drawn.tigers`: lengths in body lengths, x towards the
-head, y down. Only `place` leads into the picture. What is drawn of a head is given as forward, up
+head, y down. Only `place` leads into the image. What is drawn of a head is given as forward, up
 and sideways from its centre, and turned by `See`.
 """
 
@@ -28,7 +28,7 @@ AMBER = (60, 185, 215)
 PaintStroke = tuple[np.ndarray, BgrColor]  # polygons [N, M, 2], and what to fill them with
 HeadBall = tuple[float, float, float, float]  # forward, up, sideways from the head's centre; radius
 FigureToImage = Callable[[np.ndarray], np.ndarray]
-"""From the figure frame to picture pixels."""
+"""From the figure frame to image pixels."""
 HeadProjection = Callable[[np.ndarray], np.ndarray]
 """From balls of a head [N, 4] to figure x, y, depth (towards the viewer) and radius."""
 
@@ -274,7 +274,7 @@ def draw_body_part(
     for tube in part.tubes:
         paint_tube(mask, to_image_xy(tube[:, :2]), tube[:, 2] * body_length_px, (255,))
     x, y, w, h = cv2.boundingRect(mask)
-    if w == 0:  # outside the picture
+    if w == 0:  # outside the image
         return
     coat = np.empty((h, w, 3), np.uint8)
     coat[:] = np.round(part.color)

@@ -3,7 +3,7 @@
 The animal is built once, facing right, in its own frame: lengths in body lengths (shoulder to
 hip), x towards the head, y up, z towards the viewer. A camera turns that into the figure frame
 (y down, still facing right), and only the last step, `Tiger.place`, mirrors, scales and moves it
-into the picture. So a mirrored tiger is the same numbers with the other `facing`, and left and
+into the image. So a mirrored tiger is the same numbers with the other `facing`, and left and
 right cannot go wrong: facing right we look at its right flank, so what is near is right.
 """
 
@@ -30,7 +30,7 @@ class SyntheticTiger:
 
     facing: Literal["left", "right"]
     center_xy: tuple[float, float]
-    """Where the body centre lies, in picture pixels."""
+    """Where the body centre lies, in image pixels."""
     body_length_px: float
     """Pixels per body length."""
     yaw_deg: float
@@ -65,7 +65,7 @@ class SyntheticTiger:
         return figure_from_level @ level_from_yawed @ yawed_from_body
 
     def to_image_xy(self, figure_xy: np.ndarray) -> np.ndarray:
-        """From the figure frame to picture pixels."""
+        """From the figure frame to image pixels."""
         sign = 1.0 if self.facing == "right" else -1.0
         return figure_xy * (sign * self.body_length_px, self.body_length_px) + self.center_xy
 
@@ -99,7 +99,7 @@ def sample_tiger(rng: np.random.Generator) -> SyntheticTiger:
 
 
 def mirror_tiger(tiger: SyntheticTiger, *, image_width: int) -> SyntheticTiger:
-    """Return the tiger as seen in a picture of `width` pixels turned left for right."""
+    """Return the tiger as seen in an image of `width` pixels turned left for right."""
     x, y = tiger.center_xy
     facing = "left" if tiger.facing == "right" else "right"
     return replace(tiger, facing=facing, center_xy=(image_width - 1 - x, y))
@@ -213,7 +213,7 @@ def _compute_cos_sin(angle_deg: float) -> tuple[float, float]:
 
 
 def compute_tiger_keypoints(tiger: SyntheticTiger) -> np.ndarray:
-    """Where the 15 keypoints lie in the picture, [15, 2], hidden or not."""
+    """Where the 15 keypoints lie in the image, [15, 2], hidden or not."""
     bones = compute_tiger_joints(tiger)
     near, far = ("right", "left") if tiger.facing == "right" else ("left", "right")
     face = _project_head_points(

@@ -1,7 +1,7 @@
 """Video files to RGB frames, by FFmpeg (PyAV, `hrnet-ray[video]`).
 
 Frames are rotated as players show them: people label and watch them in that orientation.
-(Pictures are read as stored, because their labels count stored pixels.)
+(Images are read as stored, because their labels count stored pixels.)
 """
 
 import re
@@ -32,7 +32,7 @@ _DURATION_PATTERN = re.compile(r"(\d+):(\d\d):(\d\d\.\d+)")
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One picture of a video."""
+    """One image of a video."""
 
     index: int
     """From 0, in the order in which they are shown; what cannot be read is not counted."""
@@ -105,9 +105,9 @@ class VideoReader:
         """
         stream = self._container.streams.best("video")
         if stream is None:
-            raise _make_unreadable_error(path, "no pictures in it")
+            raise _make_unreadable_error(path, "no images in it")
         if stream.codec_context is None:
-            raise _make_unreadable_error(path, "no decoder for its pictures")
+            raise _make_unreadable_error(path, "no decoder for its images")
         if stream.width * stream.height > MAX_PIXELS:
             size = f"{stream.width:,} x {stream.height:,}"
             raise _make_unreadable_error(path, f"{size} pixels; {MAX_PIXELS:,} are decoded at most")

@@ -21,19 +21,19 @@ from hrnet_ray.inference.detectors.output_formats import (
 FormatChoice = Literal["auto", FormatName]
 
 MAX_CANDIDATES = 3000
-"""The surest ones of a picture; comparing each with each costs the square."""
+"""The surest ones of an image; comparing each with each costs the square."""
 MIN_BOX_SIDE_PX = 1.0
-"""Of a box, in pixels of the picture."""
+"""Of a box, in pixels of the image."""
 MAX_SCORE = 1.01
 """A score is at most 1, but for the rounding of half numbers."""
 _FORMAT_HINT = "give another --detector-format, or auto; or a file of one of these families"
 
 
 class ObjectDetector:
-    """Boxes on a picture, by an ONNX file of the user's.
+    """Boxes on an image, by an ONNX file of the user's.
 
     detector = Detector.from_file(Path("yolox_s.onnx"), classes=(16,))
-    detector(picture)      # RGB uint8 [H, W, 3] -> float64 [N, 5]
+    detector(image)      # RGB uint8 [H, W, 3] -> float64 [N, 5]
     """
 
     def __init__(
@@ -92,16 +92,16 @@ class ObjectDetector:
         """Find boxes on RGB uint8 [H, W, 3].
 
         Returns:
-            Float64 [N, 5]: x, y, width and height in pixels of the picture, none of it outside,
+            Float64 [N, 5]: x, y, width and height in pixels of the image, none of it outside,
             and the score; the surest first.
 
         Raises:
             DataError: the file fails, or answers what no detector of its family does.
-            ValueError: it is no such picture.
+            ValueError: it is no such image.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             form = f"{image.dtype} {list(image.shape)}"
-            raise ValueError(f"a picture is RGB uint8 [H, W, 3], this is {form}")
+            raise ValueError(f"an image is RGB uint8 [H, W, 3], this is {form}")
         look = self._output_format.preprocessing
         canvas = letterbox_image(image, self.onnx_model.input_hw, centered=look.centered)
         found = self._decode_outputs(self.onnx_model(look.to_input_array(canvas.pixels)))
@@ -162,7 +162,7 @@ def _infer_single_format(onnx_model: OnnxModel, outputs: ModelOutputs) -> Format
         return kinds[0]
     if kinds:
         raise onnx_model.make_file_error(
-            "a detector of one of two families, which want their pictures otherwise",
+            "a detector of one of two families, which want their images otherwise",
             format_shapes(outputs),
             f"give --detector-format {' or '.join(kinds)}",
         )
@@ -196,7 +196,7 @@ def _check_classes(class_ids: tuple[int, ...], num_classes: int | None) -> None:
 
 
 def _clip_to_image(image_xyxy: np.ndarray, image_hw: tuple[int, int]) -> np.ndarray:
-    """What of each box is in the picture: x, y, w, h [N, 4]; of endless ones, nothing."""
+    """What of each box is in the image: x, y, w, h [N, 4]; of endless ones, nothing."""
     height, width = image_hw
     real = np.isfinite(image_xyxy).all(axis=1, keepdims=True)
     corners = np.where(real, np.clip(image_xyxy, 0, (width, height, width, height)), 0.0)

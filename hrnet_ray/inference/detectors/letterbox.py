@@ -1,4 +1,4 @@
-"""How a family of detectors wants to see a picture."""
+"""How a family of detectors wants to see an image."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ ColorTriple = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorPreprocessing:
-    """Where the picture lies on its canvas, and what becomes of its colours."""
+    """Where the image lies on its canvas, and what becomes of its colours."""
 
     bgr: bool
     mean: ColorTriple = (0.0, 0.0, 0.0)
@@ -32,7 +32,7 @@ class DetectorPreprocessing:
 
 @dataclass(frozen=True)
 class LetterboxedImage:
-    """A picture that was fitted into another size: canvas_xy = picture_xy * zoom_xy + corner_xy."""
+    """An image that was fitted into another size: canvas_xy = picture_xy * zoom_xy + corner_xy."""
 
     pixels: np.ndarray
     """Uint8 [H, W, 3]."""
@@ -40,12 +40,12 @@ class LetterboxedImage:
     offset_xy: np.ndarray
 
     def to_image_boxes(self, letterbox_xyxy: np.ndarray) -> np.ndarray:
-        """Boxes [N, 4] of two corners each, led back into the picture."""
+        """Boxes [N, 4] of two corners each, led back into the image."""
         return (letterbox_xyxy - np.tile(self.offset_xy, 2)) / np.tile(self.scale_xy, 2)
 
 
 def letterbox_image(image: np.ndarray, size_hw: tuple[int, int], *, centered: bool) -> LetterboxedImage:
-    """Scale a picture, down or up, until it just fits into `size_hw`, and pad the rest."""
+    """Scale an image, down or up, until it just fits into `size_hw`, and pad the rest."""
     wanted_wh, wh = np.array(size_hw[::-1]), np.array(image.shape[1::-1])
     width, height = np.maximum(1, np.rint(wh * (wanted_wh / wh).min())).astype(int).tolist()
     scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # as they do

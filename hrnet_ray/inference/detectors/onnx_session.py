@@ -1,4 +1,4 @@
-"""An ONNX file of the user's as a function of pictures. It is from elsewhere, and not trusted.
+"""An ONNX file of the user's as a function of images. It is from elsewhere, and not trusted.
 
 What it can do is arithmetic: it names no files but weights in its own folder, which onnxruntime
 sees to from 1.24 on. It may still ask for much memory, or for a long time.
@@ -21,7 +21,7 @@ ModelOutputs = Mapping[str, np.ndarray]
 
 DETECTOR_FLAG = "--detector"
 DEFAULT_SIDE_PX = 640
-"""Of a picture, in pixels, where the file leaves it open."""
+"""Of an image, in pixels, where the file leaves it open."""
 MIN_SIDE_PX, MAX_SIDE_PX = 32, 4096
 MAX_FILE_BYTES = 2**31
 """No ONNX file is longer: weights beyond that lie beside it."""
@@ -33,11 +33,11 @@ _PROVIDERS = {
 }
 _FATAL_SEVERITY = 4
 """Of onnxruntime's log: what is wrong comes as an exception as well."""
-_EXPORT_HINT = "export the detector as ONNX once more, for one picture of three colours at a time"
+_EXPORT_HINT = "export the detector as ONNX once more, for one image of three colours at a time"
 
 
 class OnnxModel:
-    """A net that takes one picture."""
+    """A net that takes one image."""
 
     input_hw: tuple[int, int]
     metadata: Mapping[str, str]
@@ -50,7 +50,7 @@ class OnnxModel:
 
         Raises:
             UsageError: onnxruntime is not installed.
-            DataError: the file is missing or damaged, or takes something else than a picture.
+            DataError: the file is missing or damaged, or takes something else than an image.
         """
         require_file(path, DETECTOR_FLAG)
         onnxruntime = _import_onnxruntime(path)
@@ -108,7 +108,7 @@ def _create_session(onnxruntime: ModuleType, path: Path, device: str) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_SEVERITY
     options.intra_op_num_threads = cpu_count()  # as a container may use them
-    # Threads that spin between two pictures would take the processors from the pose model.
+    # Threads that spin between two images would take the processors from the pose model.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     there = onnxruntime.get_available_providers()
@@ -122,10 +122,10 @@ def _parse_input_spec(inputs: list[Any]) -> tuple[str, type, tuple[int, int]]:
     """Name, numbers and size of the only input.
 
     Raises:
-        ValueError: it is no picture of three colours, or there are more inputs.
+        ValueError: it is no image of three colours, or there are more inputs.
     """
     if len(inputs) != 1:
-        raise ValueError(f"{len(inputs)} inputs, where one picture is wanted")
+        raise ValueError(f"{len(inputs)} inputs, where one image is wanted")
     (only,) = inputs
     sides = [side if isinstance(side, int) else None for side in only.shape]  # None: any
     if len(sides) != 4 or sides[0] not in (1, None) or sides[1] not in (3, None):
@@ -135,5 +135,5 @@ def _parse_input_spec(inputs: list[Any]) -> tuple[str, type, tuple[int, int]]:
     height, width = (DEFAULT_SIDE_PX if side is None else side for side in sides[2:])
     if not all(MIN_SIDE_PX <= side <= MAX_SIDE_PX for side in (height, width)):
         allowed = f"where {MIN_SIDE_PX} to {MAX_SIDE_PX} pixels are possible"
-        raise ValueError(f"takes pictures of {height} x {width}, {allowed}")
+        raise ValueError(f"takes images of {height} x {width}, {allowed}")
     return only.name, _INPUT_DTYPES[only.type], (height, width)

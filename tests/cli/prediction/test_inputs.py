@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("b.png", "day/a.jpg"):
         codec.write_image(tmp_path / name, np.full((40, 60, 3), 90, np.uint8))
     clip(tmp_path / "a.MKV", frames=3)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     return tmp_path
 
 
@@ -61,7 +61,7 @@ def test_unreadable_files_are_printed_and_readable_frames_are_kept(folder: Path,
     assert inputs.partial_videos == [Path("cut.mkv")]
     assert inputs.unreadable_files == [Path("b.png"), Path("lost.mp4")]
     assert capsys.readouterr().out == (
-        "skipped b.png: a picture that cannot be read: cut off\n"
+        "skipped b.png: an image that cannot be read: cut off\n"
         f"cut.mkv: {len(found)} frames could be read of about 30\n"
         "skipped lost.mp4: a video that cannot be read: "
         "Invalid data found when processing input\n"

@@ -51,7 +51,7 @@ def test_a_corrupt_image_is_named_and_the_others_are_predicted(command, otters: 
 
     assert code == 0
     assert stdout == (
-        "skipped b.jpg: a picture that cannot be read: cut off\n"
+        "skipped b.jpg: an image that cannot be read: cut off\n"
         f"3 poses on 3 images -> {otters / 'out'}\n"
         "1 images could not be read\n"
     )
@@ -117,7 +117,7 @@ def test_the_results_so_far_are_written_if_an_overlay_cannot_be_written(command,
     code, stdout, stderr = command(*predict_words(otters, model))
 
     assert code == 3
-    assert stderr.startswith("error: a picture that cannot be written\n")
+    assert stderr.startswith("error: an image that cannot be written\n")
     assert stdout == f"3 poses on 3 images -> {otters / 'out'}\n"
     assert [result["image_id"] for result in results_of(otters)] == ["a.jpg", "b.jpg", "c.jpg"]
     assert not [path for path in (otters / "out").iterdir() if "part" in path.name]
@@ -200,7 +200,7 @@ def test_control_characters_and_invalid_utf8_in_names_are_escaped(command, otter
     code, stdout, _ = command(*predict_words(otters, model))
 
     assert code == 0
-    assert stdout.startswith("skipped b\\x1b[2J.jpg: a picture that cannot be read: cut off\n")
+    assert stdout.startswith("skipped b\\x1b[2J.jpg: an image that cannot be read: cut off\n")
     assert b"caf\xe9.jpg" in os.listdir(os.fsencode(otters / "out"))
     assert results_of(otters)[1]["image_id"] == os.fsdecode(b"caf\xe9.jpg")
 

@@ -137,7 +137,7 @@ def test_several_at_once_give_what_one_by_one_gives(
     command, video_dir: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ):
     codec.write_image(video_dir / "a.png", np.full((40, 60, 3), 90, np.uint8))
-    (video_dir / "z.jpg").write_bytes(b"no picture")
+    (video_dir / "z.jpg").write_bytes(b"no image")
     code, stdout, _ = command(*predict_args(video_dir, model))
     alone = results_of(video_dir)
 
@@ -181,7 +181,7 @@ def test_the_readable_part_of_a_truncated_video_is_predicted(command, video_dir:
 
 def test_unreadable_images_and_videos_are_counted_separately(command, video_dir: Path, model: Path):
     cut_off(clip(video_dir / "lost.mp4"))
-    (video_dir / "a.jpg").write_bytes(b"no picture")
+    (video_dir / "a.jpg").write_bytes(b"no image")
 
     code, stdout, _ = command(*predict_args(video_dir, model, "--no-draw"))
 

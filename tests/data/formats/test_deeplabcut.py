@@ -43,7 +43,7 @@ SEVERAL = {
 POINTS = [("", part) for part in PARTS]
 """Individual and bodypart, in the order of the columns."""
 LABELS = (20, 10, 60, 12, 40, 30)
-"""In a picture of 100 x 50: a box of 40 x 20, widened by 4 on each side."""
+"""In an image of 100 x 50: a box of 40 x 20, widened by 4 on each side."""
 
 Cells = Sequence[float | str]
 
@@ -57,7 +57,7 @@ def written(
     scorer: str = "Ann",
     **entries: Any,
 ) -> Path:
-    """A project with pictures of 100 x 50: by video and frame, the cells of its row."""
+    """A project with images of 100 x 50: by video and frame, the cells of its row."""
     for video, frames in videos.items():
         for frame in frames:
             grey = np.full((50, 100, 3), 90, np.uint8)
@@ -182,11 +182,11 @@ def test_what_cannot_be_learnt_is_named(tmp_path: Path):
     assert found.skipped == [
         SkippedItem("m1/b.png", SkipReason.NO_KEYPOINTS, "none of its points is labelled"),
         SkippedItem("m1/c.png", SkipReason.EMPTY_BOX, "labelled points: 1"),
-        SkippedItem("m1/d.png", SkipReason.NO_KEYPOINTS, "labelled outside the picture only"),
+        SkippedItem("m1/d.png", SkipReason.NO_KEYPOINTS, "labelled outside the image only"),
         SkippedItem("m1/e.png", SkipReason.EMPTY_BOX, "labelled points: 2"),
     ]
     assert (
-        "4 labelled points are outside their picture, or at (0, 0): they were taken as not "
+        "4 labelled points are outside their image, or at (0, 0): they were taken as not "
         "labelled, as in DeepLabCut: m1/c.png, m1/d.png"
     ) in found.notes
 
@@ -325,7 +325,7 @@ def test_frames_that_are_not_there_are_named(tmp_path: Path):
     assert "m1/b.png" in error.where
     run(DeepLabCutArgs(project=project, out=tmp_path / "out", max_image_size=32, skip_missing=True))
     skipped = (tmp_path / "out" / "skipped.csv").read_text()
-    assert "m1/b.png,missing picture" in skipped
+    assert "m1/b.png,missing image" in skipped
 
 
 @pytest.mark.parametrize(
@@ -352,7 +352,7 @@ def test_a_wrong_cell_is_named(tmp_path: Path, cells: Cells, what: str):
     [
         ("b.png", "a.png", "'a.png' is there twice"),
         ("m1,b.png", "m2,b.png", "a frame of 'm2' in the folder 'm1'"),
-        ("b.png", "..", "'labeled-data/m1/..' where a picture is named"),
+        ("b.png", "..", "'labeled-data/m1/..' where an image is named"),
         ("coords", "axes", "no row 'coords' above it"),
         ("snout,snout", "leftear,leftear", "bodypart 'leftear' has its columns twice"),
         ("x,y,x,y,x,y", "x,y,x,y,y,x", "columns other than x and y of each bodypart"),
@@ -406,9 +406,9 @@ def test_a_folder_that_is_no_project_is_named(tmp_path: Path):
 
 def test_a_broken_picture_is_named_like_any_other(tmp_path: Path):
     project = written(tmp_path, {"m1": {"a.png": LABELS}, "m2": {"b.png": LABELS}})
-    (project / "labeled-data" / "m1" / "a.png").write_bytes(b"no picture")
+    (project / "labeled-data" / "m1" / "a.png").write_bytes(b"no image")
 
-    with pytest.raises(DataError, match="1 pictures cannot be read") as refused:
+    with pytest.raises(DataError, match="1 images cannot be read") as refused:
         run(DeepLabCutArgs(project=project, out=tmp_path / "out", val_videos=("m2",)))
 
     assert "m1/a.png" in refused.value.where
@@ -493,7 +493,7 @@ def test_a_project_becomes_a_data_set_parted_by_videos(tmp_path: Path, capsys):
 
 
 def test_it_is_the_data_set_that_the_same_labels_in_coco_form_give(tmp_path: Path):
-    """Once the box is the same: rows, pictures and their checksums."""
+    """Once the box is the same: rows, images and their checksums."""
     project = written(tmp_path / "mice", {"m1": {"a.png": LABELS}, "m2": {"b.png": LABELS}})
     run(DeepLabCutArgs(project=project, out=tmp_path / "a", max_image_size=64, val_videos=("m2",)))
     for split, name in (("train", "m1/a.png"), ("val", "m2/b.png")):

@@ -151,7 +151,7 @@ def test_boxes_that_were_made_of_the_points_are_told_where_most_are(path: Path):
         ),
         (
             {"keypoints": [21, 17, 2, -3, 20, 2, 37, 40, 2]},
-            "labelled keypoints outside the picture: they were kept",
+            "labelled keypoints outside the image: they were kept",
         ),
         ({"area": 0.25}, "an area below 1 square pixel: their box's was taken"),
         ({"area": 100}, "an area larger than their box, or below a twentieth of it"),
@@ -317,7 +317,7 @@ def test_a_pose_gets_the_one_rectangle_of_its_picture(path: Path):
     assert fox.area == 41 * 45
     assert reasons(labels) == [("no keypoints", "")]
     assert labels.notes == [
-        ORDER, "foxes.json: 1 poses were given the one rectangle that their picture has",
+        ORDER, "foxes.json: 1 poses were given the one rectangle that their image has",
     ]  # fmt: skip
 
 
@@ -364,14 +364,14 @@ def test_a_picture_of_two_annotators_is_told(path: Path):
     labels = read(path, studio_coco(pose(0), pose(1), names=["a.jpg", "a.jpg"]))
 
     assert len(labels.instances) == 2
-    assert "1 pictures are listed again for another annotator" in labels.notes[1]
+    assert "1 images are listed again for another annotator" in labels.notes[1]
 
 
 # Label Studio, JSON.
 
 
 def region(kind: str, **changes: Any) -> dict[str, Any]:
-    """One entry of `result`: a picture of 200 x 50, so that x and y cannot be mixed up."""
+    """One entry of `result`: an image of 200 x 50, so that x and y cannot be mixed up."""
     inner = ("x", "y", "width", "height", "rotation")
     value = {key: changes.pop(key) for key in inner if key in changes}
     if "label" in changes:
@@ -475,7 +475,7 @@ def test_what_belongs_to_no_pose_is_skipped_and_named(path: Path):
         ("no keypoints", "a rectangle"),
         ("keypoint twice", "'nose'"),
         ("empty box", "0.0 x 0.0 px"),
-        ("turned picture", "it was turned in the tool"),
+        ("turned image", "it was turned in the tool"),
         ("cancelled", "the annotator skipped this task"),
     ]
     assert labels.skipped[0].item == "task 17 (cb0618f6-a.jpg)"
@@ -539,7 +539,7 @@ def test_what_is_no_rectangle_and_no_keypoint_is_counted(path: Path):
         ),
         (
             [task(box("A", 1, 2, 30, 40, original_width=0))],
-            "a region that cannot be read (a picture of 0 x 50)",
+            "a region that cannot be read (an image of 0 x 50)",
             "foxes.json: [0].result[0] (id 'A')",
         ),
         (
@@ -559,12 +559,12 @@ def test_what_is_no_rectangle_and_no_keypoint_is_counted(path: Path):
         ),
         (
             [task(point("nose", 9, 9), data={"left": "a.jpg", "right": "b.jpg"})],
-            "a task whose picture is not clear",
+            "a task whose image is not clear",
             "foxes.json: [0].data: {'left': 'a.jpg', 'right': 'b.jpg'}",
         ),
         (
             [task(point("nose", 9, 9)), task(point("nose", 9, 9), image="s3://b/cb0618f6-a.jpg")],
-            "two pictures of one file name",
+            "two images of one file name",
             "foxes.json: [1].data: 's3://b/cb0618f6-a.jpg' and '/data/upload/4/cb0618f6-a.jpg'",
         ),
         (

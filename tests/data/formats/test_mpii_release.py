@@ -184,7 +184,7 @@ def test_a_person_that_cannot_be_used_is_named(tmp_path: Path, changes: dict[str
 
 
 def test_everything_in_the_file_is_used_or_skipped(tmp_path: Path):
-    only_boxes = {"x1": 1.0, "y1": 2.0, "x2": 3.0, "y2": 4.0}  # no other field in this picture
+    only_boxes = {"x1": 1.0, "y1": 2.0, "x2": 3.0, "y2": 4.0}  # no other field in this image
     test_person = {"scale": 2.0, "objpos": structs({"x": 5.0, "y": 6.0})}
     path = save(
         tmp_path,
@@ -201,12 +201,12 @@ def test_everything_in_the_file_is_used_or_skipped(tmp_path: Path):
     labels = everyone(path)
 
     assert [(thing.item, thing.reason) for thing in labels.skipped] == [
-        ("annolist(1) (test.jpg)", "test picture"),
+        ("annolist(1) (test.jpg)", "test image"),
         ("annolist(3) (nobody.jpg)", "no people"),
         ("annolist(4).annorect(1) (boxes.jpg)", "no keypoints"),
         ("annolist(4).annorect(2) (boxes.jpg)", "no keypoints"),
-        ("annolist(5)", "no picture name"),
-        ("annolist(6)", "test picture"),
+        ("annolist(5)", "no image name"),
+        ("annolist(6)", "test image"),
     ]
     assert [(one.image, one.id, one.image_id) for one in labels.instances] == [
         ("a.jpg", 0, 1),
@@ -229,7 +229,7 @@ def test_people_without_a_head_box_are_counted(tmp_path: Path):
 
 
 def videos(folder: Path) -> Path:
-    """Twenty videos of one to three pictures."""
+    """Twenty videos of one to three images."""
     return save(
         folder,
         *(
@@ -248,7 +248,7 @@ def test_frames_of_one_video_are_on_one_side(tmp_path: Path):
     sides = [{one.image[:2] for one in side.instances} for side in (train, val)]
     assert not sides[0] & sides[1]
     assert len(sides[0] | sides[1]) == 20
-    assert 8 <= len(val.instances) <= 10  # a fifth of 39 pictures, and a video is not cut
+    assert 8 <= len(val.instances) <= 10  # a fifth of 39 images, and a video is not cut
     assert val.notes == [
         f"mpii.mat: validation is {len(sides[1])} videos drawn by seed 0, so PCKh cannot be "
         "compared with published figures, which are of the authors' valid.json"
@@ -297,10 +297,10 @@ def test_the_authors_json_decides_in_its_order(tmp_path: Path):
         ("a.jpg", 0),
     ]
     assert [one.image for one in train.instances] == ["b.jpg"]
-    # Whoever else is in a picture of validation is neither learnt nor scored.
+    # Whoever else is in an image of validation is neither learnt nor scored.
     assert [(thing.item, thing.reason) for thing in train.skipped] == [
-        ("annolist(1).annorect(2) (a.jpg)", "in a validation picture"),
-        ("annolist(3).annorect(2) (c.jpg)", "in a validation picture"),
+        ("annolist(1).annorect(2) (a.jpg)", "in a validation image"),
+        ("annolist(3).annorect(2) (c.jpg)", "in a validation image"),
     ]
     assert val.notes == []
     assert train.num_read + val.num_read == 6
@@ -362,7 +362,7 @@ def test_a_release_of_test_pictures_only_is_told(tmp_path: Path):
     with pytest.raises(DataError) as error:
         read_mpii_release(path)
 
-    assert error.value.where == f"{path}: test picture 1, no people 1"
+    assert error.value.where == f"{path}: test image 1, no people 1"
 
 
 def test_a_variable_of_another_name_or_kind_is_told(tmp_path: Path):

@@ -25,11 +25,11 @@ NAMED = {
     "kpt_names": {0: ["left_paw", "right_paw", "nose"]},
 }
 LINE = "0 0.5 0.5 0.4 0.6 0.4 0.3 2 0.6 0.3 1 0.5 0.7 0"
-"""In a picture of 100 x 50: a box of 40 x 30 around (50, 25); the nose is not labelled."""
+"""In an image of 100 x 50: a box of 40 x 30 around (50, 25); the nose is not labelled."""
 
 
 def data_set(root: Path, labels: dict[str, Sequence[str] | None], **entries: Any) -> Path:
-    """A data.yaml with pictures of 100 x 50 below `root`; None is a picture without labels."""
+    """A data.yaml with images of 100 x 50 below `root`; None is an image without labels."""
     for name, lines in labels.items():
         path = root / "images" / f"{name}.jpg"
         codec.write_image(path, np.full((50, 100, 3), 90, np.uint8))
@@ -186,10 +186,10 @@ def test_what_leads_to_nothing_is_told_and_stays_with_the_data(tmp_path: Path, c
 
     notes = read_manifest(tmp_path / "out").splits["train"].notes
     for note in (
-        "train: 1 pictures have no labels: they are not used",
-        "1 files of labels belong to no picture of these splits: \x1b[31mgone.txt",
-        "1 files of labels belong to several pictures: a.txt",
-        "train: 1 pictures of kinds that are not read: d.heic",
+        "train: 1 images have no labels: they are not used",
+        "1 files of labels belong to no image of these splits: \x1b[31mgone.txt",
+        "1 files of labels belong to several images: a.txt",
+        "train: 1 images of kinds that are not read: d.heic",
         "train: 1 linked folders were not looked into: linked",
         "its `test` is not used",
     ):
@@ -213,14 +213,14 @@ def test_listed_pictures_that_are_not_there_are_named(tmp_path: Path):
     error = refusal(config)
     found = read(config, skip_missing=True)
 
-    assert error.what == "2 of 3 listed pictures are not there"
+    assert error.what == "2 of 3 listed images are not there"
     assert "gone.jpg" in error.where
-    assert "train: 2 listed pictures are not there: \0.jpg, images/train/gone.jpg" in found.notes
+    assert "train: 2 listed images are not there: \0.jpg, images/train/gone.jpg" in found.notes
     assert len(found.documents["train"]["annotations"]) == 1
 
 
 def test_a_picture_that_is_stored_turned_is_refused(tmp_path: Path):
-    """Its labels are of the upright view, and pictures are read as stored here."""
+    """Its labels are of the upright view, and images are read as stored here."""
     config = data_set(tmp_path, {"train/a": [LINE]}, **NAMED, val=None)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -228,7 +228,7 @@ def test_a_picture_that_is_stored_turned_is_refused(tmp_path: Path):
 
     error = refusal(config)
 
-    assert error.what.startswith("1 pictures of train are stored turned (EXIF)")
+    assert error.what.startswith("1 images of train are stored turned (EXIF)")
     assert "mogrify" in error.fix
 
 
@@ -246,7 +246,7 @@ def test_links_lead_out_of_no_folder_but_the_folder_itself_may_be_one(tmp_path: 
     secret = tmp_path / "secret.jpg"
     codec.write_image(secret, np.zeros((9, 9, 3), np.uint8))
     (tmp_path / "real/images/train/b.jpg").symlink_to(secret)
-    assert refusal(config).what == "a picture that is a link out of its folder"
+    assert refusal(config).what == "an image that is a link out of its folder"
 
 
 @pytest.mark.timeout(20)
@@ -257,7 +257,7 @@ def test_what_never_ends_is_not_read(tmp_path: Path):
 
     assert len(read(config).documents["train"]["images"]) == 1
     config.write_text(yaml.safe_dump(NAMED | {"train": "list.txt"}))
-    assert refusal(config).what == "no pictures for train"
+    assert refusal(config).what == "no images for train"
 
 
 @pytest.mark.parametrize(
@@ -292,8 +292,8 @@ def test_pictures_are_found_where_the_tools_say(tmp_path: Path, entries, layout:
         ("0 0.5 0.5 0.4 0.6", "5 numbers where 14 are wanted"),
         (LINE + " 1", "15 numbers where 14 are wanted"),
         (LINE.replace("0.7", "x"), "could not convert string to float"),
-        (LINE.replace("0.7", "nan"), "'nan' where a share of the picture is wanted"),
-        (LINE.replace("0.7", "35.0"), "'35.0' where a share of the picture is wanted"),
+        (LINE.replace("0.7", "nan"), "'nan' where a share of the image is wanted"),
+        (LINE.replace("0.7", "35.0"), "'35.0' where a share of the image is wanted"),
         (LINE.replace("0.7", "0_7"), "'0_7' where a number is wanted"),
         ("0.5" + LINE[1:], "class 0.5"),
         ("-1" + LINE[1:], "class -1"),
@@ -321,16 +321,16 @@ def test_a_wrong_line_is_named(tmp_path: Path, line: str, what: str):
         ({"kpt_names": {0: ["left_paw", "nose"]}}, "where 3 names are wanted"),
         ({"kpt_names": {0: ["left_paw", "right_paw", False]}}, "where 3 names are wanted"),
         ({"kpt_names": {0: ["left_paw", "nose", "tail"]}}, "has no keypoint 'right_paw'"),
-        ({"train": "x" * 5000}, "the pictures for train are not there"),
+        ({"train": "x" * 5000}, "the images for train are not there"),
         ({"flip_idx": [0, 1]}, "no mirror of 3 keypoints"),
         ({"flip_idx": [1, 2, 0]}, "no mirror of 3 keypoints"),
         ({"flip_idx": [0, 5, 2]}, "no mirror of 3 keypoints"),
         ({"flip_idx": "abc"}, "no mirror of 3 keypoints"),
         ({"flip_idx": [0, 2, 1]}, "flip_idx mirrors 'left_paw' to 'left_paw', the names to"),
-        ({"train": None}, "without training pictures"),
-        ({"train": "elsewhere"}, "the pictures for train are not there"),
-        ({"train": 7}, "the pictures for train are not there"),
-        ({"train": "labels"}, "no pictures for train"),
+        ({"train": None}, "without training images"),
+        ({"train": "elsewhere"}, "the images for train are not there"),
+        ({"train": 7}, "the images for train are not there"),
+        ({"train": "labels"}, "no images for train"),
     ],
 )
 def test_a_wrong_data_yaml_is_named(tmp_path: Path, entries: dict[str, Any], what: str):
@@ -347,15 +347,15 @@ def test_pictures_that_have_no_labels_at_all_are_refused(tmp_path: Path):
 
     error = refusal(config)
 
-    assert error.what == "no picture of train has labels"
+    assert error.what == "no image of train has labels"
     assert error.where.startswith(str(tmp_path / "labels/train/a.txt"))
 
 
 def test_a_broken_picture_is_named_like_any_other(tmp_path: Path):
     config = data_set(tmp_path, {"train/a": [LINE], "train/b": [LINE], "val/c": [LINE]}, **NAMED)
-    (tmp_path / "images" / "train" / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "images" / "train" / "b.jpg").write_bytes(b"no image")
 
-    with pytest.raises(DataError, match="1 pictures cannot be read") as refused:
+    with pytest.raises(DataError, match="1 images cannot be read") as refused:
         run(YoloArgs(yaml=config, out=tmp_path / "out"))
 
     assert "train/b.jpg" in refused.value.where

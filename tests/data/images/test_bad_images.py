@@ -1,4 +1,4 @@
-"""A thousand pictures, as folders from strangers are: some bad, some odd, most of them good."""
+"""A thousand images, as folders from strangers are: some bad, some odd, most of them good."""
 
 import csv
 import io
@@ -73,7 +73,7 @@ def bad_files() -> dict[str, tuple[bytes, RejectReason]]:
 
 
 def odd_files() -> dict[str, bytes]:
-    """Pictures that are not as most are, and are good all the same."""
+    """Images that are not as most are, and are good all the same."""
     sixteen = cv2.imencode(".png", NOISE[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
     colour = Image.fromarray(NOISE)
     return {

@@ -173,11 +173,11 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
         codec.read_image(tmp_path / "page.jpg")
 
     assert str(missing.value) == (
-        f"a picture that cannot be opened\n  {tmp_path}/a.jpg: No such file or directory\n  fix: check the path"
+        f"an image that cannot be opened\n  {tmp_path}/a.jpg: No such file or directory\n  fix: check the path"
     )
     assert folder.value.where == f"{tmp_path}: Is a directory"
     assert str(page.value) == (
-        "a picture that cannot be read: not a picture\n"
+        "an image that cannot be read: not an image\n"
         f"  {tmp_path}/page.jpg: 6 bytes that start b'<html>'; "
         "JPEG, PNG, WebP, TIFF, BMP are read\n"
         "  fix: replace it"
@@ -188,7 +188,7 @@ def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path):
     (tmp_path / "file").touch()
 
     for path in (tmp_path / "a.jpgg", tmp_path / "file" / "a.jpg"):
-        with pytest.raises(DataError, match="a picture that cannot be written") as refused:
+        with pytest.raises(DataError, match="an image that cannot be written") as refused:
             codec.write_image(path, noise())
         assert refused.value.where == str(path)
 
@@ -200,7 +200,7 @@ def test_a_name_that_is_no_utf8_is_a_name_too(tmp_path: Path):
 
     assert os.listdir(os.fsencode(tmp_path)) == [b"caf\xe9.png"]
     assert (codec.read_image(path) == noise()).all()
-    with pytest.raises(DataError, match="a picture that cannot be written"):
+    with pytest.raises(DataError, match="an image that cannot be written"):
         codec.write_image(tmp_path / os.fsdecode(b"a.jp\xe9"), noise())
 
 
@@ -218,7 +218,7 @@ def test_half_a_picture_does_not_stay_where_the_whole_has_no_room(tmp_path: Path
     command = [sys.executable, "-c", code, str(tmp_path / "a.bmp")]
     told = subprocess.run(command, capture_output=True, text=True)
 
-    assert told.stdout == "a picture that cannot be written\n"
+    assert told.stdout == "an image that cannot be written\n"
     assert list(tmp_path.iterdir()) == []
 
 

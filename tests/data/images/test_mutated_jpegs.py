@@ -1,4 +1,4 @@
-"""Damaged JPEGs by the thousand: each becomes a picture or a refusal, soon, and in little memory.
+"""Damaged JPEGs by the thousand: each becomes an image or a refusal, soon, and in little memory.
 
 They are decoded in a process of their own, which a fault in a decoder may end, and which may not
 take much memory. MUTATED_JPEGS=10000 in the environment asks for more than the 1,000 of every day.
@@ -150,7 +150,7 @@ def test_a_mutated_jpeg_is_a_picture_or_is_refused(root: Path):
     outcomes = told["outcomes"]
     assert sum(outcomes.values()) == COUNT == len(lines) - 1
     # The mutants must not all be of one kind, or they would test little.
-    assert {"picture", "not a picture", "cut off", "damaged", "too many pixels"} <= outcomes.keys()
+    assert {"picture", "not an image", "cut off", "damaged", "too many pixels"} <= outcomes.keys()
     assert outcomes["picture"] > COUNT / 10
 
 

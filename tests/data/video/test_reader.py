@@ -205,7 +205,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path, data: bytes):
 def test_a_video_that_is_missing_or_has_nothing_to_see_is_refused(tmp_path: Path):
     with pytest.raises(DataError, match="No such file"):
         VideoReader(tmp_path / "clip.mp4")
-    with pytest.raises(DataError, match="no pictures in it"):
+    with pytest.raises(DataError, match="no images in it"):
         VideoReader(sound(tmp_path / "song.mp4"))
 
 
@@ -213,7 +213,7 @@ def test_a_video_that_nothing_here_decodes_is_refused(tmp_path: Path):
     path = clip(tmp_path / "clip.mp4", codec="libx264")
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
 
-    with pytest.raises(DataError, match="no decoder for its pictures"):
+    with pytest.raises(DataError, match="no decoder for its images"):
         VideoReader(path)
 
 

@@ -70,7 +70,7 @@ def test_the_dataset_is_the_same_on_ray_and_in_one_process(images: Path, tmp_pat
 
 
 def test_a_corrupt_image_is_named_on_ray_as_in_one_process(images: Path):
-    (images / "9.png").write_bytes(b"no picture")
+    (images / "9.png").write_bytes(b"no image")
     with pytest.raises(DataError) as local_error:
         written(images, some(30), rows_per_shard=8)
 
@@ -113,7 +113,7 @@ def test_images_that_crash_the_decoder_are_skipped_by_name(images: Path, tmp_pat
         write_shards_ray,
         shard_writer=partial(write_shard_or_crash, frozenset({"9.png", "14.png"}), None),
     )
-    with pytest.raises(DataError, match="2 pictures cannot be read") as error:
+    with pytest.raises(DataError, match="2 images cannot be read") as error:
         written(images, some(30), rows_per_shard=8, write_shards=write_shards)
 
     manifest = written(images, some(30), rows_per_shard=8, write_shards=write_shards, skip_corrupt=True)

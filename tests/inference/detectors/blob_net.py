@@ -180,11 +180,11 @@ def blob_net(
     half: bool = False,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """Write a net of this layout for pictures of `hw`; `sides` as "any" leaves them open."""
+    """Write a net of this layout for images of `hw`; `sides` as "any" leaves them open."""
     once = kind in ("yolox-mmdet", "rtmdet", "yolo-end2end")
     height, width = (f"H{sides}", f"W{sides}") if sides else hw
     number = "float16" if half else "float"
-    given = f"{number}[1, 3, {height}, {width}] {'picture' if half else 'image'}"
+    given = f"{number}[1, 3, {height}, {width}] {'half_image' if half else 'image'}"
     outputs = ["dets", "labels"] if HEADS[kind] is MMDET else ["output"]
     dtypes = {"labels": "int64"}
     answered = ", ".join(f"{dtypes.get(name, 'float')}[...] {name}" for name in outputs)
@@ -197,7 +197,7 @@ def blob_net(
         classes=", ".join(f"p_{name}" for name in classes),
         seen=", ".join(f"{name}_seen" for name in classes),
     )
-    cast = "    image = Cast <to = 1> (picture)\n" if half else ""
+    cast = "    image = Cast <to = 1> (half_image)\n" if half else ""
     graph = parser.parse_graph(f"blobs ({given}) => ({answered}) {{\n{cast}{body}{head}}}".replace("[...]", ""))
     graph.initializer.extend(
         numpy_helper.from_array(array, name)

@@ -43,7 +43,7 @@ def good(nets: dict[str, Path]) -> bytes:
 
 
 def dark(height: int, width: int, *blobs: tuple[int, int, int, int, tuple[int, ...]]) -> np.ndarray:
-    """An RGB picture with rectangles: x, y, w, h, colour."""
+    """An RGB image with rectangles: x, y, w, h, colour."""
     picture = np.full((height, width, 3), 20, np.uint8)
     for x, y, w, h, colour in blobs:
         picture[y : y + h, x : x + w] = colour
@@ -244,7 +244,7 @@ def answering(path: Path, **outputs: np.ndarray) -> Path:
     names = {name: f"fixed_{name}" for name in outputs}
     nodes = "\n".join(f"{name} = Identity({fixed})" for name, fixed in names.items())
     given = ", ".join(f"float {name}" for name in names)
-    graph = parser.parse_graph(f"fixed (float[1, 3, 64, 96] picture) => ({given}) {{ {nodes} }}")
+    graph = parser.parse_graph(f"fixed (float[1, 3, 64, 96] image) => ({given}) {{ {nodes} }}")
     graph.initializer.extend(
         numpy_helper.from_array(np.asarray(outputs[name], np.float32), fixed) for name, fixed in names.items()
     )
@@ -382,7 +382,7 @@ def test_a_class_that_the_file_has_not_is_told(nets: dict[str, Path], classes: t
 
 @pytest.mark.parametrize("picture", [np.zeros((9, 9, 3)), np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8)])
 def test_only_pictures_are_looked_at(nets: dict[str, Path], picture: np.ndarray):
-    with pytest.raises(ValueError, match="a picture is RGB uint8"):
+    with pytest.raises(ValueError, match="an image is RGB uint8"):
         ObjectDetector.from_file(nets["yolo"])(picture)
 
 
@@ -468,14 +468,14 @@ def test_a_file_beyond_all_sizes_is_not_read(tmp_path: Path):
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ("", "0 inputs, where one picture is wanted"),
-        ("float[1, 3, 64, 64] a, float[1, 2] b", "2 inputs, where one picture is wanted"),
+        ("", "0 inputs, where one image is wanted"),
+        ("float[1, 3, 64, 64] a, float[1, 2] b", "2 inputs, where one image is wanted"),
         ("float[1, 64, 64, 3] a", "takes [1, 64, 64, 3]"),
         ("float[4, 3, 64, 64] a", "takes [4, 3, 64, 64]"),
         ("float[1, 3, 64] a", "takes [1, 3, 64]"),
         ("float[1, 1, 64, 64] a", "takes [1, 1, 64, 64]"),
-        ("float[1, 3, 64, 9000] a", "takes pictures of 64 x 9000"),
-        ("float[1, 3, 0, 64] a", "takes pictures of 0 x 64"),
+        ("float[1, 3, 64, 9000] a", "takes images of 64 x 9000"),
+        ("float[1, 3, 0, 64] a", "takes images of 0 x 64"),
         ("uint8[1, 3, 64, 64] a", "takes 'tensor(uint8)'"),
     ],
 )
