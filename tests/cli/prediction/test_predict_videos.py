@@ -351,9 +351,8 @@ def test_ctrl_c_keeps_the_csv_and_the_overlay_so_far(video_dir: Path, model: Pat
         predicting.send_signal(signal.SIGINT)
         stdout, _ = predicting.communicate(timeout=30)
 
-    assert (predicting.returncode, stdout) == (
-        130,
-        f"12 poses on 12 frames -> {video_dir.parent / 'out'}\n",
-    )
+    assert predicting.returncode == 130
+    # On a slow machine lines of progress come before it.
+    assert stdout.splitlines()[-1] == f"12 poses on 12 frames -> {video_dir.parent / 'out'}"
     assert len(results_of(video_dir)) == len(table_of(video_dir)) == FRAMES
     assert len(frames_of(video_dir.parent / "out" / "clip.mp4")) == FRAMES
