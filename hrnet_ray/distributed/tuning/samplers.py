@@ -16,6 +16,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution
 from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.sample import Categorical, Float, Integer, LogUniform, Quantized
+from scipy.stats import qmc
 
 from hrnet_ray.config import ExperimentConfig, flatten_config, with_overrides
 from hrnet_ray.distributed.tuning.search_space import format_sampler
@@ -120,18 +121,18 @@ def to_optuna_distributions(space: SearchSpace) -> dict[str, BaseDistribution]:
 
 
 def sample_halton(space: SearchSpace, index: int, *, seed: int) -> SearchPoint:
-    """The point `number` (from 1) of a shifted Halton sequence: no corner is left out for long.
+    """Return point `index` (from 1) of a Halton sequence, shifted by a random vector of `seed`.
 
-    https://en.wikipedia.org/wiki/Halton_sequence
+    The points cover the space evenly from the first ones on.
     """
     shift = np.random.default_rng(seed).random(len(space))
-    primes = itertools.islice((n for n in itertools.count(2) if _is_prime(n)), len(space))
-    digits = np.array([_compute_radical_inverse(index, base) for base in primes])
-    return _map_unit_point(space, (digits + shift) % 1.0)
+    sequence = qmc.Halton(len(space), scramble=False)
+    sequence.fast_forward(index)
+    return _map_unit_point(space, (sequence.random(1)[0] + shift) % 1.0)
 
 
 def sample_random(space: SearchSpace, index: int, *, seed: int) -> SearchPoint:
-    """The point `number` of independent draws."""
+    """Return point `index` of independent random points."""
     return _map_unit_point(space, np.random.default_rng((seed, index)).random(len(space)))
 
 
@@ -207,22 +208,8 @@ def _is_in_range(sampler: Any, value: Any) -> bool:
     return sampler.lower <= value <= sampler.upper
 
 
-def _compute_radical_inverse(number: int, base: int) -> float:
-    """A number's digits behind the point, in reverse (the radical inverse)."""
-    found, place = 0.0, 1.0 / base
-    while number:
-        number, digit = divmod(number, base)
-        found += digit * place
-        place /= base
-    return found
-
-
-def _is_prime(number: int) -> bool:
-    return all(number % divisor for divisor in range(2, number))
-
-
 def _map_unit_point(space: SearchSpace, unit_point: np.ndarray) -> SearchPoint:
-    """The point of a space at a point of the unit cube [len(space)]."""
+    """Map a point of the unit cube [len(space)] to settings."""
     return {
         name: _map_unit_value(sampler, float(share))
         for (name, sampler), share in zip(space.items(), unit_point, strict=True)

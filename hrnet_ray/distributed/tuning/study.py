@@ -28,7 +28,7 @@ from hrnet_ray.runs.run_dir import ARTIFACTS, write_summary
 from hrnet_ray.tracking import MlflowExperiment, RunLogger
 
 TrialRow = dict[str, Any]
-"""A line of trials.csv: folder, what was drawn, metric, score, best_epoch, epochs, error,
+"""A line of trials.csv: folder, sampled settings, metric, score, best_epoch, epochs, error,
 stopped_by, started_at, seconds, latency_ms; on_front where a study searched for quick models."""
 
 
@@ -179,7 +179,7 @@ def _build_trial_row(plan: StudyPlan, record: TrialRecord, searched_settings: li
     folder = get_trials_dir(plan.folder) / record.number
     epochs = read_metrics(folder)
     drawn = {name: record.sampled_params[name] for name in searched_settings}
-    trial = {"folder": record.number, **drawn, "metric": "", "score": math.nan, "best_epoch": -1}
+    trial = {"folder": record.number, **drawn, "metric": "", "score": math.nan, "best_epoch": 0}
     trial |= {"epochs": len(epochs), "error": record.error}
     try:
         outcome = summarize_run(folder, with_overrides(plan.base_experiment, drawn))

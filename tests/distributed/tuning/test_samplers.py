@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from ray import tune
 
@@ -28,6 +29,15 @@ def test_even_points_leave_no_quarter_of_the_space_empty():
         assert all(low <= point[name] <= high for point in points)
     assert points[3] == sample_halton(SPACE, 4, seed=5)
     assert points[3] != sample_halton(SPACE, 4, seed=6)
+
+
+def test_halton_points_are_the_radical_inverses_of_their_index_in_bases_2_and_3_but_for_a_shift():
+    square = {"a": tune.uniform(0, 1), "b": tune.uniform(0, 1)}
+
+    points = np.array([list(sample_halton(square, index, seed=5).values()) for index in range(1, 6)])
+
+    expected = np.array([[1 / 2, 1 / 3], [1 / 4, 2 / 3], [3 / 4, 1 / 9], [1 / 8, 4 / 9], [5 / 8, 7 / 9]])
+    assert np.allclose((points - points[0]) % 1, (expected - expected[0]) % 1, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("draw", [sample_halton, sample_random])

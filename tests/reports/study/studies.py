@@ -131,7 +131,7 @@ def _write_trial(
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     (trial / "metrics.jsonl").write_text(lines, encoding="utf-8")
     if number + 1 in failed:
-        outcome = {"metric": "", "score": math.nan, "best_epoch": -1, "epochs": 0}
+        outcome = {"metric": "", "score": math.nan, "best_epoch": 0, "epochs": 0}
         return {"folder": label, **sampled, **outcome, "error": failed[number + 1]}
     best = max(entries, key=lambda entry: entry[f"val/{metric}"])
     outcome = {"metric": metric, "score": best[f"val/{metric}"], "best_epoch": best["epoch"]}
