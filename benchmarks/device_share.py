@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from hrnet_ray.config import AugmentationConfig
 from hrnet_ray.data.batch import (
     AugmentationPipelineConfig,
     RawTrainBatch,
@@ -27,7 +28,6 @@ from hrnet_ray.data.batch import (
 )
 from hrnet_ray.data.records import CANVAS_PX, Arrays
 from hrnet_ray.models import HRNet
-from hrnet_ray.pose.augmentation import AugmentationParams
 from hrnet_ray.pose.heatmaps import encode_heatmaps
 from hrnet_ray.pose.targets import HeatmapTargetConfig
 from hrnet_ray.skeletons import Skeleton
@@ -43,7 +43,7 @@ RECIPE = AugmentationPipelineConfig(
     skeleton=SKELETON,
     input_hw=TARGET.input_hw,
     padding=1.25,
-    augmentation=AugmentationParams(brightness=0.2, contrast=0.2, saturation=0.2),
+    augmentation=AugmentationConfig(brightness=0.2, contrast=0.2, saturation=0.2),
     seed=0,
 )
 

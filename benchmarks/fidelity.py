@@ -23,13 +23,14 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from hrnet_ray.config import AugmentationConfig
 from hrnet_ray.data import records
 from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.data.formats.coco import read_coco
 from hrnet_ray.data.formats.mpii import read_mpii
 from hrnet_ray.data.images import codec
 from hrnet_ray.data.images.codec import cv2
-from hrnet_ray.pose.augmentation import AugmentationParams, sample_affine_params, warp_images
+from hrnet_ray.pose.augmentation import sample_affine_params, warp_images
 from hrnet_ray.pose.geometry import box_to_center_scale, invert_affine
 
 FINER = 4
@@ -37,8 +38,8 @@ SEED = 0
 READERS = {"mpii": read_mpii, "atrw": read_coco}
 INPUT_HW = {"mpii": (256, 256), "atrw": (192, 256)}
 AUGMENTATIONS = {
-    "mpii": AugmentationParams(scale_factor=0.25, rotation_deg=30.0),
-    "atrw": AugmentationParams(scale_factor=0.35, rotation_deg=45.0),
+    "mpii": AugmentationConfig(scale_factor=0.25, rotation_deg=30.0),
+    "atrw": AugmentationConfig(scale_factor=0.35, rotation_deg=45.0),
 }
 SAMPLINGS = {
     "420": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,

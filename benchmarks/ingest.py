@@ -37,6 +37,7 @@ from classic import ClassicPoses, Recipe as ClassicRecipe, loader
 from meters import Peak, cpu_s, descendants, private_mb
 from photos import write_photos
 
+from hrnet_ray.config import AugmentationConfig
 from hrnet_ray.data import records
 from hrnet_ray.data.annotations import AnnotationSet
 from hrnet_ray.data.batch import (
@@ -46,7 +47,6 @@ from hrnet_ray.data.batch import (
     to_raw_train_batch,
 )
 from hrnet_ray.data.images.codec import cv2, decode_image
-from hrnet_ray.pose.augmentation import AugmentationParams
 from hrnet_ray.pose.heatmaps import encode_heatmaps
 from hrnet_ray.skeletons import MPII
 
@@ -56,7 +56,7 @@ BATCH, PART = 32, 8
 CORES = 2
 CPU = torch.device("cpu")
 RECIPE = AugmentationPipelineConfig(
-    skeleton=MPII, input_hw=INPUT_HW, padding=1.25, augmentation=AugmentationParams(), seed=0
+    skeleton=MPII, input_hw=INPUT_HW, padding=1.25, augmentation=AugmentationConfig(), seed=0
 )
 
 

@@ -88,21 +88,22 @@ class HeatmapConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationConfig:
-    """How a training crop differs from epoch to epoch."""
+    """Strength of each augmentation of training crops. The defaults are the published values for MPII."""
 
     scale_factor: float = 0.25
-    """Standard deviation of the zoom, which is kept within 1 +- this."""
+    """Standard deviation of the relative scale, and its maximum change."""
     rotation_deg: float = 30.0
-    """Standard deviation of the turn, which is kept within twice this."""
+    """Standard deviation of the rotation; the maximum is twice this value."""
     rotation_prob: float = 0.6
-    """Share of crops that are turned at all."""
+    """Fraction of crops that are rotated."""
     flip_prob: float = 0.5
-    """Share of crops that are mirrored, left and right exchanged."""
+    """Fraction of crops that are mirrored, left and right exchanged."""
     half_body_prob: float = 0.0
-    """Share of well visible poses that are cut to their upper or lower half."""
+    """Fraction of poses with enough visible keypoints that are cut to their upper or lower half."""
     half_body_min_visible: int = 9
     """Minimum number of visible keypoints; poses with fewer are not cut to half a body."""
     brightness: float = 0.0
+    """Maximum difference of the factor from 1, as for contrast and saturation."""
     contrast: float = 0.0
     saturation: float = 0.0
 

@@ -12,7 +12,6 @@ from hrnet_ray.data.batch import AugmentationPipelineConfig
 from hrnet_ray.data.integrity import verify_checksums
 from hrnet_ray.data.manifest import DatasetManifest, read_manifest
 from hrnet_ray.errors import DataError, UsageError
-from hrnet_ray.pose.augmentation import AugmentationParams
 from hrnet_ray.reports.dataset.dataset_report import format_summary_line, write_dataset_report
 from hrnet_ray.reports.dataset.issues import DatasetIssue, IssueType
 from hrnet_ray.reports.dataset.statistics import DatasetStatistics, compute_statistics
@@ -125,6 +124,6 @@ def _build_pipeline_config(args: CheckArgs, manifest: DatasetManifest) -> Augmen
         skeleton=manifest.skeleton,
         input_hw=data.input_hw,
         padding=data.padding,
-        augmentation=AugmentationParams(**vars(AugmentationConfig())),
+        augmentation=AugmentationConfig(),
         seed=args.seed,
     )

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from hrnet_ray.config import AugmentationConfig
 from hrnet_ray.pose.augmentation import (
     AffineParams,
-    AugmentationParams,
     apply_color_jitter,
     flip_keypoints,
     normalize_imagenet,
@@ -74,7 +74,7 @@ class AugmentationPipelineConfig:
     skeleton: Skeleton
     input_hw: tuple[int, int]
     padding: float
-    augmentation: AugmentationParams
+    augmentation: AugmentationConfig
     seed: int
 
 

@@ -1,6 +1,6 @@
 """Builders: from an experiment's settings to the values that lower layers take.
 
-Config stops here: `pose`, `models`, `data` and `inference` do not import it.
+`ExperimentConfig` stops here: of the config, `pose` and `data` import only `AugmentationConfig`.
 """
 
 from pathlib import Path
@@ -13,7 +13,6 @@ from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.inference.model_package import ModelSpec
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.pretrained import LoadReport, load_pretrained
-from hrnet_ray.pose.augmentation import AugmentationParams
 from hrnet_ray.pose.targets import HeatmapTargetConfig
 from hrnet_ray.training.optim import scale_lr
 from hrnet_ray.training.precision import should_use_bf16
@@ -70,7 +69,7 @@ def build_augmentation_config(experiment: ExperimentConfig, manifest: DatasetMan
         skeleton=manifest.skeleton,
         input_hw=experiment.data.input_hw,
         padding=experiment.data.padding,
-        augmentation=AugmentationParams(**vars(experiment.augment)),
+        augmentation=experiment.augment,
         seed=experiment.seed,
     )
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hrnet_ray.config import AugmentationConfig
 from hrnet_ray.data import records
 from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.data.batch import (
@@ -18,7 +19,7 @@ from hrnet_ray.data.batch import (
     to_raw_train_batch,
     warp_batch,
 )
-from hrnet_ray.pose.augmentation import IMAGENET_MEAN, IMAGENET_STD, AugmentationParams
+from hrnet_ray.pose.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from hrnet_ray.pose.geometry import transform_points
 from hrnet_ray.skeletons import Skeleton
 
@@ -27,11 +28,11 @@ COLOURS = torch.eye(3)  # the left paw is a red dot, the right one a green, the 
 INPUT_HW = (64, 48)
 CANVAS_PX = 112
 CPU = torch.device("cpu")
-STILL = AugmentationParams(scale_factor=0.0, rotation_deg=0.0, rotation_prob=0.0, flip_prob=0.0)
-LIVELY = AugmentationParams(rotation_prob=1.0, brightness=0.3, contrast=0.3, saturation=0.3)
+STILL = AugmentationConfig(scale_factor=0.0, rotation_deg=0.0, rotation_prob=0.0, flip_prob=0.0)
+LIVELY = AugmentationConfig(rotation_prob=1.0, brightness=0.3, contrast=0.3, saturation=0.3)
 
 
-def recipe(augmentation: AugmentationParams, *, seed: int = 7) -> AugmentationPipelineConfig:
+def recipe(augmentation: AugmentationConfig, *, seed: int = 7) -> AugmentationPipelineConfig:
     return AugmentationPipelineConfig(
         skeleton=PAWS, input_hw=INPUT_HW, padding=1.25, augmentation=augmentation, seed=seed
     )
@@ -101,7 +102,7 @@ def test_another_epoch_or_seed_warps_and_colours_every_row_anew(seed: int, epoch
 def test_a_dot_lands_where_its_point_says_and_a_mirrored_one_changes_its_name():
     batch = dots(32)
 
-    crops = warp_batch(batch, recipe(AugmentationParams(rotation_prob=1.0)), epoch=0)
+    crops = warp_batch(batch, recipe(AugmentationConfig(rotation_prob=1.0)), epoch=0)
 
     seen_xy = middles(crops.crops)
     upright = (crops.crop_xy - seen_xy).abs().amax((1, 2)) < 0.1
@@ -114,7 +115,7 @@ def test_a_hidden_keypoint_stays_hidden_under_its_mirrored_name():
     batch = dots(8)
     batch.visible[:, 0] = False
 
-    crops = warp_batch(batch, recipe(AugmentationParams(flip_prob=1.0)), epoch=0)
+    crops = warp_batch(batch, recipe(AugmentationConfig(flip_prob=1.0)), epoch=0)
 
     assert crops.visible.tolist() == [[True, False, True]] * 8
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from hrnet_ray.config import AugmentationConfig
 from hrnet_ray.data.batch import (
     AugmentationPipelineConfig,
     RawTrainBatch,
@@ -19,7 +20,6 @@ from hrnet_ray.data.batch import (
     augment_batch,
 )
 from hrnet_ray.models import HRNet
-from hrnet_ray.pose.augmentation import AugmentationParams
 from hrnet_ray.pose.heatmaps import average_flipped_heatmaps, decode_heatmaps, encode_heatmaps
 from hrnet_ray.pose.losses import keypoint_mse_loss, keypoint_ohkm_loss
 from hrnet_ray.pose.targets import HeatmapTargetConfig
@@ -37,7 +37,7 @@ AUGMENTATION = AugmentationPipelineConfig(
     skeleton=OTTER,
     input_hw=(64, 64),
     padding=1.25,
-    augmentation=AugmentationParams(half_body_prob=0.5, brightness=0.1, contrast=0.1, saturation=0.1),
+    augmentation=AugmentationConfig(half_body_prob=0.5, brightness=0.1, contrast=0.1, saturation=0.1),
     seed=0,
 )
 TARGET = HeatmapTargetConfig(input_hw=(64, 64), heatmap_hw=(16, 16), sigma=2.0)

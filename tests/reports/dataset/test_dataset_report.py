@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from hrnet_ray.config import AugmentationConfig
 from hrnet_ray.data.batch import AugmentationPipelineConfig, RawTrainBatch, augment_batch
 from hrnet_ray.data.dataset_preparation import SplitSource, prepare_dataset
 from hrnet_ray.data.formats.coco import read_coco
@@ -19,7 +20,6 @@ from hrnet_ray.data.images import codec
 from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.data.synthetic.datasets import write_tiger_dataset
 from hrnet_ray.errors import DataError
-from hrnet_ray.pose.augmentation import AugmentationParams
 from hrnet_ray.reports.dataset.augmented_samples import (
     convert_crops_to_uint8,
     describe_augmentation,
@@ -46,7 +46,7 @@ def make_pipeline_config(manifest: DatasetManifest, **changes) -> AugmentationPi
         skeleton=manifest.skeleton,
         input_hw=INPUT_HW,
         padding=1.25,
-        augmentation=AugmentationParams(**changes),
+        augmentation=AugmentationConfig(**changes),
         seed=0,
     )
 
