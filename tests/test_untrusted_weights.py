@@ -276,7 +276,7 @@ def test_a_zip_bomb_is_refused(tmp_path: Path):
             bomb.writestr(name, large.read(name))
     assert (tmp_path / "bomb.pth").stat().st_size < 200_000
 
-    with pytest.raises(DataError, match="larger inside than outside"):
+    with pytest.raises(DataError, match="compressed or overlapping"):
         load_pretrained(SPEC.build_model(), tmp_path / "bomb.pth")
 
 
@@ -294,7 +294,7 @@ def test_a_tensor_of_an_unsupported_kind_is_refused(kind: str, tmp_path: Path):
     state = SPEC.build_model().state_dict()
     torch.save({n: UNSUPPORTED[kind](w) for n, w in state.items() if w.dim() == 4}, tmp_path / "w.pth")
 
-    with pytest.raises(DataError, match=r"holds no weights|can be read safely"):
+    with pytest.raises(DataError, match=r"holds no weights|cannot be read safely"):
         load_pretrained(SPEC.build_model(), tmp_path / "w.pth")
 
 
@@ -304,7 +304,7 @@ def test_weights_with_nan_are_refused_by_name(tmp_path: Path):
     state["bn1.weight"][0] = float("nan")
     torch.save(state, tmp_path / "diverged.pth")
 
-    with pytest.raises(DataError, match="no numbers any more") as refused:
+    with pytest.raises(DataError, match="the weights contain NaN or Inf") as refused:
         load_pretrained(model, tmp_path / "diverged.pth")
 
     assert refused.value.where == f"{tmp_path / 'diverged.pth'}: bn1.weight"
@@ -322,7 +322,7 @@ def test_safetensors_with_another_checksum_than_in_their_config_are_refused(otte
         file.write(b"\x01")
 
     for path in (tmp_path, tmp_path / WEIGHTS_FILE):
-        with pytest.raises(DataError, match=r"not the file that the config\.json beside it"):
+        with pytest.raises(DataError, match=r"sha256 differs from that in the config\.json"):
             load_pretrained(model, path)
 
 

@@ -48,20 +48,20 @@ def load_coco_detections(
     try:
         document = json.loads(path.read_bytes())
         if not isinstance(document, list):
-            raise ValueError(f"the file holds {format_value(document)} where a list is wanted")
-        detections = [_parse_detection(entry, at) for at, entry in enumerate(document)]
+            raise ValueError(f"expected a list, got {format_value(document)}")
+        detections = [_parse_detection(entry, index) for index, entry in enumerate(document)]
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            "detections that cannot be read",
+            "the detections cannot be read",
             f"--boxes {path}: {error}",
             'write COCO results: [{"image_id": 7, "category_id": 1, "bbox": [x, y, w, h], "score": 0.9}, ...]',
         ) from error
     reasons = [_find_skip_reason(entry, image_indices, category_ids) for entry in detections]
-    kept = [entry for entry, reason in zip(detections, reasons, strict=True) if not reason]
+    usable = [entry for entry, reason in zip(detections, reasons, strict=True) if not reason]
     skipped = dict(Counter(filter(None, reasons)))
-    if not kept:
+    if not usable:
         raise _make_no_detections_error(path, detections, skipped, category_ids)
-    return _sort_by_image(kept, image_indices, skipped)
+    return _sort_by_image(usable, image_indices, skipped)
 
 
 Detection = tuple[int | str, int, np.ndarray, float]
@@ -70,12 +70,14 @@ Detection = tuple[int | str, int, np.ndarray, float]
 def _parse_detection(entry: Any, entry_index: int) -> Detection:
     where = f"[{entry_index}]"
     if not isinstance(entry, dict):
-        raise ValueError(f"{where} is {format_value(entry)} where an object is wanted")
+        raise ValueError(f"{where} must be an object, got {format_value(entry)}")
     if missing := [k for k in ("image_id", "category_id", "bbox", "score") if k not in entry]:
         raise ValueError(f"{where} has no {missing[0]}")
     image, category = entry["image_id"], entry["category_id"]
     if type(image) not in (int, str) or type(category) is not int:
-        raise ValueError(f"{where} is of image {format_value(image)} and category {format_value(category)}")
+        raise ValueError(
+            f"{where} has an invalid image_id {format_value(image)} or category_id {format_value(category)}"
+        )
     box = parse_numbers(entry["bbox"], 4, f"{where}.bbox")
     return image, category, box, parse_number(entry["score"], f"{where}.score")
 
@@ -115,18 +117,18 @@ def _make_no_detections_error(
     category_ids: Set[int],
 ) -> DataError:
     if not detections:
-        return DataError("no detections", f"--boxes {path}", "give a file with some")
+        return DataError("the file holds no detections", f"--boxes {path}", "use a file with detections")
     if UNKNOWN_CATEGORY in skipped_counts:
-        theirs = format_list([*map(str, sorted({category for _, category, *_ in detections}))])
-        ours = format_list([*map(str, sorted(category_ids))])
+        detected = format_list([*map(str, sorted({category for _, category, *_ in detections}))])
+        expected = format_list([*map(str, sorted(category_ids))])
         return DataError(
-            "detections of other categories than the data",
-            f"--boxes {path}: category_id {theirs} | data: {ours}",
-            "write the data's category_id into the detections of the same species",
+            "the detections and the data have different categories",
+            f"--boxes {path}: category_id {detected} | data: {expected}",
+            "set category_id of the detections to that of the same category in the data",
         )
     images = format_list([str(image) for image in dict.fromkeys(image for image, *_ in detections)])
     return DataError(
-        "detections without one that can be used",
+        "none of the detections is usable",
         f"--boxes {path}: {', '.join(f'{n:,} {why}' for why, n in skipped_counts.items())}; image_id {images}",
-        "make them on the images of this split, with the image ids of its annotations",
+        "detect on the images of this split, and use the image ids of its annotations",
     )

@@ -1,8 +1,8 @@
-"""How good is a pose? PCKh for people, OKS for animals, and the distance for everyone.
+"""Keypoint metrics: PCKh, endpoint error, OKS, and COCO's AP and AR.
 
-A metric is a sum that is divided once, at the end. Sums from several workers simply add, so a
-distributed score equals the score of one worker that saw everything. Shapes: N instances, K
-keypoints; points in image pixels, and compared in float64.
+A metric is kept as sums and divided once, at the end. The sums of several workers add up, so their
+metric equals that of a single process. Shapes: N instances, K keypoints. Points are in image pixels
+and compared in float64.
 """
 
 import json
@@ -25,16 +25,17 @@ MeanT = TypeVar("MeanT", bound="MaskedKeypointMean")
 
 @dataclass(frozen=True)
 class MaskedKeypointMean:
-    """A mean over visible keypoints, kept as its two sums."""
+    """Mean over visible keypoints, stored as sum and count."""
 
     value_sum: Float[Tensor, " K"]
     visible_count: Float[Tensor, " K"]
     excluded_keypoints: tuple[int, ...] = ()
-    """Keypoints that `mean` passes over."""
+    """Keypoints that `mean` excludes."""
 
     def __add__(self: MeanT, other: MeanT) -> MeanT:
         if self._get_definition() != other._get_definition():
-            raise ValueError(f"these don't add up: {self._get_definition()} and {other._get_definition()}")
+            both = f"{self._get_definition()} and {other._get_definition()}"
+            raise ValueError(f"metrics with different settings cannot be added: {both}")
         return type(self)(
             self.value_sum + other.value_sum,
             self.visible_count + other.visible_count,
@@ -42,22 +43,22 @@ class MaskedKeypointMean:
         )
 
     def __radd__(self: MeanT, start: int) -> MeanT:
-        """So that `sum`, which starts from 0, adds scores up."""
+        """Support `sum`, which starts from 0."""
         if start != 0:
-            raise TypeError(f"{start} and a score don't add up")
+            raise TypeError(f"cannot add {start} and a metric")
         return self
 
     def per_keypoint(self) -> Float[Tensor, " K"]:
-        """The mean of each keypoint; NaN where it was never visible."""
+        """Return the mean of each keypoint; NaN if it is never visible."""
         return self.value_sum / self.visible_count
 
     def mean(self) -> float:
-        """The mean over all visible keypoints but those `left_out`; NaN when there was none.
+        """Return the mean over all visible keypoints except `excluded_keypoints`; NaN without any.
 
-        A keypoint that is seen more often counts for more (a micro average).
+        A keypoint that is visible more often has more weight (micro average).
         """
-        kept = [keypoint for keypoint in range(len(self.visible_count)) if keypoint not in self.excluded_keypoints]
-        return (self.value_sum[kept].sum() / self.visible_count[kept].sum()).item()
+        included = [keypoint for keypoint in range(len(self.visible_count)) if keypoint not in self.excluded_keypoints]
+        return (self.value_sum[included].sum() / self.visible_count[included].sum()).item()
 
     def _get_definition(self) -> tuple[Any, ...]:
         """Return the settings that must be equal in two scores to add them."""
@@ -83,7 +84,7 @@ def pckh(
     threshold: float | int = 0.5,
     excluded_keypoints: Sequence[int] | None = None,
 ) -> PCKh:
-    """Count the keypoints within `threshold` head sizes (the rim included) of the truth.
+    """Count the keypoints within `threshold` head sizes (inclusive) of the truth.
 
     For MPII, `head_size` is 0.6 times the diagonal of the head box. With another length, the result
     is a plain PCK. `excluded_keypoints` are left out of the mean. The default is pelvis and thorax
@@ -92,8 +93,8 @@ def pckh(
     if excluded_keypoints is None:
         excluded_keypoints = MPII_EXCLUDED_KEYPOINTS if predicted_xy.shape[1] == MPII_NUM_KEYPOINTS else ()
     error = compute_head_normalized_error(predicted_xy, true_xy, head_size)
-    total, seen = _sum_visible((error <= threshold).double(), visible)
-    return PCKh(total, seen, tuple(excluded_keypoints), float(threshold))
+    hits, visible_count = _sum_visible((error <= threshold).double(), visible)
+    return PCKh(hits, visible_count, tuple(excluded_keypoints), float(threshold))
 
 
 def compute_head_normalized_error(
@@ -158,8 +159,8 @@ def compute_oks_per_keypoint(
     instead.
     """
     _check_sigma_count(sigmas, predicted_xy.shape[1])
-    reach = 2 * torch.tensor(sigmas, dtype=torch.float64) * _to_cpu_double(area).sqrt()[:, None]
-    similarity = torch.exp(-(_compute_distance(predicted_xy, true_xy) / reach).square() / 2)
+    scale = 2 * torch.tensor(sigmas, dtype=torch.float64) * _to_cpu_double(area).sqrt()[:, None]
+    similarity = torch.exp(-(_compute_distance(predicted_xy, true_xy) / scale).square() / 2)
     return MaskedKeypointMean(*_sum_visible(similarity, visible))
 
 
@@ -269,7 +270,7 @@ def _ignore_printed_text(*_: object, **__: object) -> None:
 
 def _check_sigma_count(sigmas: Sequence[float], num_keypoints: int) -> None:
     if len(sigmas) != num_keypoints:
-        raise ValueError(f"{len(sigmas)} OKS sigmas for poses of {num_keypoints} keypoints: give one for each")
+        raise ValueError(f"expected {num_keypoints} OKS sigmas, one per keypoint, got {len(sigmas)}")
 
 
 def _sum_visible(

@@ -80,14 +80,14 @@ def apply_oks_nms(poses: DetectedPoses, sigmas: Sequence[float], *, max_oks: flo
     The pose with the highest score stays and removes all poses whose OKS with it exceeds `max_oks`.
     The areas of the two padded boxes are averaged, as in the published HRNet evaluation.
     """
-    kept = np.zeros(len(poses), bool)
+    is_kept = np.zeros(len(poses), bool)
     for members in _group_rows(poses.image_index, poses.category_id):
         remaining = members[np.argsort(-poses.score[members], kind="stable")]
         while len(remaining):
             first, rest = remaining[0], remaining[1:]
-            kept[first] = True
+            is_kept[first] = True
             remaining = rest[_compute_pose_similarity(poses, first, rest, sigmas) <= max_oks]
-    return kept
+    return is_kept
 
 
 def _compute_pose_similarity(
@@ -175,10 +175,10 @@ def _iter_match_groups(poses: DetectedPoses, truth: GroundTruthColumns) -> Itera
 
 def _count_instances(truth: GroundTruthColumns, category_ids: np.ndarray, num_images: int) -> np.ndarray:
     scored = _get_scored_mask(truth)
-    instances = np.zeros((len(category_ids), num_images), int)
-    place = np.searchsorted(category_ids, truth["category_id"][scored])
-    np.add.at(instances, (place, truth["image_index"][scored]), 1)
-    return instances
+    counts = np.zeros((len(category_ids), num_images), int)
+    category_index = np.searchsorted(category_ids, truth["category_id"][scored])
+    np.add.at(counts, (category_index, truth["image_index"][scored]), 1)
+    return counts
 
 
 def _assign_instances(oks_matrix: np.ndarray, scored_mask: np.ndarray) -> np.ndarray:
@@ -191,19 +191,19 @@ def _assign_instances(oks_matrix: np.ndarray, scored_mask: np.ndarray) -> np.nda
     assigned = np.full((len(OKS_THRESHOLDS), poses), -1)
     limits = np.minimum(OKS_THRESHOLDS, 1 - 1e-10)
     free = np.ones((len(limits), instances), bool)
-    every = np.arange(len(limits))
+    threshold_indices = np.arange(len(limits))
     for pose in range(poses):
         possible = free & (oks_matrix[pose] >= limits[:, None])
         preferred = possible & scored_mask
         possible = np.where(preferred.any(1, keepdims=True), preferred, possible)
         if not possible.any():
             continue
-        # The last of equals, as in COCO.
+        # The last of equal values, as in COCO.
         ranked = np.where(possible, oks_matrix[pose], -1.0)[:, ::-1]
         best = instances - 1 - ranked.argmax(1)
-        takes = possible.any(1)
-        assigned[takes, pose] = best[takes]
-        free[every[takes], best[takes]] = False
+        has_match = possible.any(1)
+        assigned[has_match, pose] = best[has_match]
+        free[threshold_indices[has_match], best[has_match]] = False
     return assigned
 
 
@@ -215,22 +215,22 @@ def compute_average_precision(
     A category without an instance in the weighted images is left out; NaN if no category is left.
     """
     weights = np.ones(matches.instance_counts.shape[1]) if image_counts is None else image_counts
-    figures = []
+    results = []
     for category, instances in enumerate(matches.instance_counts):
         if total := float(instances @ weights):
-            own = matches.category_index == category
-            of = slice(None) if own.all() else own
-            figures.append(
+            in_category = matches.category_index == category
+            selection = slice(None) if in_category.all() else in_category
+            results.append(
                 _compute_precision_recall(
-                    matches.true_positive[:, of],
-                    matches.false_positive[:, of],
-                    weights[matches.image_index[of]],
+                    matches.true_positive[:, selection],
+                    matches.false_positive[:, selection],
+                    weights[matches.image_index[selection]],
                     total,
                 )
             )
-    if not figures:
+    if not results:
         return np.full(len(OKS_THRESHOLDS), np.nan), np.full(len(OKS_THRESHOLDS), np.nan)
-    precision, recall = np.mean(figures, 0)
+    precision, recall = np.mean(results, 0)
     return precision, recall
 
 

@@ -23,12 +23,12 @@ def compute_mpii_pckh_table(pckh_at_half: PCKh, pckh_at_legacy: PCKh, skeleton: 
     `pckh_at_half` has threshold 0.5. `pckh_at_legacy` has threshold 0.11: published code computes
     the column "Mean@0.1" at 0.11.
     """
-    place = {name: at for at, name in enumerate(skeleton.keypoints)}
-    if not all(name in place for names in PCKH_TABLE_COLUMNS.values() for name in names):
+    index_of = {name: index for index, name in enumerate(skeleton.keypoints)}
+    if not all(name in index_of for names in PCKH_TABLE_COLUMNS.values() for name in names):
         return None
     pckh = pckh_at_half.per_keypoint()
     parts = {
-        column: 100 * pckh[[place[name] for name in names]].mean().item()
+        column: 100 * pckh[[index_of[name] for name in names]].mean().item()
         for column, names in PCKH_TABLE_COLUMNS.items()
     }
     return {**parts, "Mean": 100 * pckh_at_half.mean(), "Mean@0.1": 100 * pckh_at_legacy.mean()}

@@ -161,8 +161,8 @@ def _compute_pckh_evaluation(
     poses: DetectedPoses, truth: GroundTruthColumns, skeleton: Skeleton, num_images: int
 ) -> EvaluationMetrics:
     """Compute metrics with PCKh as the primary one; rows without a head size are only counted."""
-    everything = np.arange(len(poses))
-    pairs = MatchedPoses.from_poses(poses, truth, everything, everything)
+    all_rows = np.arange(len(poses))
+    pairs = MatchedPoses.from_poses(poses, truth, all_rows, all_rows)
     measured = torch.from_numpy(np.isfinite(truth["head_size"]))
     head = torch.from_numpy(np.nan_to_num(truth["head_size"], nan=1.0))
     compared = (
@@ -173,9 +173,9 @@ def _compute_pckh_evaluation(
     )
     parts = {name: pckh(*compared, threshold=t) for name, t in PCKH_THRESHOLDS.items()}
     half, curve = parts["PCKh_0.5"], compute_pckh_curve(*compared)
-    hits, seen, error = _count_hits_per_instance(half, *compared)
+    hits, visible_counts, error = _count_hits_per_instance(half, *compared)
     with np.errstate(invalid="ignore"):
-        instance_pckh = hits / seen
+        instance_pckh = hits / visible_counts
     oks = _compute_oks_by_sigma_set(poses, truth, skeleton) if skeleton.oks_sigmas else {}
     return EvaluationMetrics(
         primary_metric="PCKh_0.5",
@@ -193,7 +193,7 @@ def _compute_pckh_evaluation(
         metric_curve=[(part.threshold, part.mean()) for part in curve],
         bootstrap_statistic=make_ratio_statistic(
             sum_per_image(hits, truth["image_index"], num_images=num_images),
-            sum_per_image(seen, truth["image_index"], num_images=num_images),
+            sum_per_image(visible_counts, truth["image_index"], num_images=num_images),
         ),
         per_instance_score=instance_pckh,
         indices_worst_first=np.lexsort((-error, instance_pckh))[: int(np.isfinite(instance_pckh).sum())],
@@ -217,10 +217,10 @@ def _count_hits_per_instance(
     counted = visible.clone()
     counted[:, list(pckh_score.excluded_keypoints)] = False
     error = compute_head_normalized_error(predicted_xy, true_xy, head_size)
-    near = (error <= pckh_score.threshold) & counted
-    sums = (near.double(), counted.double(), torch.where(counted, error, 0.0))
-    hits, seen, errors = (part.sum(1).numpy() for part in sums)
-    return hits, seen, errors
+    hit = (error <= pckh_score.threshold) & counted
+    sums = (hit.double(), counted.double(), torch.where(counted, error, 0.0))
+    hits, visible_counts, errors = (part.sum(1).numpy() for part in sums)
+    return hits, visible_counts, errors
 
 
 def _find_nearest_poses(poses: DetectedPoses, truth: GroundTruthColumns, skeleton: Skeleton) -> np.ndarray:

@@ -57,14 +57,14 @@ def compute_validation_metrics(
         DataError: a row is predicted twice or not at all, or is unknown.
     """
     predictions, truth = match_rows_by_id(predictions, truth)
-    main = select_primary_metric(truth)
-    if main == "PCKh_0.5":
+    primary_metric = select_primary_metric(truth)
+    if primary_metric == "PCKh_0.5":
         summary, per_keypoint = _compute_pckh_summary(predictions, truth)
     else:
         summary, per_keypoint = _compute_oks_summary(predictions, truth, skeleton)
     predicted, true_xy, visible = _get_keypoint_tensors(predictions, truth)
     summary["EPE_px"] = float(compute_endpoint_error(predicted, true_xy, visible).mean())
-    return ValidationMetrics(main, summary, dict(zip(skeleton.keypoints, per_keypoint, strict=True)))
+    return ValidationMetrics(primary_metric, summary, dict(zip(skeleton.keypoints, per_keypoint, strict=True)))
 
 
 def match_rows_by_id(
@@ -205,9 +205,9 @@ def _require_each_row_once(predicted_ids: np.ndarray, expected_ids: np.ndarray) 
         "unknown": sorted(predicted.keys() - expected.keys()),
         "more than once": sorted(row for row, count in (predicted | expected).items() if count > 1),
     }
-    named = [f"{how}: {format_list([*map(str, ids)])}" for how, ids in faults.items() if ids]
+    reasons = [f"{fault}: {format_list([*map(str, ids)])}" for fault, ids in faults.items() if ids]
     raise DataError(
         f"{len(predicted_ids):,} predictions for {len(expected_ids):,} validation rows",
-        f"row ids {'; '.join(named)}",
+        f"row ids {'; '.join(reasons)}",
         "prepare the dataset again; its row ids must be unique",
     )

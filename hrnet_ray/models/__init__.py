@@ -1,4 +1,4 @@
-"""The network and its weights."""
+"""The HRNet model, pretrained weights and fused BatchNorm."""
 
 from hrnet_ray.models.hrnet import HRNet
 

@@ -1,4 +1,4 @@
-"""A net for judging alone: every BatchNorm folded into the convolution before it."""
+"""Fold BatchNorms into the convolutions before them, for evaluation."""
 
 import copy
 from itertools import pairwise
@@ -12,12 +12,11 @@ from hrnet_ray.models.fused_batchnorm import FusedBatchNorm2d
 
 @torch.no_grad()
 def fold_batchnorm(model: nn.Module, *, bf16: bool = False) -> nn.Module:
-    """Copy `model` for evaluation, without its BatchNorms.
+    """Copy `model` for evaluation, with each BatchNorm folded into the convolution before it.
 
-    The same function up to the rounding of fp32; it has no statistics left to learn with. A net
-    whose convolutions are not each followed by their BatchNorm keeps those that are not. With
-    `bf16`, what was folded is rounded once, where autocast would round it in each forward pass:
-    to the same heatmaps.
+    Outputs are equal up to fp32 rounding. The copy cannot be trained. A BatchNorm that does not
+    follow a convolution stays. With `bf16`, folded weights are rounded once instead of by autocast
+    in each forward pass; the heatmaps are the same.
     """
     model = copy.deepcopy(model).eval()
     for parent in list(model.modules()):
@@ -38,9 +37,10 @@ def _has_fused_relu(norm: nn.Module) -> bool:
 
 
 def _find_conv_norm_pairs(parent: nn.Module) -> list[tuple[str, str]]:
-    """Names of neighbours (conv1, bn1), in the order in which all our blocks define and use them.
+    """Return the names of adjacent convolutions and norms, such as (conv1, bn1).
 
-    Blocks name a ReLU between some of their pairs, never between a convolution and its norm.
+    All blocks of this project define modules in the order of use. A ReLU never lies between a
+    convolution and its norm.
     """
     children = list(parent.named_children())
     return [

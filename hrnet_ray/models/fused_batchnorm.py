@@ -1,8 +1,8 @@
-"""BatchNorm, shortcut and ReLU in one go, for steps in bf16 on CPUs.
+"""BatchNorm, shortcut addition and ReLU fused into one C routine, for bf16 training on CPUs.
 
-There, much of a step carries activations from memory to torch's operators and back. A routine in C
-(`fused_norm.c`) makes fewer passes over them, and rounds once where the operators round after each.
-`docs/performance.md` has the figures.
+Much of a bf16 step on a CPU is memory traffic between torch's operators. The routine
+(`fused_norm.c`) makes fewer passes over the activations and rounds once instead of after each
+operator. `docs/performance.md` has the figures.
 """
 
 import ctypes
@@ -21,54 +21,54 @@ from hrnet_ray.models.native_extension import ExtensionUnavailable, build_extens
 
 C_SOURCE_PATH = Path(__file__).with_name("fused_norm.c")
 CHANNEL_MULTIPLE = 16
-"""Channels come in so many to the routine."""
+"""The routine supports only channel counts that are multiples of this number."""
 
 
 def apply_norm_add_relu(
     norm: nn.Module, features: Float[Tensor, "B C H W"], shortcut: Tensor | None = None
 ) -> Float[Tensor, "B C H W"]:
-    """`relu(norm(features) + shortcut)`."""
+    """Compute `relu(norm(features) + shortcut)`."""
     if isinstance(norm, FusedBatchNorm2d):
         return norm.apply_norm(features, shortcut, relu=True)
     normed = norm(features)
     if shortcut is not None:
-        normed.add_(shortcut)  # in place: the tensor has no other user
+        normed.add_(shortcut)  # in place is safe: the tensor is not used elsewhere
     return torch.relu_(normed)
 
 
 def convert_to_fused_batchnorm(model: nn.Module, *, log_message: Callable[[str], None] = print) -> bool:
-    """Let the BatchNorms of `model` use `apply_norm_add_relu`; their tensors and names stay.
+    """Replace the BatchNorms of `model` by fused ones; parameters and their names stay.
 
-    A following ReLU in a Sequential is fused, too. Where the C routine cannot be built, one line
-    reports it, and the model stays as it is. It is the same function of the same weights; its
-    results differ by the rounding of bf16.
+    In a Sequential, a ReLU after a BatchNorm is fused as well. Outputs differ by bf16 rounding
+    only. If the C routine cannot be built, one line is logged, the model stays unchanged, and the
+    result is False.
     """
     try:
         _load_native_library()
     except ExtensionUnavailable as reason:
-        log_message(f"BatchNorm and ReLU one by one, which takes longer: {reason}")
+        log_message(f"BatchNorm and ReLU are not fused, so training is slower: {reason}")
         return False
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is nn.BatchNorm2d:
                 setattr(parent, name, FusedBatchNorm2d.from_batchnorm(child))
         if isinstance(parent, nn.Sequential):
-            for at, (one, other) in enumerate(pairwise(list(parent)), 1):
-                if isinstance(one, FusedBatchNorm2d) and isinstance(other, nn.ReLU):
-                    one.fuses_relu = True
-                    parent[at] = nn.Identity()
+            for index, (first, second) in enumerate(pairwise(list(parent)), 1):
+                if isinstance(first, FusedBatchNorm2d) and isinstance(second, nn.ReLU):
+                    first.fuses_relu = True
+                    parent[index] = nn.Identity()
     return True
 
 
 class FusedBatchNorm2d(nn.BatchNorm2d):
-    """A BatchNorm that can add a shortcut and do the ReLU on its way."""
+    """BatchNorm that also adds a shortcut and applies ReLU."""
 
     fuses_relu = False
-    """Whether it does so when called as a BatchNorm."""
+    """Whether `forward` applies ReLU."""
 
     @classmethod
     def from_batchnorm(cls, norm: nn.BatchNorm2d) -> "FusedBatchNorm2d":
-        """The same norm, with the same tensors."""
+        """Build a fused BatchNorm that shares the tensors of `norm`."""
         fused = cls(norm.num_features, eps=norm.eps, momentum=norm.momentum)
         fused.weight, fused.bias = norm.weight, norm.bias
         for name, buffer in norm.named_buffers():
@@ -76,11 +76,11 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
         return fused.train(norm.training)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Normalise; and ReLU, where one followed."""
+        """Normalize, and apply ReLU if `fuses_relu`."""
         return self.apply_norm(features, None, relu=self.fuses_relu)
 
     def apply_norm(self, features: Tensor, shortcut: Tensor | None, *, relu: bool) -> Tensor:
-        """By the routine, where it knows how; else by torch's operators."""
+        """Normalize, add and apply ReLU by the C routine, or by torch's operators where unsupported."""
         if self.training and _is_supported(features) and (shortcut is None or _is_supported(shortcut)):
             return _FusedNormFunction.apply(features, shortcut, self.weight, self.bias, self, relu)
         normed = super().forward(features)
@@ -90,7 +90,7 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
 
 
 def _is_supported(features: Tensor) -> bool:
-    """bf16, channels last, in sixteens."""
+    """Return whether the routine supports the tensor: CPU, bf16, channels last, C a multiple of 16."""
     return (
         features.dtype == torch.bfloat16
         and features.device.type == "cpu"
@@ -100,7 +100,7 @@ def _is_supported(features: Tensor) -> bool:
 
 
 class _FusedNormFunction(torch.autograd.Function):
-    """`relu(norm(features) + shortcut)` by the routine."""
+    """`relu(norm(features) + shortcut)` by the C routine."""
 
     @staticmethod
     def forward(
@@ -139,39 +139,39 @@ class _FusedNormFunction(torch.autograd.Function):
         features, out, statistics = ctx.saved_tensors
         rows, channels, threads = _get_kernel_sizes(features)
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        of_features = torch.empty_like(features)
-        of_shortcut = torch.empty_like(features) if out is not None else None
-        of_weights = torch.empty(4, channels)
+        features_grad = torch.empty_like(features)
+        shortcut_grad = torch.empty_like(features) if out is not None else None
+        weight_grads = torch.empty(4, channels)
         _load_native_library().norm_backward(
             features.data_ptr(),
             None if out is None else out.data_ptr(),
             gradient.data_ptr(),
-            of_features.data_ptr(),
-            None if of_shortcut is None else of_shortcut.data_ptr(),
+            features_grad.data_ptr(),
+            None if shortcut_grad is None else shortcut_grad.data_ptr(),
             *(rows, channels, ctx.relu),
             statistics.data_ptr(),
-            of_weights.data_ptr(),
+            weight_grads.data_ptr(),
             threads,
         )
         if ctx.added and out is None:
-            of_shortcut = gradient  # without a ReLU all of it comes through
-        return of_features, of_shortcut, of_weights[0], of_weights[1], None, None
+            shortcut_grad = gradient  # without a ReLU, the gradient passes unchanged
+        return features_grad, shortcut_grad, weight_grads[0], weight_grads[1], None, None
 
 
 @cache
 def _load_native_library() -> ctypes.CDLL:
-    """Raises NoRoutine where it cannot be had."""
-    routine = build_extension(C_SOURCE_PATH)
+    """Compile and load the C routine; raises ExtensionUnavailable if that fails."""
+    library = build_extension(C_SOURCE_PATH)
     pointers, sizes, real = [ctypes.c_void_p], [ctypes.c_long] * 2 + [ctypes.c_int], ctypes.c_float
     threads = [ctypes.c_int]
-    forward, backward = routine.norm_forward, routine.norm_backward
+    forward, backward = library.norm_forward, library.norm_backward
     forward.argtypes = pointers * 3 + sizes + pointers * 2 + [real] * 2 + pointers * 3 + threads
     backward.argtypes = pointers * 5 + sizes + pointers * 2 + threads
     forward.restype = backward.restype = None
-    return routine
+    return library
 
 
 def _get_kernel_sizes(features: Tensor) -> tuple[int, int, int]:
-    """Rows, channels, and threads to use."""
+    """Return the numbers of rows, channels and threads."""
     batch, channels, height, width = features.shape
     return batch * height * width, channels, torch.get_num_threads()

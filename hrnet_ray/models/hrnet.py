@@ -1,11 +1,11 @@
-"""HRNet: a network that keeps a high-resolution branch from start to end (Sun et al., CVPR 2019).
+"""HRNet: a network that keeps a high-resolution branch from input to output (Sun et al., CVPR 2019).
 
-The layout of the layers, and so the name of every weight, follows the published code,
+Layers and weight names follow the published code,
 https://github.com/leoxiaobin/deep-high-resolution-net.pytorch (lib/models/pose_hrnet.py, MIT
-License, Copyright (c) Microsoft): its checkpoints load without a key map.
+License, Copyright (c) Microsoft). Its checkpoints load without a key map.
 
-A stage runs `branches` branches side by side; branch b has `width * 2**b` channels and 1 / 2**b of
-the resolution. After each module every branch adds up all of them ("fuse").
+The branches of a stage run in parallel. Branch b has `width * 2**b` channels and 1 / 2**b of the
+resolution. At the end of each module, every branch receives the sum of all branches ("fuse").
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from torch import Tensor, nn
 from hrnet_ray.models.fused_batchnorm import apply_norm_add_relu
 
 BN_MOMENTUM = 0.1
-COARSEST_STRIDE = 32  # the smallest branch has 1/32 of the crop's resolution, so both sides divide by it
+COARSEST_STRIDE = 32  # the coarsest branch has 1/32 of the crop's resolution, so both sides must be multiples of 32
 
 
 class HRNet(nn.Module):
-    """Crops to heatmaps of a quarter of their size, one per keypoint.
+    """HRNet for keypoints: one heatmap per keypoint, with a quarter of the crop's height and width.
 
     Args:
-        width: channels of the high-resolution branch; 32 and 48 are the published nets.
-        keypoints: maps that come out.
-        modules: exchange modules in stages 2, 3 and 4.
-        blocks: residual blocks on each branch of a module, and bottlenecks in layer1.
-        stem: channels of the stem; layer1 gives 4 times as many.
+        width: number of channels of the high-resolution branch; 32 and 48 are the published models.
+        keypoints: number of heatmaps.
+        modules: number of exchange modules in stages 2, 3 and 4.
+        blocks: number of residual blocks per branch of a module, and of bottlenecks in layer1.
+        stem: number of channels of the stem; layer1 outputs 4 times as many.
 
-    `HRNet(16, 15, modules=(1, 1, 1), blocks=2, stem=32)` is a small one for laptops and tests.
+    `HRNet(16, 15, modules=(1, 1, 1), blocks=2, stem=32)` is a small model for laptops and tests.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class HRNet(nn.Module):
         height, width = crops.shape[-2:]
         if height % COARSEST_STRIDE or width % COARSEST_STRIDE:
             raise ValueError(
-                f"HRNet needs crops whose height and width are multiples of {COARSEST_STRIDE}, got {height} x {width}"
+                f"height and width of a crop must be multiples of {COARSEST_STRIDE}, got {height} x {width}"
             )
         features = apply_norm_add_relu(self.bn1, self.conv1(crops))
         features = apply_norm_add_relu(self.bn2, self.conv2(features))
@@ -75,7 +75,7 @@ class HRNet(nn.Module):
         return self._predict_heatmaps(branches[0])
 
     def _predict_heatmaps(self, features: Float[Tensor, "B C h w"]) -> Float[Tensor, "B K h w"]:
-        """Heatmaps in the precision of the weights: under autocast too, they are not rounded."""
+        """Apply the final layer in the precision of its weights, also under autocast."""
         precision = self.final_layer.weight.dtype
         if features.dtype == precision:
             return self.final_layer(features)
@@ -84,12 +84,12 @@ class HRNet(nn.Module):
 
 
 def compute_branch_channels(width: int, num_branches: int) -> list[int]:
-    """Each branch halves the resolution and doubles the channels: 32, 64, 128, 256."""
+    """Return the channels of each branch, doubled from branch to branch: 32, 64, 128, 256."""
     return [width * 2**branch for branch in range(num_branches)]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; channels and resolution stay."""
+    """Two 3x3 convolutions with a shortcut; channels and resolution stay the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class BasicBlock(nn.Module):
 
 
 class BottleneckBlock(nn.Module):
-    """1x1, 3x3, 1x1 beside a shortcut; gives 4 times `channels`."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut; outputs 4 times `channels`."""
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class BottleneckBlock(nn.Module):
         self.conv1, self.bn1 = _make_conv1x1(channels_in, channels), _make_batchnorm(channels)
         self.conv2, self.bn2 = _make_conv3x3(channels, channels), _make_batchnorm(channels)
         self.conv3, self.bn3 = _make_conv1x1(channels, channels_out), _make_batchnorm(channels_out)
-        self.downsample = None  # the published name for a shortcut that must change its channels
+        self.downsample = None  # the published name of a shortcut that changes the number of channels
         if channels_in != channels_out:
             self.downsample = nn.Sequential(_make_conv1x1(channels_in, channels_out), _make_batchnorm(channels_out))
 
@@ -122,7 +122,7 @@ class BottleneckBlock(nn.Module):
 
 
 class HRModule(nn.Module):
-    """Residual blocks on each branch; then each of the first `outputs` branches adds up all."""
+    """Residual blocks on each branch, then a sum of all branches for each of the first `num_outputs`."""
 
     def __init__(self, channels: Sequence[int], num_blocks: int, num_outputs: int) -> None:
         super().__init__()
@@ -141,36 +141,34 @@ class HRModule(nn.Module):
 
 
 def _sum_branches(paths: nn.Module, branches: list[Tensor]) -> Tensor:
-    """Add up the branches, each brought to one resolution by its path.
+    """Sum the branches, each brought to the target resolution by its path.
 
-    From branch 0 onwards, as published: a sum of floats depends on its order.
+    The order is that of the published code, from branch 0 on: float addition is not associative.
     """
     first, second, *others = (path(branch) for path, branch in zip(paths.children(), branches, strict=True))
-    total = first + second  # a new tensor, into which the others go
+    total = first + second  # a new tensor, so the others can be added in place
     for other in others:
         total += other
     return total
 
 
 def _make_fuse_path(channels: Sequence[int], source_branch: int, target_branch: int) -> nn.Module:
-    """Lead branch `source` to the channels and the resolution of branch `target`."""
+    """Build the layers from the channels and resolution of the source branch to the target branch."""
     if source_branch == target_branch:
         return nn.Identity()
-    if source_branch > target_branch:  # coarser: fewer channels, then larger
+    if source_branch > target_branch:  # the source is coarser: reduce channels, then upsample
         return nn.Sequential(
             _make_conv1x1(channels[source_branch], channels[target_branch]),
             _make_batchnorm(channels[target_branch]),
             nn.Upsample(scale_factor=2 ** (source_branch - target_branch), mode="nearest"),
         )
-    steps = (
-        target_branch - source_branch
-    )  # finer: halved step by step; the channels change, and the ReLU goes, at the last
+    # The source is finer: halve it step by step. Only the last step changes the channels; it has no ReLU.
     halvings = [
         nn.Sequential(
             *_make_downsample_layers(channels[source_branch], channels[source_branch]),
             nn.ReLU(inplace=True),
         )
-        for _ in range(steps - 1)
+        for _ in range(target_branch - source_branch - 1)
     ]
     return nn.Sequential(
         *halvings,
@@ -179,7 +177,7 @@ def _make_fuse_path(channels: Sequence[int], source_branch: int, target_branch: 
 
 
 def _make_transition_layer(channels_before: Sequence[int], channels_after: Sequence[int]) -> nn.ModuleList:
-    """Lead the branches of one stage to those of the next, which has one more, half as fine."""
+    """Build the layers between two stages; the next stage has one more, coarser branch."""
     paths: list[nn.Module] = []
     for branch, channels in enumerate(channels_after):
         if branch >= len(channels_before):
@@ -205,17 +203,17 @@ def _make_transition_layer(channels_before: Sequence[int], channels_after: Seque
 
 
 def _apply_transition(transition: nn.ModuleList, branches: list[Tensor]) -> list[Tensor]:
-    """Run a transition: the new, coarsest branch starts from the last old one."""
+    """Apply a transition; the new, coarsest branch is computed from the last old one."""
     return [path(branches[min(index, len(branches) - 1)]) for index, path in enumerate(transition)]
 
 
 def _make_stage(
     channels: Sequence[int], num_modules: int, num_blocks: int, *, num_outputs: int | None = None
 ) -> nn.Sequential:
-    """Exchange modules in a row; the last one gives only the first `outputs` branches."""
-    all_branches = len(channels)
-    wanted = [all_branches] * (num_modules - 1) + [num_outputs or all_branches]
-    return nn.Sequential(*(HRModule(channels, num_blocks, count) for count in wanted))
+    """Build a sequence of exchange modules; the last one outputs the first `num_outputs` branches."""
+    num_branches = len(channels)
+    output_counts = [num_branches] * (num_modules - 1) + [num_outputs or num_branches]
+    return nn.Sequential(*(HRModule(channels, num_blocks, count) for count in output_counts))
 
 
 def _make_downsample_layers(channels_in: int, channels_out: int) -> tuple[nn.Module, nn.Module]:
@@ -231,11 +229,11 @@ def _make_conv1x1(channels_in: int, channels_out: int) -> nn.Conv2d:
 
 
 def _make_batchnorm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, momentum=BN_MOMENTUM)  # starts at weight 1, bias 0, as published
+    return nn.BatchNorm2d(channels, momentum=BN_MOMENTUM)  # initialized with weight 1 and bias 0, as published
 
 
 def init_weights(module: nn.Module) -> None:
-    """The published start: convolutions from N(0, 0.001), biases 0."""
+    """Initialize as published: convolutions from a normal distribution of std 0.001, biases 0."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.001)
         if module.bias is not None:

@@ -1,6 +1,6 @@
-"""Routines in C, compiled for the processor at hand when they are first asked for: a second.
+"""C extensions, compiled for the local processor on first use (about one second).
 
-Nothing is kept on disk, so nothing becomes stale, and no other library can take its place.
+The library is not kept on disk, so it cannot become stale or be replaced.
 """
 
 import ctypes
@@ -17,18 +17,18 @@ COMPILER_FLAGS = ("-O3", "-march=native", "-fopenmp", "-fPIC", "-shared")
 
 
 class ExtensionUnavailable(Exception):
-    """The extension cannot be built here; the message states the reason."""
+    """The extension cannot be built on this machine; the message states the reason."""
 
 
 @functools.cache
 def build_extension(source: Path) -> ctypes.CDLL:
-    """Compile a C file and load it; `CC` names the compiler.
+    """Compile a C file and load it. The environment variable `CC` names the compiler.
 
     Raises:
-        NoRoutine: no compiler, or none that can.
+        ExtensionUnavailable: there is no compiler, or it fails.
     """
     if sys.platform != "linux":
-        raise ExtensionUnavailable(f"not on {sys.platform}")
+        raise ExtensionUnavailable(f"not supported on {sys.platform}")
     compiler = shutil.which(os.environ.get("CC", "gcc"))
     if compiler is None:
         raise ExtensionUnavailable("no C compiler")
@@ -36,9 +36,9 @@ def build_extension(source: Path) -> ctypes.CDLL:
         library = Path(folder) / "routine.so"
         command = [compiler, *COMPILER_FLAGS, str(source), "-o", str(library), "-lm"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S)
-            if done.returncode:
-                raise ExtensionUnavailable((done.stderr.strip().splitlines() or [compiler])[0])
-            return ctypes.CDLL(str(library))  # stays when its file goes
+            result = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S)
+            if result.returncode:
+                raise ExtensionUnavailable((result.stderr.strip().splitlines() or [compiler])[0])
+            return ctypes.CDLL(str(library))  # stays loaded after its file is deleted
         except (OSError, subprocess.SubprocessError) as error:
             raise ExtensionUnavailable(f"{type(error).__name__}: {error}") from error

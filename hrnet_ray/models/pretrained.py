@@ -1,7 +1,7 @@
-"""Load pretrained weights, and report by name what did not fit.
+"""Load pretrained weights, and report by name the tensors that were not loaded.
 
-Read: the published pose and ImageNet checkpoints, mmpose 0.x and 1.x, timm, and this project's own,
-as .safetensors or as .pt / .pth; `safe_files` reads them, and runs no code of theirs.
+Supported are the published pose and ImageNet checkpoints, mmpose 0.x and 1.x, timm, and those of
+this project, as .safetensors, .pt or .pth. `safe_loading` reads them without running their code.
 """
 
 import re
@@ -22,38 +22,35 @@ from hrnet_ray.models.safe_loading import (
     load_safetensors,
 )
 
-MIN_MATCHED_FRAC = 0.9  # of the tensors outside the head; fewer is another net, not another training
+MIN_MATCHED_FRAC = 0.9  # of the tensors outside the head; a lower fraction indicates another architecture
 HEAD_PREFIX = "final_layer."
 WEIGHTS_FILE_NAME = "model.safetensors"  # in a run's model/ folder
-WRAPPER_KEYS = (
-    "state_dict",
-    "model",
-)  # in this order: in the published files "model" is only a name
+WRAPPER_KEYS = ("state_dict", "model")  # in this order: "model" is a string in the published files
 KEY_PREFIX_PATTERN = re.compile(r"^(?:module\.|_orig_mod\.|model\.|backbone\.|(?:keypoint_)?head\.(?=final_layer\.))+")
-# An ImageNet classifier has these besides; a pose net fuses into branch 0 alone at the end.
+# Extra tensors of an ImageNet classifier. The last module of a pose model outputs branch 0 only.
 CLASSIFIER_KEY_PATTERN = re.compile(r"^(?:incre_modules|downsamp_modules|classifier|stage4\.\d+\.fuse_layers\.[1-3])\.")
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of each tensor, by the name it has in the model."""
+    """Result of loading each tensor, by its name in the model."""
 
     source: str
     matched: list[str]
-    """Loaded."""
+    """Loaded tensors."""
     missing: list[str]
-    """In the model, not in the file: left as they were."""
+    """In the model, not in the file; unchanged."""
     unexpected: list[str]
     """In the file, not in the model."""
     mismatched: list[str]
-    """In both, with another shape. Left as they were; but a head that differs starts afresh."""
+    """In both, with different shapes; unchanged, except for a head, which is initialized again."""
 
     def __str__(self) -> str:
         total = len(self.matched) + len(self.missing) + len(self.mismatched)
         parts = [f"{self.source}: {len(self.matched):,} of {total:,} tensors loaded"]
         if self.mismatched:
-            afresh = any(name.startswith(HEAD_PREFIX) for name in self.mismatched)
-            note = ", head initialised afresh" if afresh else ""
+            new_head = any(name.startswith(HEAD_PREFIX) for name in self.mismatched)
+            note = ", head initialized" if new_head else ""
             parts.append(f"{_format_counted_names(self.mismatched)} of another shape{note}")
         if self.missing:
             parts.append(f"{_format_counted_names(self.missing)} not in the file")
@@ -63,24 +60,24 @@ class LoadReport:
 
 
 def load_pretrained(model: nn.Module, path: str | PathLike[str], *, allow_partial: bool = False) -> LoadReport:
-    """Copy the weights in `path` into `model`, wherever name and shape agree.
+    """Copy the weights in `path` into `model` where name and shape agree.
 
-    A folder stands for the `model.safetensors` in it; a `config.json` beside such a file has the
-    sha256 that it must have. A head for another number of keypoints is initialised afresh.
+    For a folder, its `model.safetensors` is loaded; a `config.json` beside a .safetensors file
+    states the expected sha256. A head with another number of keypoints is initialized again.
 
     Raises:
-        DataError: the file cannot be read, or holds NaN, or less than 90 % of the tensors outside
-            the head fit, unless `partial`; the model is then as it was.
+        DataError: the file cannot be read or holds NaN, or fewer than 90 % of the tensors outside
+            the head match and `allow_partial` is false. The model is then unchanged.
     """
     path = Path(path)
     path = path / WEIGHTS_FILE_NAME if path.is_dir() else path
-    found = _rename_tensors(_read_weight_file(path), path)
-    wanted = model.state_dict()
-    report = _compare_tensors(found, wanted, source=str(path))
+    file_tensors = _rename_tensors(_read_weight_file(path), path)
+    model_tensors = model.state_dict()
+    report = _compare_tensors(file_tensors, model_tensors, source=str(path))
     if not allow_partial:
-        _require_min_matched(report, found, wanted)
-    _require_finite(report, found)
-    model.load_state_dict({name: found[name] for name in report.matched}, strict=False)
+        _require_min_matched(report, file_tensors, model_tensors)
+    _require_finite(report, file_tensors)
+    model.load_state_dict({name: file_tensors[name] for name in report.matched}, strict=False)
     if any(name.startswith(HEAD_PREFIX) for name in report.mismatched):
         model.get_submodule(HEAD_PREFIX.rstrip(".")).apply(init_weights)
     return report
@@ -91,7 +88,7 @@ def _compare_tensors(
 ) -> LoadReport:
     shared = [name for name in model_tensors if name in file_tensors]
     differing = {name for name in shared if file_tensors[name].shape != model_tensors[name].shape}
-    if any(name.startswith(HEAD_PREFIX) for name in differing):  # half a head is none
+    if any(name.startswith(HEAD_PREFIX) for name in differing):  # the head is loaded as a whole
         differing |= {name for name in shared if name.startswith(HEAD_PREFIX)}
     return LoadReport(
         source=source,
@@ -110,7 +107,7 @@ def _require_min_matched(
         return
     differences = [
         *(
-            f"{name} is {_format_shape(file_tensors[name])}, wanted {_format_shape(model_tensors[name])}"
+            f"{name} is {_format_shape(file_tensors[name])}, expected {_format_shape(model_tensors[name])}"
             for name in _select_body_names(report.mismatched)
         ),
         *(f"{name} is missing" for name in _select_body_names(report.missing)),
@@ -121,20 +118,20 @@ def _require_min_matched(
         ),
     ]
     raise DataError(
-        f"these weights fit only {matched:,} of the {total:,} tensors of the model's body",
+        f"the weights match only {matched:,} of the {total:,} tensors outside the model's head",
         f"{report.source}: {format_list(differences, max_items=5)}",
-        "check that the file is of this net and this width, or load what fits with partial=True",
+        "use weights of the same architecture and width, or load the matching ones with --model.allow-partial-load",
     )
 
 
 def _require_finite(report: LoadReport, file_tensors: Mapping[str, Tensor]) -> None:
-    """Refuse what another training left when it diverged."""
-    broken = [name for name in report.matched if not _is_finite(file_tensors[name])]
-    if broken:
+    """Refuse NaN and Inf, as a diverged training leaves them."""
+    nonfinite = [name for name in report.matched if not _is_finite(file_tensors[name])]
+    if nonfinite:
         raise DataError(
-            "these weights are no numbers any more (NaN or infinite)",
-            f"{report.source}: {format_list(broken)}",
-            "give a file from before that training diverged",
+            "the weights contain NaN or Inf",
+            f"{report.source}: {format_list(nonfinite)}",
+            "use a checkpoint from before the training diverged",
         )
 
 
@@ -143,7 +140,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _select_body_names(names: Iterable[str]) -> list[str]:
-    """Leave out the head, and the counters that nothing reads and old files lack."""
+    """Select tensors outside the head; `num_batches_tracked` is unused and missing in old files."""
     return [name for name in names if not name.startswith(HEAD_PREFIX) and not name.endswith("num_batches_tracked")]
 
 
@@ -152,11 +149,11 @@ def _read_weight_file(path: Path) -> dict[str, Tensor]:
         raise DataError("there is no such weight file", str(path), "check the path")
     try:
         content = load_safetensors(path) if path.suffix == ".safetensors" else load_pickle_weights_only(path)
-    except Exception as error:  # a damaged file fails in any way: IndexError, struct.error, ...
+    except Exception as error:  # a damaged file may raise any error: IndexError, struct.error, ...
         raise DataError(
-            "this is not a file of weights that can be read safely",
+            "the weight file cannot be read safely",
             f"{path}: {format_load_error(error)}",
-            "give a .safetensors file, or a .pth file that holds tensors only",
+            "use a .safetensors file, or a .pth file with tensors only",
         ) from error
     tensors = {
         name: value
@@ -165,17 +162,17 @@ def _read_weight_file(path: Path) -> dict[str, Tensor]:
     }
     if not tensors:
         raise DataError(
-            "this file holds no weights",
+            "the file holds no weights",
             f"{path}: a {type(content).__name__} without named tensors",
-            "give the file of a state_dict",
+            "use a file with a state_dict",
         )
     return tensors
 
 
 def _is_plain_tensor(tensor: Tensor) -> bool:
-    """Sparse, quantised, complex and empty-handed ("meta") tensors are weights of no HRNet."""
-    strided = tensor.layout == torch.strided and tensor.device.type == "cpu"
-    return strided and not tensor.is_quantized and not tensor.is_complex()
+    """Return whether a tensor can be a weight: dense, on the CPU, neither quantized nor complex."""
+    dense = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    return dense and not tensor.is_quantized and not tensor.is_complex()
 
 
 def _unwrap_state_dict(content: Any) -> Mapping[Any, Any]:
@@ -186,20 +183,20 @@ def _unwrap_state_dict(content: Any) -> Mapping[Any, Any]:
 
 
 def _rename_tensors(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        known = found.setdefault(_normalize_tensor_name(name), tensor)
-        if known is not tensor and not torch.equal(known, tensor):
+        first = renamed.setdefault(_normalize_tensor_name(name), tensor)
+        if first is not tensor and not torch.equal(first, tensor):
             raise DataError(
-                "a file of two nets: it is not clear which one to start from",
-                f"{path}: {name} is there with another prefix, too",
-                "give a file with one state_dict (the average of a training, say, by itself)",
+                "the file holds two sets of weights with the same names",
+                f"{path}: {name} also has another prefix",
+                "use a file with one state_dict",
             )
-    return found
+    return renamed
 
 
 def _normalize_tensor_name(name: str) -> str:
-    """Take off what DDP, torch.compile, Lightning and mmpose put before the published name."""
+    """Remove the prefixes of DDP, torch.compile, Lightning and mmpose from a published name."""
     return KEY_PREFIX_PATTERN.sub("", name)
 
 

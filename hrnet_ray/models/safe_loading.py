@@ -1,7 +1,7 @@
-"""Files of tensors from anywhere: read without running what they hold.
+"""Read tensor files from untrusted sources without running their code.
 
-A pickle is only ever read with `weights_only=True`. These functions raise the errors that a damaged file
-makes its reader raise (IndexError, struct.error, ...); the caller formats them.
+Pickles are read with `weights_only=True` only. A damaged file may raise any error of its reader
+(IndexError, struct.error, ...); the caller formats it.
 """
 
 import json
@@ -17,11 +17,11 @@ from torch import Tensor
 
 
 def load_pickle_weights_only(path: Path) -> Any:
-    """Read a .pth file; let in, by name, the numpy numbers that old files keep their score in."""
+    """Read a .pth file. Besides tensors, only numpy scalars are allowed: old files store scores so."""
     with path.open("rb") as file:
         if file.read(2) == b"PK":
             _require_uncompressed(path)
-    rebuild = np.float64(0).__reduce__()[0]  # its module moved in numpy 2
+    rebuild = np.float64(0).__reduce__()[0]  # its module was renamed in numpy 2
     numbers = [type(np.dtype(kind)) for kind in ("float32", "float64", "int32", "int64", "bool")]
     allowed = [np.dtype, rebuild, (rebuild, "numpy.core.multiarray.scalar"), *numbers]
     with torch.serialization.safe_globals(allowed):
@@ -29,34 +29,34 @@ def load_pickle_weights_only(path: Path) -> Any:
 
 
 def load_safetensors(path: Path) -> dict[str, Tensor]:
-    """Read a .safetensors file, if it is the one that a config of ours beside it names."""
-    wanted = _read_expected_sha256(path.with_name("config.json"))
+    """Read a .safetensors file, and compare it with the sha256 of a config.json beside it."""
+    expected_sha256 = _read_expected_sha256(path.with_name("config.json"))
     with path.open("rb") as file:
-        if wanted and file_digest(file, "sha256").hexdigest() != wanted:
-            raise ValueError("it is not the file that the config.json beside it was written for")
+        if expected_sha256 and file_digest(file, "sha256").hexdigest() != expected_sha256:
+            raise ValueError("its sha256 differs from that in the config.json beside it")
     return load_file(path)
 
 
 def format_load_error(error: Exception) -> str:
-    """Format in one line what is wrong, without torch's advice to load the file unsafely."""
+    """Format a load error in one line, without torch's advice to load the file unsafely."""
     text = str(error).split("WeightsUnpickler error:")[-1].split("Please use")[0].strip()
     if "weights_only" in text:
-        text = "it wants to run code, or is no file of torch's"
+        text = "it runs code when loaded, or is not a torch file"
     return f"{type(error).__name__}: {text.splitlines()[0][:200]}" if text else type(error).__name__
 
 
 def _require_uncompressed(path: Path) -> None:
-    """Refuse an archive that would grow when it is unpacked; torch writes none."""
+    """Refuse an archive that expands when unpacked (a zip bomb); torch does not compress."""
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or (
         sum(entry.file_size for entry in entries) > path.stat().st_size
     ):
-        raise ValueError("an archive that is larger inside than outside")
+        raise ValueError("the archive has compressed or overlapping entries")
 
 
 def _read_expected_sha256(config_path: Path) -> str | None:
-    """The sha256 that a `config.json` of ours names; other people's name none."""
+    """Return the sha256 in a `config.json` of this project, or None for other files."""
     try:
         content = json.loads(config_path.read_bytes())
     except (OSError, ValueError, RecursionError):

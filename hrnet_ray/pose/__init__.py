@@ -1,5 +1,5 @@
-"""Points, heatmaps, losses and scores in pure torch: batch first, no loops, no settings.
+"""Geometry, augmentation, heatmaps and losses as pure, batch-first tensor functions.
 
-Three frames: the image and the crop, in pixels, and the heatmap, in cells. A point is (x, y), a
-size is `_hw`, and a whole number is the middle of a pixel or of a cell.
+There are three frames: image and crop in pixels, heatmap in cells. Points are (x, y), sizes are
+`_hw`. An integer coordinate is the center of a pixel or of a cell.
 """

@@ -1,7 +1,7 @@
-"""Small tensors that stay the same, made once for each GPU.
+"""Small constant tensors, created once per GPU.
 
-A tensor made of Python numbers is copied to a GPU from ordinary memory, and the program waits until
-the GPU has done all that was asked of it before. The warp and the heatmaps need many of them.
+Creating a tensor from Python numbers copies pageable memory to the GPU, which waits for all work
+queued before. The warp and the heatmaps need many such constants.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ Number = bool | int | float
 
 
 def get_cached_constant(values: Sequence[Number], *, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The numbers as a tensor on the device; not to be written to."""
-    if device.type == "cpu":  # costs nothing there, and nothing that is traced may be kept
+    """Return the numbers as a tensor on the device. Do not modify it: it is shared."""
+    if device.type == "cpu":  # cheap there, and a tensor created while tracing must not be cached
         return torch.tensor(values, dtype=dtype)
     return _make_device_constant(tuple(values), device, dtype)
 
 
 @lru_cache(maxsize=256)
 def _make_device_constant(values: tuple[Number, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # a first call from inference must not spoil it for training
+    with torch.inference_mode(False):  # a tensor created in inference mode could not be used in training
         return torch.tensor(values, device=device, dtype=dtype)

@@ -1,9 +1,8 @@
-"""Where a point is, and how to get it somewhere else.
+"""Affine transforms between image, crop and heatmap coordinates.
 
-A matrix is named `to_from`, so neighbours in a product must match: `heatmap_from_crop @
-crop_from_image`. The numbers are those of the published HRNet code (lib/utils/transforms.py): an
-instance is a centre and a scale in units of 200 px, and the centre of the instance lands on (W / 2,
-H / 2) of the crop.
+A matrix is named `to_from`, so adjacent frames in a product match: `heatmap_from_crop @
+crop_from_image`. Conventions follow the published HRNet code (lib/utils/transforms.py): an instance
+is a center and a scale in units of 200 px, and its center maps to (W / 2, H / 2) of the crop.
 """
 
 import torch
@@ -12,15 +11,16 @@ from torch import Tensor
 
 from hrnet_ray.pose.device_constants import get_cached_constant
 
-SCALE_UNIT_PX = 200.0  # image pixels in one unit of scale; MPII's own measure of a person
+SCALE_UNIT_PX = 200.0  # image pixels per unit of scale, as in MPII's annotations
 
 
 def box_to_center_scale(
     box_xywh: Float[Tensor, "N 4"], *, input_hw: tuple[int, int], padding: float | int = 1.25
 ) -> tuple[Float[Tensor, "N 2"], Float[Tensor, "N 2"]]:
-    """Turn boxes (corner and size, image pixels) into centres and padded scales (units of 200 px).
+    """Convert boxes (corner and size, image pixels) to centers and padded scales (units of 200 px).
 
-    The shorter side grows until the box has the aspect of `input_hw`; then both grow by `padding`.
+    The shorter side is lengthened to the aspect ratio of `input_hw`. Both sides are then multiplied
+    by `padding`.
     """
     corner_xy, box_wh = box_xywh[:, :2], box_xywh[:, 2:]
     aspect = input_hw[1] / input_hw[0]
@@ -28,7 +28,7 @@ def box_to_center_scale(
 
 
 def pad_to_aspect_ratio(size_wh: Float[Tensor, "N 2"], aspect_ratio: float) -> Float[Tensor, "N 2"]:
-    """Lengthen the shorter side until width / height is `aspect`."""
+    """Lengthen the shorter side until width / height equals `aspect_ratio`."""
     width, height = size_wh.unbind(-1)
     return torch.stack(
         [torch.maximum(width, height * aspect_ratio), torch.maximum(height, width / aspect_ratio)],
@@ -44,13 +44,12 @@ def crop_from_image(
     crop_hw: tuple[int, int],
     mirrored: Bool[Tensor, " N"] | None = None,
 ) -> Float[Tensor, "N 3 3"]:
-    """Lead image pixels to crop pixels: the published three-point transform, solved in closed form.
+    """Build matrices from image to crop pixels: the published three-point transform in closed form.
 
-    It is a similarity: only the width of `scale_wh` counts, so make the aspect right first
-    (`box_to_center_scale` does). With `crop_hw` = the heatmap's size it leads to heatmap cells,
-    because a cell is exactly crop / 4 here, without a half-pixel term. `mirrored` instances are
-    flipped left to right about their centre, which is the published order: flip the image, then
-    turn and cut.
+    The transform is a similarity and uses only the width of `scale_wh`; `box_to_center_scale`
+    returns scales with the aspect ratio of the crop. With the heatmap's size as `crop_hw`, the
+    matrix maps to heatmap cells: heatmap_xy = crop_xy / 4, without a half-pixel term. `mirrored`
+    instances are flipped about their center first, then rotated and cropped, as published.
     """
     height, width = crop_hw
     crop_middle_xy = get_cached_constant(
@@ -66,7 +65,7 @@ def crop_from_image(
 def compute_heatmap_from_crop(
     *, crop_hw: tuple[int, int], heatmap_hw: tuple[int, int], like: Float[Tensor, "..."]
 ) -> Float[Tensor, "3 3"]:
-    """Lead crop pixels to heatmap cells: a plain division (by 4 for HRNet), as published.
+    """Build the matrix from crop pixels to heatmap cells: a division (by 4 for HRNet), as published.
 
     The matrix has the dtype and the device of `like`.
     """
@@ -75,14 +74,15 @@ def compute_heatmap_from_crop(
 
 
 def transform_points(to_from: Float[Tensor, "B 3 3"], xy: Float[Tensor, "B K 2"]) -> Float[Tensor, "B K 2"]:
-    """Move points into the frame that `matrix` leads to."""
+    """Transform points by `to_from` matrices."""
     return xy @ to_from[:, :2, :2].mT + to_from[:, None, :2, 2]
 
 
 def invert_affine(matrix: Float[Tensor, "B 3 3"]) -> Float[Tensor, "B 3 3"]:
-    """Turn `to_from` into `from_to`, for affine matrices.
+    """Invert affine matrices.
 
-    In closed form: `matrix.inverse()` makes a GPU wait, to see whether the matrix was singular.
+    The inverse is in closed form, because `matrix.inverse()` synchronizes with the GPU to check for
+    singular matrices.
     """
     linear = _invert_2x2(matrix[:, :2, :2])
     return _build_affine_matrix(linear, -(linear @ matrix[:, :2, 2:]).squeeze(-1))
@@ -94,21 +94,24 @@ def _compute_three_point_transform(
     rotation_deg: Float[Tensor, " N"],
     crop_width: int,
 ) -> tuple[Float[Tensor, "N 2 2"], Float[Tensor, "N 2"]]:
-    """Solve the published three points for the linear part, and for the image point it turns about.
+    """Solve the published three-point transform: linear part, and the image point it rotates about.
 
-    In the image: the centre, the point half a width above it (turned), and one at a right angle to
-    both. The published code rounds all three to float32, which moves a crop by up to 1e-4 px;
-    without the same rounding some pixels of `cv2.warpAffine` come out one grey level away.
+    The points in the image are the center, the rotated point half a width above it, and a third one
+    at a right angle to both. The published code rounds them to float32, which moves a crop by up to
+    1e-4 px. Without the same rounding, some pixels of `cv2.warpAffine` differ by one gray level.
     """
-    exact = _select_exact_dtype(center_xy)
-    turn = torch.deg2rad(rotation_deg.to(exact))
-    upwards = torch.stack([turn.sin(), -turn.cos()], dim=-1) * (scale_w.to(exact) * SCALE_UNIT_PX / 2)[:, None]
+    dtype = _select_exact_dtype(center_xy)
+    rotation_rad = torch.deg2rad(rotation_deg.to(dtype))
+    up = (
+        torch.stack([rotation_rad.sin(), -rotation_rad.cos()], dim=-1)
+        * (scale_w.to(dtype) * SCALE_UNIT_PX / 2)[:, None]
+    )
     middle = center_xy.float()
-    top = (center_xy.to(exact) + upwards).float()
+    top = (center_xy.to(dtype) + up).float()
     down = middle - top
     side = top + torch.stack([-down[:, 1], down[:, 0]], dim=-1)
 
-    middle, top, side = middle.to(exact), top.to(exact), side.to(exact)
+    middle, top, side = middle.to(dtype), top.to(dtype), side.to(dtype)
     # In the crop, middle - top is (0, W/2) and side - top is (-W/2, 0).
     image_from_crop = torch.stack([top - side, middle - top], dim=-1) * (2 / crop_width)
     return _invert_2x2(image_from_crop), middle
@@ -124,9 +127,9 @@ def _select_exact_dtype(tensor: Tensor) -> torch.dtype:
 
 
 def _mirror_x(linear: Float[Tensor, "N 2 2"], mirrored: Bool[Tensor, " N"]) -> Float[Tensor, "N 2 2"]:
-    """Multiply by diag(-1, 1) from the right: x turns round before anything else happens to it."""
-    turned_x = torch.where(mirrored[:, None], -linear[:, :, 0], linear[:, :, 0])
-    return torch.stack([turned_x, linear[:, :, 1]], dim=-1)
+    """Multiply by diag(-1, 1) from the right, so x is mirrored before the other transforms."""
+    mirrored_x = torch.where(mirrored[:, None], -linear[:, :, 0], linear[:, :, 0])
+    return torch.stack([mirrored_x, linear[:, :, 1]], dim=-1)
 
 
 def _build_affine_matrix(linear: Float[Tensor, "N 2 2"], shift: Float[Tensor, "N 2"]) -> Float[Tensor, "N 3 3"]:

@@ -1,14 +1,14 @@
-"""What training makes small: the published losses between heatmaps (lib/core/loss.py).
+"""Training losses between heatmaps, as published (lib/core/loss.py).
 
-Shapes: B batch, K keypoints, H and W heatmap rows and columns. A weight multiplies both maps, so it
-counts squared; for weights of 0 and 1 that changes nothing.
+Shapes: B batch, K keypoints, H rows and W columns of a heatmap. A weight multiplies both heatmaps,
+so it enters the loss squared. Weights of 0 and 1 are unaffected.
 """
 
 from jaxtyping import Float
 from torch import Tensor
 
 OHKM_TOPK = 8
-"""Keypoints of an image that `joints_ohkm` counts, as published."""
+"""Keypoints per instance that `keypoint_ohkm_loss` averages, as published."""
 
 
 def keypoint_mse_loss(
@@ -16,10 +16,9 @@ def keypoint_mse_loss(
     target: Float[Tensor, "B K H W"],
     weights: Float[Tensor, "B K"],
 ) -> Float[Tensor, ""]:
-    """Half the mean squared difference over all cells, hidden keypoints counted as no difference.
+    """Half the mean squared difference over all cells; a keypoint of weight 0 contributes 0.
 
-    mmpose leaves out the half and does not square the weights; compare loss curves with that in
-    mind.
+    mmpose does not halve the mean and does not square the weights, so its loss values differ.
     """
     return _compute_loss_per_keypoint(predicted, target, weights).mean()
 
@@ -31,10 +30,10 @@ def keypoint_ohkm_loss(
     *,
     topk: int = OHKM_TOPK,
 ) -> Float[Tensor, ""]:
-    """`joints_mse` over each picture's `topk` worst keypoints (online hard keypoint mining)."""
+    """`keypoint_mse_loss` over the `topk` worst keypoints of each instance (online hard keypoint mining)."""
     keypoints = predicted.shape[1]
     if not 1 <= topk <= keypoints:
-        raise ValueError(f"topk must lie between 1 and the {keypoints} keypoints, got {topk}")
+        raise ValueError(f"topk must be between 1 and the number of keypoints ({keypoints}), got {topk}")
     return _compute_loss_per_keypoint(predicted, target, weights).topk(topk, dim=1).values.mean()
 
 

@@ -1,4 +1,4 @@
-"""What a keypoint model learns: target heatmaps and the loss against them."""
+"""Training targets of a keypoint model: target heatmaps, and the loss functions by name."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ LOSS_FUNCTIONS = {"mse": keypoint_mse_loss, "ohkm": keypoint_ohkm_loss}
 
 @dataclass(frozen=True, kw_only=True)
 class HeatmapTargetConfig:
-    """What the heatmaps should look like, and how a miss is weighed."""
+    """Sizes and sigma of the target heatmaps, and the name of the loss."""
 
     input_hw: tuple[int, int]
     heatmap_hw: tuple[int, int]

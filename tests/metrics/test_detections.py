@@ -1,4 +1,4 @@
-"""A detector's file: what is taken, what is left out and counted, and what is refused."""
+"""Detection files: used boxes, skipped boxes and refused files."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ import pytest
 from hrnet_ray.errors import DataError
 from hrnet_ray.metrics.detections import load_coco_detections
 
-PICTURES: dict[int | str, int] = {70: 0, 71: 1, "a.jpg": 0, "b.jpg": 1}
+IMAGE_INDICES: dict[int | str, int] = {70: 0, 71: 1, "a.jpg": 0, "b.jpg": 1}
 
 
-def detection(image: int | str = 70, **changed: Any) -> dict[str, Any]:
+def make_detection(image: int | str = 70, **changed: Any) -> dict[str, Any]:
     return {
         "image_id": image,
         "category_id": 1,
@@ -22,16 +22,16 @@ def detection(image: int | str = 70, **changed: Any) -> dict[str, Any]:
     }
 
 
-def read(path: Path, content: Any):
+def load_detections(path: Path, content: Any):
     file = path / "boxes.json"
     file.write_text(content if isinstance(content, str) else json.dumps(content))
-    return load_coco_detections(file, image_indices=PICTURES, category_ids={1, 4})
+    return load_coco_detections(file, image_indices=IMAGE_INDICES, category_ids={1, 4})
 
 
-def test_boxes_come_ordered_by_their_pictures(tmp_path: Path):
-    boxes = read(
+def test_boxes_are_sorted_by_image(tmp_path: Path):
+    boxes = load_detections(
         tmp_path,
-        [detection(71, score=0.5), detection(70, category_id=4), detection("b.jpg", score=1)],
+        [make_detection(71, score=0.5), make_detection(70, category_id=4), make_detection("b.jpg", score=1)],
     )
 
     assert boxes.image_index.tolist() == [0, 1, 1]
@@ -41,16 +41,16 @@ def test_boxes_come_ordered_by_their_pictures(tmp_path: Path):
     assert boxes.skipped_counts == {}
 
 
-def test_what_cannot_be_used_is_counted(tmp_path: Path):
+def test_unusable_boxes_are_counted_by_reason(tmp_path: Path):
     content = [
-        detection(),
-        detection(99),
-        detection("c.jpg"),
-        detection(category_id=2),
-        detection(bbox=[0, 0, 0, 5]),
+        make_detection(),
+        make_detection(99),
+        make_detection("c.jpg"),
+        make_detection(category_id=2),
+        make_detection(bbox=[0, 0, 0, 5]),
     ]
 
-    boxes = read(tmp_path, content)
+    boxes = load_detections(tmp_path, content)
 
     assert boxes.skipped_counts == {"other image": 2, "other category": 1, "empty box": 1}
     assert boxes.num_read == len(content)
@@ -58,47 +58,47 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("{", "Expecting property name"),
-        ({"annotations": []}, "the file holds {'annotations': []} where a list is wanted"),
-        ([7], "[0] is 7 where an object is wanted"),
-        ([detection(), {"image_id": 70}], "[1] has no category_id"),
-        ([detection(bbox=[1, 2, 3])], "[0].bbox is [1, 2, 3] where 4 numbers are wanted"),
-        ([detection(score="high")], "[0].score is 'high' where a number is wanted"),
-        ([detection(score=float("nan"))], "[0].score is nan where a number is wanted"),
-        ([detection(True)], "[0] is of image True and category 1"),
+        ({"annotations": []}, "expected a list, got {'annotations': []}"),
+        ([7], "[0] must be an object, got 7"),
+        ([make_detection(), {"image_id": 70}], "[1] has no category_id"),
+        ([make_detection(bbox=[1, 2, 3])], "[0].bbox is [1, 2, 3] where 4 numbers are wanted"),
+        ([make_detection(score="high")], "[0].score is 'high' where a number is wanted"),
+        ([make_detection(score=float("nan"))], "[0].score is nan where a number is wanted"),
+        ([make_detection(True)], "[0] has an invalid image_id True or category_id 1"),
         ("[" * 100_000, "recursion"),
     ],
 )
-def test_a_file_in_another_form_is_refused(tmp_path: Path, content: Any, said: str):
-    with pytest.raises(DataError, match="detections that cannot be read") as refused:
-        read(tmp_path, content)
+def test_a_malformed_file_is_refused(tmp_path: Path, content: Any, message: str):
+    with pytest.raises(DataError, match="the detections cannot be read") as refused:
+        load_detections(tmp_path, content)
 
-    assert said in refused.value.where
+    assert message in refused.value.where
     assert str(refused.value).count("\n") == 2
 
 
-def test_categories_that_differ_are_told_side_by_side(tmp_path: Path):
+def test_different_categories_of_detections_and_data_are_reported(tmp_path: Path):
     with pytest.raises(DataError) as refused:
-        read(tmp_path, [detection(category_id=18), detection(category_id=17)])
+        load_detections(tmp_path, [make_detection(category_id=18), make_detection(category_id=17)])
 
     assert str(refused.value) == (
-        "detections of other categories than the data\n"
+        "the detections and the data have different categories\n"
         f"  --boxes {tmp_path / 'boxes.json'}: category_id 17, 18 | data: 1, 4\n"
-        "  fix: write the data's category_id into the detections of the same species"
+        "  fix: set category_id of the detections to that of the same category in the data"
     )
 
 
-def test_detections_of_other_pictures_only_are_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="detections without one that can be used") as refused:
-        read(tmp_path, [detection(1), detection(2)])
+def test_detections_of_unknown_images_only_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="none of the detections is usable") as refused:
+        load_detections(tmp_path, [make_detection(1), make_detection(2)])
 
     assert "2 other image; image_id 1, 2" in refused.value.where
 
 
-def test_no_detections_and_no_file_are_refused(tmp_path: Path):
-    with pytest.raises(DataError, match="no detections"):
-        read(tmp_path, [])
+def test_an_empty_and_a_missing_file_are_refused(tmp_path: Path):
+    with pytest.raises(DataError, match="the file holds no detections"):
+        load_detections(tmp_path, [])
     with pytest.raises(DataError, match="the file is not there"):
-        load_coco_detections(tmp_path / "none.json", image_indices=PICTURES, category_ids={1})
+        load_coco_detections(tmp_path / "none.json", image_indices=IMAGE_INDICES, category_ids={1})

@@ -1,4 +1,4 @@
-"""The published table from the published predictions."""
+"""MPII table of the published predictions."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from hrnet_ray.skeletons import ATRW, COCO, MPII
 GOLDEN = Path(__file__).resolve().parents[1] / "parity" / "golden"
 
 
-def golden_score(threshold: float) -> PCKh:
+def compute_golden_pckh(threshold: float) -> PCKh:
     with np.load(GOLDEN / "pckh_mpii.npz") as golden:
         boxes = golden["headboxes_src"]
         return pckh(
@@ -26,10 +26,10 @@ def golden_score(threshold: float) -> PCKh:
         )
 
 
-def test_the_columns_are_the_published_ones_in_the_published_order():
+def test_mpii_table_equals_the_published_table():
     published = json.loads((GOLDEN / "pckh_mpii.json").read_text())
 
-    table = compute_mpii_pckh_table(golden_score(0.5), golden_score(0.11), MPII)
+    table = compute_mpii_pckh_table(compute_golden_pckh(0.5), compute_golden_pckh(0.11), MPII)
 
     assert table is not None
     assert list(table) == [*PCKH_TABLE_COLUMNS, "Mean", "Mean@0.1"]
@@ -38,7 +38,7 @@ def test_the_columns_are_the_published_ones_in_the_published_order():
 
 
 @pytest.mark.parametrize("skeleton", [ATRW, COCO])
-def test_a_skeleton_without_a_top_of_the_head_has_no_such_table(skeleton):
+def test_other_skeletons_have_no_mpii_table(skeleton):
     score = PCKh(torch.ones(len(skeleton)), torch.ones(len(skeleton)))
 
     assert compute_mpii_pckh_table(score, score, skeleton) is None

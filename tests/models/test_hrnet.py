@@ -1,4 +1,4 @@
-"""The net: its known sizes, what reaches its output, and that it learns."""
+"""HRNet: published sizes, gradients, equivariance, and overfitting of one batch."""
 
 import copy
 
@@ -16,7 +16,7 @@ from hrnet_ray.pose.losses import keypoint_mse_loss
     ("width", "keypoints", "parameters"),
     [(32, 16, 28_536_080), (48, 16, 63_595_696), (32, 15, 28_536_047)],
 )
-def test_the_published_nets_have_the_published_number_of_parameters(width: int, keypoints: int, parameters: int):
+def test_number_of_parameters_is_as_published(width: int, keypoints: int, parameters: int):
     with torch.device("meta"):  # shapes only
         net = HRNet(width, keypoints)
 
@@ -27,21 +27,21 @@ def test_each_branch_doubles_the_channels():
     assert compute_branch_channels(32, 4) == [32, 64, 128, 256]
 
 
-def test_heatmaps_have_a_quarter_of_the_crops_rows_and_columns():
-    heatmaps = _small().eval()(torch.zeros(2, 3, 96, 64))
+def test_heatmaps_have_a_quarter_of_the_crop_size():
+    heatmaps = _make_small_model().eval()(torch.zeros(2, 3, 96, 64))
 
     assert heatmaps.shape == (2, 5, 24, 16)
 
 
 @pytest.mark.parametrize("size_hw", [(100, 64), (64, 100)])
-def test_a_crop_that_does_not_divide_by_32_is_refused(size_hw: tuple[int, int]):
+def test_a_crop_size_that_is_not_a_multiple_of_32_is_refused(size_hw: tuple[int, int]):
     height, width = size_hw
 
     with pytest.raises(ValueError, match=f"multiples of 32, got {height} x {width}"):
-        _small()(torch.zeros(1, 3, height, width))
+        _make_small_model()(torch.zeros(1, 3, height, width))
 
 
-def test_the_weights_start_as_published():
+def test_weights_are_initialized_as_published():
     net = HRNet(32, 16, modules=(1, 1, 1))
 
     convolutions = [part for part in net.modules() if isinstance(part, nn.Conv2d)]
@@ -56,10 +56,10 @@ def test_the_weights_start_as_published():
             assert part.bias.eq(0).all()
 
 
-def test_no_parameter_is_idle():
-    """DDP waits for ever for the gradient of a parameter that has no part in the output."""
-    net = _small()
-    _spread(net)
+def test_every_parameter_receives_a_gradient():
+    """DDP blocks if a parameter does not contribute to the output."""
+    net = _make_small_model()
+    _randomize_weights(net)
     crops = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
     net(crops).square().sum().backward()
@@ -68,9 +68,9 @@ def test_no_parameter_is_idle():
     assert idle == []
 
 
-def test_moving_a_picture_by_the_coarsest_cell_moves_its_heatmaps():
-    net = _small().eval()
-    _spread(net)
+def test_translating_the_image_translates_the_heatmaps():
+    net = _make_small_model().eval()
+    _randomize_weights(net)
     crops = torch.zeros(1, 3, 512, 640)
     chance = torch.Generator().manual_seed(0)
     crops[..., 224:288, 288:320] = torch.rand(3, 64, 32, generator=chance)
@@ -78,14 +78,14 @@ def test_moving_a_picture_by_the_coarsest_cell_moves_its_heatmaps():
     with torch.no_grad():
         empty, still, moved = net(0 * crops), net(crops), net(crops.roll(32, -1))
 
-    trace = still - empty  # without the rim, which zero padding marks
+    trace = still - empty  # removes the effect of zero padding at the border
     assert trace.abs().max() > 0.01
     torch.testing.assert_close(moved - empty, trace.roll(8, -1), rtol=1e-3, atol=1e-5)
 
 
-def test_memory_order_does_not_change_what_comes_out():
-    net = _small().eval()
-    _spread(net)
+def test_channels_last_does_not_change_the_heatmaps():
+    net = _make_small_model().eval()
+    _randomize_weights(net)
     crops = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
     with torch.no_grad():
@@ -95,7 +95,7 @@ def test_memory_order_does_not_change_what_comes_out():
     torch.testing.assert_close(last, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_it_learns_one_batch_by_heart():
+def test_training_overfits_one_batch():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = HRNet(8, 3, modules=(1, 1, 1), blocks=1, stem=16).train()
@@ -118,12 +118,12 @@ def test_it_learns_one_batch_by_heart():
     assert (heatmap_xy - wanted_xy).abs().max() <= 1
 
 
-def _small() -> HRNet:
+def _make_small_model() -> HRNet:
     return HRNet(8, 5, modules=(1, 1, 1), blocks=1, stem=16)
 
 
-def _spread(net: HRNet) -> None:
-    """Give the weights a size at which signals survive; the published start is nearly zero."""
+def _randomize_weights(net: HRNet) -> None:
+    """Scale weights to preserve activations; the published initialization gives nearly zero outputs."""
     chance = torch.Generator().manual_seed(0)
     for part in net.modules():
         if isinstance(part, nn.Conv2d):

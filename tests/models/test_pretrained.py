@@ -1,4 +1,4 @@
-"""Weights: every writer's names are understood, and what did not fit is named."""
+"""Pretrained weights of all supported sources load, and tensors that do not match are named."""
 
 import datetime
 import pickle
@@ -61,39 +61,39 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("writer", WRITERS)
-def test_every_writers_file_loads_whole(writer: str, tmp_path: Path):
-    source, model = _net(seed=1), _net(seed=2)
+def test_files_of_all_supported_sources_load_completely(writer: str, tmp_path: Path):
+    source, model = _make_model(seed=1), _make_model(seed=2)
     torch.save(WRITERS[writer](source.state_dict()), tmp_path / "weights.pth")
 
     report = load_pretrained(model, tmp_path / "weights.pth")
 
     assert report.matched == list(model.state_dict())
     assert report.missing == report.unexpected == report.mismatched == []
-    assert _equal(model, source)
+    assert _have_equal_weights(model, source)
 
 
-def test_safetensors_load_whole(tmp_path: Path):
-    source, model = _net(seed=1), _net(seed=2)
+def test_safetensors_load_completely(tmp_path: Path):
+    source, model = _make_model(seed=1), _make_model(seed=2)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
 
     report = load_pretrained(model, str(tmp_path / "model.safetensors"))
 
     assert len(report.matched) == len(model.state_dict())
-    assert _equal(model, source)
+    assert _have_equal_weights(model, source)
 
 
-def test_a_file_in_the_old_format_before_zip_loads(tmp_path: Path):
-    source, model = _net(seed=1), _net(seed=2)
+def test_a_file_in_the_legacy_format_loads(tmp_path: Path):
+    source, model = _make_model(seed=1), _make_model(seed=2)
     content = {"state_dict": source.state_dict(), "perf": np.float64(0.9)}
     torch.save(content, tmp_path / "old.pth.tar", _use_new_zipfile_serialization=False)
 
     load_pretrained(model, tmp_path / "old.pth.tar")
 
-    assert _equal(model, source)
+    assert _have_equal_weights(model, source)
 
 
-def test_a_number_pickled_by_numpy_1_is_read(tmp_path: Path):
-    source, model = _net(seed=1), _net(seed=2)
+def test_a_scalar_pickled_by_numpy_1_loads(tmp_path: Path):
+    source, model = _make_model(seed=1), _make_model(seed=2)
     content = {"state_dict": source.state_dict(), "perf": np.float64(0.9)}
     torch.save(content, tmp_path / "new.pth", _use_new_zipfile_serialization=False)
     renamed = (tmp_path / "new.pth").read_bytes()
@@ -103,7 +103,7 @@ def test_a_number_pickled_by_numpy_1_is_read(tmp_path: Path):
     load_pretrained(model, tmp_path / "old.pth")
 
     assert b"numpy.core.multiarray" in renamed
-    assert _equal(model, source)
+    assert _have_equal_weights(model, source)
 
 
 CLASSIFIERS = {
@@ -118,8 +118,8 @@ CLASSIFIERS = {
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
 @pytest.mark.parametrize("writer", CLASSIFIERS)
-def test_an_imagenet_classifier_gives_its_body_and_leaves_the_head(writer: str, ending: str, tmp_path: Path):
-    source, model = _net(seed=1), _net(seed=2)
+def test_an_imagenet_classifier_loads_everything_but_the_head(writer: str, ending: str, tmp_path: Path):
+    source, model = _make_model(seed=1), _make_model(seed=2)
     leftovers = {
         "incre_modules.0.0.conv1.weight": torch.zeros(2, 2, 1, 1),
         "downsamp_modules.0.0.weight": torch.zeros(2, 2, 3, 3),
@@ -145,31 +145,31 @@ def test_an_imagenet_classifier_gives_its_body_and_leaves_the_head(writer: str, 
     assert torch.equal(model.conv1.weight, source.conv1.weight)
 
 
-@pytest.mark.parametrize(("share", "fits"), [(0.89, False), (0.92, True)])
-def test_nine_of_ten_tensors_of_the_body_must_fit(share: float, fits: bool, tmp_path: Path):
-    source, model = _net(seed=1), _net(seed=2)
+@pytest.mark.parametrize(("fraction", "is_accepted"), [(0.89, False), (0.92, True)])
+def test_fewer_than_90_percent_matching_tensors_are_refused(fraction: float, is_accepted: bool, tmp_path: Path):
+    source, model = _make_model(seed=1), _make_model(seed=2)
     state = source.state_dict()
     body = [n for n in state if n not in HEAD and not n.endswith("num_batches_tracked")]
-    kept = body[: round(share * len(body))]
-    torch.save({name: state[name] for name in kept}, tmp_path / "part.pth")
+    saved_names = body[: round(fraction * len(body))]
+    torch.save({name: state[name] for name in saved_names}, tmp_path / "part.pth")
 
-    if fits:
-        assert load_pretrained(model, tmp_path / "part.pth").matched == kept
+    if is_accepted:
+        assert load_pretrained(model, tmp_path / "part.pth").matched == saved_names
     else:
-        with pytest.raises(DataError, match=f"fit only {len(kept):,} of the {len(body):,} tensors"):
+        with pytest.raises(DataError, match=f"match only {len(saved_names):,} of the {len(body):,} tensors"):
             load_pretrained(model, tmp_path / "part.pth")
-        assert load_pretrained(model, tmp_path / "part.pth", allow_partial=True).matched == kept
+        assert load_pretrained(model, tmp_path / "part.pth", allow_partial=True).matched == saved_names
 
 
-def test_names_that_are_no_names_are_no_weights(tmp_path: Path):
+def test_tensors_without_string_names_are_refused(tmp_path: Path):
     torch.save({0: torch.zeros(2), (1, 2): torch.zeros(2)}, tmp_path / "numbered.pth")
 
-    with pytest.raises(DataError, match="this file holds no weights"):
-        load_pretrained(_net(seed=1), tmp_path / "numbered.pth")
+    with pytest.raises(DataError, match="the file holds no weights"):
+        load_pretrained(_make_model(seed=1), tmp_path / "numbered.pth")
 
 
-def test_another_number_of_keypoints_starts_the_head_afresh_and_says_so(tmp_path: Path):
-    source, model = _net(seed=1, keypoints=17), _net(seed=2, keypoints=5)
+def test_another_number_of_keypoints_initializes_the_head_and_is_reported(tmp_path: Path):
+    source, model = _make_model(seed=1, keypoints=17), _make_model(seed=2, keypoints=5)
     torch.save(source.state_dict(), tmp_path / "coco.pth")
 
     report = load_pretrained(model, tmp_path / "coco.pth")
@@ -177,31 +177,31 @@ def test_another_number_of_keypoints_starts_the_head_afresh_and_says_so(tmp_path
     assert report.mismatched == HEAD
     assert model.final_layer.bias is not None
     assert model.final_layer.bias.eq(0).all()
-    assert 0 < model.final_layer.weight.std() < 0.01  # it was about 1
+    assert 0 < model.final_layer.weight.std() < 0.01  # the old weights have a standard deviation of about 29
     assert str(report) == (
         f"{tmp_path}/coco.pth: {len(report.matched):,} of {len(report.matched) + 2:,} tensors "
-        "loaded; 2 (final_layer.weight, final_layer.bias) of another shape, head initialised afresh"
+        "loaded; 2 (final_layer.weight, final_layer.bias) of another shape, head initialized"
     )
 
 
-def test_another_width_is_refused_by_name_and_the_model_stays_as_it_was(tmp_path: Path):
-    wider, model = _net(seed=1, width=16), _net(seed=2)
+def test_another_width_is_refused_and_the_model_is_unchanged(tmp_path: Path):
+    wider, model = _make_model(seed=1, width=16), _make_model(seed=2)
     torch.save(wider.state_dict(), tmp_path / "w16.pth")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
     with pytest.raises(DataError) as refused:
         load_pretrained(model, tmp_path / "w16.pth")
 
-    assert "fit only" in refused.value.what
+    assert "match only" in refused.value.what
     assert refused.value.where.startswith(f"{tmp_path}/w16.pth: transition1.0.0.weight is ")
-    assert "16 x 64 x 3 x 3, wanted 8 x 64 x 3 x 3" in refused.value.where
-    assert refused.value.where.count("wanted") == 5
-    assert "partial=True" in refused.value.fix
+    assert "16 x 64 x 3 x 3, expected 8 x 64 x 3 x 3" in refused.value.where
+    assert refused.value.where.count("expected") == 5
+    assert "--model.allow-partial-load" in refused.value.fix
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
-def test_partial_loads_what_fits_of_another_width(tmp_path: Path):
-    wider, model = _net(seed=1, width=16), _net(seed=2)
+def test_allow_partial_loads_the_matching_tensors(tmp_path: Path):
+    wider, model = _make_model(seed=1, width=16), _make_model(seed=2)
     torch.save(wider.state_dict(), tmp_path / "w16.pth")
 
     report = load_pretrained(model, tmp_path / "w16.pth", allow_partial=True)
@@ -211,17 +211,17 @@ def test_partial_loads_what_fits_of_another_width(tmp_path: Path):
     assert torch.equal(model.layer1[0].conv1.weight, wider.layer1[0].conv1.weight)
 
 
-def test_the_wrong_net_is_refused_even_though_no_shape_differs(tmp_path: Path):
+def test_another_architecture_without_shape_differences_is_refused(tmp_path: Path):
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pth")
 
-    with pytest.raises(DataError, match=r"fit only 0 of the \d+ tensors") as refused:
-        load_pretrained(_net(seed=1), tmp_path / "other.pth")
+    with pytest.raises(DataError, match=r"match only 0 of the \d+ tensors") as refused:
+        load_pretrained(_make_model(seed=1), tmp_path / "other.pth")
 
     assert "conv1.weight is missing" in refused.value.where
 
 
-def test_files_without_batch_counters_load_without_a_complaint(tmp_path: Path):
-    source, model = _net(seed=1), _net(seed=2)
+def test_files_without_batch_counters_load(tmp_path: Path):
+    source, model = _make_model(seed=1), _make_model(seed=2)
     old = {k: w for k, w in source.state_dict().items() if not k.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth")
 
@@ -233,32 +233,32 @@ def test_files_without_batch_counters_load_without_a_complaint(tmp_path: Path):
 
 def test_a_missing_file_is_named(tmp_path: Path):
     with pytest.raises(DataError, match="there is no such weight file") as refused:
-        load_pretrained(_net(seed=1), tmp_path / "gone.pth")
+        load_pretrained(_make_model(seed=1), tmp_path / "gone.pth")
 
     assert refused.value.where == str(tmp_path / "gone.pth")
 
 
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"\x80\x02garbage", b"PK\x03\x04"])
-def test_garbage_is_refused_in_three_parts(name: str, content: bytes, tmp_path: Path):
+def test_garbage_is_refused(name: str, content: bytes, tmp_path: Path):
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(DataError) as refused:
-        load_pretrained(_net(seed=1), tmp_path / name)
+        load_pretrained(_make_model(seed=1), tmp_path / name)
 
     assert refused.value.where.startswith(str(tmp_path / name))
     assert ".safetensors" in refused.value.fix
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
-def test_a_file_that_was_cut_off_is_refused(ending: str, tmp_path: Path):
+def test_a_truncated_file_is_refused(ending: str, tmp_path: Path):
     path = tmp_path / f"cut.{ending}"
     write = save_file if ending == "safetensors" else torch.save
-    write(_net(seed=1).state_dict(), path)
+    write(_make_model(seed=1).state_dict(), path)
     path.write_bytes(path.read_bytes()[:-5000])
 
-    with pytest.raises(DataError, match="can be read safely"):
-        load_pretrained(_net(seed=1), path)
+    with pytest.raises(DataError, match="cannot be read safely"):
+        load_pretrained(_make_model(seed=1), path)
 
 
 @pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], {"state_dict": {"lr": 0.1}}])
@@ -266,11 +266,11 @@ def test_a_file_without_weights_is_refused(content: Any, tmp_path: Path):
     torch.save(content, tmp_path / "empty.pth")
 
     with pytest.raises(DataError, match="holds no weights"):
-        load_pretrained(_net(seed=1), tmp_path / "empty.pth")
+        load_pretrained(_make_model(seed=1), tmp_path / "empty.pth")
 
 
 class _Trap:
-    """What an attacker puts into a pickle: reading it would write a file."""
+    """Pickled object that creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -280,29 +280,29 @@ class _Trap:
 
 
 def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path: Path):
-    trap = {"state_dict": _net(seed=1).state_dict(), "meta": _Trap(tmp_path / "sprung")}
+    trap = {"state_dict": _make_model(seed=1).state_dict(), "meta": _Trap(tmp_path / "sprung")}
     torch.save(trap, tmp_path / "trap.pth")
     (tmp_path / "raw.pth").write_bytes(pickle.dumps(trap["meta"], protocol=2))
 
     for name in ("trap.pth", "raw.pth"):
-        with pytest.raises(DataError, match="can be read safely"):
-            load_pretrained(_net(seed=1), tmp_path / name)
+        with pytest.raises(DataError, match="cannot be read safely"):
+            load_pretrained(_make_model(seed=1), tmp_path / name)
 
     assert not (tmp_path / "sprung").exists()
 
 
-def test_an_object_that_is_not_allowed_is_refused(tmp_path: Path):
+def test_a_pickled_object_of_another_type_is_refused(tmp_path: Path):
     torch.save({"state_dict": {}, "saved": datetime.date(2020, 1, 1)}, tmp_path / "dated.pth")
 
-    with pytest.raises(DataError, match="can be read safely") as refused:
-        load_pretrained(_net(seed=1), tmp_path / "dated.pth")
+    with pytest.raises(DataError, match="cannot be read safely") as refused:
+        load_pretrained(_make_model(seed=1), tmp_path / "dated.pth")
 
     assert "datetime.date" in refused.value.where
-    assert "weights_only" not in str(refused.value)  # torch's advice to switch the safety off
+    assert "weights_only" not in str(refused.value)  # torch's advice to disable the check
 
 
-def test_half_precision_files_load_into_a_single_precision_net(tmp_path: Path):
-    source, model = _net(seed=1), _net(seed=2)
+def test_half_precision_files_load_into_a_float32_model(tmp_path: Path):
+    source, model = _make_model(seed=1), _make_model(seed=2)
     save_file(source.half().state_dict(), tmp_path / "half.safetensors")
 
     load_pretrained(model, tmp_path / "half.safetensors")
@@ -311,14 +311,14 @@ def test_half_precision_files_load_into_a_single_precision_net(tmp_path: Path):
     assert torch.equal(model.conv1.weight, source.conv1.weight.float())
 
 
-def test_the_summary_counts_what_is_left_on_either_side():
+def test_the_load_report_counts_missing_and_unexpected_tensors():
     report = LoadReport("w.pth", ["a", "b"], ["c"], ["d", "e", "f"], [])
 
     assert str(report) == ("w.pth: 2 of 3 tensors loaded; 1 (c) not in the file; 3 (d, e and 1 more) not in the model")
 
 
-def _net(*, seed: int, width: int = 8, keypoints: int = 5) -> HRNet:
-    """A small net whose every tensor is random, batch statistics too."""
+def _make_model(*, seed: int, width: int = 8, keypoints: int = 5) -> HRNet:
+    """Make a small model with random tensors, including batch statistics."""
     net = HRNet(width, keypoints, modules=(1, 1, 1), blocks=1, stem=16)
     chance = torch.Generator().manual_seed(seed)
     for tensor in net.state_dict().values():
@@ -327,14 +327,14 @@ def _net(*, seed: int, width: int = 8, keypoints: int = 5) -> HRNet:
     return net
 
 
-def _equal(left: HRNet, right: HRNet) -> bool:
+def _have_equal_weights(left: HRNet, right: HRNet) -> bool:
     pairs = zip(left.state_dict().values(), right.state_dict().values(), strict=True)
     return all(torch.equal(one, other) for one, other in pairs)
 
 
 @pytest.mark.parametrize("same", [True, False])
-def test_a_file_of_two_nets_is_refused(same: bool, tmp_path: Path):
-    model = _net(seed=0)
+def test_a_file_with_two_sets_of_weights_is_refused(same: bool, tmp_path: Path):
+    model = _make_model(seed=0)
     weights = model.state_dict()
     average = {name: weight + (not same) for name, weight in weights.items()}
     both = {f"module.{name}": weight for name, weight in average.items()}
@@ -344,5 +344,5 @@ def test_a_file_of_two_nets_is_refused(same: bool, tmp_path: Path):
     if same:
         assert len(load_pretrained(model, tmp_path / "two.pth").matched) == len(weights)
         return
-    with pytest.raises(DataError, match="a file of two nets"):
+    with pytest.raises(DataError, match="the file holds two sets of weights"):
         load_pretrained(model, tmp_path / "two.pth")

@@ -1,4 +1,4 @@
-"""Heatmaps: exact small maps, a loop as the published one, OpenCV's blur, and round trips."""
+"""Heatmaps: exact small cases, the published loop, OpenCV's blur, and round trips."""
 
 import math
 
@@ -14,7 +14,7 @@ from hrnet_ray.pose.heatmaps import average_flipped_heatmaps, decode_heatmaps, e
 INPUT_HW, HEATMAP_HW = (64, 48), (16, 12)  # 16 rows, 12 columns
 
 
-def test_a_keypoint_peaks_at_height_one_in_its_own_cell():
+def test_encoding_peaks_with_height_one_in_the_cell_of_the_keypoint():
     heatmap = _encode_one(12.0, 20.0, sigma=1.0)[0]
 
     assert heatmap[5, 3] == 1.0
@@ -23,7 +23,7 @@ def test_a_keypoint_peaks_at_height_one_in_its_own_cell():
     assert heatmap[6, 4].item() == pytest.approx(math.exp(-1))
 
 
-def test_the_square_ends_three_sigmas_from_the_centre():
+def test_encoding_is_cut_three_sigmas_from_the_center():
     heatmap = _encode_one(24.0, 32.0, sigma=1.0)[0]  # cell (6, 8)
 
     assert (heatmap > 0).nonzero().amin(0).tolist() == [5, 3]
@@ -32,7 +32,7 @@ def test_the_square_ends_three_sigmas_from_the_centre():
 
 
 @pytest.mark.parametrize(("x", "cell"), [(-5.9, 0), (1.9, 0), (2.0, 1), (5.9, 1), (6.0, 2), (40.0, 10)])
-def test_the_centre_is_cut_towards_zero_as_int_does(x: float, cell: int):
+def test_encoding_truncates_the_center_towards_zero(x: float, cell: int):
     heatmap = _encode_one(x, 20.0, sigma=1.0)[0]
 
     assert heatmap[5].argmax() == cell
@@ -42,15 +42,15 @@ def test_the_centre_is_cut_towards_zero_as_int_does(x: float, cell: int):
 @pytest.mark.parametrize(
     ("x", "weight", "highest"),
     [
-        (-14.1, 1.0, math.exp(-9 / 2)),  # cell -3: its square ends in column 0
-        (-17.9, 1.0, math.exp(-9 / 2)),  # cell -4.475 + 0.5 is cut to -3, too
-        (-18.0, 1.0, 0.0),  # cell -4: ends in column -1, published as no miss
-        (-22.0, 0.0, 0.0),  # cell -5: misses
-        (57.9, 1.0, math.exp(-9 / 2)),  # cell 14: starts in the last column
-        (58.0, 0.0, 0.0),  # cell 15: misses
+        (-14.1, 1.0, math.exp(-9 / 2)),  # cell -3: the square ends in column 0
+        (-17.9, 1.0, math.exp(-9 / 2)),  # cell -4.475 + 0.5 is truncated to -3
+        (-18.0, 1.0, 0.0),  # cell -4: the square ends in column -1, which counts as inside
+        (-22.0, 0.0, 0.0),  # cell -5: outside
+        (57.9, 1.0, math.exp(-9 / 2)),  # cell 14: the square starts in the last column
+        (58.0, 0.0, 0.0),  # cell 15: outside
     ],
 )
-def test_a_weight_is_zero_only_where_the_square_misses_the_map(x: float, weight: float, highest: float):
+def test_weight_is_zero_only_if_the_square_is_outside_the_heatmap(x: float, weight: float, highest: float):
     heatmap, weights = _encode_one(x, 20.0, sigma=1.0)
 
     assert weights == weight
@@ -59,8 +59,8 @@ def test_a_weight_is_zero_only_where_the_square_misses_the_map(x: float, weight:
 
 @settings(max_examples=200)
 @given(x=st.floats(-40, 100), y=st.floats(-40, 100), sigma=st.integers(1, 3))
-def test_whole_sigmas_equal_the_published_loop(x: float, y: float, sigma: int):
-    target, weight = _published_target(x, y, sigma)
+def test_encoding_with_integer_sigma_equals_the_published_loop(x: float, y: float, sigma: int):
+    target, weight = _encode_as_published(x, y, sigma)
 
     heatmap, weights = _encode_one(x, y, sigma=sigma)
 
@@ -69,7 +69,7 @@ def test_whole_sigmas_equal_the_published_loop(x: float, y: float, sigma: int):
 
 
 @pytest.mark.parametrize("sigma", [0.7, 1.5, 2.4, 7 / 3])
-def test_a_fractional_sigma_gives_a_symmetric_map_about_the_cell(sigma: float):
+def test_encoding_with_fractional_sigma_is_symmetric(sigma: float):
     heatmap = _encode_one(24.0, 32.0, sigma=sigma)[0]  # cell (6, 8)
 
     around = heatmap[2:15, 1:12]
@@ -80,7 +80,7 @@ def test_a_fractional_sigma_gives_a_symmetric_map_about_the_cell(sigma: float):
     assert heatmap[8, 8].item() == pytest.approx(math.exp(-4 / (2 * sigma**2)))
 
 
-def test_unrounded_maps_keep_the_fraction_and_are_not_cut():
+def test_unrounded_encoding_keeps_the_fraction_and_is_not_cut():
     heatmap, weight = _encode_one(13.0, 21.0, sigma=1.0, rounded=False)  # (3.25, 5.25)
 
     x, y = torch.meshgrid(torch.arange(12.0), torch.arange(16.0), indexing="xy")
@@ -89,7 +89,7 @@ def test_unrounded_maps_keep_the_fraction_and_are_not_cut():
     assert weight == 1.0
 
 
-def test_a_hidden_keypoint_has_an_empty_map_whatever_its_place():
+def test_encoding_of_a_hidden_nan_keypoint_is_empty():
     crop_xy = torch.tensor([[[math.nan, 3.0], [12.0, 20.0]]])
 
     heatmaps, weights = encode_heatmaps(
@@ -105,7 +105,7 @@ def test_a_hidden_keypoint_has_an_empty_map_whatever_its_place():
     assert weights.tolist() == [[0.0, 1.0]]
 
 
-def test_a_fractional_visibility_is_the_weight_and_draws_above_one_half():
+def test_fractional_visibility_is_the_weight_and_renders_above_one_half():
     crop_xy = torch.tensor([[[12.0, 20.0], [12.0, 20.0], [400.0, 20.0]]])
 
     heatmaps, weights = encode_heatmaps(
@@ -120,7 +120,7 @@ def test_a_fractional_visibility_is_the_weight_and_draws_above_one_half():
     assert heatmaps.amax((-2, -1)).tolist() == [[0.0, 1.0, 0.0]]
 
 
-def test_argmax_takes_the_first_of_equal_peaks():
+def test_argmax_decoding_returns_the_first_of_equal_peaks():
     heatmaps = torch.zeros(1, 1, 8, 6)
     heatmaps[0, 0, 3, 4] = heatmaps[0, 0, 5, 1] = 0.5
 
@@ -132,14 +132,14 @@ def test_argmax_takes_the_first_of_equal_peaks():
 
 @pytest.mark.parametrize("method", ["argmax", "quarter", "dark"])
 @pytest.mark.parametrize("height", [0.0, -1.0])
-def test_a_map_with_nothing_above_zero_gives_the_corner_and_its_score(method: str, height: float):
+def test_decoding_a_heatmap_without_a_positive_value_returns_the_origin(method: str, height: float):
     heatmap_xy, scores = decode_heatmaps(torch.full((1, 1, 8, 6), height), method=method)
 
     assert heatmap_xy.tolist() == [[[0.0, 0.0]]]
     assert scores.tolist() == [[height]]
 
 
-def test_a_quarter_goes_towards_the_higher_neighbour_on_each_axis():
+def test_quarter_decoding_moves_towards_the_higher_neighbor_on_each_axis():
     heatmaps = torch.zeros(1, 1, 8, 6)
     heatmaps[0, 0, 4, 3] = 1.0
     heatmaps[0, 0, 4, 2] = 0.3
@@ -150,7 +150,7 @@ def test_a_quarter_goes_towards_the_higher_neighbour_on_each_axis():
     assert heatmap_xy.tolist() == [[[2.75, 4.25]]]
 
 
-def test_equal_neighbours_leave_a_peak_where_it_is():
+def test_quarter_decoding_does_not_move_between_equal_neighbors():
     heatmaps = torch.zeros(1, 1, 8, 6)
     heatmaps[0, 0, 4, 3] = 1.0
 
@@ -161,7 +161,7 @@ def test_equal_neighbours_leave_a_peak_where_it_is():
     ("column", "row", "moved"),
     [(1, 4, False), (2, 4, True), (4, 4, True), (5, 4, False), (3, 1, False), (3, 7, False)],
 )
-def test_column_and_row_one_stay_as_published_though_they_have_neighbours(column: int, row: int, moved: bool):
+def test_quarter_decoding_does_not_move_peaks_in_row_or_column_one(column: int, row: int, moved: bool):
     heatmaps = torch.zeros(1, 1, 8, 6)
     heatmaps[0, 0, row, column] = 1.0
     heatmaps[0, 0, row, column - 1] = 0.5
@@ -171,14 +171,14 @@ def test_column_and_row_one_stay_as_published_though_they_have_neighbours(column
     assert (x, y) == (column - 0.25 * moved, row)
 
 
-def test_an_unknown_method_is_refused():
-    with pytest.raises(ValueError, match="no decoding method 'best'; there are argmax, quarter, dark"):
+def test_decoding_refuses_an_unknown_method():
+    with pytest.raises(ValueError, match="method must be one of argmax, quarter, dark, got 'best'"):
         decode_heatmaps(torch.zeros(1, 1, 8, 6), method="best")
 
 
 @settings(max_examples=60)
 @given(x=st.floats(24, 160), y=st.floats(24, 220))
-def test_dark_finds_an_unrounded_gaussian_again_to_a_hundredth_of_a_cell(x: float, y: float):
+def test_dark_decoding_recovers_an_unrounded_center_to_a_hundredth_of_a_cell(x: float, y: float):
     heatmaps, _ = encode_heatmaps(
         torch.tensor([[[x, y]]]),
         torch.tensor([[True]]),
@@ -194,18 +194,18 @@ def test_dark_finds_an_unrounded_gaussian_again_to_a_hundredth_of_a_cell(x: floa
 
 
 @pytest.mark.parametrize("kernel", [11, 17])
-def test_dark_steps_as_darkposes_own_arithmetic_on_opencvs_blur(kernel: int):
+def test_dark_decoding_equals_darkpose_with_opencv_blur(kernel: int):
     rng = np.random.default_rng(kernel)
     maps = cv2.GaussianBlur(rng.random((48, 36, 12)).astype(np.float32) ** 4, (9, 9), 0)
     maps = maps.transpose(2, 0, 1) - 0.05
 
     heatmap_xy, _ = decode_heatmaps(torch.from_numpy(maps.copy())[None], method="dark", kernel_size=kernel)
 
-    expected = [_darkpose(heatmap, kernel) for heatmap in maps]
+    expected = [_decode_with_darkpose(heatmap, kernel) for heatmap in maps]
     np.testing.assert_allclose(heatmap_xy[0].numpy(), expected, rtol=0, atol=2e-3)
 
 
-def test_flipping_twice_is_the_same_as_not_at_all():
+def test_averaging_with_flipped_heatmaps_returns_the_original():
     heatmaps = torch.rand(2, 3, 8, 6, generator=torch.Generator().manual_seed(0))
     order = (1, 0, 2)
 
@@ -214,7 +214,7 @@ def test_flipping_twice_is_the_same_as_not_at_all():
     assert torch.equal(merged, heatmaps)
 
 
-def test_the_shift_moves_the_mirrored_maps_right_and_repeats_column_zero():
+def test_flip_shift_moves_mirrored_heatmaps_right_and_repeats_column_zero():
     mirrored = torch.zeros(1, 2, 2, 4)
     mirrored[0, 1] = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]])
 
@@ -224,7 +224,7 @@ def test_the_shift_moves_the_mirrored_maps_right_and_repeats_column_zero():
     assert merged[0, 1].eq(0).all()
 
 
-def test_every_keypoint_of_a_batch_is_coded_by_itself():
+def test_encoding_a_batch_equals_encoding_each_keypoint():
     crop_xy = torch.rand(3, 5, 2, generator=torch.Generator().manual_seed(1)) * 60 - 5
     visible = torch.rand(3, 5, generator=torch.Generator().manual_seed(2)) > 0.3
     sizes = {"input_hw": INPUT_HW, "heatmap_hw": HEATMAP_HW, "sigma": 2.0}
@@ -250,8 +250,8 @@ def _encode_one(x: float, y: float, **how: float) -> tuple[Tensor, Tensor]:
     return heatmaps[0, 0], weights[0, 0]
 
 
-def _published_target(x: float, y: float, sigma: int) -> tuple[np.ndarray, float]:
-    """One map, cell by cell, from the definition of the published target."""
+def _encode_as_published(x: float, y: float, sigma: int) -> tuple[np.ndarray, float]:
+    """Encode one heatmap cell by cell, by the definition of the published target."""
     height, width = HEATMAP_HW
     mu_x, mu_y = int(x / 4 + 0.5), int(y / 4 + 0.5)
     reach = 3 * sigma
@@ -265,8 +265,8 @@ def _published_target(x: float, y: float, sigma: int) -> tuple[np.ndarray, float
     return target, float(not missed)
 
 
-def _darkpose(heatmap: np.ndarray, kernel: int) -> tuple[float, float]:
-    """DarkPose for one map, written down point by point."""
+def _decode_with_darkpose(heatmap: np.ndarray, kernel: int) -> tuple[float, float]:
+    """Decode one heatmap by the formulas of DarkPose."""
     row, column = np.unravel_index(heatmap.argmax(), heatmap.shape)
     x, y = int(column), int(row)
     rim = kernel // 2

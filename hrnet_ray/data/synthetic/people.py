@@ -1,7 +1,7 @@
-"""People as numbers, and how such a person is drawn: from the front or from behind.
+"""Synthetic people: parameters, keypoints and rendering, from the front or from the back.
 
-Left and right are the person's own. Seen from behind, the right arm is on the picture's right; seen
-from the front it is on the left. Mirrored, a person keeps the view and exchanges the limbs.
+Left and right are the person's own. In a back view, the right arm is on the right of the image; in
+a front view, it is on the left. Mirroring keeps the view and exchanges left and right limbs.
 """
 
 from colorsys import hsv_to_rgb
@@ -15,7 +15,7 @@ from hrnet_ray.data.synthetic.primitives import (
     SUBPIXEL_BITS,
     BgrColor,
     fill_polygon,
-    fill_tube as paint_tube,
+    fill_tube,
     to_fixed_point,
 )
 from hrnet_ray.skeletons import MPII
@@ -32,7 +32,7 @@ HAIR_COLORS: tuple[BgrColor, ...] = ((30, 30, 35), (40, 65, 100), (80, 150, 200)
 
 @dataclass(frozen=True, kw_only=True)
 class LimbPose:
-    """An arm or a leg: outwards from straight down, then the bend; reach < 1 is foreshortened."""
+    """Angles of an arm or a leg, 0 is straight down; a length scale < 1 is foreshortening."""
 
     outward_deg: float
     bend_deg: float
@@ -42,13 +42,13 @@ class LimbPose:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticPerson:
-    """One person: where, in which posture, in which clothes. Lengths are in body heights."""
+    """Position, posture and clothes of one person. Lengths are in body heights."""
 
     view: Literal["front", "back"]
     pelvis_xy: tuple[float, float]
     height_px: float
     lean_deg: float
-    """Positive leans to the picture's right."""
+    """A positive value leans to the right of the image."""
     head_tilt_deg: float
     right_arm: LimbPose
     left_arm: LimbPose
@@ -60,12 +60,12 @@ class SyntheticPerson:
     trousers_color: BgrColor
 
     def to_image_xy(self, figure_xy: np.ndarray) -> np.ndarray:
-        """From the figure (pelvis at 0, y down) to image pixels."""
+        """Transform figure coordinates (pelvis at 0, y down) to image pixels."""
         return np.asarray(figure_xy) * self.height_px + self.pelvis_xy
 
 
 def sample_person(rng: np.random.Generator) -> SyntheticPerson:
-    """Draw a person of height 1 at (0, 0); `replace` moves them to where they are wanted."""
+    """Sample a person of height 1 at (0, 0); set position and height with `dataclasses.replace`."""
 
     def sample_limb(outward_range_deg: tuple[float, float], bend_range_deg: tuple[float, float]) -> LimbPose:
         upper, lower = rng.uniform(0.75, 1.0, 2)
@@ -99,7 +99,7 @@ def sample_person(rng: np.random.Generator) -> SyntheticPerson:
 
 
 def mirror_person(person: SyntheticPerson, *, image_width: int) -> SyntheticPerson:
-    """Return the person as seen in an image of `width` pixels turned left for right."""
+    """Mirror a person about the vertical axis of an image of `image_width` pixels."""
     x, y = person.pelvis_xy
     return replace(
         person,
@@ -114,7 +114,7 @@ def mirror_person(person: SyntheticPerson, *, image_width: int) -> SyntheticPers
 
 
 def compute_person_keypoints(person: SyntheticPerson) -> np.ndarray:
-    """Where the 16 keypoints lie in the image, [16, 2]."""
+    """Compute the 16 keypoints in image pixels, [16, 2]."""
     joints = _compute_joints(person)
     return person.to_image_xy(np.array([joints[name] for name in MPII.keypoints]))
 
@@ -155,7 +155,7 @@ def _compute_limb_joints(
 
 
 def compute_head_box(person: SyntheticPerson) -> np.ndarray:
-    """The head's box as MPII has it: [[x1, y1], [x2, y2]] in image pixels."""
+    """Compute the head box as in MPII: [[x1, y1], [x2, y2]] in image pixels."""
     joints = _compute_joints(person)
     neck, top = person.to_image_xy(np.array([joints["upper_neck"], joints["head_top"]]))
     middle = (neck + top) / 2
@@ -164,16 +164,16 @@ def compute_head_box(person: SyntheticPerson) -> np.ndarray:
 
 
 def draw_person(image: np.ndarray, person: SyntheticPerson) -> np.ndarray:
-    """Paint the person into `picture` (BGR, in place) and return the silhouette, uint8 [H, W]."""
+    """Draw the person into `image` (BGR, in place); return the silhouette, uint8 [H, W]."""
     silhouette = np.zeros(image.shape[:2], np.uint8)
     joints = _compute_joints(person)
 
     def draw_tube(joint_names: str, radii_frac: tuple[float, ...], color: BgrColor) -> None:
         xy = person.to_image_xy(np.array([joints[name] for name in joint_names.split()]))
         r = np.array(radii_frac) * person.height_px
-        paint_tube(image, xy, r, _get_shadow_color(color))
-        paint_tube(image, xy - 0.15 * r[:, None], 0.84 * r, color)  # lit from above
-        paint_tube(silhouette, xy, r, (255, 255, 255))
+        fill_tube(image, xy, r, _get_shadow_color(color))
+        fill_tube(image, xy - 0.15 * r[:, None], 0.84 * r, color)  # lit from above
+        fill_tube(silhouette, xy, r, (255, 255, 255))
 
     for side in ("right", "left"):
         draw_tube(f"{side}_hip {side}_knee {side}_ankle", (0.064, 0.048, 0.034), person.trousers_color)
@@ -198,25 +198,25 @@ def _draw_torso(
     person: SyntheticPerson,
     joints: dict[str, np.ndarray],
 ) -> None:
-    """Hips in the trousers' colour, and a shirt from the shoulders to just above them."""
+    """Draw the hips in the color of the trousers, and the shirt from the shoulders to the waist."""
     chest = [joints["right_shoulder"], joints["left_shoulder"]]
     hips = [joints["left_hip"], joints["right_hip"]]
     waist = [0.78 * hip + 0.22 * joints["thorax"] for hip in hips]
-    for corners, radius, colour in (
+    for corners, radius, color in (
         ([*waist, hips[1], hips[0]], 0.055, person.trousers_color),
         ([*chest, *waist], 0.050, person.shirt_color),
     ):
         outline = person.to_image_xy(np.array(corners))
         round_corners = np.full(5, radius * person.height_px)
-        for canvas, ink in ((image, colour), (silhouette, (255, 255, 255))):
+        for canvas, ink in ((image, color), (silhouette, (255, 255, 255))):
             fill_polygon(canvas, outline, ink)
-            paint_tube(canvas, outline[[0, 1, 2, 3, 0]], round_corners, ink)
+            fill_tube(canvas, outline[[0, 1, 2, 3, 0]], round_corners, ink)
     if person.view == "back":
         _draw_straps(image, person, joints)
 
 
 def _draw_straps(image: np.ndarray, person: SyntheticPerson, joints: dict[str, np.ndarray]) -> None:
-    """Braces cross on the back, so that a back is never taken for a front."""
+    """Draw crossed braces, which distinguish a back from a front."""
     for start, end in (("right_shoulder", "left_hip"), ("left_shoulder", "right_hip")):
         line = to_fixed_point(person.to_image_xy(np.array([joints[start], joints[end]])))
         width = max(1, round(0.02 * person.height_px))

@@ -1,4 +1,4 @@
-"""A forest on the Amur to stand in: mist, trunks, ground, rocks and grass; and the camera."""
+"""Forest backgrounds (mist, trunks, ground, rocks, grass), foreground grass and camera effects."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from hrnet_ray.data.synthetic.primitives import BgrColor, draw_line
 
 
 class SeasonPalette(NamedTuple):
-    """Colours (BGR) of the air between the trees, the ground and the grass."""
+    """Colors (BGR) of mist, ground and grass."""
 
     mist: BgrColor
     ground: BgrColor
@@ -17,7 +17,7 @@ class SeasonPalette(NamedTuple):
 
 
 SEASON_PALETTES = (
-    # A bright winter day, a winter evening, thaw, autumn.
+    # Winter day, winter evening, thaw, autumn.
     SeasonPalette(mist=(178, 166, 150), ground=(246, 238, 232), grass=(95, 140, 165)),
     SeasonPalette(mist=(150, 128, 112), ground=(226, 208, 196), grass=(85, 115, 130)),
     SeasonPalette(mist=(138, 152, 140), ground=(196, 205, 208), grass=(70, 125, 140)),
@@ -26,28 +26,28 @@ SEASON_PALETTES = (
 
 
 def draw_scenery(rng: np.random.Generator, size_hw: tuple[int, int]) -> np.ndarray:
-    """A birch forest of the Amur: mist, far trunks, the ground, birches, rocks and grass."""
+    """Draw a forest: mist, far trunks, ground, rocks, near trunks and grass."""
     height, _ = size_hw
     season = SEASON_PALETTES[rng.integers(len(SEASON_PALETTES))]
     horizon = rng.uniform(0.22, 0.42) * height
-    picture = _make_mottled_texture(rng, size_hw, season.mist, contrast=12.0)
+    image = _make_mottled_texture(rng, size_hw, season.mist, contrast=12.0)
     for _ in range(rng.integers(10, 24)):
-        _draw_far_trunk(rng, picture, horizon, season.mist)
-    picture = cv2.GaussianBlur(picture, (0, 0), 0.004 * height + 0.3)
-    _draw_ground(rng, picture, horizon, season.ground)
+        _draw_far_trunk(rng, image, horizon, season.mist)
+    image = cv2.GaussianBlur(image, (0, 0), 0.004 * height + 0.3)
+    _draw_ground(rng, image, horizon, season.ground)
     for _ in range(rng.integers(0, 4)):
-        _draw_rock(rng, picture, horizon, season.ground)
+        _draw_rock(rng, image, horizon, season.ground)
     for foot_y in np.sort(rng.uniform(horizon, 0.75 * height, rng.integers(1, 5))):
-        _draw_tree_trunk(rng, picture, foot_y)
+        _draw_tree_trunk(rng, image, foot_y)
     for foot_y in np.sort(rng.uniform(horizon, height, rng.integers(2, 8))):
-        _draw_grass_tuft(rng, picture, foot_y, season.grass, length_frac=0.05)
-    return picture
+        _draw_grass_tuft(rng, image, foot_y, season.grass, length_frac=0.05)
+    return image
 
 
 def _make_mottled_texture(
     rng: np.random.Generator, size_hw: tuple[int, int], color: BgrColor, *, contrast: float
 ) -> np.ndarray:
-    """A colour with soft blotches."""
+    """Make an image of one color with soft blotches."""
     height, width = size_hw
     small = np.array(color) + rng.normal(0, contrast, (6, 8, 1)) + rng.normal(0, 8)
     small = np.clip(small, 0, 255).astype(np.uint8)
@@ -55,7 +55,7 @@ def _make_mottled_texture(
 
 
 def _draw_ground(rng: np.random.Generator, image: np.ndarray, horizon_y: float, color: BgrColor) -> None:
-    """Cover everything below a gently waving horizon."""
+    """Draw the ground below a slightly wavy horizon."""
     height, width = image.shape[:2]
     ground = _make_mottled_texture(rng, (height, width), color, contrast=7.0)
     waves = np.sin(np.arange(width) * rng.uniform(5, 12) / width + rng.uniform(0, 6))
@@ -64,16 +64,16 @@ def _draw_ground(rng: np.random.Generator, image: np.ndarray, horizon_y: float, 
 
 
 def _draw_far_trunk(rng: np.random.Generator, image: np.ndarray, foot_y: float, mist_color: BgrColor) -> None:
-    """A trunk that the mist has taken half the colour of."""
+    """Draw a trunk in a color close to the mist."""
     height, width = image.shape[:2]
     x, lean, tone = rng.uniform((0, -0.04 * height, 0.35), (width, 0.04 * height, 1.2))
-    colour = tuple(0.35 * c + 0.65 * c * tone for c in mist_color)
+    color = tuple(0.35 * c + 0.65 * c * tone for c in mist_color)
     foot, top = np.array([x, foot_y + 0.05 * height]), np.array([x + lean, -5])
-    draw_line(image, foot, top, colour, rng.uniform(1, 0.02 * width))
+    draw_line(image, foot, top, color, rng.uniform(1, 0.02 * width))
 
 
 def _draw_tree_trunk(rng: np.random.Generator, image: np.ndarray, foot_y: float) -> None:
-    """A birch (white, with dark marks) or a pine (dark), up out of the image."""
+    """Draw a birch (white, with dark marks) or a pine (dark) up to the top of the image."""
     height, width = image.shape[:2]
     x, lean = rng.uniform((0, -0.05 * height), (width, 0.05 * height))
     thick = rng.uniform(0.018, 0.05) * width
@@ -91,15 +91,15 @@ def _draw_tree_trunk(rng: np.random.Generator, image: np.ndarray, foot_y: float)
 
 
 def _draw_rock(rng: np.random.Generator, image: np.ndarray, horizon_y: float, cap_color: BgrColor) -> None:
-    """A grey stone under a cap of snow or leaves."""
+    """Draw a gray stone with a cap of snow or leaves."""
     height, width = image.shape[:2]
     x, y = rng.uniform((0, horizon_y), (width, height)).astype(int).tolist()
     half_w, half_h = (rng.uniform((0.03, 0.03), (0.09, 0.06)) * width).astype(int).tolist()
     tone = rng.uniform(85, 140)
     pale = tuple(min(255.0, 1.05 * c) for c in cap_color)
-    for rise, colour in ((1.0, pale), (0.6, (tone, 0.98 * tone, 0.95 * tone))):
+    for rise, color in ((1.0, pale), (0.6, (tone, 0.98 * tone, 0.95 * tone))):
         axes = (half_w, round(rise * half_h))
-        cv2.ellipse(image, (x, y), axes, 0, 180, 360, colour, -1, cv2.LINE_AA)
+        cv2.ellipse(image, (x, y), axes, 0, 180, 360, color, -1, cv2.LINE_AA)
 
 
 def _draw_grass_tuft(
@@ -110,7 +110,7 @@ def _draw_grass_tuft(
     *,
     length_frac: float,
 ) -> None:
-    """Blades of dry grass that spread from one place."""
+    """Draw a tuft of dry grass."""
     height, width = image.shape[:2]
     count = int(rng.integers(7, 16))
     feet = rng.normal((rng.uniform(0, width), foot_y), (0.15 * length_frac * width, 1), (count, 2))
@@ -120,7 +120,7 @@ def _draw_grass_tuft(
 
 
 def draw_foreground(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Paint sometimes grass, seldom a trunk, before everything; return where, bool [H, W]."""
+    """Draw up to 3 grass tufts and sometimes a trunk over the image; return the mask, bool [H, W]."""
     height = image.shape[0]
     before = image.copy()
     for _ in range(rng.integers(0, 4)):
@@ -133,7 +133,7 @@ def draw_foreground(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def simulate_camera(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """What the camera adds: exposure, a colour cast, some blur, noise."""
+    """Apply blur, exposure, color cast and noise."""
     if rng.uniform() < 0.4:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8))
     gains = rng.uniform(0.85, 1.08) * rng.uniform(0.96, 1.04, 3)

@@ -1,8 +1,8 @@
-"""The coat of a tiger: what is painted on bones that are posed and projected.
+"""Body parts of a synthetic tiger: outlines, colors and stripes on posed and projected joints.
 
-Everything is in the figure frame of `drawn.tigers`: lengths in body lengths, x towards the
-head, y down. Only `place` leads into the image. What is drawn of a head is given as forward, up
-and sideways from its centre, and turned by `See`.
+Coordinates are in the figure frame of `tigers`: lengths in body lengths, x towards the head, y
+down. `FigureToImage` converts them to image pixels. Parts of the head are given as (forward, up,
+sideways) from its center; `HeadProjection` converts them to the figure frame.
 """
 
 import math
@@ -16,7 +16,7 @@ from hrnet_ray.data.synthetic.primitives import (
     SUBPIXEL_BITS,
     BgrColor,
     fill_polygon,
-    fill_tube as paint_tube,
+    fill_tube,
     to_fixed_point,
 )
 
@@ -25,30 +25,30 @@ CREAM = (222, 236, 244)
 PINK = (120, 125, 205)
 AMBER = (60, 185, 215)
 
-PaintStroke = tuple[np.ndarray, BgrColor]  # polygons [N, M, 2], and what to fill them with
-HeadBall = tuple[float, float, float, float]  # forward, up, sideways from the head's centre; radius
+PaintStroke = tuple[np.ndarray, BgrColor]  # polygons [N, M, 2] and their color
+HeadBall = tuple[float, float, float, float]  # forward, up, sideways from the head's center; radius
 FigureToImage = Callable[[np.ndarray], np.ndarray]
-"""From the figure frame to image pixels."""
+"""Function from the figure frame to image pixels."""
 HeadProjection = Callable[[np.ndarray], np.ndarray]
-"""From balls of a head [N, 4] to figure x, y, depth (towards the viewer) and radius."""
+"""Function from balls of a head [N, 4] to figure x, y, depth (towards the viewer) and radius."""
 
-NEAR_EAR_OFFSET = (-0.02, 0.15, 0.125)  # forward, up, sideways from the head's centre
+NEAR_EAR_OFFSET = (-0.02, 0.15, 0.125)  # forward, up, sideways from the head's center
 NOSE_OFFSET = (0.195, -0.055, 0.0)
 FAR_EAR_OFFSET = (NEAR_EAR_OFFSET[0], NEAR_EAR_OFFSET[1], -NEAR_EAR_OFFSET[2])
 
 
 class BodyPart(NamedTuple):
-    """Tubes that make one silhouette, its colour, and what is painted on it, in order."""
+    """Tubes that form one silhouette, its color, and the strokes on it, in drawing order."""
 
     tubes: list[np.ndarray]
     """Each [N, 3]: figure x, y and radius. A single row is a ball."""
     color: BgrColor
     strokes: list[PaintStroke]
     rim_brightness: float = 0.60
-    """Brightness at the outline; it rises to 1 inside."""
+    """Brightness at the outline; it increases to 1 inside."""
 
 
-# A leg bends at 1/3 and 2/3 of its tube: stripes across a bend would run into each other.
+# Positions avoid the bends at 1/3 and 2/3 of a leg, where stripes would overlap.
 LEG_STRIPE_POSITIONS = np.array([0.06, 0.14, 0.22, 0.42, 0.50, 0.58])
 FRONT_LEG_RADII = (0.125, 0.080, 0.056, 0.064)
 BACK_LEG_RADII = (0.165, 0.100, 0.052, 0.062)
@@ -62,10 +62,10 @@ def build_leg(
     *,
     brightness: float = 1.0,
 ) -> BodyPart:
-    """Far legs get less light: they stand in the body's shadow, and so can be distinguished."""
+    """Build a leg with a paw and stripes; a lower `brightness` distinguishes far legs."""
     tube = _build_smooth_tube(joints_xy, radii)
     toes = np.array([[*(joints_xy[-1] + (0.035, 0.012)), 0.9 * radii[-1]]])
-    fur_color, cream, dark = (tuple(brightness * c for c in colour) for colour in (fur_color, CREAM, DARK))
+    fur_color, cream, dark = (tuple(brightness * c for c in color) for color in (fur_color, CREAM, DARK))
     paw = _build_disc_polygons(np.array([[*joints_xy[-1], 1.1 * radii[-1]], toes[0] + (0, 0, 0.02)]))
     along = LEG_STRIPE_POSITIONS + rng.uniform(-0.02, 0.02, len(LEG_STRIPE_POSITIONS))
     widths = rng.uniform(0.012, 0.018, len(along))
@@ -74,7 +74,7 @@ def build_leg(
 
 
 def build_tail(joints_xy: np.ndarray, fur_color: BgrColor, rng: np.random.Generator) -> BodyPart:
-    """Dark rings, and a dark tip."""
+    """Build the tail with dark rings and a dark tip."""
     tube = _build_smooth_tube(joints_xy, np.linspace(0.055, 0.042, len(joints_xy)))
     rings = _build_stripe_polygons(tube, np.linspace(0.2, 0.85, 6), rng.uniform(0.018, 0.028, 6), start=1.2, end=-1.2)
     tip = _build_disc_polygons(tube[-3:] * (1, 1, 1.3))
@@ -82,7 +82,7 @@ def build_tail(joints_xy: np.ndarray, fur_color: BgrColor, rng: np.random.Genera
 
 
 def build_trunk(spine_xy: np.ndarray, head_xy: np.ndarray, fur_color: BgrColor, rng: np.random.Generator) -> BodyPart:
-    """Body and neck, from the joints of the spine [5, 2] and the head's centre [2]."""
+    """Build body and neck from the joints of the spine [5, 2] and the head's center [2]."""
     body = _build_smooth_tube(spine_xy, (0.165, 0.205, 0.185, 0.215, 0.185))
     neck = _build_smooth_tube(np.array([spine_xy[-2] + (0, -0.02), spine_xy[-1], head_xy]), (0.20, 0.19, 0.17))
     belly = _build_belly_polygon(body)
@@ -96,13 +96,13 @@ def build_trunk(spine_xy: np.ndarray, head_xy: np.ndarray, fur_color: BgrColor, 
 
 
 def _build_belly_polygon(body_tube: np.ndarray) -> np.ndarray:
-    """The underside as one polygon [1, N, 2]."""
+    """Build the underside as one polygon [1, N, 2]."""
     inner = body_tube[:, :2] + (0, 0.62) * body_tube[:, 2:]
     outer = body_tube[::-1, :2] + (0, 1.2) * body_tube[::-1, 2:]
     return np.concatenate([inner, outer])[None]
 
 
-XY_RADIUS_COLUMNS = [0, 1, 3]  # of a seen ball: x, y, depth, radius
+XY_RADIUS_COLUMNS = [0, 1, 3]  # of a projected ball (x, y, depth, radius)
 SKULL_BALLS = np.array(
     [
         (0.0, 0.0, 0.0, 0.175),
@@ -141,7 +141,7 @@ FACE_STRIPES = np.array(
 
 
 def build_head(project_balls: HeadProjection, fur_color: BgrColor) -> list[BodyPart]:
-    """Far ear, skull with the face, near ear."""
+    """Build far ear, skull with face, and near ear."""
 
     def build_ear(ear_offset: tuple[float, float, float]) -> BodyPart:
         f, u, s = ear_offset
@@ -162,22 +162,22 @@ def build_head(project_balls: HeadProjection, fur_color: BgrColor) -> list[BodyP
 
 
 def _build_face_strokes(project_balls: HeadProjection) -> list[PaintStroke]:
-    """Cheeks, brows and muzzle, then stripes, then eyes and nose, where they are in sight."""
+    """Build the visible strokes of the face: patches, then stripes, then eyes and nose."""
     rear = project_balls(np.zeros((1, 4)))[0, 2] - 0.01
     lines = project_balls(FACE_STRIPES.reshape(-1, 4)).reshape(-1, 2, 4)
     stripes = _build_bar_polygons(lines[lines[..., 2].min(axis=1) > rear])
 
-    def build_spot_strokes(marks: tuple[tuple[BgrColor, HeadBall], ...]) -> list[PaintStroke]:
-        balls = project_balls(np.array([ball for _, ball in marks]))
+    def build_spot_strokes(spots: tuple[tuple[BgrColor, HeadBall], ...]) -> list[PaintStroke]:
+        balls = project_balls(np.array([ball for _, ball in spots]))
         discs = _build_disc_polygons(balls[:, XY_RADIUS_COLUMNS])[:, None]
-        in_sight = balls[:, 2] > rear
-        return [(disc, colour) for disc, (colour, _), seen in zip(discs, marks, in_sight, strict=True) if seen]
+        is_visible = balls[:, 2] > rear
+        return [(disc, color) for disc, (color, _), visible in zip(discs, spots, is_visible, strict=True) if visible]
 
     return [*build_spot_strokes(FACE_PATCHES), (stripes, DARK), *build_spot_strokes(EYES_AND_NOSE)]
 
 
 def _build_bar_polygons(lines: np.ndarray) -> np.ndarray:
-    """Short stripes between pairs of balls [N, 2, 4], as thick as these: [N, 4, 2]."""
+    """Build short stripes between pairs of balls [N, 2, 4], as thick as the balls: [N, 4, 2]."""
     start, end = lines[:, 0], lines[:, 1]
     along = end[:, :2] - start[:, :2]
     aside = along[:, ::-1] * (-1, 1) / (np.linalg.norm(along, axis=1, keepdims=True) + 1e-6)
@@ -199,7 +199,7 @@ CATMULL_ROM_WEIGHTS = 0.5 * np.stack(
 
 
 def _build_smooth_tube(joints_xy: np.ndarray, radii: Iterable[float]) -> np.ndarray:
-    """Run a smooth curve through the joints and their radii: [N, 3]."""
+    """Interpolate joints and radii by a smooth curve: [N, 3]."""
     p = np.column_stack([joints_xy, np.fromiter(radii, float)])
     p = np.vstack([2 * p[0] - p[1], p, 2 * p[-1] - p[-2]])
     spans = np.stack([p[:-3], p[1:-2], p[2:-1], p[3:]], axis=1)
@@ -214,10 +214,10 @@ def _build_stripe_polygons(
     start: float,
     end: np.ndarray | float,
 ) -> np.ndarray:
-    """Cut wedges across a tube, from `start` to a point at `end` (1 = upper edge, -1 = lower).
+    """Build wedges across a tube, from `start` to a tip at `end` (1 = upper edge, -1 = lower).
 
     Returns:
-        polygons [N, 5, 2] in the figure frame.
+        Polygons [N, 5, 2] in the figure frame.
     """
     at = np.clip(along_frac, 0, 1) * (len(tube) - 1)
     piece = np.minimum(at.astype(int), len(tube) - 2)
@@ -236,7 +236,7 @@ UNIT_CIRCLE = np.stack([np.cos(CIRCLE_ANGLES_RAD), np.sin(CIRCLE_ANGLES_RAD)], a
 
 
 def _build_disc_polygons(balls: np.ndarray) -> np.ndarray:
-    """Circles as polygons [N, 16, 2]."""
+    """Build circles as polygons [N, 16, 2]."""
     return balls[:, None, :2] + balls[:, None, 2:] * UNIT_CIRCLE
 
 
@@ -254,11 +254,11 @@ def draw_shadow(
     oval = oval + paws_xy.mean(axis=0) + np.array([0, 0.05])
     mask = np.zeros(image.shape[:2], np.uint8)
     fill_polygon(mask, to_image_xy(oval), (110,))
-    soft = max(3, round(0.12 * body_length_px))
-    mask = cv2.blur(mask, (soft, soft))
+    blur_px = max(3, round(0.12 * body_length_px))
+    mask = cv2.blur(mask, (blur_px, blur_px))
     x, y, w, h = cv2.boundingRect(mask)
-    under = image[y : y + h, x : x + w]
-    under[:] = under * (1 - mask[y : y + h, x : x + w, None] * np.float32(1 / 255))
+    region = image[y : y + h, x : x + w]
+    region[:] = region * (1 - mask[y : y + h, x : x + w, None] * np.float32(1 / 255))
 
 
 def draw_body_part(
@@ -269,23 +269,25 @@ def draw_body_part(
     to_image_xy: FigureToImage,
     body_length_px: float,
 ) -> None:
-    """Colour, strokes and a rounded shade inside the part's outline."""
+    """Draw color, strokes and shading inside the outline of a part."""
     mask = np.zeros_like(silhouette)
     for tube in part.tubes:
-        paint_tube(mask, to_image_xy(tube[:, :2]), tube[:, 2] * body_length_px, (255,))
+        fill_tube(mask, to_image_xy(tube[:, :2]), tube[:, 2] * body_length_px, (255,))
     x, y, w, h = cv2.boundingRect(mask)
     if w == 0:  # outside the image
         return
     coat = np.empty((h, w, 3), np.uint8)
     coat[:] = np.round(part.color)
-    for polygons, colour in part.strokes:
-        for corners in to_fixed_point(to_image_xy(polygons) - (x, y)):  # together, overlaps would be holes
-            cv2.fillPoly(coat, [corners], colour, cv2.LINE_AA, SUBPIXEL_BITS)
-    inside, under = mask[y : y + h, x : x + w], image[y : y + h, x : x + w]
+    for polygons, color in part.strokes:
+        for corners in to_fixed_point(
+            to_image_xy(polygons) - (x, y)
+        ):  # one by one: in one call, overlaps would be holes
+            cv2.fillPoly(coat, [corners], color, cv2.LINE_AA, SUBPIXEL_BITS)
+    inside, region = mask[y : y + h, x : x + w], image[y : y + h, x : x + w]
     depth = cv2.distanceTransform((inside > 127).astype(np.uint8), cv2.DIST_L2, 3)
     light = part.rim_brightness + (1 - part.rim_brightness) * np.minimum(depth * (1 / (0.07 * body_length_px)), 1)
     alpha = inside * np.float32(1 / 255)
     shaded = cv2.multiply(coat, cv2.merge([light] * 3), dtype=cv2.CV_8U)
-    under[:] = cv2.blendLinear(shaded, under, alpha, 1 - alpha)
-    covered = silhouette[y : y + h, x : x + w]
-    np.maximum(covered, inside, out=covered)
+    region[:] = cv2.blendLinear(shaded, region, alpha, 1 - alpha)
+    silhouette_region = silhouette[y : y + h, x : x + w]
+    np.maximum(silhouette_region, inside, out=silhouette_region)

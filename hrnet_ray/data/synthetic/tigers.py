@@ -1,10 +1,10 @@
-"""Amur tigers as numbers, and how such a tiger is drawn.
+"""Synthetic Amur tigers: parameters, joints, keypoints and rendering.
 
-The animal is built once, facing right, in its own frame: lengths in body lengths (shoulder to
-hip), x towards the head, y up, z towards the viewer. A camera turns that into the figure frame
-(y down, still facing right), and only the last step, `Tiger.place`, mirrors, scales and moves it
-into the image. So a mirrored tiger is the same numbers with the other `facing`, and left and
-right cannot go wrong: facing right we look at its right flank, so what is near is right.
+A tiger is built facing right in the body frame: lengths in body lengths (shoulder to hip), x
+towards the head, y up, z towards the viewer. The camera transforms it to the figure frame (y down,
+still facing right). `SyntheticTiger.to_image_xy` then mirrors, scales and moves it into the image.
+A mirrored tiger therefore differs in `facing` and position only. A tiger that faces right shows its
+right flank, so its near limbs are the right ones.
 """
 
 import cmath
@@ -20,43 +20,44 @@ import numpy as np
 from hrnet_ray.data.synthetic import tiger_texture
 from hrnet_ray.skeletons import ATRW
 
-BODY_HALF_WIDTH = 0.13  # from the middle of the body to a shoulder or hip
+BODY_HALF_WIDTH = 0.13  # from the center plane of the body to a shoulder or hip
 HEAD_SCALE = 1.12
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticTiger:
-    """One animal: where it stands, how it stands and what it wears. Angles are in degrees."""
+    """Position, posture and fur of one tiger. Angles are in degrees."""
 
     facing: Literal["left", "right"]
     center_xy: tuple[float, float]
-    """Where the body centre lies, in image pixels."""
+    """Body center in image pixels."""
     body_length_px: float
     """Pixels per body length."""
     yaw_deg: float
-    """Positive: the head is farther from the viewer than the tail."""
+    """A positive value turns the head away from the viewer."""
     camera_pitch_deg: float
-    """How far the viewer looks down."""
+    """Downward angle of the camera."""
     ground_slope_deg: float
-    """Ground that rises towards the head."""
+    """A positive value lets the ground rise towards the head."""
     shoulder_height: float
     hip_height: float
     stride_length: float
     leg_phases: tuple[float, float, float, float]
-    """Of near front, far front, near back, far back leg, in turns; half a turn is in the air."""
+    """Stride phases of near front, far front, near back and far back leg, in turns; a paw is in the air for
+    half a turn."""
     neck_pitch_deg: float
     head_yaw_deg: float
-    """How far the face turns to the viewer."""
+    """A positive value turns the face to the viewer."""
     head_pitch_deg: float
     tail_pitch_deg: float
     tail_curl_deg: float
     fur_hsv: tuple[float, float, float]
     stripe_seed: int
-    """Seed of the stripes."""
+    """Random seed of the stripes."""
 
     @cached_property
     def figure_from_body(self) -> np.ndarray:
-        """The camera: yaw, then look down, then the slope. Its third row is depth."""
+        """Camera matrix: yaw, then pitch, then ground slope. Its third row is depth."""
         (c, s), (cd, sd) = _compute_cos_sin(self.yaw_deg), _compute_cos_sin(self.camera_pitch_deg)
         cs, ss = _compute_cos_sin(self.ground_slope_deg)
         yawed_from_body = np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
@@ -65,15 +66,15 @@ class SyntheticTiger:
         return figure_from_level @ level_from_yawed @ yawed_from_body
 
     def to_image_xy(self, figure_xy: np.ndarray) -> np.ndarray:
-        """From the figure frame to image pixels."""
+        """Transform figure coordinates to image pixels."""
         sign = 1.0 if self.facing == "right" else -1.0
         return figure_xy * (sign * self.body_length_px, self.body_length_px) + self.center_xy
 
 
 def sample_tiger(rng: np.random.Generator) -> SyntheticTiger:
-    """Draw a tiger of body length 1 at (0, 0); `replace` moves it to where it is wanted."""
+    """Sample a tiger of body length 1 at (0, 0); set position and size with `dataclasses.replace`."""
     near_phase = rng.uniform()
-    between = rng.normal(0.5, 0.12, 2)  # the far leg steps when the near one stands
+    between = rng.normal(0.5, 0.12, 2)  # near and far leg alternate
     lag = rng.normal(0.25, 0.1)
     phases = (near_phase, near_phase + between[0], near_phase + lag, near_phase + lag + between[1])
     yaw_deg = rng.uniform(-24, 24)
@@ -99,13 +100,13 @@ def sample_tiger(rng: np.random.Generator) -> SyntheticTiger:
 
 
 def mirror_tiger(tiger: SyntheticTiger, *, image_width: int) -> SyntheticTiger:
-    """Return the tiger as seen in an image of `width` pixels turned left for right."""
+    """Mirror a tiger about the vertical axis of an image of `image_width` pixels."""
     x, y = tiger.center_xy
     facing = "left" if tiger.facing == "right" else "right"
     return replace(tiger, facing=facing, center_xy=(image_width - 1 - x, y))
 
 
-# The bones: everything below up to `keypoints` is geometry; `fur` has the paint.
+# Geometry. Colors and stripes are in `tiger_texture`.
 
 
 class TigerJoints(NamedTuple):
@@ -119,9 +120,9 @@ class TigerJoints(NamedTuple):
 
 
 def compute_tiger_joints(tiger: SyntheticTiger) -> TigerJoints:
-    """Pose the bones: paws on the ground or in mid-step, knees where they must then be.
+    """Compute the joints: paws from the stride phases, knees and elbows from the paws.
 
-    The bones move in the plane of the body's length and height, which complex numbers suit.
+    Joints move in the plane of body length and height, represented by complex numbers.
     """
     chest = 0.5 + 1j * (tiger.shoulder_height + 0.09)
     rump = -0.5 + 1j * (tiger.hip_height + 0.10)
@@ -150,15 +151,15 @@ def _compute_direction(angle_deg: float) -> complex:
 
 
 def _compute_paw_offset(tiger: SyntheticTiger, phase: float) -> complex:
-    """Where a paw is in its stride: along the ground and above it."""
+    """Compute the offset of a paw in its stride: along the ground, and height above it."""
     turn = _compute_direction(360 * phase)
     return complex(tiger.stride_length * turn.real, 0.15 * max(0.0, turn.imag))
 
 
 def _compute_front_leg(tiger: SyntheticTiger, phase: float) -> list[complex]:
     shoulder = 0.5 + 1j * tiger.shoulder_height
-    wanted = 0.5 + 0.09j + _compute_paw_offset(tiger, phase)
-    elbow, wrist = _compute_limb_bend(shoulder, wanted, (0.30, 0.32), bend_sign=-1)
+    target = 0.5 + 0.09j + _compute_paw_offset(tiger, phase)
+    elbow, wrist = _compute_limb_bend(shoulder, target, (0.30, 0.32), bend_sign=-1)
     return [shoulder, elbow, wrist, wrist + 0.03 - 0.06j]
 
 
@@ -172,7 +173,7 @@ def _compute_back_leg(tiger: SyntheticTiger, phase: float) -> list[complex]:
 def _compute_limb_bend(
     root: complex, end: complex, bone_lengths: tuple[float, float], *, bend_sign: int
 ) -> tuple[complex, complex]:
-    """Solve a two-bone limb; the joint bends `towards` the head (1) or the tail (-1)."""
+    """Solve a limb of two bones; `bend_sign` bends the joint towards the head (1) or the tail (-1)."""
     upper, lower = bone_lengths
     reach = abs(end - root)
     direction = (end - root) / reach
@@ -183,7 +184,7 @@ def _compute_limb_bend(
 
 
 def _compute_tail_joints(tiger: SyntheticTiger, tail_root: complex) -> list[complex]:
-    """Follow the tail from its root; it leaves backwards and curls evenly."""
+    """Compute the joints of the tail from its root; it points backwards and curls evenly."""
     turns = np.linspace(0, tiger.tail_curl_deg, 6)
     steps = (0.14 * _compute_direction(180 - tiger.tail_pitch_deg - turn) for turn in turns.tolist())
     return list(accumulate(steps, initial=tail_root))
@@ -194,13 +195,13 @@ def _to_body_xyz(plane_points: list[complex], z: float = 0.0) -> np.ndarray:
 
 
 def _project_to_figure(tiger: SyntheticTiger, body_xyz: np.ndarray) -> np.ndarray:
-    """Turn body-frame points [..., 3] into figure x, y (down) and depth (towards the viewer)."""
+    """Project body-frame points [..., 3] to figure x, y (down) and depth (towards the viewer)."""
     middle = (0, (tiger.shoulder_height + tiger.hip_height) / 2 + 0.075, 0)
     return (body_xyz - middle) @ tiger.figure_from_body.T
 
 
 def _project_head_points(tiger: SyntheticTiger, head_xyz: np.ndarray, head_offsets: np.ndarray) -> np.ndarray:
-    """The same for points seen from the head's centre: forward, up, sideways to the near ear."""
+    """Project offsets from the head's center: forward, up, sideways towards the near ear."""
     (c, s), (cp, sp) = map(_compute_cos_sin, (tiger.head_yaw_deg, tiger.head_pitch_deg))
     pitched_from_head = np.array([[cp, -sp, 0], [sp, cp, 0], [0, 0, 1]])
     body_from_pitched = np.array([[c, 0, -s], [0, 1, 0], [s, 0, c]])
@@ -213,64 +214,64 @@ def _compute_cos_sin(angle_deg: float) -> tuple[float, float]:
 
 
 def compute_tiger_keypoints(tiger: SyntheticTiger) -> np.ndarray:
-    """Where the 15 keypoints lie in the image, [15, 2], hidden or not."""
-    bones = compute_tiger_joints(tiger)
+    """Compute the 15 keypoints in image pixels, [15, 2], whether hidden or not."""
+    tiger_joints = compute_tiger_joints(tiger)
     near, far = ("right", "left") if tiger.facing == "right" else ("left", "right")
     face = _project_head_points(
         tiger,
-        bones.head,
+        tiger_joints.head,
         np.array([tiger_texture.NEAR_EAR_OFFSET, tiger_texture.FAR_EAR_OFFSET, tiger_texture.NOSE_OFFSET]),
     )
-    seen = {f"{near}_ear": face[0], f"{far}_ear": face[1], "nose": face[2]}
-    joints = _project_to_figure(tiger, bones.legs)
+    figure_points = {f"{near}_ear": face[0], f"{far}_ear": face[1], "nose": face[2]}
+    joints = _project_to_figure(tiger, tiger_joints.legs)
     for side, (shoulder, _, _, front_paw), (hip, knee, _, back_paw) in (
         (near, joints[0], joints[2]),
         (far, joints[1], joints[3]),
     ):
-        seen |= {f"{side}_shoulder": shoulder, f"{side}_front_paw": front_paw}
-        seen |= {f"{side}_hip": hip, f"{side}_knee": knee, f"{side}_back_paw": back_paw}
-    seen["tail"] = _project_to_figure(tiger, bones.tail[0])
-    seen["center"] = _project_to_figure(tiger, bones.trunk[2])
-    return tiger.to_image_xy(np.array([seen[name][:2] for name in ATRW.keypoints]))
+        figure_points |= {f"{side}_shoulder": shoulder, f"{side}_front_paw": front_paw}
+        figure_points |= {f"{side}_hip": hip, f"{side}_knee": knee, f"{side}_back_paw": back_paw}
+    figure_points["tail"] = _project_to_figure(tiger, tiger_joints.tail[0])
+    figure_points["center"] = _project_to_figure(tiger, tiger_joints.trunk[2])
+    return tiger.to_image_xy(np.array([figure_points[name][:2] for name in ATRW.keypoints]))
 
 
 def draw_tiger(image: np.ndarray, tiger: SyntheticTiger) -> np.ndarray:
-    """Paint the tiger into `picture` (BGR, in place) and return its silhouette, uint8 [H, W]."""
+    """Draw the tiger into `image` (BGR, in place); return its silhouette, uint8 [H, W]."""
     rng = np.random.default_rng(tiger.stripe_seed)
-    bones = compute_tiger_joints(tiger)
-    legs = _project_to_figure(tiger, bones.legs)[..., :2]
+    tiger_joints = compute_tiger_joints(tiger)
+    legs = _project_to_figure(tiger, tiger_joints.legs)[..., :2]
     silhouette = np.zeros(image.shape[:2], np.uint8)
-    place, body_px = tiger.to_image_xy, tiger.body_length_px
+    to_image_xy, body_length_px = tiger.to_image_xy, tiger.body_length_px
     tiger_texture.draw_shadow(
         image,
         legs[:, -1],
-        to_image_xy=place,
-        body_length_px=body_px,
+        to_image_xy=to_image_xy,
+        body_length_px=body_length_px,
         ground_slope_deg=tiger.ground_slope_deg,
     )
-    for part in _build_body_parts(tiger, bones, legs, rng):
-        tiger_texture.draw_body_part(image, silhouette, part, to_image_xy=place, body_length_px=body_px)
+    for part in _build_body_parts(tiger, tiger_joints, legs, rng):
+        tiger_texture.draw_body_part(image, silhouette, part, to_image_xy=to_image_xy, body_length_px=body_length_px)
     return silhouette
 
 
 def _build_body_parts(
     tiger: SyntheticTiger, tiger_joints: TigerJoints, legs_xy: np.ndarray, rng: np.random.Generator
 ) -> list[tiger_texture.BodyPart]:
-    """From the farthest to the nearest."""
-    colour = tuple(255 * c for c in reversed(hsv_to_rgb(*tiger.fur_hsv)))
+    """Build the body parts in drawing order, from the farthest to the nearest."""
+    color = tuple(255 * c for c in reversed(hsv_to_rgb(*tiger.fur_hsv)))
     spine, head = (_project_to_figure(tiger, joints)[..., :2] for joints in (tiger_joints.trunk, tiger_joints.head))
     near_front, far_front, near_back, far_back = legs_xy
     return [
-        tiger_texture.build_leg(far_back, tiger_texture.BACK_LEG_RADII, colour, rng, brightness=0.55),
-        tiger_texture.build_leg(far_front, tiger_texture.FRONT_LEG_RADII, colour, rng, brightness=0.55),
-        tiger_texture.build_tail(_project_to_figure(tiger, tiger_joints.tail)[:, :2], colour, rng),
-        tiger_texture.build_trunk(spine, head, colour, rng),
-        tiger_texture.build_leg(near_back, tiger_texture.BACK_LEG_RADII, colour, rng),
-        tiger_texture.build_leg(near_front, tiger_texture.FRONT_LEG_RADII, colour, rng),
-        *tiger_texture.build_head(partial(_project_head_balls, tiger, tiger_joints.head), colour),
+        tiger_texture.build_leg(far_back, tiger_texture.BACK_LEG_RADII, color, rng, brightness=0.55),
+        tiger_texture.build_leg(far_front, tiger_texture.FRONT_LEG_RADII, color, rng, brightness=0.55),
+        tiger_texture.build_tail(_project_to_figure(tiger, tiger_joints.tail)[:, :2], color, rng),
+        tiger_texture.build_trunk(spine, head, color, rng),
+        tiger_texture.build_leg(near_back, tiger_texture.BACK_LEG_RADII, color, rng),
+        tiger_texture.build_leg(near_front, tiger_texture.FRONT_LEG_RADII, color, rng),
+        *tiger_texture.build_head(partial(_project_head_balls, tiger, tiger_joints.head), color),
     ]
 
 
 def _project_head_balls(tiger: SyntheticTiger, head_xyz: np.ndarray, balls: np.ndarray) -> np.ndarray:
-    """From forward, up, sideways, radius [N, 4] to figure x, y, depth and radius."""
+    """Project (forward, up, sideways, radius) [N, 4] to figure x, y, depth and radius."""
     return np.column_stack([_project_head_points(tiger, head_xyz, balls[:, :3]), HEAD_SCALE * balls[:, 3]])

@@ -33,16 +33,16 @@ def read_atrw(folder: Path, split: str) -> dict:
     return json.loads((folder / "annotations" / f"keypoint_{split}.json").read_text())
 
 
-def poses(content: dict) -> np.ndarray:
-    """All poses of an annotation file, [N, 15, 3]."""
+def get_poses(content: dict) -> np.ndarray:
+    """Return all poses of an annotation file, [N, 15, 3]."""
     return np.array([a["keypoints"] for a in content["annotations"]]).reshape(-1, len(ATRW), 3)
 
 
-def boxes(content: dict) -> np.ndarray:
+def get_boxes(content: dict) -> np.ndarray:
     return np.array([a["bbox"] for a in content["annotations"]], dtype=float)
 
 
-def test_tigers_lie_in_the_folders_of_a_downloaded_atrw(atrw: Path):
+def test_tigers_are_written_in_the_layout_of_atrw(atrw: Path):
     train, val = read_atrw(atrw, "train"), read_atrw(atrw, "val")
 
     assert [image["id"] for image in train["images"]] == list(range(40))
@@ -53,7 +53,7 @@ def test_tigers_lie_in_the_folders_of_a_downloaded_atrw(atrw: Path):
     assert cv2.imread(str(atrw / "images" / "val" / "000040.jpg")).shape == (*SIZE_HW, 3)
 
 
-def test_the_tiger_category_names_keypoints_in_order_and_bones_from_zero(atrw: Path):
+def test_the_category_lists_keypoints_and_bones_as_in_atrw(atrw: Path):
     (category,) = read_atrw(atrw, "train")["categories"]
 
     assert category["keypoints"] == list(ATRW.keypoints)
@@ -62,8 +62,8 @@ def test_the_tiger_category_names_keypoints_in_order_and_bones_from_zero(atrw: P
     assert len(category["skeleton"]) == 14
 
 
-def test_labelled_keypoints_lie_in_the_picture_and_the_others_are_zero(atrw: Path):
-    pose = poses(read_atrw(atrw, "train"))
+def test_labelled_keypoints_are_inside_the_image_and_others_are_zero(atrw: Path):
+    pose = get_poses(read_atrw(atrw, "train"))
     labelled = pose[..., 2] == 2
 
     assert set(np.unique(pose[..., 2])) == {0, 2}
@@ -72,18 +72,18 @@ def test_labelled_keypoints_lie_in_the_picture_and_the_others_are_zero(atrw: Pat
     assert (pose[~labelled] == 0).all()
 
 
-def test_nearly_every_tiger_has_six_labelled_keypoints(atrw: Path):
+def test_most_tigers_have_at_least_six_labelled_keypoints(atrw: Path):
     content = read_atrw(atrw, "train")
-    counts = (poses(content)[..., 2] > 0).sum(axis=1)
+    counts = (get_poses(content)[..., 2] > 0).sum(axis=1)
 
     assert [a["num_keypoints"] for a in content["annotations"]] == counts.tolist()
     assert (counts >= 6).mean() > 0.95
 
 
-def test_a_box_holds_its_tiger_and_stays_in_the_picture(atrw: Path):
+def test_boxes_contain_their_keypoints_and_are_inside_the_image(atrw: Path):
     content = read_atrw(atrw, "train")
-    x, y, w, h = boxes(content).T
-    pose = poses(content)
+    x, y, w, h = get_boxes(content).T
+    pose = get_poses(content)
     inside = (pose[..., 0] > (x - 1)[:, None]) & (pose[..., 0] < (x + w)[:, None])
     inside &= (pose[..., 1] > (y - 1)[:, None]) & (pose[..., 1] < (y + h)[:, None])
 
@@ -95,13 +95,13 @@ def test_a_box_holds_its_tiger_and_stays_in_the_picture(atrw: Path):
     assert [a["area"] for a in content["annotations"]] == (w * h).tolist()
 
 
-def test_both_flanks_are_seen_equally_often():
+def test_tigers_face_left_and_right_equally_often():
     facings = [tigers.sample_tiger(np.random.default_rng(i)).facing for i in range(400)]
 
     assert 160 < facings.count("left") < 240
 
 
-def test_the_nose_points_to_where_the_tiger_faces():
+def test_nose_and_tail_agree_with_the_facing():
     for seed in range(50):
         tiger = tigers.sample_tiger(np.random.default_rng(seed))
         pose = dict(zip(ATRW.keypoints, tigers.compute_tiger_keypoints(tiger), strict=True))
@@ -110,7 +110,7 @@ def test_the_nose_points_to_where_the_tiger_faces():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_mirrored_tiger_is_a_tiger_with_left_and_right_exchanged(seed: int):
+def test_mirroring_a_tiger_exchanges_left_and_right_keypoints(seed: int):
     tiger = tigers.sample_tiger(np.random.default_rng(seed))
 
     mirror = tigers.compute_tiger_keypoints(tigers.mirror_tiger(tiger, image_width=120))[list(ATRW.flip_order)]
@@ -119,21 +119,21 @@ def test_a_mirrored_tiger_is_a_tiger_with_left_and_right_exchanged(seed: int):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_mirrored_tiger_is_drawn_as_the_mirrored_picture(seed: int):
+def test_drawing_a_mirrored_tiger_equals_mirroring_the_image(seed: int):
     tiger = tigers.sample_tiger(np.random.default_rng(seed))
     tiger = replace(tiger, center_xy=(60.3, 45.0), body_length_px=50.0)
-    picture, mirror = np.full((2, *SIZE_HW, 3), 200, np.uint8)
+    image, mirror = np.full((2, *SIZE_HW, 3), 200, np.uint8)
 
-    tigers.draw_tiger(picture, tiger)
+    tigers.draw_tiger(image, tiger)
     tigers.draw_tiger(mirror, tigers.mirror_tiger(tiger, image_width=120))
 
-    difference = cv2.absdiff(picture, np.ascontiguousarray(mirror[:, ::-1]))
-    assert difference.mean() < 1.5  # cv2 rounds to 1/16 pixel, and edges are soft
-    assert np.abs(picture.astype(int) - 200).mean() > 15
+    difference = cv2.absdiff(image, np.ascontiguousarray(mirror[:, ::-1]))
+    assert difference.mean() < 1.5  # cv2 rounds to 1/16 px, and edges are antialiased
+    assert np.abs(image.astype(int) - 200).mean() > 15
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_mirrored_person_is_a_person_with_left_and_right_exchanged(seed: int):
+def test_mirroring_a_person_exchanges_left_and_right_keypoints(seed: int):
     person = people.sample_person(np.random.default_rng(seed))
 
     mirror = people.compute_person_keypoints(people.mirror_person(person, image_width=120))[list(MPII.flip_order)]
@@ -141,7 +141,7 @@ def test_a_mirrored_person_is_a_person_with_left_and_right_exchanged(seed: int):
     np.testing.assert_allclose(mirror * (-1, 1) + (119, 0), people.compute_person_keypoints(person), atol=1e-9)
 
 
-def test_the_left_hand_of_a_person_who_looks_at_us_is_on_our_right():
+def test_left_keypoints_are_on_the_right_of_the_image_in_a_front_view():
     for seed in range(50):
         person = people.sample_person(np.random.default_rng(seed))
         pose = dict(zip(MPII.keypoints, people.compute_person_keypoints(person), strict=True))
@@ -150,23 +150,23 @@ def test_the_left_hand_of_a_person_who_looks_at_us_is_on_our_right():
         assert left_is_right == (person.view == "front")
 
 
-def test_a_picture_does_not_depend_on_how_many_were_drawn_before(tmp_path: Path):
-    told = []
+def test_an_image_does_not_depend_on_the_number_of_images(tmp_path: Path):
+    progress = []
     write_tiger_dataset(tmp_path / "few", num_train=0, num_val=3, size_hw=SIZE_HW)
     write_tiger_dataset(
         tmp_path / "many",
         num_train=2,
         num_val=4,
         size_hw=SIZE_HW,
-        on_progress=lambda *at: told.append(at),
+        on_progress=lambda *at: progress.append(at),
     )
 
     few = (tmp_path / "few" / "images" / "val" / "000002.jpg").read_bytes()
     assert few == (tmp_path / "many" / "images" / "val" / "000002.jpg").read_bytes()
-    assert told[-1] == (6, 6)
+    assert progress[-1] == (6, 6)
 
 
-def test_another_seed_draws_other_pictures(tmp_path: Path):
+def test_another_seed_gives_other_images(tmp_path: Path):
     for seed in (0, 1):
         write_people_dataset(tmp_path / str(seed), num_train=1, num_val=0, seed=seed, size_hw=SIZE_HW)
 
@@ -187,7 +187,7 @@ def test_gt_valid_agrees_with_valid_json(mpii: Path):
     assert np.where(truth["dataset_joints"] == "head")[1][0] == 9
 
 
-def test_a_head_box_spans_the_head(mpii: Path):
+def test_head_boxes_are_centered_between_neck_and_head_top(mpii: Path):
     truth = scipy.io.loadmat(mpii / "annot" / "gt_valid.mat")
     first, last = truth["headboxes_src"]
     middle = truth["pos_gt_src"][8:10].mean(axis=0)  # between upper neck and head top
@@ -196,7 +196,7 @@ def test_a_head_box_spans_the_head(mpii: Path):
     assert (last > first).all()
 
 
-def test_people_count_pixels_from_one_and_hide_what_is_outside(mpii: Path):
+def test_people_have_one_based_pixels_and_minus_one_outside_the_image(mpii: Path):
     records = json.loads((mpii / "annot" / "train.json").read_text())
     joints = np.array([record["joints"] for record in records])
     visible = np.array([record["joints_vis"] for record in records]) == 1
@@ -207,22 +207,22 @@ def test_people_count_pixels_from_one_and_hide_what_is_outside(mpii: Path):
     assert (joints[~visible] == -1).all()
 
 
-def test_the_mean_pose_in_the_box_scores_next_to_nothing(atrw: Path):
+def test_a_constant_mean_pose_scores_nearly_zero(atrw: Path):
     train, val = read_atrw(atrw, "train"), read_atrw(atrw, "val")
-    x, y, w, h = boxes(train).T
-    in_box = (poses(train)[..., :2] - np.stack([x, y], -1)[:, None]) / np.stack([w, h], -1)[:, None]
-    labelled = poses(train)[..., 2:] > 0
+    x, y, w, h = get_boxes(train).T
+    in_box = (get_poses(train)[..., :2] - np.stack([x, y], -1)[:, None]) / np.stack([w, h], -1)[:, None]
+    labelled = get_poses(train)[..., 2:] > 0
     mean = (in_box * labelled).sum(axis=0) / labelled.sum(axis=0)
 
-    x, y, w, h = boxes(val).T
+    x, y, w, h = get_boxes(val).T
     constant = np.stack([x, y], -1)[:, None] + mean * np.stack([w, h], -1)[:, None]
 
-    assert oks_ap(val, constant) < 0.05
-    assert oks_ap(val, poses(val)[..., :2]) == 1.0
+    assert compute_oks_ap(val, constant) < 0.05
+    assert compute_oks_ap(val, get_poses(val)[..., :2]) == 1.0
 
 
-def oks_ap(content: dict, image_xy: np.ndarray) -> float:
-    """Score poses [N, 15, 2], one for each annotation, with the challenge's own sigmas."""
+def compute_oks_ap(content: dict, image_xy: np.ndarray) -> float:
+    """Compute the AP of poses [N, 15, 2], one per annotation, with the sigmas of the ATRW challenge."""
     annotations = [a | {"id": a["id"] + 1} for a in content["annotations"]]  # COCO ignores id 0
     results = [
         {
