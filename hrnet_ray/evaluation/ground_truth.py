@@ -1,4 +1,4 @@
-"""The labels of a split, and which rows share an image."""
+"""Labels of a split, with the image of each row."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from hrnet_ray.errors import DataError
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The truth of a split, in the order of its row ids, and its images."""
+    """Labels of a split in the order of row ids, and its images."""
 
     columns: records.Arrays
-    """The label columns, and `picture`: int64 [N], the place of its image in `pictures`."""
+    """Label columns, and `image_index`: int64 [N], an index into `image_names`."""
     row_image_names: list[str]
-    """The file name of each row's image."""
+    """File name of the image of each row."""
     image_names: list[str]
     """File names, in the order of their image ids."""
 
@@ -24,38 +24,38 @@ class GroundTruth:
         return len(self.row_image_names)
 
     def build_image_index(self) -> dict[int | str, int]:
-        """The place of an image by any of its image ids, and by its file name."""
-        by_id = zip(self.columns["image_id"].tolist(), self.columns["image_index"].tolist(), strict=True)
-        return {**dict(by_id), **{name: at for at, name in enumerate(self.image_names)}}
+        """Map image ids and file names to image indices."""
+        index_by_id = zip(self.columns["image_id"].tolist(), self.columns["image_index"].tolist(), strict=True)
+        return {**dict(index_by_id), **{name: index for index, name in enumerate(self.image_names)}}
 
     def select_rows(self, keep: np.ndarray) -> "GroundTruth":
-        """Some of the rows (bool [N]), and the images that they are in."""
-        truth = {name: column[keep] for name, column in self.columns.items()}
-        return _build_ground_truth(truth, [self.row_image_names[at] for at in np.flatnonzero(keep)])
+        """Select rows by a mask, bool [N], with only the images of these rows."""
+        columns = {name: column[keep] for name, column in self.columns.items()}
+        return _build_ground_truth(columns, [self.row_image_names[row] for row in np.flatnonzero(keep)])
 
 
 def load_ground_truth(manifest: DatasetManifest, split: str) -> GroundTruth:
-    """The labels of a split; its images are not read.
+    """Load the labels of a split, without its images.
 
     Raises:
-        DataError: there is no such split, it is damaged, or it has no rows.
+        DataError: the split does not exist, is damaged, or has no rows.
     """
     if not manifest.get_shards(split):
         raise DataError(
-            "nothing to score",
+            "there are no rows to evaluate",
             f"{split} of {manifest.root} has no rows",
-            f"prepare it with labelled images for {split}",
+            f"prepare the dataset with labelled images for {split}",
         )
     table = read_split(manifest, split, columns=[*records.LABEL_COLUMNS, "image"]).sort_by("id")
     return _build_ground_truth(records.get_label_columns(table), table["image"].to_pylist())
 
 
 def _build_ground_truth(columns: records.Arrays, row_image_names: list[str]) -> GroundTruth:
-    first: dict[str, int] = {}
-    for name, image in zip(row_image_names, columns["image_id"].tolist(), strict=True):
-        first[name] = min(image, first.get(name, image))
-    # MPII has an id for each person: the file name shows which ones share an image.
-    pictures = sorted(first, key=lambda name: (first[name], name))
-    place = {name: at for at, name in enumerate(pictures)}
-    picture = np.array([place[name] for name in row_image_names], np.int64)
-    return GroundTruth({**columns, "image_index": picture}, row_image_names, pictures)
+    first_image_id: dict[str, int] = {}
+    for name, image_id in zip(row_image_names, columns["image_id"].tolist(), strict=True):
+        first_image_id[name] = min(image_id, first_image_id.get(name, image_id))
+    # MPII has one image id per person, so rows of one image are recognized by the file name.
+    image_names = sorted(first_image_id, key=lambda name: (first_image_id[name], name))
+    index_of = {name: index for index, name in enumerate(image_names)}
+    image_index = np.array([index_of[name] for name in row_image_names], np.int64)
+    return GroundTruth({**columns, "image_index": image_index}, row_image_names, image_names)

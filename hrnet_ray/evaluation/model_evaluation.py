@@ -1,7 +1,7 @@
-"""An evaluation: what was asked, what was found, how sure that is, and whether a model is better.
+"""Evaluate a model on a split, with confidence intervals, and compare it with a second model.
 
-It uses a model package and a prepared dataset, without Ray; a caller that parallelizes prediction
-among workers (a `Finder`) gets the same figures.
+This module does not use Ray. A `SplitPredictor` may distribute the prediction among workers; the
+metrics are the same.
 """
 
 from collections.abc import Callable
@@ -38,11 +38,11 @@ from hrnet_ray.models import HRNet
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSpec:
-    """What is evaluated, and how; the same for two models that are compared."""
+    """Settings of an evaluation, shared by both models of a comparison."""
 
     split: str = "val"
     detections_path: Path | None = None
-    """COCO detections; None for the true boxes."""
+    """Path of COCO detections; None for true boxes."""
     nms_oks: float = NMS_OKS_THRESHOLD
     confidence: float = 0.95
     resamples: int = NUM_RESAMPLES
@@ -51,7 +51,7 @@ class EvaluationSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalModel:
-    """A loaded model, by the name that the user gave it."""
+    """A loaded model with the name given by the user."""
 
     name: str
     model: HRNet
@@ -63,7 +63,7 @@ SplitPredictor = Callable[
     [EvalModel, DatasetManifest, str, GroundTruth, DetectedBoxes | None, ProgressCallback],
     PartialPredictions,
 ]
-"""How a candidate's poses are found in a split: in this process, or by workers."""
+"""Function that predicts all poses of a split, in this process or by workers."""
 
 
 def predict_in_process(
@@ -74,32 +74,32 @@ def predict_in_process(
     detections: DetectedBoxes | None,
     progress: ProgressCallback,
 ) -> PartialPredictions:
-    """Look at the whole split in this process."""
+    """Predict the whole split in this process."""
     predictor = Predictor(eval_model.model, eval_model.spec, device=eval_model.device)
     return predict_partition(predictor, manifest, split, ground_truth, detections=detections, progress=progress)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelEvaluation:
-    """One model's part of an evaluation."""
+    """Results of one model."""
 
     name: str
     spec: ModelSpec
     split_poses: SplitPoses
     metrics: EvaluationMetrics
     interval: ConfidenceInterval
-    """Of the main figure."""
+    """Confidence interval of the primary metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelComparison:
-    """The same rows, looked at by another model."""
+    """Comparison with a baseline model on the same rows."""
 
     baseline: ModelEvaluation
     difference: float
-    """Main figure, less the other model's."""
+    """Primary metric of the model minus that of the baseline."""
     interval: ConfidenceInterval
-    """Of the difference: both models are drawn the same images."""
+    """Confidence interval of the difference, from the same resamples for both models."""
 
     @property
     def is_significant(self) -> bool:
@@ -108,21 +108,21 @@ class ModelComparison:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """Everything that is printed, written and drawn."""
+    """Result of an evaluation, as printed and written to reports."""
 
     dataset_name: str
     dataset_digest: str
     eval_spec: EvaluationSpec
     rows_read: int
     detections: DetectedBoxes | None
-    """A detector's; None for the true ones."""
+    """Boxes of a detector; None for true boxes."""
     model_evaluation: ModelEvaluation
     comparison: ModelComparison | None = None
     notes: list[str] = field(default_factory=list)
 
     @property
     def ground_truth(self) -> GroundTruth:
-        """The rows that were used."""
+        """Labels of the evaluated rows."""
         return self.model_evaluation.split_poses.ground_truth
 
 
@@ -135,60 +135,60 @@ def evaluate_model(
     split_predictor: SplitPredictor = predict_in_process,
     progress: Callable[[str], ProgressCallback] = lambda what: lambda done, total: None,
 ) -> EvaluationResult:
-    """Look, score, and draw the images again for the intervals.
+    """Predict the split, compute the metrics, and bootstrap their confidence intervals.
 
     Raises:
-        DataError: the model has other keypoints than the data; nothing is left to score; the
-            detections cannot be used.
+        DataError: the keypoints of model and data differ, no row is readable, or the detections
+            are unusable.
     """
-    both = [one for one in (eval_model, compare_to) if one]
-    for one in both:
-        _require_same_keypoints(one.spec, manifest)
-    labelled = load_ground_truth(manifest, eval_spec.split)
-    boxes = _load_detections(eval_spec, manifest, labelled)
-    judge = partial(_evaluate_single_model, manifest, eval_spec, labelled, boxes, split_predictor)
-    seen = [judge(one, progress("predicted")) for one in both]
-    pictures = len(seen[0][0].ground_truth.image_names)
-    within = partial(compute_percentile_interval, confidence=eval_spec.confidence, num_images=pictures)
-    draws = compute_bootstrap_samples(
-        [assessment.bootstrap_statistic for _, assessment in seen],
-        num_images=pictures,
+    models = [model for model in (eval_model, compare_to) if model]
+    for model in models:
+        _require_same_keypoints(model.spec, manifest)
+    ground_truth = load_ground_truth(manifest, eval_spec.split)
+    detections = _load_detections(eval_spec, manifest, ground_truth)
+    evaluate = partial(_evaluate_single_model, manifest, eval_spec, ground_truth, detections, split_predictor)
+    results = [evaluate(model, progress("predicted")) for model in models]
+    num_images = len(results[0][0].ground_truth.image_names)
+    compute_interval = partial(compute_percentile_interval, confidence=eval_spec.confidence, num_images=num_images)
+    samples = compute_bootstrap_samples(
+        [metrics.bootstrap_statistic for _, metrics in results],
+        num_images=num_images,
         resamples=eval_spec.resamples,
         seed=eval_spec.seed,
     )
-    judged = [
+    evaluations = [
         ModelEvaluation(
-            name=one.name,
-            spec=one.spec,
-            split_poses=rows,
-            metrics=assessment,
-            interval=within(values),
+            name=model.name,
+            spec=model.spec,
+            split_poses=split_poses,
+            metrics=metrics,
+            interval=compute_interval(values),
         )
-        for one, (rows, assessment), values in zip(both, seen, draws, strict=True)
+        for model, (split_poses, metrics), values in zip(models, results, samples, strict=True)
     ]
     comparison = None
     if compare_to:
         comparison = ModelComparison(
-            baseline=judged[1],
-            difference=judged[0].metrics.primary_value - judged[1].metrics.primary_value,
-            interval=within(draws[0] - draws[1]),
+            baseline=evaluations[1],
+            difference=evaluations[0].metrics.primary_value - evaluations[1].metrics.primary_value,
+            interval=compute_interval(samples[0] - samples[1]),
         )
     return EvaluationResult(
         dataset_name=manifest.name,
         dataset_digest=manifest.digest,
         eval_spec=eval_spec,
-        rows_read=len(labelled),
-        detections=boxes,
-        model_evaluation=judged[0],
+        rows_read=len(ground_truth),
+        detections=detections,
+        model_evaluation=evaluations[0],
         comparison=comparison,
-        notes=_collect_caveats(judged[0], boxes, labelled, manifest.splits[eval_spec.split].kind),
+        notes=_collect_caveats(evaluations[0], detections, ground_truth, manifest.splits[eval_spec.split].kind),
     )
 
 
 def _require_same_keypoints(spec: ModelSpec, manifest: DatasetManifest) -> None:
     if spec.skeleton.keypoints != manifest.skeleton.keypoints:
         raise DataError(
-            "a model of other keypoints than the data",
+            "the model and the data have different keypoints",
             f"model: {', '.join(spec.skeleton.keypoints)} | data: {', '.join(manifest.skeleton.keypoints)}",
             "use a model that was trained on this skeleton",
         )
@@ -201,10 +201,10 @@ def _load_detections(
         return None
     if manifest.splits[eval_spec.split].kind != "exact":
         raise UsageError(
-            f"{eval_spec.split} rows hold only what lies around each labelled instance: a "
-            "detector's boxes may lie elsewhere",
+            f"rows of {eval_spec.split} hold only the region around each labelled instance, so a "
+            "detector's boxes cannot be evaluated on them",
             f"--boxes with --split {eval_spec.split}",
-            "use --split val, or leave --boxes out",
+            "use --split val, or omit --boxes",
         )
     categories = set(ground_truth.columns["category_id"].tolist())
     return load_coco_detections(
@@ -224,13 +224,15 @@ def _evaluate_single_model(
     progress: ProgressCallback,
 ) -> tuple[SplitPoses, EvaluationMetrics]:
     split = eval_spec.split
-    found = split_predictor(eval_model, manifest, split, ground_truth, detections, progress)
-    seen = finalize_predictions(found, manifest, split, ground_truth, detections=detections, spec=eval_model.spec)
-    return seen, compute_evaluation_metrics(
-        seen.poses,
-        seen.ground_truth.columns,
+    predictions = split_predictor(eval_model, manifest, split, ground_truth, detections, progress)
+    split_poses = finalize_predictions(
+        predictions, manifest, split, ground_truth, detections=detections, spec=eval_model.spec
+    )
+    return split_poses, compute_evaluation_metrics(
+        split_poses.poses,
+        split_poses.ground_truth.columns,
         manifest.skeleton,  # the OKS sigmas of the dataset, not of the model
-        num_images=len(seen.ground_truth.image_names),
+        num_images=len(split_poses.ground_truth.image_names),
         with_gt_boxes=detections is None,
         nms_oks_threshold=eval_spec.nms_oks,
     )
@@ -242,23 +244,23 @@ def _collect_caveats(
     ground_truth: GroundTruth,
     row_kind: RowKind,
 ) -> list[str]:
-    """What a reader must know before trusting the figures."""
+    """List the restrictions of an evaluation as sentences."""
     notes = []
     if row_kind != "exact":
-        notes.append("its rows were prepared for training: crops come from regions, kept as JPEG")
+        notes.append("rows of this split were prepared for training: crops are warped from stored JPEG regions")
     if detections is not None:
         notes.append(
-            "crowds and instances without a labelled keypoint were left out when the data was "
-            "prepared: a pose of one counts as a false alarm here, but not to COCO"
+            "prepare skipped crowds and instances without a labelled keypoint: a pose on one of them counts as "
+            "a false positive here, but is ignored by COCO"
         )
-        empty = len(ground_truth.image_names) - len(set(detections.image_index.tolist()))
-        if empty:
-            notes.append(f"{empty:,} images have no box: what is in them counts as missed")
+        num_without_box = len(ground_truth.image_names) - len(set(detections.image_index.tolist()))
+        if num_without_box:
+            notes.append(f"{num_without_box:,} images have no box: their instances count as missed")
     if model_evaluation.split_poses.skipped_rows:
         notes.append(
-            f"{len(model_evaluation.split_poses.skipped_rows):,} rows are left out: their images are not what was "
-            "prepared"
+            f"{len(model_evaluation.split_poses.skipped_rows):,} rows are skipped: their images are unreadable or "
+            "have changed since prepare"
         )
-    if unmeasured := model_evaluation.metrics.summary.get("rows_without_head"):
-        notes.append(f"{unmeasured:,.0f} rows have no head to measure by: PCKh leaves them out")
+    if without_head := model_evaluation.metrics.summary.get("rows_without_head"):
+        notes.append(f"{without_head:,.0f} rows have no head size: PCKh does not use them")
     return notes

@@ -1,7 +1,7 @@
-"""Rows of a data set to poses, shard by shard, without Ray: what an evaluation looks at.
+"""Predict the poses of a split, shard by shard, without Ray.
 
-Each row (or each box of a detector) becomes one crop and one pose. Rows whose images rotted since
-they were prepared are left out by name, of the truth as well.
+Each row, or each box of a detector, gives one crop and one pose. Rows with a corrupt image are
+skipped, removed from the ground truth, and listed by name.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,29 +30,29 @@ from hrnet_ray.pose.geometry import SCALE_UNIT_PX, box_to_center_scale
 from hrnet_ray.utils.prefetch import prefetch_items
 
 BATCH_SIZE = 64
-DECODE_THREADS = 8  # threads; OpenCV lets go of the GIL
+DECODE_THREADS = 8  # maximum number; OpenCV releases the GIL
 
 
 @dataclass(frozen=True)
 class SplitPoses:
-    """What a model found in the readable rows of a split."""
+    """Poses predicted in the readable rows of a split."""
 
     poses: DetectedPoses
     ground_truth: GroundTruth
-    """The readable rows; with true boxes, pose n is that of row n."""
+    """Labels of the readable rows; with true boxes, pose n belongs to row n."""
     skipped_rows: list[tuple[int, str]]
-    """Row id and file name of those whose image is not what was prepared."""
+    """Row id and file name of each row with a corrupt image."""
 
 
 @dataclass(frozen=True)
 class WorkPartition:
-    """One of `of` parts of a split, for who shares the work. Any number finds the same."""
+    """One of `num_parts` parts of a split. The predictions do not depend on the number of parts."""
 
     index: int = 0
     num_parts: int = 1
 
     def has_item(self, item_index: int) -> bool:
-        """Whether a row group, or a batch of boxes, is this part's."""
+        """Return whether a row group, or a batch of boxes, belongs to this part."""
         return item_index % self.num_parts == self.index
 
 
@@ -61,21 +61,23 @@ WHOLE_SPLIT = WorkPartition()
 
 @dataclass(frozen=True)
 class PartialPredictions:
-    """What a model found in a part of a split."""
+    """Predictions for a part of a split."""
 
     predictions: KeypointPredictions
-    """By row id, or with given boxes by the number of the box."""
+    """Predictions by row id, or by box index with detected boxes."""
     unread_ids: list[int]
-    """Such ids, of those whose images could not be read."""
+    """Row ids, or box indices, with an unreadable image."""
     intact_images: np.ndarray | None = None
-    """With given boxes, bool [P]: images that a row still holds as they were prepared."""
+    """With detected boxes, bool [P]: images with at least one intact row."""
 
     @classmethod
     def concat_parts(cls, parts: Sequence["PartialPredictions"]) -> "PartialPredictions":
         """Concatenate all parts, in any order."""
-        some = [part for part in parts if len(part.predictions.ids)]
+        nonempty = [part for part in parts if len(part.predictions.ids)]
         predictions = (
-            KeypointPredictions.concat_parts([part.predictions for part in some]) if some else parts[0].predictions
+            KeypointPredictions.concat_parts([part.predictions for part in nonempty])
+            if nonempty
+            else parts[0].predictions
         )
         unread = sorted(id for part in parts for id in part.unread_ids)
         return cls(predictions, unread, parts[0].intact_images)
@@ -91,12 +93,12 @@ def predict_split(
     progress: ProgressCallback = lambda done, total: None,
     batch_size: int = BATCH_SIZE,
 ) -> SplitPoses:
-    """Predict a pose in each row's true box, or in each of a detector's `boxes`.
+    """Predict a pose in the true box of each row, or in each detected box.
 
     Raises:
         DataError: a shard is damaged, or no row is readable.
     """
-    found = predict_partition(
+    predictions = predict_partition(
         predictor,
         manifest,
         split,
@@ -105,7 +107,7 @@ def predict_split(
         progress=progress,
         batch_size=batch_size,
     )
-    return finalize_predictions(found, manifest, split, ground_truth, detections=detections, spec=predictor.spec)
+    return finalize_predictions(predictions, manifest, split, ground_truth, detections=detections, spec=predictor.spec)
 
 
 def predict_partition(
@@ -119,18 +121,21 @@ def predict_partition(
     progress: ProgressCallback = lambda done, total: None,
     batch_size: int = BATCH_SIZE,
 ) -> PartialPredictions:
-    """Predict a part; batches are those of the whole, so that every pose is the same to the bit.
+    """Predict a part of a split.
+
+    Batches are those of the whole split, so poses are bitwise equal for any number of parts.
 
     Raises:
         DataError: a shard is damaged.
     """
-    eyes = _PartitionPredictor(predictor, manifest, split, batch_size, progress, partition)
+    partition_predictor = _PartitionPredictor(predictor, manifest, split, batch_size, progress, partition)
     if detections is None:
-        return eyes.predict_tables(eyes.iter_tables(partition), total_rows=len(ground_truth))
+        row_tables = partition_predictor.iter_tables(partition)
+        return partition_predictor.predict_tables(row_tables, total_rows=len(ground_truth))
     intact = np.zeros(len(ground_truth.image_names), bool)
-    batches = enumerate(_iter_detection_tables(eyes, ground_truth, detections, intact))
-    mine = (table for number, table in batches if partition.has_item(number))
-    return replace(eyes.predict_tables(mine, total_rows=len(detections.score)), intact_images=intact)
+    batches = enumerate(_iter_detection_tables(partition_predictor, ground_truth, detections, intact))
+    tables = (table for index, table in batches if partition.has_item(index))
+    return replace(partition_predictor.predict_tables(tables, total_rows=len(detections.score)), intact_images=intact)
 
 
 def finalize_predictions(
@@ -142,7 +147,7 @@ def finalize_predictions(
     detections: DetectedBoxes | None,
     spec: ModelSpec,
 ) -> SplitPoses:
-    """Give the found poses to their images, and leave out by name what could not be read.
+    """Assign predicted poses to their images, and list unreadable rows by name.
 
     Raises:
         DataError: no row is readable.
@@ -153,9 +158,9 @@ def finalize_predictions(
     ]
     if not readable.any():
         raise DataError(
-            "no image that is what was prepared",
+            "all images are unreadable or have changed since prepare",
             f"{split} of {manifest.root}: {len(skipped):,} rows",
-            "copy the data set again, or prepare it again",
+            "copy the dataset again, or prepare it again",
         )
     used = ground_truth.select_rows(readable) if skipped else ground_truth
     if detections is None:
@@ -170,7 +175,7 @@ def finalize_predictions(
 def _find_readable_rows(
     partial: PartialPredictions, ground_truth: GroundTruth, detections: DetectedBoxes | None
 ) -> np.ndarray:
-    """Which rows' images could be read: bool [N]."""
+    """Return which rows have a readable image: bool [N]."""
     if detections is None or partial.intact_images is None:
         return ~np.isin(ground_truth.columns["id"], partial.unread_ids)
     intact = partial.intact_images.copy()
@@ -180,7 +185,7 @@ def _find_readable_rows(
 
 @dataclass(frozen=True)
 class _PartitionPredictor:
-    """How rows are read and looked at."""
+    """Reader and predictor of the rows of one partition."""
 
     predictor: Predictor
     manifest: DatasetManifest
@@ -190,7 +195,7 @@ class _PartitionPredictor:
     partition: WorkPartition
 
     def iter_tables(self, partition: WorkPartition = WHOLE_SPLIT) -> Iterator[pa.Table]:
-        """A part's rows in their order, each with whether its image is intact."""
+        """Yield the rows of a partition in order, with the column `intact`."""
         number = 0
         for shard in self.manifest.get_shards(self.split):
             with open_shard(self.manifest, shard) as file:
@@ -204,7 +209,7 @@ class _PartitionPredictor:
                         yield records.add_intact_column(table)
 
     def predict_tables(self, tables: Iterable[pa.Table], *, total_rows: int) -> PartialPredictions:
-        """Predictions by row id, and the ids of rows that could not be read."""
+        """Predict all rows of the tables, and collect the ids of unreadable rows."""
         unread: list[int] = []
         with ThreadPoolExecutor(min(DECODE_THREADS, cpu_count())) as pool:
             crops = self._iter_crop_batches(tables, pool, unread, total_rows)
@@ -217,19 +222,19 @@ class _PartitionPredictor:
         unread_ids: list[int],
         total_rows: int,
     ) -> Iterator[EvalBatch]:
-        spec, done = self.predictor.spec, 0
+        spec, num_done = self.predictor.spec, 0
         for table in tables:
             arrays = records.decode_eval_batch(
                 table, input_hw=spec.input_hw, padding=spec.padding, map_function=pool.map
             )
-            kept = arrays["readable"]
-            unread_ids += arrays["id"][~kept].tolist()
-            if kept.any():
-                arrays = {name: column[kept] for name, column in arrays.items()}
+            readable = arrays["readable"]
+            unread_ids += arrays["id"][~readable].tolist()
+            if readable.any():
+                arrays = {name: column[readable] for name, column in arrays.items()}
                 yield to_eval_batch(arrays, self.predictor.device)
-            done += table.num_rows
-            self.progress(done, total_rows)
-        if done < total_rows and self.partition == WHOLE_SPLIT:  # boxes in images that could not be read
+            num_done += table.num_rows
+            self.progress(num_done, total_rows)
+        if num_done < total_rows and self.partition == WHOLE_SPLIT:  # boxes in unreadable images are never yielded
             self.progress(total_rows, total_rows)
 
 
@@ -239,42 +244,42 @@ def _iter_detection_tables(
     detections: DetectedBoxes,
     intact_images: np.ndarray,
 ) -> Iterator[pa.Table]:
-    """A row for each box: its image from the first intact row of the same image.
+    """Yield one row per box, with the image from the first intact row of the same image.
 
-    Records it in `intact`, bool [P]; every worker reads all rows for that.
+    Marks these images in `intact_images`, bool [P]. Therefore every worker reads all rows.
     """
-    ids, pictures = (ground_truth.columns[name].tolist() for name in ("id", "image_index"))
-    picture_of = dict(zip(ids, pictures, strict=True))
+    ids, image_indices = (ground_truth.columns[name].tolist() for name in ("id", "image_index"))
+    image_index_of = dict(zip(ids, image_indices, strict=True))
     ends = np.searchsorted(detections.image_index, np.arange(len(intact_images) + 1))
     for table in partition_predictor.iter_tables():
         pairs: list[tuple[int, int]] = []  # row of this table, box
         columns = (table[name].to_pylist() for name in ("id", "intact"))
-        for at, (row, ok) in enumerate(zip(*columns, strict=True)):
-            place = picture_of[row]
-            if ok and not intact_images[place]:
-                intact_images[place] = True
-                pairs += [(at, box) for box in range(ends[place], ends[place + 1])]
+        for index, (row_id, is_intact) in enumerate(zip(*columns, strict=True)):
+            image_index = image_index_of[row_id]
+            if is_intact and not intact_images[image_index]:
+                intact_images[image_index] = True
+                pairs += [(index, box) for box in range(ends[image_index], ends[image_index + 1])]
         cuts = [*range(0, len(pairs), partition_predictor.batch_size), len(pairs)]
         for first, last in pairwise(cuts):
             yield _replace_row_boxes(table, pairs[first:last], detections)
 
 
 def _replace_row_boxes(table: pa.Table, row_box_pairs: list[tuple[int, int]], detections: DetectedBoxes) -> pa.Table:
-    at, which = (list(numbers) for numbers in zip(*row_box_pairs, strict=True))
-    part = table.take(at)
-    for name, values in (("id", which), ("box_xywh", detections.box_xywh[which].tolist())):
-        column = part.schema.get_field_index(name)
-        field = part.schema.field(column)
-        part = part.set_column(column, field, pa.array(values, field.type))
-    return part
+    row_indices, box_indices = (list(numbers) for numbers in zip(*row_box_pairs, strict=True))
+    rows = table.take(row_indices)
+    for name, values in (("id", box_indices), ("box_xywh", detections.box_xywh[box_indices].tolist())):
+        column = rows.schema.get_field_index(name)
+        field = rows.schema.field(column)
+        rows = rows.set_column(column, field, pa.array(values, field.type))
+    return rows
 
 
 def _assign_poses_to_rows(
     predictions: KeypointPredictions, readable_truth: GroundTruth, spec: ModelSpec
 ) -> DetectedPoses:
-    predictions, truth = match_rows_by_id(predictions, readable_truth.columns)  # each row once, or an error
-    named = {name: truth[name] for name in ("image_index", "image_id", "category_id")}
-    return replace(_build_unassigned_poses(predictions, truth["box_xywh"], spec), **named)
+    predictions, truth = match_rows_by_id(predictions, readable_truth.columns)  # raises if a row is missing or doubled
+    columns = {name: truth[name] for name in ("image_index", "image_id", "category_id")}
+    return replace(_build_unassigned_poses(predictions, truth["box_xywh"], spec), **columns)
 
 
 def _assign_poses_to_detections(
@@ -286,26 +291,26 @@ def _assign_poses_to_detections(
 ) -> DetectedPoses:
     box = predictions.ids.numpy()
     poses = _build_unassigned_poses(predictions, detections.box_xywh[box], spec)
-    now = {name: at for at, name in enumerate(readable_truth.image_names)}
-    place = np.array([now.get(name, -1) for name in ground_truth.image_names])[detections.image_index[box]]
+    index_of = {name: index for index, name in enumerate(readable_truth.image_names)}  # image -> new image index
+    image_index = np.array([index_of.get(name, -1) for name in ground_truth.image_names])[detections.image_index[box]]
     _, first = np.unique(readable_truth.columns["image_index"], return_index=True)
     poses = replace(
         poses,
-        image_index=place,
-        image_id=readable_truth.columns["image_id"][first][place],
+        image_index=image_index,
+        image_id=readable_truth.columns["image_id"][first][image_index],
         category_id=detections.category_id[box],
         score=poses.score * detections.score[box],
     )
-    return poses.select_poses(place >= 0)
+    return poses.select_poses(image_index >= 0)
 
 
 def _build_unassigned_poses(predictions: KeypointPredictions, box_xywh: np.ndarray, spec: ModelSpec) -> DetectedPoses:
-    """Poses as the model found them, not yet assigned to instances."""
-    nobody = np.zeros(len(predictions.ids), np.int64)
+    """Convert predictions to poses without image and category."""
+    zeros = np.zeros(len(predictions.ids), np.int64)
     return DetectedPoses(
-        image_index=nobody,
-        image_id=nobody,
-        category_id=nobody,
+        image_index=zeros,
+        image_id=zeros,
+        category_id=zeros,
         image_xy=predictions.image_xy.double().numpy(),
         keypoint_scores=predictions.scores.double().numpy(),
         score=compute_pose_scores(predictions).double().numpy(),
@@ -314,22 +319,22 @@ def _build_unassigned_poses(predictions: KeypointPredictions, box_xywh: np.ndarr
 
 
 def compute_padded_areas(box_xywh: np.ndarray, spec: ModelSpec) -> np.ndarray:
-    """Square pixels of what a model was shown of each box: float64 [N]."""
+    """Compute the area of each padded box in square pixels: float64 [N]."""
     boxes = torch.tensor(box_xywh, dtype=torch.float64).reshape(-1, 4)
     _, scale_wh = box_to_center_scale(boxes, input_hw=spec.input_hw, padding=spec.padding)
     return (scale_wh * SCALE_UNIT_PX).prod(-1).numpy()
 
 
 def load_crops(manifest: DatasetManifest, split: str, row_ids: np.ndarray, spec: ModelSpec) -> records.Arrays:
-    """Crops of some rows, by their ids, in that order; only row groups that hold them are read."""
+    """Load the crops of rows in the order of `row_ids`; other row groups are not read."""
     parts = []
     for shard in manifest.get_shards(split):
         with open_shard(manifest, shard) as file:
             for group in range(file.num_row_groups):
                 ids = file.read_row_group(group, columns=["id"])["id"].to_numpy()
-                if (here := np.flatnonzero(np.isin(ids, row_ids))).size:
-                    parts.append(file.read_row_group(group).take(here))
+                if (indices := np.flatnonzero(np.isin(ids, row_ids))).size:
+                    parts.append(file.read_row_group(group).take(indices))
     table = pa.concat_tables(parts)
-    place = {row: at for at, row in enumerate(table["id"].to_pylist())}
-    table = table.take([place[row] for row in row_ids.tolist()])
+    index_of = {row_id: index for index, row_id in enumerate(table["id"].to_pylist())}
+    table = table.take([index_of[row_id] for row_id in row_ids.tolist()])
     return records.decode_eval_batch(table, input_hw=spec.input_hw, padding=spec.padding)

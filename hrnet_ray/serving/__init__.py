@@ -1,1 +1,1 @@
-"""A model behind HTTP: a page for people, and JSON for programs."""
+"""Serve a model over HTTP: a web page and a JSON API."""

@@ -1,9 +1,9 @@
-"""What a model answers over HTTP.
+"""HTTP application of a model.
 
-GET  /          a page: drop an image, draw boxes, see the poses
-GET  /model     what it is: keypoints, bones, colours, size of a crop, scores
-POST /predict   a picture's bytes -> poses; ?boxes=[[x, y, w, h], ...], or the whole image
-POST /picture   a picture's bytes -> the image as the model sees it, as JPEG
+GET  /          web page: drop an image, draw boxes, see the poses
+GET  /model     description of the model: keypoints, bones, colors, crop size, scores
+POST /predict   image file -> poses; ?boxes=[[x, y, w, h], ...], default: the whole image
+POST /picture   image file -> JPEG of the image as the model receives it
 """
 
 import asyncio
@@ -34,25 +34,25 @@ T = TypeVar("T")
 
 STATIC_DIR = Path(__file__).parent
 MAX_UPLOAD_BYTES = 64 * 2**20
-"""Of an image."""
+"""Maximum size of an image file."""
 MAX_DISCARDED_BYTES = 4 * MAX_UPLOAD_BYTES
-"""Of a larger one so much is read, so that the client comes to reading the answer."""
+"""Bytes read of a larger file before the error response; clients read a response only after sending."""
 MAX_BOXES = 1000
 
 
 class PayloadTooLarge(DataError):
-    """More bytes than an image may have."""
+    """The request body exceeds MAX_UPLOAD_BYTES."""
 
 
 def create_app(predictor: Predictor, model_name: str, *, allowed_hosts: Collection[str]) -> OriginGuardMiddleware:
-    """The application; it answers to addresses and to `names`, and to no other name."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # their page asks a CDN
-    about, turn = _describe_model(predictor, model_name), asyncio.Lock()
+    """Create the application. It accepts IP addresses and `allowed_hosts` in the Host header."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)  # these pages load scripts from a CDN
+    model_info, lock = _describe_model(predictor, model_name), asyncio.Lock()
 
     async def run_exclusively(request: Request, process_bytes: Callable[[bytes], T]) -> T | Response:
-        """One at a time, from decoding on: each takes memory and all processors."""
+        """Process one request at a time, from decoding on, because each uses all processors."""
         data = await _read_body(request)
-        async with turn:
+        async with lock:
             if await request.is_disconnected():
                 return Response(status_code=499)  # the client has disconnected
             return await run_in_threadpool(process_bytes, data)
@@ -66,15 +66,15 @@ def create_app(predictor: Predictor, model_name: str, *, allowed_hosts: Collecti
     @app.exception_handler(HTTPException)
     async def handle_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        asked = f"{request.method} {request.url.path}"
-        fix = "ask for /, /model, /predict or /picture"
-        return make_error_response(str(error.detail).lower(), asked, fix, status=error.status_code)
+        where = f"{request.method} {request.url.path}"
+        fix = "request /, /model, /predict or /picture"
+        return make_error_response(str(error.detail).lower(), where, fix, status=error.status_code)
 
     @app.exception_handler(Exception)
     async def handle_unexpected_error(request: Request, error: Exception) -> Response:
-        traceback.print_exception(error)  # a fault of ours, or no memory left: shown in the terminal
+        traceback.print_exception(error)  # a bug, or out of memory
         where = f"{request.method} {request.url.path}: {type(error).__name__}"
-        return make_error_response("the server failed", where, "its terminal says why", status=500)
+        return make_error_response("the server failed", where, "see the traceback in the server's terminal", status=500)
 
     @app.api_route("/", methods=["GET", "HEAD"])
     async def serve_page() -> Response:
@@ -86,7 +86,7 @@ def create_app(predictor: Predictor, model_name: str, *, allowed_hosts: Collecti
 
     @app.get("/model")
     async def get_model_info() -> dict[str, Any]:
-        return about
+        return model_info
 
     @app.post("/predict", response_model=None)
     async def predict_poses(request: Request) -> dict[str, Any] | Response:
@@ -103,14 +103,14 @@ def create_app(predictor: Predictor, model_name: str, *, allowed_hosts: Collecti
 
 def _describe_model(predictor: Predictor, model_name: str) -> dict[str, Any]:
     spec = predictor.spec
-    place = {keypoint: at for at, keypoint in enumerate(spec.skeleton.keypoints)}
+    index_of = {keypoint: index for index, keypoint in enumerate(spec.skeleton.keypoints)}
     return {
         "name": model_name,
         "net": f"HRNet-W{spec.width}",
         "skeleton": spec.skeleton.name,
         "keypoints": list(spec.skeleton.keypoints),
         "colours": list(map(_format_hex_color, get_keypoint_colors(spec.skeleton))),
-        "bones": [[place[one], place[other]] for one, other in spec.skeleton.bones],
+        "bones": [[index_of[first], index_of[second]] for first, second in spec.skeleton.bones],
         "bone_colours": list(map(_format_hex_color, get_bone_colors(spec.skeleton))),
         "confident": KEYPOINT_SCORE_THRESHOLD,
         "input_hw": list(spec.input_hw),
@@ -124,71 +124,71 @@ def _format_hex_color(rgb: tuple[int, int, int]) -> str:
 
 
 async def _read_body(request: Request) -> bytes:
-    """The bytes that were sent; none where the client went away.
+    """Read the request body; empty if the client disconnects.
 
     Raises:
-        TooLarge: they are too many.
+        PayloadTooLarge: the body exceeds MAX_UPLOAD_BYTES.
     """
-    data, count = bytearray(), 0
+    data, num_bytes = bytearray(), 0
     try:
         async for chunk in request.stream():
-            count += len(chunk)
-            if count <= MAX_UPLOAD_BYTES:
+            num_bytes += len(chunk)
+            if num_bytes <= MAX_UPLOAD_BYTES:
                 data += chunk
-            elif count > MAX_DISCARDED_BYTES:
+            elif num_bytes > MAX_DISCARDED_BYTES:
                 break
             else:
                 data.clear()
     except ClientDisconnect:
         return b""
-    if count > MAX_UPLOAD_BYTES:
-        most = f"{MAX_UPLOAD_BYTES // 2**20} MB at most"
-        raise PayloadTooLarge("an image that is too large", most, "send a smaller one")
+    if num_bytes > MAX_UPLOAD_BYTES:
+        limit = f"at most {MAX_UPLOAD_BYTES // 2**20} MB"
+        raise PayloadTooLarge("the image is too large", limit, "send a smaller image")
     return bytes(data)
 
 
 def _decode_upload(data: bytes) -> np.ndarray:
-    picture = codec.decode_or_reject(data)
-    if isinstance(picture, RejectedImage):
+    image = codec.decode_or_reject(data)
+    if isinstance(image, RejectedImage):
         raise DataError(
-            f"an image that cannot be read: {picture.reason}",
-            picture.detail,
-            "give a JPEG or PNG file",
+            f"an image that cannot be read: {image.reason}",
+            image.detail,
+            "send a JPEG or PNG file",
         )
-    return picture
+    return image
 
 
 def _convert_to_jpeg(data: bytes) -> Response:
-    """Decode as stored: without EXIF rotation and transparency, as the model was trained."""
+    """Convert an image to JPEG as stored: without EXIF rotation and transparency, as in training."""
     return Response(codec.encode_jpeg(_decode_upload(data)), media_type="image/jpeg")
 
 
 def _parse_boxes(text: str) -> np.ndarray:
-    """Float64 [N, 4].
+    """Parse the query parameter `boxes`: float64 [N, 4].
 
     Raises:
-        UsageError: they are no boxes.
+        UsageError: the text is not a list of boxes.
     """
     try:
-        given = json.loads(text)
-        if not isinstance(given, list) or len(given) > MAX_BOXES:
-            raise ValueError(f"no list of {MAX_BOXES:,} boxes at most")
-        boxes = np.array([parse_numbers(box, 4, f"[{at}]") for at, box in enumerate(given)])
+        entries = json.loads(text)
+        if not isinstance(entries, list) or len(entries) > MAX_BOXES:
+            raise ValueError(f"it must be a list of at most {MAX_BOXES:,} boxes")
+        boxes = np.array([parse_numbers(box, 4, f"[{index}]") for index, box in enumerate(entries)])
         if len(boxes) and not (boxes[:, 2:] > 0).all():
-            raise ValueError("a width or height that is not above 0")
+            raise ValueError("width and height must be above 0")
     except (ValueError, RecursionError) as error:
         raise UsageError(
-            f"boxes that are none ({error})",
+            f"invalid boxes: {error}",
             f"boxes={text[:80]}",
-            "give [[x, y, width, height], ...] in pixels",
+            "use [[x, y, width, height], ...] in pixels",
         ) from error
     return boxes.reshape(-1, 4)
 
 
 def _predict_poses(predictor: Predictor, image: np.ndarray, requested_boxes: np.ndarray | None) -> dict[str, Any]:
     boxes = make_full_image_box(image) if requested_boxes is None else requested_boxes
-    found = predictor(image, boxes)
-    points = np.concatenate([found.image_xy.numpy(), found.scores.numpy()[..., None]], axis=-1)
+    predictions = predictor(image, boxes)
+    points = np.concatenate([predictions.image_xy.numpy(), predictions.scores.numpy()[..., None]], axis=-1)
     height, width = image.shape[:2]
     return {
         "width": width,
@@ -197,7 +197,7 @@ def _predict_poses(predictor: Predictor, image: np.ndarray, requested_boxes: np.
         "poses": [
             {"box": box, "score": score, "points": [[round(v, 3) for v in point] for point in pose]}
             for box, score, pose in zip(
-                boxes.tolist(), compute_pose_scores(found).tolist(), points.tolist(), strict=True
+                boxes.tolist(), compute_pose_scores(predictions).tolist(), points.tolist(), strict=True
             )
         ],
     }

@@ -19,11 +19,11 @@ SECURITY_HEADERS = {
 
 
 class OriginGuardMiddleware:
-    """Refuses what a page of elsewhere would send by a visitor's browser.
+    """Refuse requests that pages of other sites send through the browser of a visitor.
 
-    Such a page may lead a name of its own to this machine (DNS rebinding): then `Host` is that
-    name. An address in `Host` cannot be of that kind. Or it sends to the true address: then the
-    browser states it in `Origin` or `Sec-Fetch-Site`.
+    Such a page may resolve its own host name to this machine (DNS rebinding). `Host` is then that
+    name, never an IP address. If it sends to the true address, the browser sets `Origin` or
+    `Sec-Fetch-Site`.
     """
 
     def __init__(self, app: ASGIApp, allowed_hosts: Collection[str]) -> None:
@@ -31,7 +31,7 @@ class OriginGuardMiddleware:
         self.allowed_hosts = {name.lower() for name in allowed_hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
+        """Handle a request, or refuse it."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
 
@@ -40,26 +40,27 @@ class OriginGuardMiddleware:
                 MutableHeaders(scope=message).update(SECURITY_HEADERS)
             await send(message)
 
-        asked = Headers(scope=scope)
-        if not self._is_allowed_host(asked.get("host", "")):
-            answer = make_error_response("another name than this server's", asked.get("host", ""), HOST_NAME_FIX)
-            return await answer(scope, receive, send_with_headers)
-        if scope["method"] == "POST" and _is_cross_site(asked):
-            answer = make_error_response("a page of elsewhere", asked.get("origin", ""), "send it by a program")
-            return await answer(scope, receive, send_with_headers)
+        headers = Headers(scope=scope)
+        if not self._is_allowed_host(headers.get("host", "")):
+            response = make_error_response("the host name is not allowed", headers.get("host", ""), HOST_NAME_FIX)
+            return await response(scope, receive, send_with_headers)
+        if scope["method"] == "POST" and _is_cross_site(headers):
+            fix = "send the request by a program or from this server's page"
+            response = make_error_response("requests from other sites are refused", headers.get("origin", ""), fix)
+            return await response(scope, receive, send_with_headers)
         await self.app(scope, receive, send_with_headers)
 
     def _is_allowed_host(self, host: str) -> bool:
-        found = HOST_PATTERN.fullmatch(host)
-        name = found["name"].strip("[]").lower() if found else ""
+        match = HOST_PATTERN.fullmatch(host)
+        name = match["name"].strip("[]").lower() if match else ""
         return name in self.allowed_hosts or _is_ip_address(name)
 
 
-HOST_NAME_FIX = "ask by an address, or start the server with --allowed-hosts NAME"
+HOST_NAME_FIX = "use an IP address, or start the server with --allowed-hosts NAME"
 
 
 def make_error_response(what: str, where: str, fix: str, *, status: int = 400) -> JSONResponse:
-    """An error as programs read it: in the three parts that a terminal would show."""
+    """Build an error response with the three parts of a terminal error."""
     return JSONResponse({"error": what, "where": where, "fix": fix}, status_code=status)
 
 

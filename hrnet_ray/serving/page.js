@@ -1,13 +1,14 @@
 "use strict";
-// One image, the boxes drawn on it, and the poses that /predict found in them.
-const LEAST_BOX = 6, LEAST_SHOWN = 48, FINEST = 16000;  // pixels of the screen; of a canvas's side
+// One image, its boxes, and the poses that /predict returned for them.
+const MIN_BOX = 6, MIN_SHOWN = 48;  // screen pixels
+const MAX_CANVAS_SIDE = 16000;
 const at = (id) => document.getElementById(id);
 const canvas = at("canvas");
 let model, file, bitmap, boxes = [], found = null;
-let opened = 0, question = new AbortController(), drag = null;
+let opened = 0, request = new AbortController(), drag = null;
 
-fetch("model").then((answer) => answer.json()).then((told) => {
-  model = told;
+fetch("model").then((answer) => answer.json()).then((info) => {
+  model = info;
   at("name").textContent = document.title = model.name;
   const [height, width] = model.input_hw;
   const parts = [model.net, `${model.keypoints.length} keypoints (${model.skeleton})`, `crops of ${width} x ${height}`];
@@ -17,57 +18,57 @@ fetch("model").then((answer) => answer.json()).then((told) => {
   showThreshold();
 });
 
-function say(text, look = false) {
-  at("said").textContent = text;
-  at("said").className = look ? "look" : "soft";
+function showStatus(text, look = false) {
+  at("status").textContent = text;
+  at("status").className = look ? "look" : "soft";
 }
 
-// The answer to an image, or null where there is none and the reason is shown.
+// Send the image; return the response, or show the error and return null.
 async function post(where, signal) {
   let answer;
   try {
     answer = await fetch(where, { method: "POST", body: file, signal });
     if (answer.ok) return answer;
   } catch (error) {
-    if (error.name !== "AbortError") say("the server does not answer", true);
+    if (error.name !== "AbortError") showStatus("the server does not answer", true);
     return null;
   }
   const refused = await answer.json().catch(() => null);
-  say(refused ? `${refused.error}: ${refused.where} (${refused.fix})` : `the server failed (${answer.status})`, true);
+  showStatus(refused ? `${refused.error}: ${refused.where} (${refused.fix})` : `the server failed (${answer.status})`, true);
   return null;
 }
 
 async function open(chosen) {
   const mine = ++opened;
-  question.abort();
+  request.abort();
   [file, bitmap, boxes, found] = [chosen, null, [], null];
   canvas.width = canvas.height = 0;
   canvas.style.width = "0";
   show();
-  say("opening …");
-  // The server shows it as the model sees it: as stored, whatever EXIF asks.
-  const seen = await post("picture");
-  const drawn = seen && await createImageBitmap(await seen.blob());
-  if (mine !== opened || !drawn) return;  // another one has been opened since
-  bitmap = drawn;
+  showStatus("opening …");
+  // Show the image as the model receives it: as stored, without EXIF rotation.
+  const response = await post("picture");
+  const decoded = response && await createImageBitmap(await response.blob());
+  if (mine !== opened || !decoded) return;  // another image has been opened meanwhile
+  bitmap = decoded;
   at("hint").style.display = "none";
   fit();
   ask();
 }
 
 async function ask() {
-  question.abort();  // of the boxes before
-  question = new AbortController();
-  const { signal } = question;
-  say("looking …");
+  request.abort();  // for the previous boxes
+  request = new AbortController();
+  const { signal } = request;
+  showStatus("looking …");
   show();
   const where = boxes.length ? `predict?boxes=${encodeURIComponent(JSON.stringify(boxes))}` : "predict";
   const answer = await post(where, signal);
-  const told = answer && await answer.json().catch(() => null);
-  if (!told || signal.aborted) return;
-  found = told;
+  const result = answer && await answer.json().catch(() => null);
+  if (!result || signal.aborted) return;
+  found = result;
   const many = `${found.poses.length} ${found.poses.length === 1 ? "pose" : "poses"}`;
-  say(boxes.length ? many : `${many}, the whole image as its box`);
+  showStatus(boxes.length ? many : `${many}, the whole image as its box`);
   show();
 }
 
@@ -79,13 +80,13 @@ function show() {
   if (model) list();
 }
 
-// As large as there is room, and as fine as the screen: a small image gets sharp lines.
+// Scale the canvas to the available room, at the resolution of the screen.
 function fit() {
   if (!bitmap) return;
   const { width, height } = bitmap;
   let zoom = Math.min(at("stage").clientWidth / width, 0.78 * innerHeight / height, 4);
-  zoom = Math.max(zoom, LEAST_SHOWN / Math.min(width, height));  // a strip is scrolled
-  const most = Math.max(1, Math.floor(FINEST / Math.max(width, height)));
+  zoom = Math.max(zoom, MIN_SHOWN / Math.min(width, height));  // a narrow image is scrolled
+  const most = Math.max(1, Math.floor(MAX_CANVAS_SIDE / Math.max(width, height)));
   const fine = Math.min(Math.max(1, Math.ceil(zoom * devicePixelRatio)), most);
   [canvas.width, canvas.height] = [width * fine, height * fine];
   canvas.style.width = `${width * zoom}px`;
@@ -93,7 +94,7 @@ function fit() {
   show();
 }
 
-// `unit`: pixels of the image in one of the screen.
+// `unit`: image pixels per screen pixel.
 function paint(paper, unit, dragged) {
   const thick = 2.5 * unit, above = Number(at("above").value);
   paper.drawImage(bitmap, 0, 0);
@@ -130,7 +131,7 @@ function paint(paper, unit, dragged) {
   }
 }
 
-// The keypoints of the pose that was drawn last.
+// List the keypoints of the last pose.
 function list() {
   const above = Number(at("above").value), latest = found && found.poses.at(-1);
   at("points").tBodies[0].replaceChildren(...model.keypoints.map((name, k) => {
@@ -161,8 +162,8 @@ function place(event) {
 function endDrag(keep) {
   const ended = drag;
   drag = null;
-  const least = bitmap && LEAST_BOX * bitmap.width / canvas.getBoundingClientRect().width;
-  if (!keep || !ended || !ended.box || Math.min(ended.box[2], ended.box[3]) < least) return show();  // a click is no box
+  const least = bitmap && MIN_BOX * bitmap.width / canvas.getBoundingClientRect().width;
+  if (!keep || !ended || !ended.box || Math.min(ended.box[2], ended.box[3]) < least) return show();  // ignore clicks
   boxes.push(ended.box.map((value) => Math.round(value * 10) / 10));
   ask();
 }
@@ -208,7 +209,7 @@ function save(blob, ending) {
 }
 at("json").addEventListener("click", () => save(new Blob([JSON.stringify(found, null, 1)], { type: "application/json" }), "json"));
 at("drawn").addEventListener("click", () => {
-  const own = document.createElement("canvas");  // of the image's own size
+  const own = document.createElement("canvas");  // in the size of the image
   [own.width, own.height] = [bitmap.width, bitmap.height];
   paint(own.getContext("2d"), Math.max(own.width, own.height) / 1000, null);
   own.toBlob((blob) => save(blob, "png"));
@@ -216,7 +217,7 @@ at("drawn").addEventListener("click", () => {
 
 at("file").addEventListener("change", (event) => {
   if (event.target.files[0]) open(event.target.files[0]);
-  event.target.value = "";  // the same one may be chosen again
+  event.target.value = "";  // so that the same file can be chosen again
 });
 document.addEventListener("dragover", (event) => { event.preventDefault(); at("stage").classList.add("over"); });
 document.addEventListener("dragleave", () => at("stage").classList.remove("over"));
@@ -231,7 +232,7 @@ document.addEventListener("paste", (event) => {
 });
 window.addEventListener("resize", fit);
 let room = 0;
-new ResizeObserver(() => {  // the table beside it takes more room with longer numbers
+new ResizeObserver(() => {  // the width of the table depends on its numbers
   if (at("stage").clientWidth !== room) fit();
   room = at("stage").clientWidth;
 }).observe(at("stage"));

@@ -14,14 +14,14 @@ from hrnet_ray.errors import DataError
 from hrnet_ray.inference.model_package import load_model
 from hrnet_ray.skeletons import MPII
 from tests.data_fixtures import bucket, s3
-from tests.evaluation.evaluated_models import EASY, write_easy_tigers, write_model
+from tests.evaluation.evaluated_models import EASY, write_model, write_tigers
 
 __all__ = ["bucket", "s3"]
 
 
 @pytest.fixture(scope="module")
 def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
-    return write_easy_tigers(tmp_path_factory.mktemp("tigers"))
+    return write_tigers(tmp_path_factory.mktemp("tigers"))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_a_model_of_another_skeleton_is_refused(evaluate, tmp_path: Path):
 
     assert code == 3
     assert stderr == (
-        "error: a model of other keypoints than the data\n"
+        "error: the model and the data have different keypoints\n"
         f"  model: {', '.join(MPII.keypoints)} | data: {', '.join(EASY.keypoints)}\n"
         "  fix: use a model that was trained on this skeleton\n"
     )

@@ -15,7 +15,7 @@ from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.distributed.training.mlflow_run import tag_model_hashes
 from hrnet_ray.runs.run_dir import ARTIFACTS
 from hrnet_ray.tracking import DatasetVersion, MlflowExperiment, RunLogger, default_tracking_uri
-from tests.evaluation.evaluated_models import EASY, write_easy_tigers, write_model
+from tests.evaluation.evaluated_models import EASY, write_model, write_tigers
 
 NAME = "hrnet-tigers"
 POOR, FAIR, GOOD = {"seed": 0}, {"seed": 3}, {"seed": 3, "padding": 0.4}  # AP 0.07, 0.27, 0.72
@@ -75,7 +75,7 @@ class Workspace:
 
 @pytest.fixture(scope="module")
 def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
-    return write_easy_tigers(tmp_path_factory.mktemp("tigers"))
+    return write_tigers(tmp_path_factory.mktemp("tigers"))
 
 
 @pytest.fixture(scope="module")

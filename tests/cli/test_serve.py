@@ -25,7 +25,7 @@ from hrnet_ray.inference.model_package import save_model
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.serving.app import MAX_UPLOAD_BYTES
 from tests.browser import browsing
-from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
+from tests.inference.paws import BOXES, SPEC, make_random_model, make_test_image
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Served:
 
 
 def start(folder: Path) -> Served:
-    save_model(folder / "model", lively_model(), SPEC)
+    save_model(folder / "model", make_random_model(), SPEC)
     image_path = folder / "paws.png"
-    cv2.imwrite(str(image_path), blotched_picture()[..., ::-1])
+    cv2.imwrite(str(image_path), make_test_image()[..., ::-1])
     command = [sys.executable, "-m", "hrnet_ray.cli", "serve"]
     process = subprocess.Popen(
         [
@@ -89,7 +89,7 @@ def refusal(served: Served, data: bytes, **more) -> tuple[int, dict]:
 def test_a_program_gets_what_the_predictor_returns(served: Served):
     found = served.post(served.image_path.read_bytes(), boxes=BOXES.tolist())
 
-    ours = Predictor(lively_model(), SPEC)(blotched_picture(), BOXES)
+    ours = Predictor(make_random_model(), SPEC)(make_test_image(), BOXES)
     assert (found["width"], found["height"]) == (150, 120)
     assert found["keypoints"] == ["left_paw", "right_paw", "nose"]
     assert [pose["box"] for pose in found["poses"]] == BOXES.tolist()
@@ -126,7 +126,7 @@ def test_invalid_boxes_are_refused(served: Served, boxes: object):
     status, answer = refusal(served, served.image_path.read_bytes(), boxes=boxes)
 
     assert status == 400
-    assert answer["error"].startswith("boxes that are none")
+    assert answer["error"].startswith("invalid boxes: ")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_invalid_boxes_are_refused(served: Served, boxes: object):
     [
         (b"", 400, "an image that cannot be read: empty file"),
         (b"hello", 400, "an image that cannot be read: not an image"),
-        (b"\0" * (MAX_UPLOAD_BYTES + 1), 413, "an image that is too large"),
+        (b"\0" * (MAX_UPLOAD_BYTES + 1), 413, "the image is too large"),
     ],
     ids=["empty", "text", "too large"],
 )
@@ -196,9 +196,9 @@ def test_an_image_and_a_box_in_the_browser(served: Served, chromium: str, tmp_pa
         )
         place = {share: (left + share * width, top + share * height) for share in (0.1, 0.5, 0.6, 0.95)}
         page.drag(place[0.1], place[0.5])
-        page.until("document.getElementById('said').textContent === '1 pose'")
+        page.until("document.getElementById('status').textContent === '1 pose'")
         page.drag(place[0.6], place[0.95])
-        page.until("document.getElementById('said').textContent === '2 poses'")
+        page.until("document.getElementById('status').textContent === '2 poses'")
 
         x, y, box_width, box_height = page.run("boxes[0]")
         assert abs(x - 15) <= 1
@@ -209,7 +209,7 @@ def test_an_image_and_a_box_in_the_browser(served: Served, chromium: str, tmp_pa
         drawn = "[...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
         assert page.run(f"new Set({drawn}).size > 50")
         page.key("Backspace", 8)
-        page.until("document.getElementById('said').textContent === '1 pose'")
+        page.until("document.getElementById('status').textContent === '1 pose'")
         assert page.run("boxes.length") == 1
 
         not_a_picture = tmp_path / "words.png"
@@ -225,7 +225,7 @@ def test_an_image_with_exif_orientation_is_shown_as_the_model_sees_it(served: Se
     turned = tmp_path / "turned.jpg"
     exif = Image.Exif()
     exif[0x0112] = 6  # orientation
-    Image.fromarray(blotched_picture()).save(turned, exif=exif)
+    Image.fromarray(make_test_image()).save(turned, exif=exif)
 
     with browsing(chromium, tmp_path, width=1000, height=800) as page:
         page.open(f"{served.url}/")
@@ -262,7 +262,7 @@ def test_ctrl_c_stops_the_server_during_an_open_request(tmp_path: Path):
     ],
 )
 def test_an_address_that_cannot_be_used_is_named(tmp_path: Path, host: str, port: int | None, fix: str):
-    save_model(tmp_path, lively_model(), SPEC)
+    save_model(tmp_path, make_random_model(), SPEC)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1] if port is None else port
 

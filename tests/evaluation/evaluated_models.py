@@ -1,4 +1,4 @@
-"""Small data sets and models of random weights, for the tests of `evaluate`."""
+"""Small datasets and models with random weights, for tests of evaluations."""
 
 import json
 from pathlib import Path
@@ -25,11 +25,11 @@ EASY = Skeleton(
     oks_sigmas=(0.4,) * 15,
     other_oks_sigmas={"easier": (0.8,) * 15},
 )
-"""Sigmas so wide that even random weights find something."""
+"""Skeleton with OKS sigmas so large that random weights score above 0."""
 
 
-def write_easy_tigers(root: Path, *, val: int = 8) -> DatasetManifest:
-    """One to three tigers in each of `val` images."""
+def write_tigers(root: Path, *, val: int = 8) -> DatasetManifest:
+    """Write and prepare a dataset with one to three tigers in each of `val` images."""
     write_tiger_dataset(root / "raw", num_train=1, num_val=val, size_hw=(90, 120))
     sources = {
         split: SplitSource(
@@ -41,8 +41,8 @@ def write_easy_tigers(root: Path, *, val: int = 8) -> DatasetManifest:
     return prepare_dataset(sources, out=root / "tigers", name="tigers", canvas_px=64, rows_per_shard=5)
 
 
-def write_some_people(root: Path, *, val: int = 5) -> DatasetManifest:
-    """People in the form of MPII, with head boxes; the last two are in one image."""
+def write_people(root: Path, *, val: int = 5) -> DatasetManifest:
+    """Write and prepare an MPII dataset with head boxes; the last two people share an image."""
     write_people_dataset(root / "raw", num_train=1, num_val=val)
     annot, images = root / "raw" / "annot", root / "raw" / "images"
     records = json.loads((annot / "valid.json").read_text())
@@ -55,7 +55,7 @@ def write_some_people(root: Path, *, val: int = 5) -> DatasetManifest:
     return prepare_dataset(sources, out=root / "people", name="people", canvas_px=64)
 
 
-def spec_of(skeleton: Skeleton, **changed: object) -> ModelSpec:
+def make_spec(skeleton: Skeleton, **changed: object) -> ModelSpec:
     values = {
         "skeleton": skeleton,
         "width": 8,
@@ -72,30 +72,30 @@ def spec_of(skeleton: Skeleton, **changed: object) -> ModelSpec:
     return ModelSpec(**{**values, **changed})
 
 
-def lively_net(spec: ModelSpec, *, seed: int = 0) -> HRNet:
-    """Random weights that see: with the published start, a fresh net is almost blind."""
+def make_random_weights_model(spec: ModelSpec, *, seed: int = 0) -> HRNet:
+    """Make a model with Kaiming initialization; the published one gives nearly zero heatmaps."""
     torch.manual_seed(seed)
-    net = spec.build_model()
-    for module in net.modules():
+    model = spec.build_model()
+    for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight)
-    return net.eval()
+    return model.eval()
 
 
 def write_model(folder: Path, skeleton: Skeleton, *, seed: int = 0, **changed: object) -> Path:
-    spec = spec_of(skeleton, **changed)
-    save_model(folder, lively_net(spec, seed=seed), spec)
+    spec = make_spec(skeleton, **changed)
+    save_model(folder, make_random_weights_model(spec, seed=seed), spec)
     return folder
 
 
-def candidate(skeleton: Skeleton, *, seed: int = 0, **changed: object) -> EvalModel:
-    spec = spec_of(skeleton, **changed)
-    net = lively_net(spec, seed=seed)
-    return EvalModel(name=f"net {seed}", model=net, spec=spec, device=torch.device("cpu"))
+def make_eval_model(skeleton: Skeleton, *, seed: int = 0, **changed: object) -> EvalModel:
+    spec = make_spec(skeleton, **changed)
+    model = make_random_weights_model(spec, seed=seed)
+    return EvalModel(name=f"net {seed}", model=model, spec=spec, device=torch.device("cpu"))
 
 
-def rot(manifest: DatasetManifest, *rows: int, split: str = "val") -> list[tuple[int, str]]:
-    """Change the images of some rows where they lie; returns their ids and images."""
+def corrupt_rows(manifest: DatasetManifest, *rows: int, split: str = "val") -> list[tuple[int, str]]:
+    """Change a byte in the stored images of some rows; return their ids and image names."""
     start, changed = 0, []
     for shard in manifest.get_shards(split):
         path = Path(str(manifest.root)) / shard.file

@@ -1,4 +1,4 @@
-"""Rows and boxes become poses; what rotted is left out by name."""
+"""Predictions of a split: rows, detections, partitions and corrupt rows."""
 
 from pathlib import Path
 
@@ -25,34 +25,34 @@ from hrnet_ray.metrics.detections import DetectedBoxes
 from hrnet_ray.metrics.predictions import compute_pose_scores
 from tests.evaluation.evaluated_models import (
     EASY,
-    candidate,
-    rot,
-    spec_of,
-    write_easy_tigers,
-    write_some_people,
+    corrupt_rows,
+    make_eval_model,
+    make_spec,
+    write_people,
+    write_tigers,
 )
 
 
 @pytest.fixture(scope="module")
 def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
-    return write_easy_tigers(tmp_path_factory.mktemp("tigers"))
+    return write_tigers(tmp_path_factory.mktemp("tigers"))
 
 
 @pytest.fixture
-def rotting(tmp_path: Path) -> DatasetManifest:
-    return write_easy_tigers(tmp_path)
+def own_tigers(tmp_path: Path) -> DatasetManifest:
+    return write_tigers(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    one = candidate(EASY)
+    one = make_eval_model(EASY)
     return Predictor(one.model, one.spec)
 
 
-def boxes_at(*boxes: tuple[int, list[float], float]) -> DetectedBoxes:
-    picture, box_xywh, score = zip(*boxes, strict=True)
+def make_detections(*boxes: tuple[int, list[float], float]) -> DetectedBoxes:
+    image_index, box_xywh, score = zip(*boxes, strict=True)
     return DetectedBoxes(
-        image_index=np.array(picture),
+        image_index=np.array(image_index),
         category_id=np.ones(len(boxes), int),
         box_xywh=np.array(box_xywh, float),
         score=np.array(score),
@@ -60,36 +60,36 @@ def boxes_at(*boxes: tuple[int, list[float], float]) -> DetectedBoxes:
     )
 
 
-def test_poses_are_those_of_the_predictor_row_by_row(tigers: DatasetManifest, predictor: Predictor):
-    labelled = load_ground_truth(tigers, "val")
+def test_poses_equal_those_of_the_predictor(tigers: DatasetManifest, predictor: Predictor):
+    ground_truth = load_ground_truth(tigers, "val")
 
-    seen = predict_split(predictor, tigers, "val", labelled, batch_size=64)
+    result = predict_split(predictor, tigers, "val", ground_truth, batch_size=64)
 
     table = read_split(tigers, "val")
-    found, truth = predictor.predict_table(table), get_label_columns(table)
-    np.testing.assert_allclose(seen.poses.image_xy, found.image_xy.numpy(), atol=1e-3)
-    np.testing.assert_allclose(seen.poses.score, compute_pose_scores(found).numpy(), rtol=1e-4)
-    assert seen.poses.image_id.tolist() == sorted(truth["image_id"].tolist())
-    assert seen.ground_truth is labelled
-    assert (len(labelled), len(labelled.image_names), seen.skipped_rows) == (
+    predictions, truth = predictor.predict_table(table), get_label_columns(table)
+    np.testing.assert_allclose(result.poses.image_xy, predictions.image_xy.numpy(), atol=1e-3)
+    np.testing.assert_allclose(result.poses.score, compute_pose_scores(predictions).numpy(), rtol=1e-4)
+    assert result.poses.image_id.tolist() == sorted(truth["image_id"].tolist())
+    assert result.ground_truth is ground_truth
+    assert (len(ground_truth), len(ground_truth.image_names), result.skipped_rows) == (
         len(truth["id"]),
         8,
         [],
     )
 
 
-def test_the_size_of_batches_moves_points_by_float_noise_only(tigers: DatasetManifest, predictor: Predictor):
-    labelled = load_ground_truth(tigers, "val")
+def test_the_batch_size_changes_poses_by_float_noise_only(tigers: DatasetManifest, predictor: Predictor):
+    ground_truth = load_ground_truth(tigers, "val")
 
-    one, many = (predict_split(predictor, tigers, "val", labelled, batch_size=size).poses for size in (1, 7))
+    one, many = (predict_split(predictor, tigers, "val", ground_truth, batch_size=size).poses for size in (1, 7))
 
-    assert np.abs(one.image_xy - many.image_xy).max() < 1e-3  # a cell that flips moves by 1 px
+    assert np.abs(one.image_xy - many.image_xy).max() < 1e-3  # another peak cell would move a keypoint by 1 px or more
     assert np.abs(one.keypoint_scores - many.keypoint_scores).max() < 1e-4 * np.abs(many.keypoint_scores).max()
 
 
-def test_detected_boxes_equal_to_the_true_ones_give_the_same_poses(tigers: DatasetManifest, predictor: Predictor):
-    labelled = load_ground_truth(tigers, "val")
-    truth = labelled.columns
+def test_detections_equal_to_true_boxes_give_the_same_poses(tigers: DatasetManifest, predictor: Predictor):
+    ground_truth = load_ground_truth(tigers, "val")
+    truth = ground_truth.columns
     order = np.argsort(truth["image_index"], kind="stable")
     boxes = DetectedBoxes(
         image_index=truth["image_index"][order],
@@ -99,8 +99,8 @@ def test_detected_boxes_equal_to_the_true_ones_give_the_same_poses(tigers: Datas
         skipped_counts={},
     )
 
-    given = predict_split(predictor, tigers, "val", labelled, detections=boxes, batch_size=3)
-    true = predict_split(predictor, tigers, "val", labelled)
+    given = predict_split(predictor, tigers, "val", ground_truth, detections=boxes, batch_size=3)
+    true = predict_split(predictor, tigers, "val", ground_truth)
 
     np.testing.assert_allclose(given.poses.image_xy, true.poses.image_xy[order], atol=1e-3)
     np.testing.assert_allclose(given.poses.score, 0.5 * true.poses.score[order], rtol=1e-4)
@@ -109,103 +109,103 @@ def test_detected_boxes_equal_to_the_true_ones_give_the_same_poses(tigers: Datas
     np.testing.assert_allclose(given.poses.area, true.poses.area[order])
 
 
-def test_any_number_of_boxes_is_looked_at_in_one_picture(tigers: DatasetManifest, predictor: Predictor):
-    labelled = load_ground_truth(tigers, "val")
+def test_an_image_may_have_any_number_of_boxes(tigers: DatasetManifest, predictor: Predictor):
+    ground_truth = load_ground_truth(tigers, "val")
     box = [10.0, 10.0, 60.0, 50.0]
-    boxes = boxes_at(*[(2, box, 0.5)] * 5, (7, box, 1.0))
-    told: list[tuple[int, int]] = []
+    boxes = make_detections(*[(2, box, 0.5)] * 5, (7, box, 1.0))
+    progress: list[tuple[int, int]] = []
 
-    seen = predict_split(
+    result = predict_split(
         predictor,
         tigers,
         "val",
-        labelled,
+        ground_truth,
         detections=boxes,
         batch_size=2,
-        progress=lambda done, total: told.append((done, total)),
+        progress=lambda done, total: progress.append((done, total)),
     )
 
-    assert seen.poses.image_index.tolist() == [2] * 5 + [7]
-    assert len(np.unique(seen.poses.image_xy[:5].round(2), axis=0)) == 1
-    assert told == [(2, 6), (4, 6), (5, 6), (6, 6)]
-    assert len(seen.ground_truth) == len(labelled)  # images without a box count as well
+    assert result.poses.image_index.tolist() == [2] * 5 + [7]
+    assert len(np.unique(result.poses.image_xy[:5].round(2), axis=0)) == 1
+    assert progress == [(2, 6), (4, 6), (5, 6), (6, 6)]
+    assert len(result.ground_truth) == len(ground_truth)  # images without a box count as well
 
 
 @pytest.mark.parametrize("detector", [False, True])
-def test_rows_that_rotted_are_left_out_by_name(rotting: DatasetManifest, predictor: Predictor, detector: bool):
-    labelled = load_ground_truth(rotting, "val")
-    alone = [p for p in range(8) if (labelled.columns["image_index"] == p).sum() == 1]
-    lost = int(np.flatnonzero(labelled.columns["image_index"] == alone[0])[0])
-    changed = rot(rotting, lost)
-    boxes = boxes_at(*((p, [0.0, 0.0, 60.0, 60.0], 1.0) for p in range(8))) if detector else None
+def test_corrupt_rows_are_skipped_by_name(own_tigers: DatasetManifest, predictor: Predictor, detector: bool):
+    ground_truth = load_ground_truth(own_tigers, "val")
+    single_row_images = [p for p in range(8) if (ground_truth.columns["image_index"] == p).sum() == 1]
+    row = int(np.flatnonzero(ground_truth.columns["image_index"] == single_row_images[0])[0])
+    changed = corrupt_rows(own_tigers, row)
+    boxes = make_detections(*((p, [0.0, 0.0, 60.0, 60.0], 1.0) for p in range(8))) if detector else None
 
-    seen = predict_split(predictor, rotting, "val", labelled, detections=boxes)
+    result = predict_split(predictor, own_tigers, "val", ground_truth, detections=boxes)
 
-    assert seen.skipped_rows == changed
-    assert len(seen.ground_truth) == len(labelled) - 1
-    assert len(seen.ground_truth.image_names) == 7
-    assert sorted(set(seen.poses.image_index.tolist())) == list(range(7))
-    names = {p: i for p, i in zip(seen.poses.image_index, seen.poses.image_id, strict=True)}
-    kept = seen.ground_truth.columns
-    assert names == dict(zip(kept["image_index"], kept["image_id"], strict=True))
-
-
-def test_a_picture_with_one_rotten_row_is_served_by_another(rotting: DatasetManifest, predictor: Predictor):
-    labelled = load_ground_truth(rotting, "val")
-    (shared,) = next(([p] for p in range(8) if (labelled.columns["image_index"] == p).sum() > 1), [None])
-    rot(rotting, int(np.flatnonzero(labelled.columns["image_index"] == shared)[0]))
-    boxes = boxes_at((shared, [0.0, 0.0, 60.0, 60.0], 1.0))
-
-    seen = predict_split(predictor, rotting, "val", labelled, detections=boxes)
-
-    assert seen.skipped_rows == []
-    assert len(seen.poses) == 1
+    assert result.skipped_rows == changed
+    assert len(result.ground_truth) == len(ground_truth) - 1
+    assert len(result.ground_truth.image_names) == 7
+    assert sorted(set(result.poses.image_index.tolist())) == list(range(7))
+    names = {p: i for p, i in zip(result.poses.image_index, result.poses.image_id, strict=True)}
+    columns = result.ground_truth.columns
+    assert names == dict(zip(columns["image_index"], columns["image_id"], strict=True))
 
 
-def test_nothing_but_rot_is_an_error(rotting: DatasetManifest, predictor: Predictor):
-    labelled = load_ground_truth(rotting, "val")
-    rot(rotting, *range(len(labelled)))
+def test_boxes_use_an_intact_row_of_the_same_image(own_tigers: DatasetManifest, predictor: Predictor):
+    ground_truth = load_ground_truth(own_tigers, "val")
+    (shared,) = next(([p] for p in range(8) if (ground_truth.columns["image_index"] == p).sum() > 1), [None])
+    corrupt_rows(own_tigers, int(np.flatnonzero(ground_truth.columns["image_index"] == shared)[0]))
+    boxes = make_detections((shared, [0.0, 0.0, 60.0, 60.0], 1.0))
 
-    with pytest.raises(DataError, match="no image that is what was prepared"):
-        predict_split(predictor, rotting, "val", labelled)
+    result = predict_split(predictor, own_tigers, "val", ground_truth, detections=boxes)
 
-
-def test_people_who_share_a_picture_share_it_whatever_their_ids(tmp_path: Path):
-    labelled = load_ground_truth(write_some_people(tmp_path), "val")
-
-    assert len(set(labelled.columns["image_id"].tolist())) == len(labelled)  # an id for each person
-    assert (len(labelled), len(labelled.image_names)) == (5, 4)
-    for at, name in enumerate(labelled.row_image_names):
-        assert labelled.image_names[labelled.columns["image_index"][at]] == name
-    places = labelled.build_image_index()
-    assert {places[name] for name in labelled.image_names} == set(range(4))
-    assert places[int(labelled.columns["image_id"][-1])] == labelled.columns["image_index"][-1]
+    assert result.skipped_rows == []
+    assert len(result.poses) == 1
 
 
-def test_a_split_that_is_not_there_is_named(tigers: DatasetManifest):
+def test_a_split_of_corrupt_rows_is_refused(own_tigers: DatasetManifest, predictor: Predictor):
+    ground_truth = load_ground_truth(own_tigers, "val")
+    corrupt_rows(own_tigers, *range(len(ground_truth)))
+
+    with pytest.raises(DataError, match="all images are unreadable or have changed since prepare"):
+        predict_split(predictor, own_tigers, "val", ground_truth)
+
+
+def test_people_in_one_image_file_share_its_image_index(tmp_path: Path):
+    ground_truth = load_ground_truth(write_people(tmp_path), "val")
+
+    assert len(set(ground_truth.columns["image_id"].tolist())) == len(ground_truth)  # MPII has one image id per person
+    assert (len(ground_truth), len(ground_truth.image_names)) == (5, 4)
+    for at, name in enumerate(ground_truth.row_image_names):
+        assert ground_truth.image_names[ground_truth.columns["image_index"][at]] == name
+    index_of = ground_truth.build_image_index()
+    assert {index_of[name] for name in ground_truth.image_names} == set(range(4))
+    assert index_of[int(ground_truth.columns["image_id"][-1])] == ground_truth.columns["image_index"][-1]
+
+
+def test_an_unknown_split_is_named(tigers: DatasetManifest):
     with pytest.raises(DataError, match="no split 'test'"):
         load_ground_truth(tigers, "test")
 
 
-def test_crops_come_in_the_order_in_which_they_are_wanted(tigers: DatasetManifest):
-    labelled = load_ground_truth(tigers, "val")
-    wanted = labelled.columns["id"][[6, 0, 9]]
+def test_crops_are_loaded_in_the_requested_order(tigers: DatasetManifest):
+    ground_truth = load_ground_truth(tigers, "val")
+    row_ids = ground_truth.columns["id"][[6, 0, 9]]
 
-    crops = load_crops(tigers, "val", wanted, spec_of(EASY))
+    crops = load_crops(tigers, "val", row_ids, make_spec(EASY))
 
-    assert crops["id"].tolist() == wanted.tolist()
+    assert crops["id"].tolist() == row_ids.tolist()
     assert crops["crop"].shape == (3, 32, 32, 3)
 
 
-def test_the_area_of_a_padded_box_is_that_of_the_crop():
-    box = np.array([[10.0, 20.0, 40.0, 20.0]])  # grows to 40 x 40, then by 1.25
+def test_padded_area_is_the_area_of_the_crop():
+    box = np.array([[10.0, 20.0, 40.0, 20.0]])  # padded to 40 x 40, then by 1.25
 
-    assert compute_padded_areas(box, spec_of(EASY)).tolist() == pytest.approx([2500.0])
-    wide = spec_of(EASY, input_hw=(32, 64), padding=1.0)
+    assert compute_padded_areas(box, make_spec(EASY)).tolist() == pytest.approx([2500.0])
+    wide = make_spec(EASY, input_hw=(32, 64), padding=1.0)
     assert compute_padded_areas(box, wide).tolist() == pytest.approx([800.0])
 
 
-def test_batches_come_in_order_and_their_errors_too():
+def test_prefetching_keeps_order_and_errors():
     batches = [torch.tensor(number) for number in range(3)]
 
     def broken():
@@ -218,35 +218,37 @@ def test_batches_come_in_order_and_their_errors_too():
 
 
 @pytest.mark.parametrize(("detector", "parts"), [(False, 2), (False, 9), (True, 3)])
-def test_parts_join_to_the_whole_to_the_bit(rotting: DatasetManifest, predictor: Predictor, detector: bool, parts: int):
-    labelled = load_ground_truth(rotting, "val")
-    rot(rotting, 2)
-    spots = [(place, [10.0 * place, 5.0, 40.0, 50.0], 0.5) for place in range(8)]
-    boxes = boxes_at(*(spot for spot in spots for _ in range(2))) if detector else None
+def test_partial_predictions_join_to_bitwise_equal_poses(
+    own_tigers: DatasetManifest, predictor: Predictor, detector: bool, parts: int
+):
+    ground_truth = load_ground_truth(own_tigers, "val")
+    corrupt_rows(own_tigers, 2)
+    detections = [(place, [10.0 * place, 5.0, 40.0, 50.0], 0.5) for place in range(8)]
+    boxes = make_detections(*(detection for detection in detections for _ in range(2))) if detector else None
     size = 3
 
-    whole = predict_split(predictor, rotting, "val", labelled, detections=boxes, batch_size=size)
-    found = [
+    whole = predict_split(predictor, own_tigers, "val", ground_truth, detections=boxes, batch_size=size)
+    partial_predictions = [
         predict_partition(
             predictor,
-            rotting,
+            own_tigers,
             "val",
-            labelled,
+            ground_truth,
             detections=boxes,
             partition=WorkPartition(at, parts),
             batch_size=size,
         )
-        for at in reversed(range(parts))  # whoever is done first
+        for at in reversed(range(parts))  # parts may finish in any order
     ]
-    seen = finalize_predictions(
-        PartialPredictions.concat_parts(found),
-        rotting,
+    result = finalize_predictions(
+        PartialPredictions.concat_parts(partial_predictions),
+        own_tigers,
         "val",
-        labelled,
+        ground_truth,
         detections=boxes,
         spec=predictor.spec,
     )
 
-    assert seen.skipped_rows == whole.skipped_rows
+    assert result.skipped_rows == whole.skipped_rows
     for name, column in vars(whole.poses).items():
-        np.testing.assert_array_equal(getattr(seen.poses, name), column, err_msg=name)
+        np.testing.assert_array_equal(getattr(result.poses, name), column, err_msg=name)

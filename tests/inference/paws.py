@@ -1,4 +1,4 @@
-"""A small net that sees something, and an image to see."""
+"""Small model with random weights, and a test image."""
 
 import cv2
 import numpy as np
@@ -26,8 +26,8 @@ SPEC = ModelSpec(
 BOXES = np.array([[20.0, 10.0, 50.0, 40.0], [70.5, 30.0, 60.0, 80.0], [-15.0, 60.0, 90.0, 70.0]])
 
 
-def lively_model() -> HRNet:
-    """Random weights that see: with the published start, a fresh net is almost blind."""
+def make_random_model() -> HRNet:
+    """Make a model with Kaiming initialization; the published one gives nearly zero heatmaps."""
     torch.manual_seed(6)
     model = SPEC.build_model()
     for module in model.modules():
@@ -36,7 +36,7 @@ def lively_model() -> HRNet:
     return model.eval()
 
 
-def blotched_picture() -> np.ndarray:
-    """RGB uint8 [120, 150, 3]."""
+def make_test_image() -> np.ndarray:
+    """Make an image of blurred noise: RGB uint8 [120, 150, 3]."""
     noise = np.random.default_rng(8).uniform(0, 255, (120, 150, 3))
     return np.clip(5 * (cv2.GaussianBlur(noise, (0, 0), 2) - 127) + 127, 0, 255).astype(np.uint8)

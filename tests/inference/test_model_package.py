@@ -1,4 +1,4 @@
-"""A model folder gives back what was saved, or says why not."""
+"""Model folders: saving, loading and refused files."""
 
 import json
 from dataclasses import replace
@@ -45,19 +45,19 @@ SPEC = ModelSpec(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with a model of random weights."""
+    """Folder with a model of random weights."""
     torch.manual_seed(4)
     save_model(tmp_path / "model", SPEC.build_model(), SPEC)
     return tmp_path / "model"
 
 
-def refusal(folder: Path) -> DataError:
+def load_refused(folder: Path) -> DataError:
     with pytest.raises(DataError) as refused:
         load_model(folder)
     return refused.value
 
 
-def test_what_is_saved_comes_back_the_same(folder: Path):
+def test_a_saved_model_loads_unchanged(folder: Path):
     torch.manual_seed(4)
     saved = SPEC.build_model().state_dict()
 
@@ -70,7 +70,7 @@ def test_what_is_saved_comes_back_the_same(folder: Path):
     assert all(torch.equal(weight, saved[name]) for name, weight in loaded.items())
 
 
-def test_a_model_in_channels_last_order_is_saved_as_the_same_weights(folder: Path, tmp_path: Path):
+def test_a_channels_last_model_is_saved_with_the_same_weights(folder: Path, tmp_path: Path):
     model, spec = load_model(folder)
     assert model.conv1.weight.is_contiguous(memory_format=torch.channels_last)
 
@@ -80,7 +80,7 @@ def test_a_model_in_channels_last_order_is_saved_as_the_same_weights(folder: Pat
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_a_folder_holds_three_files_and_a_second_model_takes_their_place(folder: Path):
+def test_saving_again_replaces_the_three_files(folder: Path):
     torch.manual_seed(5)
     better = replace(SPEC, scores={"OKS_AP": 0.9})
 
@@ -94,7 +94,7 @@ def test_a_folder_holds_three_files_and_a_second_model_takes_their_place(folder:
     assert load_model(folder)[1] == better
 
 
-def test_the_card_holds_scores_keypoints_size_and_data(folder: Path):
+def test_the_model_card_lists_scores_keypoints_crop_size_and_dataset(folder: Path):
     card = (folder / MODEL_CARD_FILE).read_text()
 
     assert card.startswith("# HRNet-W8 for otter\n\n3 keypoints from crops of 64 x 96 pixels.\n")
@@ -103,12 +103,12 @@ def test_the_card_holds_scores_keypoints_size_and_data(folder: Path):
     assert "Keypoints, in order: left_paw, right_paw, nose." in card
 
 
-def test_weights_that_the_config_was_not_written_for_are_refused(folder: Path):
+def test_weights_with_another_checksum_are_refused(folder: Path):
     data = bytearray((folder / WEIGHTS_FILE).read_bytes())
     data[-1] ^= 1
     (folder / WEIGHTS_FILE).write_bytes(data)
 
-    assert str(refusal(folder)) == (
+    assert str(load_refused(folder)) == (
         "a model that cannot be loaded\n"
         f"  {folder}: model.safetensors is not the file that config.json was written for\n"
         "  fix: give a folder with config.json and model.safetensors, "
@@ -117,36 +117,36 @@ def test_weights_that_the_config_was_not_written_for_are_refused(folder: Path):
 
 
 @pytest.mark.parametrize("gone", [WEIGHTS_FILE, CONFIG_FILE])
-def test_a_half_written_folder_is_refused_by_the_name_of_what_it_lacks(folder: Path, gone: str):
+def test_a_missing_file_is_refused_by_name(folder: Path, gone: str):
     (folder / gone).unlink()
 
-    assert refusal(folder).where == (f"{folder}: [Errno 2] No such file or directory: '{folder / gone}'")
+    assert load_refused(folder).where == (f"{folder}: [Errno 2] No such file or directory: '{folder / gone}'")
 
 
 @pytest.mark.parametrize("config", ["", "[]", "null", '{"sha256": 3}', "{"])
-def test_a_config_that_is_no_config_is_refused(folder: Path, config: str):
+def test_a_malformed_config_is_refused(folder: Path, config: str):
     (folder / CONFIG_FILE).write_text(config)
 
-    assert refusal(folder).what == "a model that cannot be loaded"
+    assert load_refused(folder).what == "a model that cannot be loaded"
 
 
 @pytest.mark.parametrize("changed", [{"width": 16}, {"skeleton": "otter"}, {"blocks": "many"}])
-def test_a_config_that_does_not_fit_its_weights_is_refused(folder: Path, changed: dict):
+def test_a_config_that_does_not_match_its_weights_is_refused(folder: Path, changed: dict):
     config = json.loads((folder / CONFIG_FILE).read_text())
     (folder / CONFIG_FILE).write_text(json.dumps(config | changed))
 
-    assert refusal(folder).exit_code == 3
+    assert load_refused(folder).exit_code == 3
 
 
-def test_a_config_that_lacks_an_entry_is_refused_by_its_name(folder: Path):
+def test_a_missing_config_entry_is_refused_by_name(folder: Path):
     config = json.loads((folder / CONFIG_FILE).read_text())
     del config["sha256"]
     (folder / CONFIG_FILE).write_text(json.dumps(config))
 
-    assert refusal(folder).where == f"{folder}: no entry 'sha256'"
+    assert load_refused(folder).where == f"{folder}: no entry 'sha256'"
 
 
-def test_a_full_disk_leaves_the_model_that_was_there(folder: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_keeps_the_previous_model(folder: Path, monkeypatch: pytest.MonkeyPatch):
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     write = Path.write_bytes
 

@@ -1,4 +1,4 @@
-"""A predictor finds in an image what the scoring of the same row finds."""
+"""Predictor: images, batches and invalid inputs."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,21 +14,21 @@ from hrnet_ray.data import records
 from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.inference.model_package import save_model
 from hrnet_ray.inference.predictor import Predictor, build_decode_config
-from tests.inference.paws import BOXES, SPEC, blotched_picture, lively_model
+from tests.inference.paws import BOXES, SPEC, make_random_model, make_test_image
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(lively_model(), SPEC)
+    return Predictor(make_random_model(), SPEC)
 
 
 @pytest.fixture(scope="module")
-def picture() -> np.ndarray:
-    return blotched_picture()
+def image() -> np.ndarray:
+    return make_test_image()
 
 
-def table_of(picture: np.ndarray, boxes: np.ndarray) -> pa.Table:
-    _, png = cv2.imencode(".png", picture[..., ::-1])
+def make_table(image: np.ndarray, boxes: np.ndarray) -> pa.Table:
+    _, png = cv2.imencode(".png", image[..., ::-1])
     instances = [
         PoseInstance(
             id=at,
@@ -43,78 +43,76 @@ def table_of(picture: np.ndarray, boxes: np.ndarray) -> pa.Table:
         )
         for at, (x, y, w, h) in enumerate(boxes.tolist())
     ]
-    made = [records.build_full_image_record(instance, png.tobytes()) for instance in instances]
-    return pa.Table.from_pylist(made, schema=records.build_arrow_schema(3))
+    rows = [records.build_full_image_record(instance, png.tobytes()) for instance in instances]
+    return pa.Table.from_pylist(rows, schema=records.build_arrow_schema(3))
 
 
-def test_a_picture_with_boxes_gives_what_its_exact_rows_give(predictor: Predictor, picture: np.ndarray):
-    found = predictor(picture, BOXES)
-    scored = predictor.predict_table(table_of(picture, BOXES))
+def test_predicting_an_image_equals_predicting_its_stored_rows(predictor: Predictor, image: np.ndarray):
+    predictions = predictor(image, BOXES)
+    scored = predictor.predict_table(make_table(image, BOXES))
 
-    assert found.ids.tolist() == scored.ids.tolist() == [0, 1, 2]
-    assert torch.equal(found.image_xy, scored.image_xy)
-    assert torch.equal(found.scores, scored.scores)
-    assert len(found.image_xy.flatten(0, 1).unique(dim=0)) == 9  # nine different places
+    assert predictions.ids.tolist() == scored.ids.tolist() == [0, 1, 2]
+    assert torch.equal(predictions.image_xy, scored.image_xy)
+    assert torch.equal(predictions.scores, scored.scores)
+    assert len(predictions.image_xy.flatten(0, 1).unique(dim=0)) == 9  # all nine keypoints differ
 
 
-def test_the_size_of_batches_changes_nothing(predictor: Predictor, picture: np.ndarray):
-    whole = predictor(picture, BOXES)
+def test_the_batch_size_does_not_change_predictions(predictor: Predictor, image: np.ndarray):
+    whole = predictor(image, BOXES)
 
-    for found in (
-        predictor(picture, BOXES, batch_size=2),
-        predictor.predict_table(table_of(picture, BOXES), batch_size=1),
+    for predictions in (
+        predictor(image, BOXES, batch_size=2),
+        predictor.predict_table(make_table(image, BOXES), batch_size=1),
     ):
-        assert found.ids.tolist() == [0, 1, 2]
-        assert torch.allclose(found.image_xy, whole.image_xy, atol=1e-3)
-        assert torch.allclose(found.scores, whole.scores, rtol=1e-4)
+        assert predictions.ids.tolist() == [0, 1, 2]
+        assert torch.allclose(predictions.image_xy, whole.image_xy, atol=1e-3)
+        assert torch.allclose(predictions.scores, whole.scores, rtol=1e-4)
 
 
-def test_points_move_with_the_box(predictor: Predictor, picture: np.ndarray):
+def test_keypoints_move_with_the_box(predictor: Predictor, image: np.ndarray):
     moved = np.zeros((160, 200, 3), np.uint8)
-    moved[40:, 50:] = picture
+    moved[40:, 50:] = image
 
-    found = predictor(moved, BOXES[:2] + np.array([50, 40, 0, 0]))
+    predictions = predictor(moved, BOXES[:2] + np.array([50, 40, 0, 0]))
 
-    expected_xy = predictor(picture, BOXES[:2]).image_xy + torch.tensor([50.0, 40.0])
-    assert torch.allclose(found.image_xy, expected_xy, atol=1e-3)
-
-
-def test_a_picture_without_boxes_has_no_poses(predictor: Predictor, picture: np.ndarray):
-    found = predictor(picture, np.zeros((0, 4)))
-
-    assert found.ids.shape == (0,)
-    assert found.image_xy.shape == (0, 3, 2)
-    assert found.scores.shape == (0, 3)
+    expected_xy = predictor(image, BOXES[:2]).image_xy + torch.tensor([50.0, 40.0])
+    assert torch.allclose(predictions.image_xy, expected_xy, atol=1e-3)
 
 
-def test_several_pictures_at_once_give_what_one_by_one_gives(predictor: Predictor, picture: np.ndarray):
-    pictures = [picture, np.ascontiguousarray(picture[:, ::-1]), picture[:90], picture]
+def test_an_image_without_boxes_has_no_poses(predictor: Predictor, image: np.ndarray):
+    predictions = predictor(image, np.zeros((0, 4)))
+
+    assert predictions.ids.shape == (0,)
+    assert predictions.image_xy.shape == (0, 3, 2)
+    assert predictions.scores.shape == (0, 3)
+
+
+def test_predicting_several_images_equals_predicting_each_image(predictor: Predictor, image: np.ndarray):
+    images = [image, np.ascontiguousarray(image[:, ::-1]), image[:90], image]
     boxes = [BOXES, BOXES[1:], BOXES[:0], BOXES[:1] + 5]
 
-    together = predictor.predict_images(pictures, boxes, batch_size=4)
+    together = predictor.predict_images(images, boxes, batch_size=4)
 
-    for found, one, its in zip(together, pictures, boxes, strict=True):
-        alone = predictor(one, its)
-        assert found.ids.tolist() == alone.ids.tolist() == list(range(len(its)))
-        # Another size of batch, other last bits: `test_the_size_of_batches`.
-        assert torch.allclose(found.image_xy, alone.image_xy, atol=1e-3)
-        assert torch.allclose(found.scores, alone.scores, rtol=1e-4)
+    for predictions, single_image, single_boxes in zip(together, images, boxes, strict=True):
+        alone = predictor(single_image, single_boxes)
+        assert predictions.ids.tolist() == alone.ids.tolist() == list(range(len(single_boxes)))
+        # Another batch size may change the last bits.
+        assert torch.allclose(predictions.image_xy, alone.image_xy, atol=1e-3)
+        assert torch.allclose(predictions.scores, alone.scores, rtol=1e-4)
     assert predictor.predict_images([], []) == []
 
 
-def test_a_loaded_folder_predicts_as_the_model_that_was_saved(
-    predictor: Predictor, picture: np.ndarray, tmp_path: Path
-):
+def test_a_loaded_model_predicts_as_the_saved_model(predictor: Predictor, image: np.ndarray, tmp_path: Path):
     save_model(tmp_path, predictor.model, SPEC)
 
-    found = Predictor.from_model_dir(tmp_path)(picture, BOXES)
+    predictions = Predictor.from_model_dir(tmp_path)(image, BOXES)
 
-    expected = predictor(picture, BOXES)
-    assert torch.allclose(found.image_xy, expected.image_xy, atol=1e-3)
-    assert torch.allclose(found.scores, expected.scores, rtol=1e-4)
+    expected = predictor(image, BOXES)
+    assert torch.allclose(predictions.image_xy, expected.image_xy, atol=1e-3)
+    assert torch.allclose(predictions.scores, expected.scores, rtol=1e-4)
 
 
-def test_the_spec_says_how_heatmaps_are_read():
+def test_decode_config_follows_the_spec():
     assert build_decode_config(SPEC).flip_order == (1, 0, 2)
     assert build_decode_config(replace(SPEC, flip_test=False)).flip_order is None
     read = build_decode_config(replace(SPEC, decode="dark", shift_heatmap=False, sigma=3.0))
@@ -124,14 +122,14 @@ def test_the_spec_says_how_heatmaps_are_read():
 @pytest.mark.parametrize(
     ("change", "boxes", "what"),
     [
-        (lambda picture: picture[..., 0], BOXES, r"this is uint8 \[\d+, \d+\]"),
-        (lambda picture: picture / 255, BOXES, "this is float64"),
-        (lambda picture: picture, BOXES * [1, 1, 0, 1], "w and h above 0"),
-        (lambda picture: picture, BOXES * np.nan, "w and h above 0"),
+        (lambda image: image[..., 0], BOXES, r"this is uint8 \[\d+, \d+\]"),
+        (lambda image: image / 255, BOXES, "this is float64"),
+        (lambda image: image, BOXES * [1, 1, 0, 1], "w and h above 0"),
+        (lambda image: image, BOXES * np.nan, "w and h above 0"),
     ],
 )
-def test_what_is_no_picture_or_no_box_is_refused(
-    predictor: Predictor, picture: np.ndarray, change: Any, boxes: np.ndarray, what: str
+def test_invalid_images_and_boxes_are_refused(
+    predictor: Predictor, image: np.ndarray, change: Any, boxes: np.ndarray, what: str
 ):
     with pytest.raises(ValueError, match=what):
-        predictor(change(picture), boxes)
+        predictor(change(image), boxes)

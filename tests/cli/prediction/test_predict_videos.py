@@ -21,7 +21,7 @@ from hrnet_ray.inference.predictor import Predictor, make_full_image_box
 from tests.cli.otters import PAWS
 from tests.data.video.clips import clip, cut_off
 from tests.inference.detectors.blob_net import blob_net
-from tests.inference.paws import blotched_picture
+from tests.inference.paws import make_test_image
 
 FRAMES = 12
 
@@ -85,7 +85,7 @@ def test_each_frame_of_a_video_gets_the_results_of_its_image(command, video_dir:
 
 def test_a_video_overlay_has_the_poses_of_each_frame(command, video_dir: Path, model: Path):
     (video_dir / "clip.mkv").unlink()
-    picture = blotched_picture().repeat(4, axis=0).repeat(4, axis=1)  # points of some pixels
+    picture = make_test_image().repeat(4, axis=0).repeat(4, axis=1)  # points of some pixels
     with VideoWriter(video_dir / "clip.mov", fps=Fraction(25)) as writer:
         for number in range(4):
             writer.add_frame(number / 10, np.roll(picture, 20 * number, axis=1))

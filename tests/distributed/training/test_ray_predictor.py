@@ -14,7 +14,7 @@ from hrnet_ray.distributed.training.ray_predictor import RayPredictor
 from hrnet_ray.errors import ClusterError, DataError
 from hrnet_ray.evaluation.ground_truth import load_ground_truth
 from hrnet_ray.evaluation.model_evaluation import EvaluationSpec, evaluate_model
-from tests.evaluation.evaluated_models import EASY, candidate, rot, write_easy_tigers, write_model
+from tests.evaluation.evaluated_models import EASY, corrupt_rows, make_eval_model, write_model, write_tigers
 
 pytestmark = pytest.mark.ray
 SPEC = EvaluationSpec(resamples=5)
@@ -23,19 +23,19 @@ SPEC = EvaluationSpec(resamples=5)
 @pytest.fixture(scope="module")
 def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
     """About 20 rows in row groups of 5, one of them corrupt."""
-    manifest = write_easy_tigers(tmp_path_factory.mktemp("tigers"))
-    rot(manifest, 3)
+    manifest = write_tigers(tmp_path_factory.mktemp("tigers"))
+    corrupt_rows(manifest, 3)
     return manifest
 
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_any_number_of_workers_gives_the_same_result_to_the_bit(ray_session, tigers: DatasetManifest, workers: int):
     updates: list[tuple[int, int]] = []
-    single = evaluate_model(tigers, SPEC, candidate(EASY))
+    single = evaluate_model(tigers, SPEC, make_eval_model(EASY))
     distributed = evaluate_model(
         tigers,
         SPEC,
-        candidate(EASY),
+        make_eval_model(EASY),
         split_predictor=RayPredictor(ClusterConfig(num_workers=workers, device="cpu"), threads=torch.get_num_threads()),
         progress=lambda label: lambda done, total: updates.append((done, total)),
     )
@@ -54,14 +54,14 @@ def test_any_number_of_workers_gives_the_same_result_to_the_bit(ray_session, tig
 
 
 def test_a_truncated_shard_is_a_data_error(ray_session, tmp_path: Path):
-    manifest = write_easy_tigers(tmp_path)
+    manifest = write_tigers(tmp_path)
     ground_truth = load_ground_truth(manifest, "val")
     path = tmp_path / "tigers" / manifest.get_shards("val")[-1].file
     path.write_bytes(path.read_bytes()[:100])
 
     with pytest.raises(DataError, match="a shard that cannot be read"):
         RayPredictor(ClusterConfig(device="cpu"))(
-            candidate(EASY), manifest, "val", ground_truth, None, lambda done, total: None
+            make_eval_model(EASY), manifest, "val", ground_truth, None, lambda done, total: None
         )
 
 

@@ -1,8 +1,8 @@
-"""Nets that find red and green blobs, as ONNX files of each family's layout. Nothing is learnt.
+"""ONNX detectors of red and green rectangles, in the output format of each detector family.
 
-A convolution as wide as four cells sums what is red or green there, with its first and second
-moments: from these follow centre and sides of a rectangle. Several cells and levels find the same
-blob, as those of real nets do.
+The weights are set by hand. A convolution of four cells sums red and green with their first and
+second moments, which give center and sides of a rectangle. As in trained detectors, several cells
+and levels detect the same rectangle.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from onnx import helper, numpy_helper, parser
 HW = (128, 192)
 STRIDES = (8, 16, 32)
 TOP = 20
-"""Boxes that a net gives which sees to overlaps itself."""
+"""Number of boxes of an end-to-end detector (one that needs no NMS)."""
 
-# What each family's net was taught to see, to RGB from 0 to 1: (order, factors, shifts).
+# Input colors of each family, as (order, factors, shifts) to RGB from 0 to 1.
 RGB_1 = ("rgb", (1.0,) * 3, (0.0,) * 3)
 BGR_255 = ("bgr", (1 / 255,) * 3, (0.0,) * 3)
 BGR_IMAGENET = (
@@ -180,14 +180,14 @@ def blob_net(
     half: bool = False,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """Write a net of this layout for images of `hw`; `sides` as "any" leaves them open."""
+    """Write a detector of this format for images of `hw`; `sides` names dynamic dimensions."""
     once = kind in ("yolox-mmdet", "rtmdet", "yolo-end2end")
     height, width = (f"H{sides}", f"W{sides}") if sides else hw
     number = "float16" if half else "float"
-    given = f"{number}[1, 3, {height}, {width}] {'half_image' if half else 'image'}"
+    inputs = f"{number}[1, 3, {height}, {width}] {'half_image' if half else 'image'}"
     outputs = ["dets", "labels"] if HEADS[kind] is MMDET else ["output"]
     dtypes = {"labels": "int64"}
-    answered = ", ".join(f"{dtypes.get(name, 'float')}[...] {name}" for name in outputs)
+    output_names = ", ".join(f"{dtypes.get(name, 'float')}[...] {name}" for name in outputs)
     body = BODY.format(
         levels="".join(LEVEL.format(s=s, p=s + s // 2) for s in STRIDES),
         flat=", ".join(f"flat_{s}" for s in STRIDES),
@@ -198,7 +198,7 @@ def blob_net(
         seen=", ".join(f"{name}_seen" for name in classes),
     )
     cast = "    image = Cast <to = 1> (half_image)\n" if half else ""
-    graph = parser.parse_graph(f"blobs ({given}) => ({answered}) {{\n{cast}{body}{head}}}".replace("[...]", ""))
+    graph = parser.parse_graph(f"blobs ({inputs}) => ({output_names}) {{\n{cast}{body}{head}}}".replace("[...]", ""))
     graph.initializer.extend(
         numpy_helper.from_array(array, name)
         for name, array in {**colours_of(kind), **numbers(), **geometry(hw, once=once)}.items()
@@ -207,7 +207,7 @@ def blob_net(
 
 
 def write(path: Path, graph: onnx.GraphProto, metadata: dict[str, str] | None = None) -> Path:
-    """Keep a graph as an ONNX file."""
+    """Write a graph as an ONNX file."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     helper.set_model_props(model, metadata or {})
     path.write_bytes(model.SerializeToString())
@@ -215,7 +215,7 @@ def write(path: Path, graph: onnx.GraphProto, metadata: dict[str, str] | None = 
 
 
 def colours_of(kind: str) -> dict[str, np.ndarray]:
-    """The convolution that undoes what the family does to its colours."""
+    """Build the convolution that inverts the color preprocessing of the family."""
     order, factors, shifts = LOOKS[kind]
     places = ["rgb".index(colour) for colour in order]
     matrix, shift = np.zeros((3, 3, 1, 1), np.float32), np.zeros(3, np.float32)
@@ -234,9 +234,9 @@ def numbers() -> dict[str, np.ndarray]:
 
 
 def geometry(hw: tuple[int, int], *, once: bool) -> dict[str, np.ndarray]:
-    """Where cells are, how far from its own one a blob is still seen, and the weights of moments.
+    """Build cell positions, detection ranges and weights of moments.
 
-    Cells and levels share no blob if it is to be found once.
+    With `once`, each rectangle is detected by one cell of one level only.
     """
     cells = np.array(
         [
@@ -265,7 +265,7 @@ def geometry(hw: tuple[int, int], *, once: bool) -> dict[str, np.ndarray]:
 
 
 def moments(stride: int) -> np.ndarray:
-    """Float32 [8, 3, 4 strides, 4 strides]: of the three maps, eight sums."""
+    """Build the convolution of eight sums over three maps: float32 [8, 3, 4 strides, 4 strides]."""
     side = 4 * stride
     y, x = np.mgrid[:side, :side] + 0.5 - side / 2
     rim = np.ones((side, side))

@@ -15,12 +15,12 @@ from hrnet_ray.metrics.predictions import KeypointPredictions
 from hrnet_ray.metrics.validation import compute_validation_metrics, to_coco_results
 from hrnet_ray.reports.study.significance import compare_best_trials
 from hrnet_ray.reports.study.trial_results import StudyResults, TrialResult
-from tests.evaluation.evaluated_models import write_easy_tigers, write_some_people
+from tests.evaluation.evaluated_models import write_people, write_tigers
 
 
 @pytest.fixture(scope="module")
 def tigers(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
-    return write_easy_tigers(tmp_path_factory.mktemp("significance"), val=16)
+    return write_tigers(tmp_path_factory.mktemp("significance"), val=16)
 
 
 def make_study(folder: Path, manifest: DatasetManifest, noise_px: list[float]) -> StudyResults:
@@ -58,7 +58,7 @@ def make_study(folder: Path, manifest: DatasetManifest, noise_px: list[float]) -
 @pytest.mark.parametrize("kind", ["tigers", "people"])
 def test_a_large_gap_is_significant_and_a_small_one_is_not(kind: str, tigers: DatasetManifest, tmp_path: Path):
     is_people = kind == "people"
-    manifest = write_some_people(tmp_path, val=12) if is_people else tigers
+    manifest = write_people(tmp_path, val=12) if is_people else tigers
     study = make_study(tmp_path, manifest, [4.0, 4.0, 300.0] if is_people else [9.0, 9.0, 60.0])
 
     significance = compare_best_trials(study, resamples=200)
