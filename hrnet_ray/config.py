@@ -16,11 +16,8 @@ from hrnet_ray.errors import UsageError
 
 T = TypeVar("T")
 
-HEATMAP_STRIDE = 4
-"""Crop pixels per heatmap cell: HRNet's stem halves the image twice."""
-
-MAX_BRANCH_STRIDE = 32
-"""Crop pixels per cell of the coarsest branch: the sides of a crop are multiples of it."""
+HEATMAP_STRIDE = 4  # crop pixels per heatmap cell: the stem of HRNet halves the crop twice
+COARSEST_STRIDE = 32  # crop pixels per cell of the coarsest branch: both sides of a crop must be multiples of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +33,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _validate_types(self, "data.")
-        if any(side <= 0 or side % MAX_BRANCH_STRIDE for side in self.input_hw):
-            _raise_invalid_setting("data.input_hw", self.input_hw, f"two multiples of {MAX_BRANCH_STRIDE}")
+        if any(side <= 0 or side % COARSEST_STRIDE for side in self.input_hw):
+            _raise_invalid_setting("data.input_hw", self.input_hw, f"two multiples of {COARSEST_STRIDE}")
         _require_setting("data.padding", self.padding, self.padding >= 1, "1 or more")
 
     @property

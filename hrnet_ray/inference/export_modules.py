@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from hrnet_ray.config import HEATMAP_STRIDE
 from hrnet_ray.data.batch import normalize_crops
 from hrnet_ray.inference.model_package import ModelSpec
 from hrnet_ray.inference.predict_loop import compute_dark_kernel_size
-from hrnet_ray.inference.predictor import HEATMAP_STRIDE, build_decode_config
+from hrnet_ray.inference.predictor import build_decode_config
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.bn_folding import fold_batchnorm
 from hrnet_ray.pose.heatmaps import average_flipped_heatmaps, decode_heatmaps

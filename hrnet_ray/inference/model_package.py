@@ -17,9 +17,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from hrnet_ray.config import COARSEST_STRIDE
 from hrnet_ray.errors import DataError
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.hrnet import COARSEST_STRIDE, compute_branch_channels
+from hrnet_ray.models.hrnet import compute_branch_channels
 from hrnet_ray.skeletons import Skeleton, from_dict, to_dict
 from hrnet_ray.utils.files import sha256_file
 

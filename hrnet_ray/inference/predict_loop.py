@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from hrnet_ray.config import HEATMAP_STRIDE
 from hrnet_ray.data.batch import EvalBatch, normalize_crops
 from hrnet_ray.metrics.predictions import KeypointPredictions
 from hrnet_ray.pose.geometry import invert_affine, transform_points
@@ -22,7 +23,6 @@ class DecodeConfig:
     flip_order: tuple[int, ...] | None
     """Average with the mirrored crop's prediction; None for one forward pass only."""
     shift_heatmap: bool
-    stride: int
     sigma: float
     """The heatmaps' own, which DARK's blur must match."""
 
@@ -59,7 +59,7 @@ def _predict_batch(
         heatmaps, method=decoding.method, kernel_size=compute_dark_kernel_size(decoding.sigma)
     )
     image_from_crop = invert_affine(batch.crop_from_image).to(heatmap_xy.dtype)
-    image_xy = transform_points(image_from_crop, heatmap_xy * decoding.stride)
+    image_xy = transform_points(image_from_crop, heatmap_xy * HEATMAP_STRIDE)
     losses = _compute_row_losses(heatmaps, batch, target).cpu() if target else None
     return KeypointPredictions(batch.ids.cpu(), image_xy.cpu(), scores.cpu(), losses)
 

@@ -15,8 +15,6 @@ from hrnet_ray.metrics.predictions import KeypointPredictions
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.bn_folding import fold_batchnorm
 
-HEATMAP_STRIDE = 4  # crop pixels per heatmap cell
-
 
 class Predictor:
     """A trained model, ready for images.
@@ -138,6 +136,5 @@ def build_decode_config(spec: ModelSpec) -> DecodeConfig:
         method=spec.decode,
         flip_order=spec.skeleton.flip_order if spec.flip_test else None,
         shift_heatmap=spec.shift_heatmap,
-        stride=HEATMAP_STRIDE,
         sigma=spec.sigma,
     )

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from hrnet_ray.config import COARSEST_STRIDE
 from hrnet_ray.models.fused_batchnorm import apply_norm_add_relu
 
 BN_MOMENTUM = 0.1
-COARSEST_STRIDE = 32  # the coarsest branch has 1/32 of the crop's resolution, so both sides must be multiples of 32
 
 
 class HRNet(nn.Module):

@@ -1,6 +1,6 @@
 """Builders: from an experiment's settings to the values that lower layers take.
 
-`ExperimentConfig` stops here: of the config, `pose` and `data` import only `AugmentationConfig`.
+`ExperimentConfig` stops here: lower layers import only `AugmentationConfig` and the strides from the config.
 """
 
 from pathlib import Path

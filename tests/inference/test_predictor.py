@@ -116,7 +116,7 @@ def test_decode_config_follows_the_spec():
     assert build_decode_config(SPEC).flip_order == (1, 0, 2)
     assert build_decode_config(replace(SPEC, flip_test=False)).flip_order is None
     read = build_decode_config(replace(SPEC, decode="dark", shift_heatmap=False, sigma=3.0))
-    assert (read.method, read.shift_heatmap, read.sigma, read.stride) == ("dark", False, 3.0, 4)
+    assert (read.method, read.shift_heatmap, read.sigma) == ("dark", False, 3.0)
 
 
 @pytest.mark.parametrize(

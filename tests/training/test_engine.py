@@ -73,7 +73,7 @@ def make_eval_batches() -> tuple[list[EvalBatch], Tensor]:
 
 def make_decoding(method: str, *, flip: bool = False, shift: bool = True) -> DecodeConfig:
     flip_order = (1, 0) if flip else None
-    return DecodeConfig(method=method, flip_order=flip_order, shift_heatmap=shift, stride=4, sigma=2.0)
+    return DecodeConfig(method=method, flip_order=flip_order, shift_heatmap=shift, sigma=2.0)
 
 
 @pytest.mark.parametrize("method", ["argmax", "quarter", "dark"])

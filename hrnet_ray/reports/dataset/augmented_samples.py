@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from hrnet_ray.config import HEATMAP_STRIDE
 from hrnet_ray.data.batch import (
     AugmentationPipelineConfig,
     RawTrainBatch,
@@ -11,7 +12,6 @@ from hrnet_ray.data.batch import (
     sample_batch_params,
     to_raw_train_batch,
 )
-from hrnet_ray.inference.predictor import HEATMAP_STRIDE
 from hrnet_ray.pose.augmentation import IMAGENET_MEAN, IMAGENET_STD
 from hrnet_ray.pose.geometry import box_to_center_scale
 from hrnet_ray.pose.heatmaps import encode_heatmaps
@@ -38,14 +38,12 @@ def draw_augmented_samples(
     """Draw each instance as in the first epoch: the crop with its pose, and its target heatmaps."""
     batch = to_raw_train_batch(samples.rows, torch.device("cpu"))
     poses = augment_batch(batch, pipeline_config, epoch=0)
+    height, width = pipeline_config.input_hw
     heatmaps, _ = encode_heatmaps(
         poses.crop_xy,
         poses.visible,
         input_hw=pipeline_config.input_hw,
-        heatmap_hw=(
-            pipeline_config.input_hw[0] // HEATMAP_STRIDE,
-            pipeline_config.input_hw[1] // HEATMAP_STRIDE,
-        ),
+        heatmap_hw=(height // HEATMAP_STRIDE, width // HEATMAP_STRIDE),
         sigma=sigma,
         rounded=quantize_center,
     )
