@@ -24,7 +24,6 @@ from hrnet_ray.errors import DataError
 from hrnet_ray.inference.model_package import (
     CONFIG_FILE,
     WEIGHTS_FILE,
-    ModelSpec,
     load_model,
     save_model,
 )
@@ -35,17 +34,15 @@ from hrnet_ray.training import checkpoint
 from hrnet_ray.training.checkpoint import TrainState
 from hrnet_ray.training.checkpoint_store import STATE_FILE, CheckpointStore, write_manifest
 from tests.hostile_weights import HARMLESS, PAYLOADS
+from tests.small_models import make_spec
 from tests.training.trainings import Training
 
 MUTATIONS = int(os.environ.get("HRNET_RAY_MUTATIONS", "2000"))
-SPEC = ModelSpec(
-    skeleton=Skeleton(name="otter", keypoints=("left_paw", "right_paw", "nose")),
+SPEC = make_spec(
+    Skeleton(name="otter", keypoints=("left_paw", "right_paw", "nose")),
     width=4,
-    modules=(1, 1, 1),
-    blocks=1,
     stem=4,
     input_hw=(64, 32),
-    padding=1.25,
     sigma=1.5,
     decode="argmax",
     flip_test=False,

@@ -18,6 +18,7 @@ from hrnet_ray.config import (
 )
 from hrnet_ray.data.manifest import DatasetManifest, read_manifest
 from hrnet_ray.training.builders import build_model
+from tests.small_models import SMALLEST
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +35,7 @@ def tiny(tigers: DatasetManifest) -> ExperimentConfig:
     return ExperimentConfig(
         name="tiny",
         data=DataConfig(root=str(tigers.root), input_hw=(32, 64)),
-        model=ModelConfig(width=4, modules=(1, 1, 1), blocks=1, stem=8),
+        model=ModelConfig(**SMALLEST),
         heatmap=HeatmapConfig(sigma=1.0),
         optim=OptimizerConfig(lr=1e-3, epochs=2, milestones=(1,), batch_size=4),
         evaluation=EvaluationConfig(batch_size=4),

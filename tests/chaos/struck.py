@@ -31,6 +31,7 @@ from hrnet_ray.training.fault_injection import (
     FAULTS_ENV_VAR,
     FIRST_STEPS_FILE,
 )
+from tests.small_models import SMALLEST
 
 ROWS_PER_STEP = 4
 """Batch size, the smallest for two workers."""
@@ -51,7 +52,7 @@ def make_experiment(herd: DatasetManifest, *, name: str, epochs: int) -> Experim
     return ExperimentConfig(
         name=name,
         data=DataConfig(root=str(herd.root), input_hw=(32, 64)),
-        model=ModelConfig(width=4, modules=(1, 1, 1), blocks=1, stem=8),
+        model=ModelConfig(**SMALLEST),
         heatmap=HeatmapConfig(sigma=1.0),
         optim=OptimizerConfig(lr=1e-3, epochs=epochs, milestones=(epochs,), batch_size=ROWS_PER_STEP),
         evaluation=EvaluationConfig(batch_size=4),

@@ -5,13 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
 from hrnet_ray.cli import main
 from hrnet_ray.data.images import codec
-from hrnet_ray.inference.model_package import ModelSpec, save_model
+from hrnet_ray.inference.model_package import save_model
 from tests.cli.otters import NAMES, PAWS
+from tests.small_models import make_random_model, make_spec
 
 
 @pytest.fixture
@@ -54,23 +53,6 @@ def otters(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     """Write a model folder with random weights."""
-    spec = ModelSpec(
-        skeleton=PAWS,
-        width=8,
-        modules=(1, 1, 1),
-        blocks=1,
-        stem=8,
-        input_hw=(64, 32),
-        padding=1.25,
-        sigma=2.0,
-        decode="quarter",
-        flip_test=True,
-        shift_heatmap=True,
-    )
-    torch.manual_seed(0)
-    net = spec.build_model()
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-    save_model(tmp_path / "model", net, spec)
+    spec = make_spec(PAWS, input_hw=(64, 32), sigma=2.0)
+    save_model(tmp_path / "model", make_random_model(spec), spec)
     return tmp_path / "model"

@@ -25,7 +25,7 @@ from hrnet_ray.inference.model_package import save_model
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.serving.app import MAX_UPLOAD_BYTES
 from tests.browser import browsing
-from tests.inference.paws import BOXES, SPEC, make_random_model, make_test_image
+from tests.inference.paws import BOXES, SPEC, make_paws_model, make_test_image
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Served:
 
 
 def start(folder: Path) -> Served:
-    save_model(folder / "model", make_random_model(), SPEC)
+    save_model(folder / "model", make_paws_model(), SPEC)
     image_path = folder / "paws.png"
     cv2.imwrite(str(image_path), make_test_image()[..., ::-1])
     command = [sys.executable, "-m", "hrnet_ray.cli", "serve"]
@@ -89,7 +89,7 @@ def refusal(served: Served, data: bytes, **more) -> tuple[int, dict]:
 def test_a_program_gets_what_the_predictor_returns(served: Served):
     found = served.post(served.image_path.read_bytes(), boxes=BOXES.tolist())
 
-    ours = Predictor(make_random_model(), SPEC)(make_test_image(), BOXES)
+    ours = Predictor(make_paws_model(), SPEC)(make_test_image(), BOXES)
     assert (found["width"], found["height"]) == (150, 120)
     assert found["keypoints"] == ["left_paw", "right_paw", "nose"]
     assert [pose["box"] for pose in found["poses"]] == BOXES.tolist()
@@ -262,7 +262,7 @@ def test_ctrl_c_stops_the_server_during_an_open_request(tmp_path: Path):
     ],
 )
 def test_an_address_that_cannot_be_used_is_named(tmp_path: Path, host: str, port: int | None, fix: str):
-    save_model(tmp_path, make_random_model(), SPEC)
+    save_model(tmp_path, make_paws_model(), SPEC)
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1] if port is None else port
 

@@ -8,6 +8,7 @@ from hrnet_ray.config import DataConfig, ExperimentConfig, ModelConfig, Optimize
 from hrnet_ray.doctor import gpu
 from hrnet_ray.doctor.gpu import GpuInfo
 from hrnet_ray.doctor.result import CheckResult, CheckSkipped
+from tests.small_models import SMALL
 
 W32 = ExperimentConfig(data=DataConfig(input_hw=(192, 256)), optim=OptimizerConfig(batch_size=48))
 
@@ -85,7 +86,7 @@ def test_a_batch_that_does_not_fit_needs_gradient_accumulation():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_memory_grows_linearly_with_the_batch_size():
-    small = ExperimentConfig(model=ModelConfig(width=8, modules=(1, 1, 1), blocks=1, stem=16))
+    small = ExperimentConfig(model=ModelConfig(**SMALL))
 
     four, eight, sixteen = (gpu.measure_step_bytes(small, crops) for crops in (4, 8, 16))
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import torch
-from torch import nn
 
 from hrnet_ray.data.dataset_preparation import prepare_dataset
 from hrnet_ray.data.formats.coco import read_coco
@@ -14,9 +13,9 @@ from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.data.splits import SplitSource
 from hrnet_ray.data.synthetic.datasets import write_people_dataset, write_tiger_dataset
 from hrnet_ray.evaluation.model_evaluation import EvalModel
-from hrnet_ray.inference.model_package import ModelSpec, save_model
-from hrnet_ray.models import HRNet
+from hrnet_ray.inference.model_package import save_model
 from hrnet_ray.skeletons import ATRW, Skeleton
+from tests.small_models import make_random_model, make_spec
 
 EASY = Skeleton(
     name="easy",
@@ -55,42 +54,15 @@ def write_people(root: Path, *, val: int = 5) -> DatasetManifest:
     return prepare_dataset(sources, out=root / "people", name="people", canvas_px=64)
 
 
-def make_spec(skeleton: Skeleton, **changed: object) -> ModelSpec:
-    values = {
-        "skeleton": skeleton,
-        "width": 8,
-        "modules": (1, 1, 1),
-        "blocks": 1,
-        "stem": 8,
-        "input_hw": (32, 32),
-        "padding": 1.25,
-        "sigma": 1.0,
-        "decode": "quarter",
-        "flip_test": True,
-        "shift_heatmap": True,
-    }
-    return ModelSpec(**{**values, **changed})
-
-
-def make_random_weights_model(spec: ModelSpec, *, seed: int = 0) -> HRNet:
-    """Make a model with Kaiming initialization; the published one gives nearly zero heatmaps."""
-    torch.manual_seed(seed)
-    model = spec.build_model()
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-    return model.eval()
-
-
 def write_model(folder: Path, skeleton: Skeleton, *, seed: int = 0, **changed: object) -> Path:
     spec = make_spec(skeleton, **changed)
-    save_model(folder, make_random_weights_model(spec, seed=seed), spec)
+    save_model(folder, make_random_model(spec, seed=seed), spec)
     return folder
 
 
 def make_eval_model(skeleton: Skeleton, *, seed: int = 0, **changed: object) -> EvalModel:
     spec = make_spec(skeleton, **changed)
-    model = make_random_weights_model(spec, seed=seed)
+    model = make_random_model(spec, seed=seed)
     return EvalModel(name=f"net {seed}", model=model, spec=spec, device=torch.device("cpu"))
 
 

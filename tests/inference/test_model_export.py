@@ -21,7 +21,7 @@ from hrnet_ray.inference.model_package import load_model, save_model
 from hrnet_ray.inference.predictor import Predictor
 from hrnet_ray.skeletons import from_dict
 from hrnet_ray.utils.files import sha256_file
-from tests.inference.paws import SPEC, make_random_model, make_test_image
+from tests.inference.paws import SPEC, make_paws_model, make_test_image
 
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK_IMPORTS = """
@@ -34,7 +34,7 @@ for name in ("torch", "hrnet_ray", "mlflow", "ray"):
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     spec = replace(SPEC, scores={"OKS_AP": 0.5})
-    save_model(tmp_path / "run" / "model", make_random_model(), spec)
+    save_model(tmp_path / "run" / "model", make_paws_model(), spec)
     return tmp_path / "run"
 
 
@@ -65,7 +65,7 @@ def test_the_code_in_the_docs_gives_the_predictions_of_predict(folder: Path, tmp
 @pytest.mark.parametrize("form", EXPORT_FORMATS)
 @pytest.mark.parametrize(("decode", "flip_test"), [("dark", True), ("argmax", False)])
 def test_an_exported_file_gives_the_outputs_of_the_model(form: str, decode: str, flip_test: bool):
-    exported = export_model(make_random_model(), replace(SPEC, decode=decode, flip_test=flip_test), form)
+    exported = export_model(make_paws_model(), replace(SPEC, decode=decode, flip_test=flip_test), form)
 
     assert exported.parity.is_within_tolerance
     assert exported.parity.num_confident_keypoints > 0

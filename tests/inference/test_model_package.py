@@ -12,11 +12,11 @@ from hrnet_ray.inference.model_package import (
     CONFIG_FILE,
     MODEL_CARD_FILE,
     WEIGHTS_FILE,
-    ModelSpec,
     load_model,
     save_model,
 )
 from hrnet_ray.skeletons import Skeleton
+from tests.small_models import make_spec
 
 PAWS = Skeleton(
     name="otter",
@@ -26,17 +26,11 @@ PAWS = Skeleton(
     other_oks_sigmas={"strict": (0.01, 0.01, 0.01)},
     upper_body=(2,),
 )
-SPEC = ModelSpec(
-    skeleton=PAWS,
-    width=8,
-    modules=(1, 1, 1),
-    blocks=1,
-    stem=8,
+SPEC = make_spec(
+    PAWS,
     input_hw=(96, 64),
-    padding=1.25,
     sigma=1.5,
     decode="dark",
-    flip_test=True,
     shift_heatmap=False,
     trained_on="otters (0123456789ab)",
     scores={"OKS_AP": 0.87654, "EPE_px": 3.0},

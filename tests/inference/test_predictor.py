@@ -14,12 +14,12 @@ from hrnet_ray.data import records
 from hrnet_ray.data.annotations import PoseInstance
 from hrnet_ray.inference.model_package import save_model
 from hrnet_ray.inference.predictor import Predictor, build_decode_config
-from tests.inference.paws import BOXES, SPEC, make_random_model, make_test_image
+from tests.inference.paws import BOXES, SPEC, make_paws_model, make_test_image
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(make_random_model(), SPEC)
+    return Predictor(make_paws_model(), SPEC)
 
 
 @pytest.fixture(scope="module")

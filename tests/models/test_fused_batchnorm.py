@@ -17,6 +17,7 @@ from hrnet_ray.models.fused_batchnorm import (
     apply_norm_add_relu,
     convert_to_fused_batchnorm,
 )
+from tests.small_models import make_small_hrnet, randomize_convolutions
 
 try:
     native_extension.build_extension(fused_batchnorm.C_SOURCE_PATH)
@@ -148,10 +149,8 @@ def test_evaluation_mode_uses_torchs_operators():
 
 
 def make_small_model() -> HRNet:
-    net = HRNet(16, 3, modules=(1, 1, 1), blocks=1, stem=16)
+    net = randomize_convolutions(make_small_hrnet(3, width=16, stem=16))
     for module in net.modules():
-        if isinstance(module, nn.Conv2d):  # the published initialization gives nearly zero heatmaps
-            nn.init.kaiming_normal_(module.weight)
         if isinstance(module, nn.BatchNorm2d):
             nn.init.normal_(module.weight, 1, 0.2)
     return net.to(memory_format=LAST)

@@ -10,6 +10,7 @@ from hrnet_ray.models import HRNet
 from hrnet_ray.models.hrnet import compute_branch_channels
 from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps
 from hrnet_ray.pose.losses import keypoint_mse_loss
+from tests.small_models import make_small_hrnet
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def test_each_branch_doubles_the_channels():
 
 
 def test_heatmaps_have_a_quarter_of_the_crop_size():
-    heatmaps = _make_small_model().eval()(torch.zeros(2, 3, 96, 64))
+    heatmaps = make_small_hrnet(5).eval()(torch.zeros(2, 3, 96, 64))
 
     assert heatmaps.shape == (2, 5, 24, 16)
 
@@ -38,7 +39,7 @@ def test_a_crop_size_that_is_not_a_multiple_of_32_is_refused(size_hw: tuple[int,
     height, width = size_hw
 
     with pytest.raises(ValueError, match=f"multiples of 32, got {height} x {width}"):
-        _make_small_model()(torch.zeros(1, 3, height, width))
+        make_small_hrnet(5)(torch.zeros(1, 3, height, width))
 
 
 def test_weights_are_initialized_as_published():
@@ -58,7 +59,7 @@ def test_weights_are_initialized_as_published():
 
 def test_every_parameter_receives_a_gradient():
     """DDP blocks if a parameter does not contribute to the output."""
-    net = _make_small_model()
+    net = make_small_hrnet(5)
     _randomize_weights(net)
     crops = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -69,7 +70,7 @@ def test_every_parameter_receives_a_gradient():
 
 
 def test_translating_the_image_translates_the_heatmaps():
-    net = _make_small_model().eval()
+    net = make_small_hrnet(5).eval()
     _randomize_weights(net)
     crops = torch.zeros(1, 3, 512, 640)
     chance = torch.Generator().manual_seed(0)
@@ -84,7 +85,7 @@ def test_translating_the_image_translates_the_heatmaps():
 
 
 def test_channels_last_does_not_change_the_heatmaps():
-    net = _make_small_model().eval()
+    net = make_small_hrnet(5).eval()
     _randomize_weights(net)
     crops = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
@@ -98,7 +99,7 @@ def test_channels_last_does_not_change_the_heatmaps():
 def test_training_overfits_one_batch():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = HRNet(8, 3, modules=(1, 1, 1), blocks=1, stem=16).train()
+        net = make_small_hrnet(3, stem=16).train()
         crops = torch.randn(2, 3, 64, 96)
         crop_xy = torch.rand(2, 3, 2) * torch.tensor([80.0, 48.0]) + 8
     target, weights = encode_heatmaps(crop_xy, torch.ones(2, 3) > 0, input_hw=(64, 96), heatmap_hw=(16, 24), sigma=2.0)
@@ -116,10 +117,6 @@ def test_training_overfits_one_batch():
     heatmap_xy, _ = decode_heatmaps(net(crops).detach(), method="argmax")
     wanted_xy, _ = decode_heatmaps(target, method="argmax")
     assert (heatmap_xy - wanted_xy).abs().max() <= 1
-
-
-def _make_small_model() -> HRNet:
-    return HRNet(8, 5, modules=(1, 1, 1), blocks=1, stem=16)
 
 
 def _randomize_weights(net: HRNet) -> None:

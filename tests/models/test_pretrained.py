@@ -15,6 +15,7 @@ from torch import Tensor
 from hrnet_ray.errors import DataError
 from hrnet_ray.models import HRNet
 from hrnet_ray.models.pretrained import LoadReport, load_pretrained
+from tests.small_models import make_small_hrnet
 
 HEAD = ["final_layer.weight", "final_layer.bias"]
 
@@ -319,7 +320,7 @@ def test_the_load_report_counts_missing_and_unexpected_tensors():
 
 def _make_model(*, seed: int, width: int = 8, keypoints: int = 5) -> HRNet:
     """Make a small model with random tensors, including batch statistics."""
-    net = HRNet(width, keypoints, modules=(1, 1, 1), blocks=1, stem=16)
+    net = make_small_hrnet(keypoints, width=width, stem=16)
     chance = torch.Generator().manual_seed(seed)
     for tensor in net.state_dict().values():
         noise: Tensor = torch.rand(tensor.shape, generator=chance) * 100

@@ -25,7 +25,8 @@ from hrnet_ray.tracking.model_registry import (
     Run,
     get_registered_model_name,
 )
-from tests.evaluation.evaluated_models import EASY, make_random_weights_model, make_spec, write_model
+from tests.evaluation.evaluated_models import EASY, write_model
+from tests.small_models import make_random_model, make_spec
 
 pytestmark = pytest.mark.timeout(300)  # the server, and a model that is exported
 
@@ -181,7 +182,7 @@ def test_a_server_that_is_not_there_is_named(dead_uri: str):
 @pytest.mark.parametrize("changed", [{}, {"flip_test": False}, {"decode": "dark"}, {"decode": "argmax", "sigma": 2.0}])
 def test_what_is_exported_finds_what_the_predictor_finds(changed: dict):
     spec = make_spec(EASY, **changed)
-    model = make_random_weights_model(spec)
+    model = make_random_model(spec)
     crops = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
     uncut = torch.eye(3, dtype=torch.float64).expand(3, 3, 3)
 

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from hrnet_ray.errors import DataError
-from hrnet_ray.models import HRNet
 from hrnet_ray.training import checkpoint
 from hrnet_ray.training.checkpoint import PartialEpochState, TrainState
 from hrnet_ray.training.checkpoint_store import (
@@ -17,6 +16,7 @@ from hrnet_ray.training.checkpoint_store import (
     write_manifest,
 )
 from hrnet_ray.utils.files import sha256_file
+from tests.small_models import make_small_hrnet
 from tests.training.trainings import Training
 
 
@@ -139,7 +139,7 @@ def test_the_state_of_another_model_is_refused_and_changes_nothing(saved: Path, 
     training = Training(seed=7)
     before = {name: tensor.clone() for name, tensor in training.model.state_dict().items()}
     state = torch.load(saved / STATE_FILE, weights_only=True)
-    state["model"] = HRNet(4, 2, modules=(1, 1, 1), blocks=1, stem=8).state_dict()
+    state["model"] = make_small_hrnet(2, width=4).state_dict()
 
     with pytest.raises(DataError, match="it is of another model: ") as refused:
         training.load(write_checkpoint(tmp_path, state))

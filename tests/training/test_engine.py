@@ -17,6 +17,7 @@ from hrnet_ray.pose.losses import keypoint_mse_loss, keypoint_ohkm_loss
 from hrnet_ray.pose.targets import LOSS_FUNCTIONS, HeatmapTargetConfig
 from hrnet_ray.training.ema import ModelEma
 from hrnet_ray.training.engine import train_epoch
+from tests.small_models import make_small_hrnet
 
 INPUT_HW, HEATMAP_HW = (96, 64), (24, 16)
 TARGET = HeatmapTargetConfig(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.5)
@@ -176,7 +177,7 @@ def make_train_batch() -> TrainBatch:
 
 def make_tiny_model(*, lr: float, seed: int = 0) -> tuple[HRNet, torch.optim.Adam, torch.optim.lr_scheduler.LambdaLR]:
     torch.manual_seed(seed)
-    model = HRNet(8, 2, modules=(1, 1, 1), blocks=1, stem=16)
+    model = make_small_hrnet(2, stem=16)
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     return model, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
 

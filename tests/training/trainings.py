@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from hrnet_ray.data.batch import TrainBatch
-from hrnet_ray.models import HRNet
 from hrnet_ray.pose.targets import HeatmapTargetConfig
 from hrnet_ray.training import checkpoint
 from hrnet_ray.training.checkpoint import TrainState
 from hrnet_ray.training.checkpoint_store import CheckpointStore, FileEntries
 from hrnet_ray.training.engine import train_epoch
 from hrnet_ray.training.optim import build_lr_scheduler, build_optimizer
+from tests.small_models import make_small_hrnet
 
 INPUT_HW, HEATMAP_HW = (64, 32), (16, 8)
 TARGET = HeatmapTargetConfig(input_hw=INPUT_HW, heatmap_hw=HEATMAP_HW, sigma=1.0)
@@ -26,7 +26,7 @@ class Training:
 
     def __init__(self, *, seed: int, tiny: bool = False) -> None:
         torch.manual_seed(seed)
-        self.model: nn.Module = nn.Linear(50, 90) if tiny else HRNet(8, 2, modules=(1, 1, 1), blocks=1, stem=8)
+        self.model: nn.Module = nn.Linear(50, 90) if tiny else make_small_hrnet(2)
         self.optimizer = build_optimizer(self.model, optimizer_name="adamw", lr=1e-2, weight_decay=0.1)
         self.scheduler = build_lr_scheduler(
             self.optimizer,
