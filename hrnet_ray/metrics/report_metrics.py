@@ -87,9 +87,9 @@ def compute_evaluation_metrics(
     if with_gt_boxes and select_primary_metric(truth) == "PCKh_0.5":
         return _compute_pckh_evaluation(poses, truth, skeleton, num_images)
     is_kept = apply_oks_nms(poses, skeleton.scoring_sigmas, max_oks=nms_oks_threshold)
-    kept = poses.select_poses(is_kept)
-    matches = match_poses(kept, truth, skeleton.scoring_sigmas, num_images=num_images)
-    oks = _compute_oks_by_sigma_set(kept, truth, skeleton)
+    scored_poses = poses.select_poses(is_kept)
+    matches = match_poses(scored_poses, truth, skeleton.scoring_sigmas, num_images=num_images)
+    oks = _compute_oks_by_sigma_set(scored_poses, truth, skeleton)
     summary = _flatten_oks_metrics(oks)
     if with_gt_boxes:
         nearest = np.arange(len(poses))
@@ -98,10 +98,10 @@ def compute_evaluation_metrics(
         # Validation during training does not apply OKS-NMS: this is the comparable value.
         summary["OKS_AP_without_nms"] = _flatten_oks_metrics(oks_without_nms)["OKS_AP"]
     else:
-        compared = MatchedPoses.from_poses(kept, truth, *matches.pose_instance_pairs.T)
-        nearest = _find_nearest_poses(kept, truth, skeleton)
+        compared = MatchedPoses.from_poses(scored_poses, truth, *matches.pose_instance_pairs.T)
+        nearest = _find_nearest_poses(scored_poses, truth, skeleton)
         summary["instances_matched"] = float(len(matches.pose_instance_pairs))
-    nearest_xy = _gather_keypoints(poses if with_gt_boxes else kept, nearest)
+    nearest_xy = _gather_keypoints(poses if with_gt_boxes else scored_poses, nearest)
     instance_oks = _compute_instance_oks(nearest_xy, truth, skeleton)
     return EvaluationMetrics(
         primary_metric="OKS_AP",
@@ -114,7 +114,7 @@ def compute_evaluation_metrics(
         per_instance_score=instance_oks,
         indices_worst_first=np.argsort(instance_oks, kind="stable")[: int(np.isfinite(instance_oks).sum())],
         nearest_image_xy=nearest_xy,
-        poses=kept,
+        poses=scored_poses,
         num_nms_dropped=int((~is_kept).sum()),
     )
 

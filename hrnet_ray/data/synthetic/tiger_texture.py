@@ -279,9 +279,8 @@ def draw_body_part(
     coat = np.empty((h, w, 3), np.uint8)
     coat[:] = np.round(part.color)
     for polygons, color in part.strokes:
-        for corners in to_fixed_point(
-            to_image_xy(polygons) - (x, y)
-        ):  # one by one: in one call, overlaps would be holes
+        # One polygon per call: in a single call, overlaps would be holes.
+        for corners in to_fixed_point(to_image_xy(polygons) - (x, y)):
             cv2.fillPoly(coat, [corners], color, cv2.LINE_AA, SUBPIXEL_BITS)
     inside, region = mask[y : y + h, x : x + w], image[y : y + h, x : x + w]
     depth = cv2.distanceTransform((inside > 127).astype(np.uint8), cv2.DIST_L2, 3)
