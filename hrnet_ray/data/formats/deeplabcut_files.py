@@ -1,6 +1,7 @@
-"""Where the labels of a DeepLabCut project lie: a CSV in each video's folder of labeled-data."""
+"""Label files of a DeepLabCut project: a CSV in each video's folder of labeled-data."""
 
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePath
 
 from hrnet_ray.data.annotations import format_value, is_regular_file, require_dir
 from hrnet_ray.data.formats.deeplabcut_config import DlcProject
@@ -10,87 +11,87 @@ LABEL_FILE_PREFIX = "CollectedData_"
 
 
 def find_label_files(project: DlcProject) -> tuple[list[Path], list[str]]:
-    """The file of labels of each video, in the order of their names, and notes.
-
-    Only videos that the config names are read, as in DeepLabCut: beside them may lie cropped copies
-    of the same frames. A config that names none of the folders is of another machine's making.
+    """Find the label file of each video, in the order of their names; return notes, too.
 
     Raises:
-        DataError: there are none, or it is not clear which.
+        DataError: the project has no label files, or one of its folders has several.
     """
     require_dir(project.labeled_data_dir, "--project: labeled-data")
-    below = sorted(path for path in project.labeled_data_dir.iterdir() if path.name[0] != ".")
-    folders = [path for path in below if path.is_dir() and not path.is_symlink()]
-    linked = [path.name for path in below if path.is_symlink() and path.is_dir()]
-    named = [path for path in folders if path.name in project.video_names]
-    notes = _describe_linked_dirs(linked)
-    if named:
-        others = [path.name for path in folders if path not in named and _list_label_files(path)]
-        notes += _describe_unlisted_dirs(others)
-    elif project.video_names:
-        notes.append("no folder of labeled-data is of a video in video_sets: all were read")
-    found, unlabelled = [], sorted(set(project.video_names) - {path.name for path in named})
-    for folder in named or folders:
-        path, note = _select_label_file(folder, project.scorer)
-        notes += note
-        if path:
-            found.append(path)
-        elif folder in named:
-            unlabelled.append(folder.name)
+    folders = sorted(path for path in project.labeled_data_dir.iterdir() if path.name[0] != "." and path.is_dir())
+    linked = [path.name for path in folders if path.is_symlink()]
+    candidates = {path: _list_label_files(path) for path in folders if not path.is_symlink()}
+    found, notes = select_label_files(candidates, project.video_names, project.scorer)
     if not found:
         raise DataError(
             "a project without labels",
-            f"{project.labeled_data_dir}: no {LABEL_FILE_PREFIX}{project.scorer}.csv in {len(folders):,} folders",
+            f"{project.labeled_data_dir}: no {LABEL_FILE_PREFIX}{project.scorer}.csv in {len(candidates):,} folders",
             "give the project's folder as DeepLabCut leaves it after labelling",
         )
-    if unlabelled and named:
-        notes.append(f"{len(unlabelled):,} videos have no labels: {format_list(sorted(unlabelled))}")
+    if linked:
+        notes.insert(0, f"{len(linked):,} linked folders were not looked into: {format_list(linked)}")
     return found, notes
 
 
-def _describe_linked_dirs(names: list[str]) -> list[str]:
-    if not names:
-        return []
-    return [f"{len(names):,} linked folders were not looked into: {format_list(names)}"]
+def select_label_files(
+    candidates: Mapping[Path, Sequence[str]], video_names: Collection[str], scorer: str
+) -> tuple[list[Path], list[str]]:
+    """Select a label file per folder from the names of its candidates; return notes, too.
+
+    Only folders of `video_names` are read, as in DeepLabCut: beside them may lie cropped copies of
+    the same frames. If no folder is of a video, the config is from another machine, and all are read.
+
+    Raises:
+        DataError: a folder has labels by several people or without a CSV.
+    """
+    notes: list[str] = []
+    listed = [folder for folder in candidates if folder.name in video_names]
+    unlisted = [folder.name for folder, names in candidates.items() if names and folder not in listed]
+    if listed and unlisted:
+        what = "folders with labels are of no video in video_sets, and were not read, as in DeepLabCut"
+        notes.append(f"{len(unlisted):,} {what}: {format_list(unlisted)}")
+    elif video_names and not listed:
+        notes.append("no folder of labeled-data is of a video in video_sets: all were read")
+    selected: list[Path] = []
+    for folder in listed or candidates:
+        name, name_notes = _select_label_file(folder, candidates[folder], scorer)
+        notes += name_notes
+        if name:
+            selected.append(folder / name)
+    unlabelled = sorted(set(video_names) - {path.parent.name for path in selected})
+    if unlabelled and listed:
+        notes.append(f"{len(unlabelled):,} videos have no labels: {format_list(unlabelled)}")
+    return selected, notes
 
 
-def _describe_unlisted_dirs(names: list[str]) -> list[str]:
-    if not names:
-        return []
-    what = "folders with labels are of no video in video_sets, and were not read, as in DeepLabCut"
-    return [f"{len(names):,} {what}: {format_list(names)}"]
-
-
-def _list_label_files(folder: Path) -> list[Path]:
-    """Label files of every scorer, in either form."""
+def _list_label_files(folder: Path) -> list[str]:
+    """List the label files of every scorer, in either form."""
     return sorted(
-        path
+        path.name
         for path in folder.glob(f"{LABEL_FILE_PREFIX}*")
         if path.suffix in (".csv", ".h5") and is_regular_file(path)
     )
 
 
-def _select_label_file(folder: Path, scorer: str) -> tuple[Path | None, list[str]]:
-    """The file of the config's scorer, or else the only one that is there; None without any."""
-    there = _list_label_files(folder)
-    own = [path for path in there if path.stem == LABEL_FILE_PREFIX + scorer]
-    considered = own or there
+def _select_label_file(folder: Path, names: Sequence[str], scorer: str) -> tuple[str | None, list[str]]:
+    """Select the file of the config's scorer, or else the only one; None without any."""
+    own = [name for name in names if PurePath(name).stem == LABEL_FILE_PREFIX + scorer]
+    considered = own or names
     if not considered:
         return None, []
-    tables = [path for path in considered if path.suffix == ".csv"]
+    tables = [name for name in considered if name.endswith(".csv")]
     if not tables:
-        raise _make_missing_csv_error(considered[0])
+        raise _make_missing_csv_error(folder / considered[0])
     if len(tables) > 1:
         raise DataError(
             f"labels of several people, and none by {format_value(scorer)}",
-            f"{folder}: {format_list([path.name for path in tables])}",
+            f"{folder}: {format_list(tables)}",
             "name whose labels count as `scorer` in config.yaml",
         )
     (table,) = tables
     notes = []
     if not own:
-        notes.append(f"{folder.name}: labels by another than {format_value(scorer)}: {table.name}")
-    if others := [path.name for path in there if path.stem != table.stem]:
+        notes.append(f"{folder.name}: labels by another than {format_value(scorer)}: {table}")
+    if others := [name for name in names if PurePath(name).stem != PurePath(table).stem]:
         notes.append(f"{folder.name}: labels that were not read: {format_list(others)}")
     return table, notes
 

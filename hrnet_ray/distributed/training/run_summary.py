@@ -2,8 +2,10 @@
 
 import csv
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hrnet_ray.config import ExperimentConfig
 from hrnet_ray.data.images import codec
@@ -69,31 +71,9 @@ def summarize_run(folder: Path, experiment: ExperimentConfig) -> RunResult:
         TrainingDivergedError: the last loss is NaN or Inf, or no epoch has a score.
     """
     epochs = read_metrics(folder)
-    if epochs and not math.isfinite(epochs[-1]["train/loss"]):
-        raise TrainingDivergedError(
-            f"training diverged: train/loss is {epochs[-1]['train/loss']}",
-            f"{folder}: epoch {epochs[-1]['epoch']}",
-            f"lower --optim.lr (was {experiment.optim.lr:g}), and choose another --name",
-        )
-    primary = next((name for name in ("OKS_AP", "PCKh_0.5") if epochs and f"val/{name}" in epochs[-1]), None)
-    scored = [e for e in epochs if primary and e.get(f"val/{primary}", math.nan) >= -1]
-    if not primary or not scored:
-        raise TrainingDivergedError(
-            "training ended without a score",
-            f"{folder / 'metrics.jsonl'}: {len(epochs)} epochs",
-            "lower --optim.lr, or inspect the dataset with `hrnet-ray check`",
-        )
-    best = max(scored, key=lambda entry: entry[f"val/{primary}"])
-    kind = primary.split("_")[0]
-    keypoint_scores = {
-        name.removeprefix(f"val/{kind}."): value for name, value in best.items() if name.startswith(f"val/{kind}.")
-    }
-    plots.plot_training_curves(folder / "plots" / "curves.png", epochs, primary)
-    plots.plot_per_keypoint(folder / "plots" / "per_keypoint.png", keypoint_scores, metric=kind)
-    with ignore_write_errors(folder, "images of the best model"):
-        _draw_best_model(folder, primary, best["epoch"])
+    primary, best = select_best_epoch(epochs, folder=folder, lr=experiment.optim.lr)
     result = RunResult(folder, primary, best[f"val/{primary}"], best["epoch"], len(epochs))
-    scores = {name: value for name, value in best.items() if name.startswith("val/")}
+    _draw_run(result, epochs, best)
     summary = {
         "name": experiment.name,
         "metric": primary,
@@ -103,10 +83,44 @@ def summarize_run(folder: Path, experiment: ExperimentConfig) -> RunResult:
         "epochs": result.num_epochs,
         "optim.lr": experiment.optim.lr,
         "heatmap.sigma": experiment.heatmap.sigma,
-        "scores": scores,
+        "scores": {name: value for name, value in best.items() if name.startswith("val/")},
     }
     write_summary(folder, summary)
     return result
+
+
+def select_best_epoch(epochs: Sequence[dict[str, Any]], *, folder: Path, lr: float) -> tuple[str, dict[str, Any]]:
+    """Return the primary metric and the first epoch with its highest score.
+
+    Raises:
+        TrainingDivergedError: the last loss is NaN or Inf, or no epoch has a score.
+    """
+    if epochs and not math.isfinite(epochs[-1]["train/loss"]):
+        raise TrainingDivergedError(
+            f"training diverged: train/loss is {epochs[-1]['train/loss']}",
+            f"{folder}: epoch {epochs[-1]['epoch']}",
+            f"lower --optim.lr (was {lr:g}), and choose another --name",
+        )
+    primary = next((name for name in ("OKS_AP", "PCKh_0.5") if epochs and f"val/{name}" in epochs[-1]), None)
+    scored = [epoch for epoch in epochs if primary and epoch.get(f"val/{primary}", math.nan) >= -1]
+    if not primary or not scored:
+        raise TrainingDivergedError(
+            "training ended without a score",
+            f"{folder / 'metrics.jsonl'}: {len(epochs)} epochs",
+            "lower --optim.lr, or inspect the dataset with `hrnet-ray check`",
+        )
+    return primary, max(scored, key=lambda epoch: epoch[f"val/{primary}"])
+
+
+def _draw_run(result: RunResult, epochs: list[dict[str, Any]], best: Mapping[str, Any]) -> None:
+    """Draw the curves of a run, and the scores and images of its best model."""
+    plots_dir, kind = result.folder / "plots", result.primary_metric.split("_")[0]
+    prefix = f"val/{kind}."
+    keypoint_scores = {name.removeprefix(prefix): best[name] for name in best if name.startswith(prefix)}
+    plots.plot_training_curves(plots_dir / "curves.png", epochs, result.primary_metric)
+    plots.plot_per_keypoint(plots_dir / "per_keypoint.png", keypoint_scores, metric=kind)
+    with ignore_write_errors(result.folder, "images of the best model"):
+        _draw_best_model(result.folder, result.primary_metric, result.best_epoch)
 
 
 def _draw_best_model(folder: Path, primary_metric: str, epoch: int) -> None:
