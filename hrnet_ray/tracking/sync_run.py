@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,94 @@ from hrnet_ray.tracking.run_record import RUNNING_STATUS, RunRecord, read_run_re
 from hrnet_ray.tracking.sync_state import SyncState, read_sync_state, write_sync_state
 
 START_FILES = ("resolved_config.json", "command.txt", "environment.json")
-"""What a run was started with: copied at once, not only when it ends."""
+"""Files that describe the start of a run: copied at once, not only when it ends."""
+LOG_FILE = "run.log"
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run folder and the store that it is synced to; `state` is what the store holds already."""
+
+    store: MlflowStore
+    folder: Path
+    record: RunRecord
+    state: SyncState
+
+
+def _sync_epochs(run: OpenRun) -> None:
+    fresh = list(_iter_unsynced_epochs(run.folder, run.state))
+    points = [point for entry in fresh for point in extract_metric_points(entry, step=entry["epoch"])]
+    if not points:
+        return
+    run.store.log_metrics(run.state.run_id, [replace_inf_with_nan(point) for point in points])
+    infinite = {f"infinite.{p.name}": f"{p.value} at {p.step}" for p in points if math.isinf(p.value)}
+    if infinite:
+        run.store.log_params_and_tags(run.state.run_id, params={}, tags=infinite)
+    run.state.epochs |= {str(entry["epoch"]): entry.get("at_ms", 0) for entry in fresh}
+
+
+def _sync_system_metrics(run: OpenRun) -> None:
+    lines = list(enumerate(read_jsonl(run.folder / SYSTEM_METRICS_FILE)))[run.state.system_samples :]
+    points = [replace_inf_with_nan(p) for step, entry in lines for p in extract_metric_points(entry, step=step)]
+    if points:
+        run.store.log_metrics(run.state.run_id, points)
+    run.state.system_samples += len(lines)
+
+
+def _sync_summary_metrics(run: OpenRun) -> None:
+    fresh = {n: f for n, f in run.record.summary_metrics.items() if run.state.summary_metrics.get(n) != f.at_ms}
+    points = [MetricPoint(name, figure.value, 0, figure.at_ms) for name, figure in fresh.items()]
+    if points:
+        run.store.log_metrics(run.state.run_id, [replace_inf_with_nan(point) for point in points])
+    run.state.summary_metrics |= {name: figure.at_ms for name, figure in fresh.items()}
+
+
+def _sync_tags(run: OpenRun) -> None:
+    gone = sorted(run.state.tags.keys() - run.record.tags.keys())
+    fresh = {name: v for name, v in run.record.tags.items() if run.state.tags.get(name) != v}
+    if fresh or gone:
+        run.store.log_params_and_tags(run.state.run_id, params={}, tags=fresh, removed_tags=gone)
+    run.state.tags = dict(run.record.tags)
+
+
+def _sync_run_status(run: OpenRun) -> None:
+    if run.state.run_status != _get_run_status(run.record):
+        run.store.set_run_status(run.state.run_id, run.record)
+    run.state.run_status = _get_run_status(run.record)
+
+
+def _sync_images(run: OpenRun) -> None:
+    times = {entry["epoch"]: entry.get("at_ms", 0) for entry in read_metrics(run.folder)}
+    for image in _iter_unsynced_images(run.folder, run.state):
+        if image.epoch in times:  # else its epoch is not over
+            run.store.log_image(run.state.run_id, image, at_ms=times[image.epoch])
+            run.state.images.append(_format_image_key(image))
+
+
+def _sync_files(run: OpenRun) -> None:
+    for path, name, state in _iter_unsynced_files(run.folder, run.record, run.state):
+        run.store.log_artifact(run.state.run_id, path, artifact_path=str(Path(name).parent).strip("."))
+        run.state.files[name] = state
+
+
+@dataclass(frozen=True)
+class SyncTask:
+    """One kind of data. The task sends what is new and notes it in the state: a repetition sends nothing."""
+
+    name: str
+    sync: Callable[[OpenRun], None]
+
+
+SYNC_TASKS = (
+    SyncTask("epochs", _sync_epochs),
+    SyncTask("system metrics", _sync_system_metrics),
+    SyncTask("summary metrics", _sync_summary_metrics),
+    SyncTask("tags", _sync_tags),
+    SyncTask("run status", _sync_run_status),
+    SyncTask("images", _sync_images),
+    SyncTask("files", _sync_files),
+)
+"""In order: small data first, so that a slow server has the metrics before the large files."""
 
 
 class RunSyncer:
@@ -32,14 +120,14 @@ class RunSyncer:
         self._stopped = False
 
     def stop_syncing(self) -> None:
-        """Sync and record nothing more, from any thread: another process may have taken over."""
+        """Sync and record nothing more, from any thread: another process may sync the rest."""
         self._stopped = self.store.stopped = True
 
     def sync_run(self, folder: Path) -> None:
-        """Sync what is new.
+        """Sync what is new, by each task in turn.
 
         Raises:
-            ClusterError: the server did not take it; what it took before that is noted.
+            ClusterError: the server refused data; what it took before stays recorded as synced.
             OSError, ValueError: the folder cannot be read.
         """
         try:
@@ -48,30 +136,21 @@ class RunSyncer:
             self._sync_new_data(folder)
 
     def _sync_new_data(self, folder: Path) -> None:
-        story = read_run_record(folder)
-        if story is None or self._stopped:
+        record = read_run_record(folder)
+        if record is None or self._stopped:
             return
-        sync_state = self._open_run(folder, story)
-        steps: list[Callable[[Path, RunRecord, SyncState], None]] = [
-            self._sync_epochs,
-            self._sync_system_metrics,
-            self._sync_summary_metrics,
-            self._sync_tags,
-            self._sync_run_status,
-            self._sync_images,
-            self._sync_files,
-        ]
-        for step in steps:
+        state = self._open_run(folder, record)
+        for task in SYNC_TASKS:
             if self._stopped:
                 return
-            try:
-                # A server that hung for minutes gets the present state, not an old one.
-                step(folder, read_run_record(folder) or story, sync_state)
-            except Exception:
-                self._sync_states.clear()  # who knows what is there when it answers again
+            try:  # read again: the previous task may have waited for minutes
+                task.sync(OpenRun(self.store, folder, read_run_record(folder) or record, state))
+            except Exception as error:
+                error.add_note(f"while syncing {task.name} of {folder}")
+                self._sync_states.clear()  # the server may answer again with less than it had
                 raise
             finally:
-                self._save_sync_state(folder, sync_state)
+                self._save_sync_state(folder, state)
 
     def _open_run(self, folder: Path, record: RunRecord) -> SyncState:
         """Open the run on the server. For a new run nothing counts as synced."""
@@ -98,75 +177,23 @@ class RunSyncer:
     def _get_parent_run_id(self, folder: Path, record: RunRecord) -> str | None:
         if record.parent_relpath is None:
             return None
-        above = (folder / record.parent_relpath).resolve()
-        theirs = read_run_record(above)
-        return self._open_run(above, theirs).run_id if theirs else None
-
-    def _sync_epochs(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
-        fresh = list(_iter_unsynced_epochs(folder, sync_state))
-        points = [point for entry in fresh for point in extract_metric_points(entry, step=entry["epoch"])]
-        if not points:
-            return
-        self.store.log_metrics(sync_state.run_id, [replace_inf_with_nan(point) for point in points])
-        infinite = {f"infinite.{p.name}": f"{p.value} at {p.step}" for p in points if _is_infinite(p)}
-        if infinite:
-            self.store.log_params_and_tags(sync_state.run_id, params={}, tags=infinite)
-        sync_state.epochs |= {str(entry["epoch"]): entry.get("at_ms", 0) for entry in fresh}
-
-    def _sync_system_metrics(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
-        lines = list(enumerate(read_jsonl(folder / SYSTEM_METRICS_FILE)))[sync_state.system_samples :]
-        points = [replace_inf_with_nan(p) for step, entry in lines for p in extract_metric_points(entry, step=step)]
-        if points:
-            self.store.log_metrics(sync_state.run_id, points)
-        sync_state.system_samples += len(lines)
-
-    def _sync_summary_metrics(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
-        fresh = {n: f for n, f in record.summary_metrics.items() if sync_state.summary_metrics.get(n) != f.at_ms}
-        points = [MetricPoint(name, figure.value, 0, figure.at_ms) for name, figure in fresh.items()]
-        if points:
-            self.store.log_metrics(sync_state.run_id, [replace_inf_with_nan(point) for point in points])
-        sync_state.summary_metrics |= {name: figure.at_ms for name, figure in fresh.items()}
-
-    def _sync_tags(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
-        gone = sorted(sync_state.tags.keys() - record.tags.keys())
-        fresh = {name: v for name, v in record.tags.items() if sync_state.tags.get(name) != v}
-        if fresh or gone:
-            self.store.log_params_and_tags(sync_state.run_id, params={}, tags=fresh, removed_tags=gone)
-        sync_state.tags = dict(record.tags)
-
-    def _sync_run_status(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
-        if sync_state.run_status != _get_run_status(record):
-            self.store.set_run_status(sync_state.run_id, record)
-        sync_state.run_status = _get_run_status(record)
-
-    def _sync_images(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
-        times = {entry["epoch"]: entry.get("at_ms", 0) for entry in read_metrics(folder)}
-        for picture in _iter_unsynced_images(folder, sync_state):
-            if picture.epoch in times:  # else its epoch is not over
-                self.store.log_image(sync_state.run_id, picture, at_ms=times[picture.epoch])
-                sync_state.images.append(_format_image_key(picture))
-
-    def _sync_files(self, folder: Path, record: RunRecord, sync_state: SyncState) -> None:
-        for path, name, state in _iter_unsynced_files(folder, record, sync_state):
-            self.store.log_artifact(sync_state.run_id, path, artifact_path=str(Path(name).parent).strip("."))
-            sync_state.files[name] = state
-
-
-LOG_FILE = "run.log"
+        parent = (folder / record.parent_relpath).resolve()
+        parent_record = read_run_record(parent)
+        return self._open_run(parent, parent_record).run_id if parent_record else None
 
 
 def count_unsynced(folder: Path, store_uri: str) -> Counter[str]:
     """Count the items of the run in `folder` that are not synced to the store yet."""
-    story = read_run_record(folder)
-    if story is None:
+    record = read_run_record(folder)
+    if record is None:
         return Counter()
     sync_state = read_sync_state(folder, store_uri)
     return +Counter(
         {
             "epochs": len(list(_iter_unsynced_epochs(folder, sync_state))),
             "images": len(list(_iter_unsynced_images(folder, sync_state))),
-            "files": len(list(_iter_unsynced_files(folder, story, sync_state))),
-            "run status": int(story.status != RUNNING_STATUS and sync_state.run_status != _get_run_status(story)),
+            "files": len(list(_iter_unsynced_files(folder, record, sync_state))),
+            "run status": int(record.status != RUNNING_STATUS and sync_state.run_status != _get_run_status(record)),
         }
     )
 
@@ -178,7 +205,7 @@ def _iter_unsynced_epochs(folder: Path, sync_state: SyncState) -> Iterator[dict[
 
 
 def _iter_unsynced_images(folder: Path, sync_state: SyncState) -> Iterator[EpochImage]:
-    return (picture for picture in find_epoch_images(folder) if _format_image_key(picture) not in sync_state.images)
+    return (image for image in find_epoch_images(folder) if _format_image_key(image) not in sync_state.images)
 
 
 def _iter_unsynced_files(
@@ -205,7 +232,3 @@ def _get_run_status(record: RunRecord) -> list[Any]:
 
 def _format_image_key(image: EpochImage) -> str:
     return f"{image.name} {image.epoch}"
-
-
-def _is_infinite(point: MetricPoint) -> bool:
-    return math.isinf(point.value)
