@@ -4,6 +4,7 @@ And what every reader asks of an annotation file: numbers that are numbers, name
 """
 
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hrnet_ray.errors import DataError
+from hrnet_ray.errors import DataError, format_list
 from hrnet_ray.skeletons import Skeleton
 
 MAX_COORDINATE = 1e9
@@ -52,11 +53,11 @@ class PoseInstance:
     image_id: int
     image: str
     """File name, relative to the folder of images."""
-    category_id: int
+    category_id: int = 1
     box_xywh: tuple[float, float, float, float]
     area: float
     """OKS measures errors against its square root."""
-    head_size: float
+    head_size: float = math.nan
     """Head size for PCKh, in pixels; NaN where the labels give none."""
     image_xy: np.ndarray
     """float64 [K, 2]; (0, 0) where hidden."""
@@ -95,6 +96,11 @@ class AnnotationSet:
 _REPR = Repr()
 _REPR.maxlevel, _REPR.maxlist, _REPR.maxdict = 2, 6, 4
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 60
+
+
+def build_count_note(names: list[str], what: str) -> list[str]:
+    """Build a note with the number of `names` and the first of them; no note without names."""
+    return [f"{len(names):,} {what}: {format_list(names)}"] if names else []
 
 
 def format_value(value: object) -> str:

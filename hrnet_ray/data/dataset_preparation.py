@@ -11,7 +11,7 @@ from pathlib import Path
 from joblib import cpu_count
 
 from hrnet_ray.data import records
-from hrnet_ray.data.annotations import AnnotationSet, SkippedItem
+from hrnet_ray.data.annotations import AnnotationSet, SkippedItem, build_count_note
 from hrnet_ray.data.manifest import DatasetManifest, RowKind, ShardInfo, SplitInfo, write_manifest
 from hrnet_ray.data.resume_journal import ShardCache, compute_shard_key
 from hrnet_ray.data.shards import (
@@ -246,10 +246,7 @@ def _build_split_info(
 def _describe_size_mismatches(reports: Sequence[ShardResult]) -> list[str]:
     """A note on images that were resized, or exchanged, after they were labelled."""
     names = sorted({name for report in reports for name in report.size_mismatched})
-    if not names:
-        return []
-    what = f"{len(names):,} images have another size than the annotations tell"
-    return [f"{what}, so labels may lie elsewhere: {format_list(names)}"]
+    return build_count_note(names, "images have another size than the annotations tell, so labels may lie elsewhere")
 
 
 def _describe_exif_rotations(reports: Sequence[ShardResult]) -> list[str]:

@@ -18,7 +18,7 @@ from hrnet_ray.data.shards import ProgressCallback
 from hrnet_ray.errors import DataError, format_list
 from hrnet_ray.runs.event_log import EVENTS_FILE, METRICS_FILE, read_events, read_metrics
 from hrnet_ray.runs.progress_display import EpochProgress, ProgressDisplay, format_clock
-from hrnet_ray.utils.files import write_text_atomically
+from hrnet_ray.utils.files import get_file_stamp, write_text_atomically
 
 UPDATE_INTERVAL_S = 1.0
 """Seconds between two writes of `progress.json`, and between two reads."""
@@ -117,7 +117,7 @@ class ProgressMonitor:
     def _poll_run_dirs(self) -> None:
         with suppress(OSError, DataError):  # a storage error: the next poll catches up
             for name, folder in self._folders().items():
-                stamps = [_get_file_stamp(folder / file) for file in (METRICS_FILE, EVENTS_FILE)]
+                stamps = [get_file_stamp(folder / file) for file in (METRICS_FILE, EVENTS_FILE)]
                 if stamps != self._file_stamps.get(folder):
                     self._print_new_records(name, folder)
                     self._file_stamps[folder] = stamps
@@ -214,11 +214,3 @@ def _read_progress(run_folder: Path) -> EpochProgress | None:
         )
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _get_file_stamp(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return (0, 0)
-    return stat.st_size, stat.st_mtime_ns

@@ -5,13 +5,14 @@ from it. The epochs are in `metrics.jsonl`.
 """
 
 import json
-import os
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from hrnet_ray.utils.files import write_text_atomically
 
 RUN_RECORD_FILE = ".mlflow/run.json"
 RUN_KEY_FILE = ".mlflow/run_key"
@@ -76,7 +77,7 @@ def get_or_create_run_key(folder: Path) -> str:
         return str(folder)
     drawn = uuid.uuid4().hex
     with suppress(OSError):  # a full disk keeps no story either
-        write_text_atomically(folder / RUN_KEY_FILE, drawn)
+        write_mlflow_file(folder / RUN_KEY_FILE, drawn)
     return drawn
 
 
@@ -92,7 +93,7 @@ def read_run_key(folder: Path) -> str | None:
 
 def write_run_record(folder: Path, record: RunRecord) -> None:
     """Put it there, whole or not at all."""
-    write_text_atomically(folder / RUN_RECORD_FILE, json.dumps(asdict(record), indent=1))
+    write_mlflow_file(folder / RUN_RECORD_FILE, json.dumps(asdict(record), indent=1))
 
 
 def read_run_record(folder: Path) -> RunRecord | None:
@@ -119,12 +120,10 @@ def find_run_dirs(folder: Path) -> list[Path]:
     return [path.parents[1] for path in _find_record_files([folder, *sorted((folder / "trials").glob("*"))])]
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a file; a reader sees the old one or the new one."""
+def write_mlflow_file(path: Path, text: str) -> None:
+    """Replace a file in `.mlflow`; the folder is made if it is missing."""
     path.parent.mkdir(exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_text_atomically(path, text)
 
 
 def _find_record_files(folders: Iterable[Path]) -> list[Path]:

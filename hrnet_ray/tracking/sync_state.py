@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.tracking.run_record import write_text_atomically
+from hrnet_ray.tracking.run_record import write_mlflow_file
 
 SYNC_STATE_FILE = ".mlflow/sync_state.json"
 
@@ -47,7 +47,7 @@ def write_sync_state(folder: Path, store_uri: str, sync_state: SyncState) -> Non
         known: dict[str, Any] = {}
         with suppress(ValueError, FileNotFoundError):
             known = _read_all_states(folder)
-        write_text_atomically(folder / SYNC_STATE_FILE, json.dumps({**known, store_uri: asdict(sync_state)}))
+        write_mlflow_file(folder / SYNC_STATE_FILE, json.dumps({**known, store_uri: asdict(sync_state)}))
 
 
 def _read_all_states(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from hrnet_ray.text import redact_secrets
 from hrnet_ray.tracking.mlflow_store import MlflowStore
 from hrnet_ray.tracking.run_record import RUN_RECORD_FILE
 from hrnet_ray.tracking.sync_run import RunSyncer, count_unsynced
+from hrnet_ray.utils.files import get_file_stamp
 
 POLL_INTERVAL_S = 1.0
 MAX_RETRY_DELAY_S = 60.0
@@ -115,12 +116,4 @@ class BackgroundSync:
 def _get_file_states(folder: Path) -> object:
     """Sizes and times of the files; they change when there may be something to sync."""
     paths = [folder / name for name in (RUN_RECORD_FILE, "metrics.jsonl", "system_metrics.jsonl")]
-    return [_get_file_state(path) for path in (*paths, *sorted((folder / "plots").glob("*")))]
-
-
-def _get_file_state(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return (0, 0)
-    return stat.st_size, stat.st_mtime_ns
+    return [get_file_stamp(path) for path in (*paths, *sorted((folder / "plots").glob("*")))]

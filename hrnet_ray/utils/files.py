@@ -1,4 +1,4 @@
-"""Whole files: atomic writes and checksums."""
+"""Whole files: atomic writes, checksums and stamps."""
 
 import hashlib
 import os
@@ -29,3 +29,12 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file's content as 64 hex digits; the file is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def get_file_stamp(path: Path) -> tuple[int, int]:
+    """Size in bytes and time of change in ns; (0, 0) for a file that cannot be found."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return (0, 0)
+    return stat.st_size, stat.st_mtime_ns

@@ -7,6 +7,7 @@ from hrnet_ray.data.annotations import (
     AnnotationSet,
     SkippedItem,
     SkipReason,
+    build_count_note,
     format_value,
     resolve_image_path,
 )
@@ -109,3 +110,10 @@ def test_a_value_is_quoted_shortly_however_long_or_deep_it_is():
     assert len(format_value(10**4000)) == 60
     assert len(format_value([1.0] * 10**6)) < 60
     assert format_value([1, 2, 3]) == "[1, 2, 3]"
+
+
+def test_a_note_counts_all_names_and_lists_the_first():
+    assert build_count_note(["a", "b", "c", "d"], "videos have no labels") == [
+        "4 videos have no labels: a, b, c and 1 more"
+    ]
+    assert build_count_note([], "videos have no labels") == []

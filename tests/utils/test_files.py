@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.utils.files import sha256_file, write_bytes_atomically, write_text_atomically
+from hrnet_ray.utils.files import get_file_stamp, sha256_file, write_bytes_atomically, write_text_atomically
 
 
 def test_a_file_is_replaced_and_no_partial_file_is_left(tmp_path: Path):
@@ -31,3 +31,14 @@ def test_the_checksum_of_a_file_is_that_of_its_bytes(tmp_path: Path):
     path.write_bytes(b"hrnet" * 100_000)
 
     assert sha256_file(path) == hashlib.sha256(b"hrnet" * 100_000).hexdigest()
+
+
+def test_the_stamp_of_a_file_changes_with_its_size_or_time(tmp_path: Path):
+    path = tmp_path / "metrics.jsonl"
+    assert get_file_stamp(path) == (0, 0)
+
+    path.write_bytes(b"12345")
+    os.utime(path, ns=(7, 9))
+
+    assert get_file_stamp(path) == (5, 9)
+    assert get_file_stamp(path / "below a file") == (0, 0)

@@ -115,7 +115,6 @@ def _parse_instance(
         category_id=_parse_category_id(annotation),
         box_xywh=box,
         area=_parse_area(annotation, box, written, defects),
-        head_size=math.nan,
         image_xy=np.where(visible[:, None], xyv[:, :2], 0.0),
         visible=visible,
         annotated_wh=_parse_image_wh(image) if all(map(math.isfinite, _parse_image_wh(image))) else None,

@@ -18,6 +18,7 @@ from hrnet_ray.data.annotations import (
     PoseInstance,
     SkippedItem,
     SkipReason,
+    build_count_note,
     is_regular_file,
 )
 from hrnet_ray.data.formats import deeplabcut_config, deeplabcut_files
@@ -221,10 +222,8 @@ class _DeepLabCutReader:
                 id=len(self.instances) + 1,
                 image_id=self.num_frames,
                 image=image,
-                category_id=1,
                 box_xywh=box,
                 area=box[2] * box[3],
-                head_size=math.nan,
                 image_xy=image_xy,
                 visible=visible,
             )
@@ -242,9 +241,9 @@ class _DeepLabCutReader:
                 f"they were taken as not labelled, as in DeepLabCut: {names}"
             )
         seen = np.any([instance.visible for instance in self.instances], axis=0)
-        if self.instances and not seen.all():
+        if self.instances:
             never = [name for name, at in self.keypoint_index_by_bodypart.items() if not seen[at]]
-            notes.append(f"{len(never):,} bodyparts are labelled in no frame: {format_list(never)}")
+            notes += build_count_note(never, "bodyparts are labelled in no frame")
         return notes
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from hrnet_ray.data.annotations import format_value, require_file
+from hrnet_ray.data.annotations import build_count_note, format_value, require_file
 from hrnet_ray.errors import DataError, format_list
 from hrnet_ray.safe_yaml import load_safe_yaml
 from hrnet_ray.skeletons import Skeleton, from_dict, normalize_keypoint_name
@@ -95,14 +95,11 @@ def build_skeleton_from_config(
     if given_skeleton:
         places = _map_bodyparts_to_keypoints(given_skeleton, project)
         unused = [name for name in project.bodyparts if name not in places]
-        told = f"{len(unused):,} bodyparts are not in the skeleton, and not used"
-        return given_skeleton, places, [f"{told}: {format_list(unused)}"] if unused else []
+        return given_skeleton, places, build_count_note(unused, "bodyparts are not in the skeleton, and not used")
     own, strays = _split_bones(project.bones, project.bodyparts)
     values = {"name": project.task, "keypoints": list(project.bodyparts), "bones": own}
-    skeleton, notes = from_dict(values, where=str(project.config_path)), []
-    if strays:
-        named = format_list([format_value(bone) for bone in strays])
-        notes.append(f"{len(strays):,} bones of the config do not join two bodyparts: {named}")
+    skeleton = from_dict(values, where=str(project.config_path))
+    notes = build_count_note([*map(format_value, strays)], "bones of the config do not join two bodyparts")
     if skeleton.flip_order == tuple(range(len(skeleton))):
         notes.append(
             "nothing tells left from right: a mirrored image teaches a left as a right "

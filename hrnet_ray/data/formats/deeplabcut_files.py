@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 
-from hrnet_ray.data.annotations import format_value, is_regular_file, require_dir
+from hrnet_ray.data.annotations import build_count_note, format_value, is_regular_file, require_dir
 from hrnet_ray.data.formats.deeplabcut_config import DlcProject
 from hrnet_ray.errors import DataError, format_list
 
@@ -27,9 +27,7 @@ def find_label_files(project: DlcProject) -> tuple[list[Path], list[str]]:
             f"{project.labeled_data_dir}: no {LABEL_FILE_PREFIX}{project.scorer}.csv in {len(candidates):,} folders",
             "give the project's folder as DeepLabCut leaves it after labelling",
         )
-    if linked:
-        notes.insert(0, f"{len(linked):,} linked folders were not looked into: {format_list(linked)}")
-    return found, notes
+    return found, build_count_note(linked, "linked folders were not looked into") + notes
 
 
 def select_label_files(
@@ -46,10 +44,10 @@ def select_label_files(
     notes: list[str] = []
     listed = [folder for folder in candidates if folder.name in video_names]
     unlisted = [folder.name for folder, names in candidates.items() if names and folder not in listed]
-    if listed and unlisted:
+    if listed:
         what = "folders with labels are of no video in video_sets, and were not read, as in DeepLabCut"
-        notes.append(f"{len(unlisted):,} {what}: {format_list(unlisted)}")
-    elif video_names and not listed:
+        notes += build_count_note(unlisted, what)
+    elif video_names:
         notes.append("no folder of labeled-data is of a video in video_sets: all were read")
     selected: list[Path] = []
     for folder in listed or candidates:
@@ -58,8 +56,8 @@ def select_label_files(
         if name:
             selected.append(folder / name)
     unlabelled = sorted(set(video_names) - {path.parent.name for path in selected})
-    if unlabelled and listed:
-        notes.append(f"{len(unlabelled):,} videos have no labels: {format_list(unlabelled)}")
+    if listed:
+        notes += build_count_note(unlabelled, "videos have no labels")
     return selected, notes
 
 

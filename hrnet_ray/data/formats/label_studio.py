@@ -4,7 +4,6 @@ Inside means: dragged under it in the list of regions (`parentID`). An image wit
 or none, needs no dragging. Coordinates are percent of the image; every point counts as visible.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -200,10 +199,8 @@ class _LabelStudioReader:
                 id=len(self.instances),
                 image_id=task_index,
                 image=image,
-                category_id=1,
                 box_xywh=box,
                 area=box[2] * box[3],
-                head_size=math.nan,
                 image_xy=image_xy,
                 visible=visible,
             )

@@ -94,7 +94,6 @@ def _parse_instance(record: dict[str, Any], record_index: int, path: Path) -> Po
         id=record_index,
         image_id=record_index,
         image=image,
-        category_id=1,
         box_xywh=compute_box_from_center_scale(center, scale),
         area=(scale * PIXEL_STD) ** 2,
         head_size=_measure_neck_to_head(image_xy, visible),

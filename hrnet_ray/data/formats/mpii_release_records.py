@@ -125,7 +125,6 @@ def _parse_instance(rect: Any, *, id: int, image_id: int, image: str) -> PoseIns
         id=id,
         image_id=image_id,
         image=image,
-        category_id=1,
         box_xywh=compute_box_from_center_scale(np.array([x, y]), scale),
         area=(scale * PIXEL_STD) ** 2,
         head_size=_compute_head_size(rect),

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hrnet_ray.data.annotations import format_value, is_regular_file, read_text_file
+from hrnet_ray.data.annotations import build_count_note, format_value, is_regular_file, read_text_file
 from hrnet_ray.data.images import codec
-from hrnet_ray.errors import DataError, format_list
+from hrnet_ray.errors import DataError
 
 LABEL_SUFFIX, LIST_SUFFIX = ".txt", ".txt"
 UNSUPPORTED_IMAGE_SUFFIXES = (
@@ -121,9 +121,6 @@ def _read_image_list(path: Path) -> Iterator[Path]:
 def describe_skipped_files(listings: Mapping[str, ImageListing]) -> Iterator[str]:
     """Notes on what was seen and not read."""
     for split, found in listings.items():
-        if found.unsupported_names:
-            names = format_list(sorted(found.unsupported_names))
-            yield f"{split}: {len(found.unsupported_names):,} images of kinds that are not read: {names}"
-        if found.linked_dirs:
-            names = format_list(sorted(found.linked_dirs))
-            yield f"{split}: {len(found.linked_dirs):,} linked folders were not looked into: {names}"
+        notes = build_count_note(sorted(found.unsupported_names), "images of kinds that are not read")
+        notes += build_count_note(sorted(found.linked_dirs), "linked folders were not looked into")
+        yield from (f"{split}: {note}" for note in notes)

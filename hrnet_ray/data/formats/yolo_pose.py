@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hrnet_ray.data.annotations import MAX_COORDINATE, format_value, is_regular_file, read_text_file
+from hrnet_ray.data.annotations import MAX_COORDINATE, build_count_note, format_value, is_regular_file, read_text_file
 from hrnet_ray.data.formats import yolo_config, yolo_files
 from hrnet_ray.data.formats.yolo_config import KeypointShape
 from hrnet_ray.data.formats.yolo_files import resolve_label_path
@@ -92,23 +92,19 @@ def read_yolo_pose(
 def _describe_unused_files(parts: Mapping[str, "_YoloSplitBuilder"]) -> Iterator[str]:
     """Images without labels, labels without images."""
     for split, part in parts.items():
-        if part.missing_images:
-            names = format_list(part.missing_images)
-            yield f"{split}: {len(part.missing_images):,} listed images are not there: {names}"
+        yield from (f"{split}: {note}" for note in build_count_note(part.missing_images, "listed images are not there"))
         if part.num_unlabeled:
             yield f"{split}: {part.num_unlabeled:,} images have no labels: they are not used"
     places = Counter(path for part in parts.values() for path in part.label_paths)
-    lonely = sorted(
+    orphans = sorted(
         path
         for folder in {path.parent for path in places}
         for path in folder.glob("*.txt")
         if path not in places and path.name != "classes.txt"  # which some tools put there
     )
-    if lonely:
-        names = format_list([path.name for path in lonely])
-        yield f"{len(lonely):,} files of labels belong to no image of these splits: {names}"
-    if shared := sorted(path.name for path, times in places.items() if times > 1):
-        yield f"{len(shared):,} files of labels belong to several images: {format_list(shared)}"
+    yield from build_count_note([path.name for path in orphans], "files of labels belong to no image of these splits")
+    shared = sorted(path.name for path, times in places.items() if times > 1)
+    yield from build_count_note(shared, "files of labels belong to several images")
 
 
 def _describe_unused_splits(entries: Mapping[str, Any]) -> Iterator[str]:

@@ -4,7 +4,6 @@ Coordinates in MPII and ATRW count stored pixels, so EXIF orientation is ignored
 """
 
 import hashlib
-import os
 from pathlib import Path
 
 import cv2
@@ -17,6 +16,7 @@ from hrnet_ray.data.images.headers import (
     read_size_hw as read_size_hw,
 )
 from hrnet_ray.errors import DataError
+from hrnet_ray.utils.files import write_bytes_atomically
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _READ_FLAGS = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -90,24 +90,13 @@ def write_image(path: Path, image: np.ndarray) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path, _encode_image(path.suffix, image))  # OpenCV dies of names that are no UTF-8
+        write_bytes_atomically(path, _encode_image(path.suffix, image))  # OpenCV dies of names that are no UTF-8
     except (OSError, ValueError, cv2.error) as error:  # a file in place of a folder, for example
         raise DataError(
             "an image that cannot be written",
             str(path),
             f"check the folder, and the ending: {', '.join(IMAGE_SUFFIXES)}",
         ) from error
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    """Write it whole or not at all: half an image would take the last of a full disk."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
 
 
 def _encode_image(suffix: str, image: np.ndarray) -> bytes:

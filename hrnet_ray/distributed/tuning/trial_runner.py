@@ -32,6 +32,7 @@ from hrnet_ray.errors import HrnetRayError
 from hrnet_ray.runs import stop_request
 from hrnet_ray.runs.log_capture import write_traceback
 from hrnet_ray.runs.run_dir import build_checkpoint_provenance
+from hrnet_ray.utils.files import write_text_atomically
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +78,7 @@ def _train_trial(config: dict[str, Any], plan: StudyPlan, data: dict[str, Cached
     experiment = with_overrides(plan.base_experiment, drawn | {"name": f"{plan.base_experiment.name}/trials/{number}"})
     folder = get_trials_dir(plan.folder) / number
     settings = flatten_config(experiment) | {"sampled_params": drawn}
-    part = folder / "resolved_config.json.part"  # the driver may be reading the one of an earlier try
-    part.write_text(json.dumps(settings, indent=2), encoding="utf-8")
-    part.replace(folder / "resolved_config.json")
+    write_text_atomically(folder / "resolved_config.json", json.dumps(settings, indent=2))
     if plan.cluster.num_workers > 1:
         from hrnet_ray.distributed.training.train import run_ray_train  # knows MLflow
 
