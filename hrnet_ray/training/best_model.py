@@ -17,7 +17,7 @@ from hrnet_ray.metrics.validation import compute_metric_curve, to_coco_results
 from hrnet_ray.runs.event_log import ignore_write_errors
 from hrnet_ray.training.builders import build_model_spec
 from hrnet_ray.training.checkpoint import TrainState
-from hrnet_ray.training.validator import ValidationResult
+from hrnet_ray.training.validator import ModelScore, ValidationResult
 from hrnet_ray.utils.files import write_text_atomically
 
 PCK_CURVE_FILE = "plots/pck_curve.csv"
@@ -48,9 +48,11 @@ class BestModelWriter:
         self._ground_truth = ground_truth
         self._pending: PendingBestModel | None = None
 
-    def get_best_score(self, train_state: TrainState) -> float:
+    def get_best_score(self, train_state: TrainState) -> ModelScore:
         """Return the best score so far, whether its model is on disk or not."""
-        return self._pending.result.score if self._pending else train_state.best_score
+        if self._pending:
+            return self._pending.result.model_score
+        return ModelScore(train_state.best_score, train_state.best_epe_px, train_state.best_loss)
 
     def update(self, result: ValidationResult, model: nn.Module, train_state: TrainState) -> TrainState:
         """Write the model if it is the best; the returned state names the best model on disk."""
@@ -59,7 +61,8 @@ class BestModelWriter:
         if not self._pending or not self._try_save(self._pending):
             return train_state
         saved, self._pending = self._pending.result, None
-        return replace(train_state, best_score=saved.score, best_epoch=saved.epoch)
+        score, epe_px, loss = saved.model_score
+        return replace(train_state, best_score=score, best_epe_px=epe_px, best_loss=loss, best_epoch=saved.epoch)
 
     def _try_save(self, pending: PendingBestModel) -> bool:
         with ignore_write_errors(self.run_folder, "the best model"):

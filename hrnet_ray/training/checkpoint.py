@@ -56,6 +56,10 @@ class TrainState:
     epoch: int
     """Last finished epoch; 0 before the first."""
     best_score: float = float("-inf")
+    best_epe_px: float = float("inf")
+    """End-point error of the best model, which breaks ties of the score."""
+    best_loss: float = float("inf")
+    """Validation loss of the best model, which breaks ties of both."""
     best_epoch: int = 0
     """Epoch of the best model on disk; 0 if there is none."""
     lr_factor: float = 1.0

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +37,14 @@ LoadCropsFn = Callable[[Int[np.ndarray, " N"]], records.Arrays]
 """Loads validation rows by position, as `records.decode_eval_batch` returns them."""
 
 
+class ModelScore(NamedTuple):
+    """The primary metric of a model, and what breaks ties: the end-point error, then the validation loss."""
+
+    score: float
+    epe_px: float = math.inf
+    loss: float = math.inf
+
+
 @dataclass(frozen=True, kw_only=True)
 class ValidationResult:
     """The outcome of one validation."""
@@ -47,12 +56,23 @@ class ValidationResult:
     """Labels of the readable rows."""
     metrics: ValidationMetrics
     is_best: bool
-    """Whether no earlier epoch scored as high."""
+    """Whether no earlier epoch is better, see `is_better`."""
 
     @property
     def score(self) -> float:
         """Value of the primary metric; may be NaN."""
         return self.metrics.primary_value
+
+    @property
+    def loss(self) -> float:
+        """Mean validation loss; NaN if it was not computed."""
+        losses = self.predictions.losses
+        return math.nan if losses is None else float(losses.double().mean())
+
+    @property
+    def model_score(self) -> ModelScore:
+        """What the choice of the best model compares."""
+        return ModelScore(self.score, self.metrics.summary["EPE_px"], self.loss)
 
     @property
     def objective(self) -> float:
@@ -65,7 +85,7 @@ class ValidationResult:
         kind = self.metrics.primary_metric.split("_")[0]
         values |= {f"val/{kind}.{name}": v for name, v in self.metrics.per_keypoint.items()}
         if self.predictions.losses is not None:
-            values["val/loss"] = float(self.predictions.losses.double().mean())
+            values["val/loss"] = self.loss
         return values
 
 
@@ -87,7 +107,7 @@ class Validator:
         *,
         heatmap_fn: HeatmapFn,
         epoch: int,
-        best_score: float,
+        best_score: ModelScore,
         corrupt_rows: Set[RowKey] = frozenset(),
     ) -> ValidationResult:
         """Score an epoch (counted from 1) and draw its image grids."""
@@ -99,8 +119,9 @@ class Validator:
             predictions=predictions,
             ground_truth=ground_truth,
             metrics=metrics,
-            is_best=is_better(metrics.primary_value, best_score),
+            is_best=False,
         )
+        result = replace(result, is_best=is_better(result.model_score, best_score))
         self.last_objective = result.objective
         heatmaps = heatmap_fn(self._sample_crops["crop"])
         self._draw_grid(self._sample_crops, result, SAMPLE_PREDICTIONS, heatmaps=heatmaps)
@@ -149,9 +170,19 @@ class Validator:
             codec.write_image(path, image)
 
 
-def is_better(score: float, best: float) -> bool:
-    """Whether a score replaces the best so far; any score replaces NaN and the initial -Inf."""
-    return score > best or not math.isfinite(best)
+def is_better(new: ModelScore, best: ModelScore) -> bool:
+    """Whether a model replaces the best so far; any score replaces NaN and the initial -Inf.
+
+    Equal scores, such as an AP of 0 in the first epochs or of 1, are decided by the lower end-point
+    error, then by the lower loss; of equal models the later one is better.
+    """
+    if new.score != best.score:
+        return new.score > best.score or not math.isfinite(best.score)
+    return _sort_nan_last(new[1:]) <= _sort_nan_last(best[1:])
+
+
+def _sort_nan_last(values: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(math.inf if math.isnan(value) else value for value in values)
 
 
 def get_epoch_image_path(run_folder: Path, grid_name: str, epoch: int) -> Path:

@@ -70,7 +70,7 @@ class WorkerValidation:
             )
             model = self._components.unwrapped_model
             train_state = self.best_model.update(result, model, train_state)
-        best_score = self.best_model.get_best_score(train_state)
+        best_score = self.best_model.get_best_score(train_state).score
         metrics |= result.to_metrics() | {f"val/best.{result.metrics.primary_metric}": best_score}
         return train_state, metrics
 

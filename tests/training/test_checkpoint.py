@@ -87,6 +87,8 @@ def test_the_state_loads_without_pickled_objects(saved: Path):
     assert state["progress"] == {
         "epoch": 1,
         "best_score": 0.25,
+        "best_epe_px": float("inf"),
+        "best_loss": float("inf"),
         "best_epoch": 1,
         "lr_factor": 1.0,
     }

@@ -21,6 +21,7 @@ from hrnet_ray.training.checkpoint import TrainState
 from hrnet_ray.training.validator import (
     HeatmapFn,
     LoadCropsFn,
+    ModelScore,
     ValidationResult,
     Validator,
     is_better,
@@ -67,7 +68,7 @@ def move(predictions: KeypointPredictions, offset_px: float) -> KeypointPredicti
     ("score", "best", "better"),
     [
         (0.5, 0.4, True),
-        (0.4, 0.4, False),
+        (0.4, 0.4, True),  # the later epoch
         (0.3, 0.4, False),
         (math.nan, 0.4, False),
         (0.1, -math.inf, True),
@@ -76,7 +77,46 @@ def move(predictions: KeypointPredictions, offset_px: float) -> KeypointPredicti
     ],
 )
 def test_a_higher_score_is_better_and_any_score_replaces_nan(score: float, best: float, better: bool):
-    assert is_better(score, best) == better
+    assert is_better(ModelScore(score), ModelScore(best)) == better
+
+
+@pytest.mark.parametrize(
+    ("new", "best", "better"),
+    [
+        (ModelScore(0.0, 50.0, 0.2), ModelScore(0.0, 60.0, 0.1), True),
+        (ModelScore(0.0, 60.0, 0.1), ModelScore(0.0, 50.0, 0.2), False),
+        (ModelScore(1.0, 2.0, 0.1), ModelScore(1.0, 2.0, 0.2), True),
+        (ModelScore(1.0, 2.0, 0.2), ModelScore(1.0, 2.0, 0.1), False),
+        (ModelScore(1.0, 2.0, 0.1), ModelScore(1.0, 2.0, 0.1), True),  # the later epoch
+        (ModelScore(0.0, math.nan, 0.1), ModelScore(0.0, 50.0, 0.1), False),
+        (ModelScore(0.0, 50.0, math.nan), ModelScore(0.0, math.nan, math.nan), True),
+        (ModelScore(0.1, 90.0, 0.9), ModelScore(0.0, 1.0, 0.1), True),
+    ],
+)
+def test_equal_scores_are_decided_by_the_error_then_the_loss_then_the_later_epoch(
+    new: ModelScore, best: ModelScore, better: bool
+):
+    assert is_better(new, best) == better
+
+
+def test_with_an_ap_of_0_in_all_epochs_the_model_is_that_of_the_lowest_error(
+    tiny, tigers, tmp_path, validator, perfect, zero_heatmaps
+):
+    writer = BestModelWriter(tiny, tigers, tmp_path, ground_truth=validator.ground_truth)
+    model, state = build_model(tiny, tigers), TrainState(epoch=0)
+    for epoch, offset_px in enumerate((900, 500, 700), start=1):
+        result = validator.validate(
+            move(perfect, offset_px),
+            heatmap_fn=zero_heatmaps,
+            epoch=epoch,
+            best_score=writer.get_best_score(state),
+        )
+        assert result.score == 0
+        state = writer.update(result, model, state)
+
+    assert (state.best_epoch, state.best_score) == (2, 0.0)
+    _, spec = load_model(tmp_path / "model")
+    assert spec.scores["EPE_px"] == state.best_epe_px == pytest.approx(500 * math.sqrt(2))
 
 
 def test_a_best_model_that_did_not_fit_is_written_after_the_next_validation(
@@ -100,7 +140,7 @@ def test_a_best_model_that_did_not_fit_is_written_after_the_next_validation(
         state = writer.update(result, model, start)
 
     assert state == start  # a run that resumes here finds the best model again
-    assert writer.get_best_score(state) == result.score > 0.9
+    assert writer.get_best_score(state).score == result.score > 0.9
     assert read_events(tmp_path) == ["could not write the best model: No space left on device"]
     with torch.no_grad():
         model.conv1.weight.add_(1)
@@ -132,8 +172,8 @@ def test_the_worst_predictions_are_drawn_after_each_best_and_the_samples_always(
     image_xy[4] += 200
     off = KeypointPredictions(perfect.ids, image_xy, perfect.scores)
 
-    validator.validate(off, heatmap_fn=zero_heatmaps, epoch=1, best_score=-math.inf)
-    validator.validate(perfect, heatmap_fn=zero_heatmaps, epoch=2, best_score=1.0)
+    validator.validate(off, heatmap_fn=zero_heatmaps, epoch=1, best_score=ModelScore(-math.inf))
+    validator.validate(perfect, heatmap_fn=zero_heatmaps, epoch=2, best_score=ModelScore(1.1))
 
     assert requested[0][:2].tolist() == [2, 4]
     images = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("plots/*/*"))
@@ -147,7 +187,9 @@ def test_the_worst_predictions_are_drawn_after_each_best_and_the_samples_always(
 def test_nonfinite_predictions_score_0(validator, perfect, zero_heatmaps):
     nonfinite = KeypointPredictions(perfect.ids, perfect.image_xy * torch.nan, perfect.scores * torch.inf)
 
-    result: ValidationResult = validator.validate(nonfinite, heatmap_fn=zero_heatmaps, epoch=1, best_score=-math.inf)
+    result: ValidationResult = validator.validate(
+        nonfinite, heatmap_fn=zero_heatmaps, epoch=1, best_score=ModelScore(-math.inf)
+    )
 
     assert result.to_metrics()["val/OKS_AP"] == validator.last_objective == 0.0
 
@@ -161,7 +203,7 @@ def test_the_heatmaps_are_drawn_beside_each_crop(tmp_path: Path, validator, perf
         return heatmaps
 
     for epoch, heatmap_fn in enumerate((zero_heatmaps, corner_heatmaps), start=1):
-        validator.validate(perfect, heatmap_fn=heatmap_fn, epoch=epoch, best_score=1.0)
+        validator.validate(perfect, heatmap_fn=heatmap_fn, epoch=epoch, best_score=ModelScore(1.1))
 
     before, after = (
         codec.read_image(tmp_path / "plots" / "sample_predictions" / f"epoch_{epoch:04d}.jpg").astype(int)

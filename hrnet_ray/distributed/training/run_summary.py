@@ -16,7 +16,7 @@ from hrnet_ray.models.pretrained import LoadReport
 from hrnet_ray.runs.event_log import ignore_write_errors, read_metrics
 from hrnet_ray.runs.run_dir import write_summary
 from hrnet_ray.training.best_model import PCK_CURVE_FILE
-from hrnet_ray.training.validator import WORST_PREDICTIONS, get_epoch_image_path
+from hrnet_ray.training.validator import WORST_PREDICTIONS, ModelScore, get_epoch_image_path, is_better
 from hrnet_ray.visualization import plots
 
 
@@ -31,6 +31,8 @@ class RunResult:
     best_epoch: int
     """Counted from 1."""
     num_epochs: int
+    best_epe_px: float = math.nan
+    """End-point error of the best model, in pixels of the image."""
 
 
 def print_run_header(
@@ -72,13 +74,16 @@ def summarize_run(folder: Path, experiment: ExperimentConfig) -> RunResult:
     """
     epochs = read_metrics(folder)
     primary, best = select_best_epoch(epochs, folder=folder, lr=experiment.optim.lr)
-    result = RunResult(folder, primary, best[f"val/{primary}"], best["epoch"], len(epochs))
+    result = RunResult(
+        folder, primary, best[f"val/{primary}"], best["epoch"], len(epochs), best.get("val/EPE_px", math.nan)
+    )
     _draw_run(result, epochs, best)
     summary = {
         "name": experiment.name,
         "metric": primary,
         "best": result.best_score,
         "best_epoch": result.best_epoch,
+        "best_epe_px": result.best_epe_px,
         "last": epochs[-1][f"val/{primary}"],
         "epochs": result.num_epochs,
         "optim.lr": experiment.optim.lr,
@@ -90,7 +95,7 @@ def summarize_run(folder: Path, experiment: ExperimentConfig) -> RunResult:
 
 
 def select_best_epoch(epochs: Sequence[dict[str, Any]], *, folder: Path, lr: float) -> tuple[str, dict[str, Any]]:
-    """Return the primary metric and the first epoch with its highest score.
+    """Return the primary metric and the epoch of the best model, see `is_better`.
 
     Raises:
         TrainingDivergedError: the last loss is NaN or Inf, or no epoch has a score.
@@ -109,7 +114,37 @@ def select_best_epoch(epochs: Sequence[dict[str, Any]], *, folder: Path, lr: flo
             f"{folder / 'metrics.jsonl'}: {len(epochs)} epochs",
             "lower --optim.lr, or inspect the dataset with `hrnet-ray check`",
         )
-    return primary, max(scored, key=lambda epoch: epoch[f"val/{primary}"])
+    best = scored[0]
+    for epoch in scored[1:]:
+        best = epoch if is_better(get_model_score(epoch, primary), get_model_score(best, primary)) else best
+    return primary, best
+
+
+def get_model_score(epoch: Mapping[str, Any], primary_metric: str) -> ModelScore:
+    """Return what the choice of the best model compares, from a line of metrics.jsonl."""
+    return ModelScore(
+        epoch[f"val/{primary_metric}"], epoch.get("val/EPE_px", math.inf), epoch.get("val/loss", math.inf)
+    )
+
+
+def find_constant_score(epochs: Sequence[Mapping[str, Any]], primary_metric: str) -> float | None:
+    """Return the score of all validations if there are several and it never changed, else None."""
+    scores = [score for epoch in epochs if (score := epoch.get(f"val/{primary_metric}")) is not None]
+    return scores[0] if len(scores) > 1 and len(set(scores)) == 1 else None
+
+
+def print_constant_score_note(epochs: Sequence[Mapping[str, Any]], primary_metric: str) -> None:
+    """Print what may be wrong if all validations have the same score."""
+    score = find_constant_score(epochs, primary_metric)
+    if score is None:
+        return
+    reason = (
+        "the validation split is too easy or too small to tell epochs apart"
+        if score > 0.5
+        else "too few steps (--optim.epochs, a smaller --optim.batch-size), the dataset's `oks_sigmas`, or its boxes"
+    )
+    print(f"note: {primary_metric} is {score:.3f} after every epoch, so EPE_px chose the best model")
+    print(f"      possible cause: {reason}")
 
 
 def _draw_run(result: RunResult, epochs: list[dict[str, Any]], best: Mapping[str, Any]) -> None:

@@ -28,8 +28,8 @@ from hrnet_ray.runs.run_dir import ARTIFACTS, write_summary
 from hrnet_ray.tracking import MlflowExperiment, RunLogger
 
 TrialRow = dict[str, Any]
-"""A line of trials.csv: folder, sampled settings, metric, score, best_epoch, epochs, error,
-stopped_by, started_at, seconds, latency_ms; on_front where a study searched for quick models."""
+"""A line of trials.csv: folder, sampled settings, metric, score, epe_px, best_epoch, epochs, error,
+stopped_by, started_at, seconds, latency_ms; pareto_optimal where a study searched for quick models."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,17 @@ def summarize_study(plan: StudyPlan, searched_settings: list[str], search: Searc
         )
     if search.optimize_latency:
         mark_pareto_front(trials)
-    trials.sort(key=lambda trial: -trial["score"] if math.isfinite(trial["score"]) else math.inf)
+    trials.sort(key=_make_sort_key)
     study = StudyResult(plan.folder, trials[0]["metric"], trials)
     _write_study_files(plan, study, searched_settings)
     return study
+
+
+def _make_sort_key(trial: TrialRow) -> tuple[float, float]:
+    """The best score first; of equal scores, the lowest end-point error; then trials without a score."""
+    if not math.isfinite(trial["score"]):
+        return math.inf, math.inf
+    return -trial["score"], trial["epe_px"] if math.isfinite(trial["epe_px"]) else math.inf
 
 
 def mark_pareto_front(trials: list[TrialRow]) -> None:
@@ -179,13 +186,13 @@ def _build_trial_row(plan: StudyPlan, record: TrialRecord, searched_settings: li
     folder = get_trials_dir(plan.folder) / record.number
     epochs = read_metrics(folder)
     drawn = {name: record.sampled_params[name] for name in searched_settings}
-    trial = {"folder": record.number, **drawn, "metric": "", "score": math.nan, "best_epoch": 0}
+    trial = {"folder": record.number, **drawn, "metric": "", "score": math.nan, "epe_px": math.nan, "best_epoch": 0}
     trial |= {"epochs": len(epochs), "error": record.error}
     try:
         outcome = summarize_run(folder, with_overrides(plan.base_experiment, drawn))
         trial |= {"metric": outcome.primary_metric, "best_epoch": outcome.best_epoch}
         if not record.diverged:  # its score before the divergence is no measure of its settings
-            trial["score"] = outcome.best_score
+            trial["score"], trial["epe_px"] = outcome.best_score, outcome.best_epe_px
     except TrainingDivergedError as no_score:
         trial["error"] = record.error or no_score.what
     stopped_by = record.stopped_by or ("time_budget" if record.state == "running" else "")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.distributed.training.run_summary import select_best_epoch
+from hrnet_ray.distributed.training.run_summary import print_constant_score_note, select_best_epoch
 from hrnet_ray.errors import TrainingDivergedError
 
 RUN = Path("runs/atrw/w32")
@@ -22,16 +22,40 @@ def make_epochs(*scores: float | None, metric: str = "val/OKS_AP", last_loss: fl
     ("scores", "best"),
     [
         ([0.2, 0.7, 0.4], 2),
-        ([0.3, 0.6, 0.6], 2),  # the first of equal ones
+        ([0.3, 0.6, 0.6], 3),  # the later of equal ones
         ([None, 0.1, None, 0.2], 4),
         ([0.1, nan], 1),
         ([-1.0], 1),  # COCO's AP without ground truth
     ],
 )
-def test_the_first_epoch_with_the_highest_score_is_the_best(scores: list[float | None], best: int):
+def test_the_epoch_with_the_highest_score_is_the_best(scores: list[float | None], best: int):
     primary, epoch = select_best_epoch(make_epochs(*scores), folder=RUN, lr=1e-3)
 
     assert (primary, epoch["epoch"]) == ("OKS_AP", best)
+
+
+def test_of_equal_scores_the_lowest_error_is_the_best():
+    epochs = make_epochs(0.0, 0.0, 0.0)
+    for epoch, epe_px in zip(epochs, (60.0, 40.0, 50.0), strict=True):
+        epoch["val/EPE_px"] = epe_px
+
+    assert select_best_epoch(epochs, folder=RUN, lr=1e-3)[1]["epoch"] == 2
+
+
+@pytest.mark.parametrize(
+    ("scores", "note"),
+    [
+        ([0.0, None, 0.0], "note: OKS_AP is 0.000 after every epoch"),
+        ([1.0, 1.0], "too easy or too small"),
+        ([0.0, 0.1], ""),
+        ([0.0], ""),
+    ],
+)
+def test_a_score_that_never_changed_is_noted(scores: list[float | None], note: str, capsys: pytest.CaptureFixture[str]):
+    print_constant_score_note(make_epochs(*scores), "OKS_AP")
+
+    printed = capsys.readouterr().out
+    assert note in printed if note else not printed
 
 
 def test_the_primary_metric_is_oks_ap_or_pckh():
