@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 from joblib import cpu_count
-from ray._private import ray_constants
+from ray._private import ray_constants, worker as ray_worker
 from ray.data import DataContext
 
 from hrnet_ray.config import ClusterConfig
@@ -40,6 +40,14 @@ RAY_ENV_DEFAULTS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     **OPENMP_WAIT_ENV,
 }
+LOCAL_RAY_ENV_DEFAULTS = {
+    "RAY_worker_niceness": "0",  # by Ray's default of 15, any other program slows the training down
+    "RAY_prestart_worker_first_driver": "0",  # idle processes, one per CPU
+    "RAY_enable_metrics_collection": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # it asks cloud providers
+}
+"""Settings of a Ray that a command starts on its own machine: fewer helper processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,20 +71,32 @@ def describe_cluster() -> dict[str, Any]:
     }
 
 
-def init_ray(cluster: ClusterConfig) -> None:
-    """Join the cluster at `ray_address` or RAY_ADDRESS, or start Ray on loopback."""
+def init_ray(cluster: ClusterConfig, *, include_dashboard: bool = False) -> None:
+    """Join the cluster at `ray_address` or RAY_ADDRESS, or start Ray on loopback.
+
+    A local Ray needs its dashboard only for trials of several workers: Ray Train's
+    PlacementGroupCleaner asks it for dead actors.
+    """
     for name, value in RAY_ENV_DEFAULTS.items():
         os.environ.setdefault(name, value)
     if not ray.is_initialized():
         address = cluster.ray_address or os.environ.get("RAY_ADDRESS") or "local"
         if address == "local":
-            _start_local_ray()
+            _start_local_ray(include_dashboard=include_dashboard)
         else:
             _join_cluster(address)
     configure_ray_data()
 
 
-def _start_local_ray() -> None:
+def owns_ray() -> bool:
+    """Whether this process started Ray, so that Ray ends with it."""
+    node = ray_worker._global_node
+    return node is not None and node.head
+
+
+def _start_local_ray(*, include_dashboard: bool) -> None:
+    for name, value in LOCAL_RAY_ENV_DEFAULTS.items():
+        os.environ.setdefault(name, value)
     # Ray binds to all network interfaces unless clusters are disabled: by the variable for the
     # processes that it starts, by the constant for this one, which has read the variable already.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
@@ -87,7 +107,7 @@ def _start_local_ray() -> None:
             address="local",
             # With one CPU, a worker would leave none for Ray Data; the number need not be real.
             num_cpus=max(2, cpu_count()),
-            include_dashboard=True,  # Ray Train asks it for dead actors
+            include_dashboard=include_dashboard,
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

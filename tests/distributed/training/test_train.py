@@ -15,7 +15,7 @@ from ray.train.torch import TorchTrainer
 
 from hrnet_ray.data.images.codec import read_image
 from hrnet_ray.data.manifest import read_split
-from hrnet_ray.distributed.training.train import TorchTrainerWithoutDatasets, train_experiment
+from hrnet_ray.distributed.training.train import LightTorchTrainer, train_experiment
 from hrnet_ray.errors import ClusterError, DataError, UsageError
 from hrnet_ray.inference.model_package import load_model
 from hrnet_ray.runs.event_log import read_metrics
@@ -153,10 +153,10 @@ def test_an_unprepared_dataset_is_refused(tiny, here, tmp_path):
         train_experiment(lost, here)
 
 
-def test_ray_still_has_the_callback_that_is_removed():
+def test_ray_still_has_the_callbacks_that_are_removed(ray_session):
     default, reduced = (
         {type(callback).__name__ for callback in trainer(print)._create_default_callbacks()}
-        for trainer in (TorchTrainer, TorchTrainerWithoutDatasets)
+        for trainer in (TorchTrainer, LightTorchTrainer)
     )
 
-    assert default - reduced == {"DatasetsCallback"}
+    assert default - reduced == {"DatasetsCallback", "PlacementGroupCleanerCallback"}
