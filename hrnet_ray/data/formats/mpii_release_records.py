@@ -44,8 +44,8 @@ def read_release_records(path: Path) -> tuple[list[MpiiPerson], list[SkippedItem
     Raises:
         DataError: a file of another form, or one without a single person that can be used.
     """
-    release = load_mat_safe(path, ["RELEASE"], flag="--annotations", struct_as_record=False, squeeze_me=True)["RELEASE"]
-    entries = _list_structs(_get_field(release, "annolist"))
+    release = load_mat_safe(path, ["RELEASE"], flag="--annotations", squeeze=True)["RELEASE"]
+    entries = _list_items(_get_field(release, "annolist"))
     training = _parse_training_flags(_get_field(release, "img_train"), len(entries), path)
     people: list[MpiiPerson] = []
     skipped: list[SkippedItem] = []
@@ -66,14 +66,14 @@ def read_release_records(path: Path) -> tuple[list[MpiiPerson], list[SkippedItem
 
 def _parse_training_flags(flags: Any, num_images: int, path: Path) -> np.ndarray:
     """Find which images are for training, as bool [images]."""
-    flags = np.ravel(flags)
-    if flags.dtype.kind not in "biuf" or len(flags) != num_images or not np.isin(flags, (0, 1)).all():
+    flags = _list_items(flags)
+    if len(flags) != num_images or not all(flag in (0, 1) for flag in flags):
         raise DataError(
             "a MATLAB file that is no MPII release",
             f"{path}: RELEASE has {num_images:,} annolist and {len(flags):,} img_train of 0 and 1",
             "give mpii_human_pose_v1_u12_1.mat as it was downloaded",
         )
-    return flags == 1
+    return np.array(flags) == 1
 
 
 def _read_image_entry(entry: Any, entry_index: int, people: list[MpiiPerson], skipped: list[SkippedItem]) -> None:
@@ -83,7 +83,7 @@ def _read_image_entry(entry: Any, entry_index: int, people: list[MpiiPerson], sk
         skipped.append(SkippedItem(f"annolist({entry_index + 1})", "no image name", str(error)))
         return
     video = _parse_video_name(entry, image)
-    rects = _list_structs(_get_field(entry, "annorect"))
+    rects = _list_items(_get_field(entry, "annorect"))
     if not rects:
         skipped.append(SkippedItem(_describe_entry(entry, entry_index), "no people"))
     for rect_at, rect in enumerate(rects):
@@ -136,8 +136,8 @@ def _parse_instance(rect: Any, *, id: int, image_id: int, image: str) -> PoseIns
 def _parse_keypoints(rect: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return where the keypoints are, float64 [16, 2], and which were annotated, bool [16]."""
     image_xy, visible = np.zeros((len(MPII), 2)), np.zeros(len(MPII), bool)
-    for annotated in _list_structs(_get_field(rect, "annopoints")):
-        for point in _list_structs(_get_field(annotated, "point")):
+    for annotated in _list_items(_get_field(rect, "annopoints")):
+        for point in _list_items(_get_field(annotated, "point")):
             id, x, y = (_parse_optional_number(point, name) for name in ("id", "x", "y"))
             if id is None or x is None or y is None:
                 raise ValueError("a point without id, x or y")
@@ -159,27 +159,23 @@ def _compute_head_size(rect: Any) -> float:
     return math.hypot(x2 - x1, y2 - y1) * SC_BIAS or math.nan  # no box has no size
 
 
-def _get_field(mat_struct: Any, name: str) -> Any:
+def _get_field(struct: Any, name: str) -> Any:
     """A field of a struct; None where it has none, or is no struct."""
-    return getattr(mat_struct, "__dict__", {}).get(name)
+    return struct.get(name) if isinstance(struct, dict) else None
 
 
-def _list_structs(value: Any) -> list[Any]:
-    """What MATLAB wrote as one struct, an array of them, or nothing."""
+def _list_items(value: Any) -> list[Any]:
+    """What MATLAB wrote as one value, an array of them, or nothing."""
     if value is None:
         return []
-    return list(value.ravel()) if isinstance(value, np.ndarray) else [value]
+    return value if isinstance(value, list) else [value]
 
 
-def _parse_optional_number(mat_struct: Any, name: str) -> float | None:
+def _parse_optional_number(struct: Any, name: str) -> float | None:
     """A number in a struct; None where it is missing or empty.
 
     Raises:
         ValueError: there is something else.
     """
-    value = _get_field(mat_struct, name)
-    if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
-        value = value.item()
-    if value is None or (isinstance(value, np.ndarray) and value.size == 0):
-        return None
-    return parse_number(value, name)
+    value = _get_field(struct, name)
+    return None if value is None or value == [] else parse_number(value, name)

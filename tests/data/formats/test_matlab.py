@@ -1,8 +1,7 @@
-"""S14 of the plan, and what scipy alone would die of. Every file is opened in a small process."""
+"""Hostile and damaged files, and those that MATLAB and scipy write."""
 
-import json
+import resource
 import struct
-import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -17,8 +16,8 @@ from hrnet_ray.data.formats import matlab
 from hrnet_ray.data.formats.matlab import load_mat_safe
 from hrnet_ray.errors import DataError
 
-MOST_MB = 500
-FEW = 10_000  # elements, where six million take seconds
+MAX_BYTES = 500 * 10**6
+"""Memory for the tests, where the reader has 2 GB."""
 CELL, STRUCT, OBJECT, TEXT, DOUBLE, FUNCTION, OPAQUE = 1, 2, 3, 4, 6, 16, 17
 HEADER = b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM"
 
@@ -69,6 +68,8 @@ NAMES = element(5, struct.pack("<i", 8)) + element(1, b"a\0\0\0\0\0\0\0")
 NO_NAMES = element(5, struct.pack("<i", 8)) + element(1, b"")
 WHOLE = saved(RELEASE={"a": np.arange(50_000.0)})
 HALF = 2**31 - 8
+MEMORY = "it takes more than 500 MB of memory"
+CRASH = "scipy is ended by SIGSEGV"
 
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "empty": (lambda: b"", "no MATLAB file of version 5"),
@@ -79,98 +80,91 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         "of version 7.3, which is HDF5",
     ),
     "HDF5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(1000), "of version 7.3, which is HDF5"),
-    "truncated": (lambda: WHOLE[: len(WHOLE) // 2], "it ends too early"),
-    "truncated in a tag": (lambda: WHOLE[:132], "cannot be read"),
-    "truncated and packed": (lambda: saved(True, RELEASE=np.eye(99))[:-20], "it ends too early"),
+    "truncated": (lambda: WHOLE[: len(WHOLE) // 2], "could not read bytes"),
+    "truncated in a tag": (lambda: WHOLE[:132], "could not read bytes"),
+    "truncated and packed": (lambda: saved(True, RELEASE=np.eye(99))[:-20], "could not read bytes"),
     "torn pack": (
         lambda: HEADER + packed(array(DOUBLE, element(9, bytes(800)), name=b"RELEASE"))[:-9] * 2,
-        "cannot be read",
+        "while decompressing",
     ),
     "no variable": (lambda: saved(other=1), "it has no RELEASE"),
-    "twice": (lambda: saved(RELEASE=1) + saved(RELEASE=2)[128:], "RELEASE is there twice"),
-    "object": (lambda: variable(OBJECT, element(1, b"inline") + NAMES), r"an object, .*class 3"),
-    "function": (lambda: variable(FUNCTION, array(DOUBLE)), "class 16"),
-    "opaque": (lambda: variable(OPAQUE), "class 17"),
-    "object in a cell": (lambda: variable(CELL, array(OBJECT, NAMES)), "class 3"),
-    "2 GB of file": (lambda: variable(DOUBLE, bytes(64), claimed=HALF), "ends too early"),
-    "2 GB of pack": (
-        lambda: HEADER + packed(array(DOUBLE, bytes(64), name=b"RELEASE", claimed=HALF)),
-        "bytes are promised",
-    ),
-    "2 GB of zeros": (
-        lambda: HEADER + packed(array(DOUBLE, element(9, bytes(10**6)), name=b"RELEASE", claimed=MOST - 10**6)),
-        "bytes are promised",
-    ),
-    "2 GB of numbers": (lambda: variable(DOUBLE, element(9, b"", claimed=HALF)), "cannot be read"),
-    "2 GB of text": (
-        lambda: variable(TEXT, element(16, b""), dims=(1, HALF)),
-        "2,147,483,640 numbers of type 16 in 0 bytes",
-    ),
-    "2 GB of cells": (lambda: variable(CELL, dims=(1, HALF)), "cannot be read"),
-    "2 GB of structs": (lambda: variable(STRUCT, NAMES, dims=(1, HALF)), "cannot be read"),
-    "structs of nothing": (
-        lambda: variable(STRUCT, NO_NAMES, dims=(1, HALF)),
-        "a struct of 2,147,483,640 with 0 bytes of names",
-    ),
-    "many dimensions": (lambda: variable(DOUBLE, dims=(2,) * 40), "without dimensions"),
-    "negative": (lambda: variable(DOUBLE, element(9, bytes(8)), dims=(-1, -1)), "of dimensions"),
-    "unknown type": (lambda: variable(DOUBLE, element(200, bytes(8))), "of type 200"),
-    "deep": (lambda: nested(30_000), "more than 20 levels"),
-    "many": (lambda: HEADER + packed(many_cells()), "10,000 elements"),
-    "beside": (
-        lambda: variable(CELL, array(DOUBLE, element(9, bytes(8)) + bytes(16))),
-        "that ends -16 bytes off",
-    ),
+    "twice": (lambda: saved(RELEASE=1) + saved(RELEASE=2)[128:], "it has RELEASE twice"),
+    "object": (lambda: variable(OBJECT, element(1, b"inline") + NAMES), "could not read bytes"),
+    "whole object": (lambda: variable(OBJECT, element(1, b"inline") + NAMES + double(5)), "it has a MatlabObject"),
+    "function": (lambda: variable(FUNCTION, double(5)), "it has a MatlabFunction"),
+    "opaque": (lambda: variable(OPAQUE), "cannot be read"),
+    "object in a cell": (lambda: variable(CELL, array(OBJECT, NAMES)), "data type"),
+    "sparse": (lambda: saved(RELEASE=scipy.sparse.eye_array(3).tocsc()), "it has a csc_"),
+    "2 GB of file": (lambda: variable(DOUBLE, bytes(64), claimed=HALF), CRASH),
+    "2 GB of pack": (lambda: HEADER + packed(array(DOUBLE, bytes(64), name=b"RELEASE", claimed=HALF)), CRASH),
+    "2 GB of zeros": (lambda: many_zeros(600 * 10**6), MEMORY),
+    "2 GB of numbers": (lambda: variable(DOUBLE, element(9, b"", claimed=HALF)), MEMORY),
+    "2 GB of text": (lambda: variable(TEXT, element(16, b""), dims=(1, HALF)), MEMORY),
+    "2 GB of cells": (lambda: variable(CELL, dims=(1, HALF)), MEMORY),
+    "2 GB of structs": (lambda: variable(STRUCT, NAMES, dims=(1, HALF)), MEMORY),
+    "structs of nothing": (lambda: variable(STRUCT, NO_NAMES, dims=(1, HALF)), MEMORY),
+    "many dimensions": (lambda: variable(DOUBLE, dims=(2,) * 40), "malformed"),
+    "negative": (lambda: variable(DOUBLE, element(9, bytes(8)), dims=(-1, -1)), "cannot be read"),
+    "unknown type": (lambda: variable(DOUBLE, element(200, bytes(8))), CRASH),
+    "deep": (lambda: nested(30_000), CRASH),
+    "deep enough for Python": (lambda: nested(600), "RecursionError"),
+    "many": (lambda: HEADER + packed(many_cells(10_000_000)), MEMORY),
+    "much text": (lambda: saved(True, RELEASE=np.zeros((3000, 3000), np.uint8)), "more than 10 MB as text"),
 }
-MOST = matlab.MAX_FILE_BYTES
 
 
-def many_cells() -> bytes:
-    count = FEW + 1
+def double(value: float) -> bytes:
+    return array(DOUBLE, element(9, struct.pack("<d", value)))
+
+
+def many_zeros(num_bytes: int) -> bytes:
+    """A packed array of zeros, which is never whole in this process."""
+    begin = array(
+        DOUBLE, struct.pack("<2I", 9, num_bytes), name=b"RELEASE", dims=(1, num_bytes // 8), claimed=56 + num_bytes
+    )
+    packer, chunk = zlib.compressobj(1), bytes(10**6)
+    parts = [packer.compress(begin), *(packer.compress(chunk) for _ in range(num_bytes // len(chunk))), packer.flush()]
+    return HEADER + struct.pack("<2I", 15, sum(map(len, parts))) + b"".join(parts)
+
+
+def many_cells(count: int) -> bytes:
     return array(CELL, struct.pack("<2I", 14, 0) * count, name=b"RELEASE", dims=(1, count))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited in Linux's way")
-def test_a_bad_file_is_told_of_within_500_mb(tmp_path: Path):
-    """All in one process, which ends at its limit: 31 processes would take as many seconds."""
-    for kind, (build, _) in BAD.items():
-        (tmp_path / f"{kind}.mat").write_bytes(build())
-    done = subprocess.run(
-        [sys.executable, "-c", IN_LITTLE_MEMORY, str(MOST_MB), str(FEW), str(tmp_path), *BAD],
-        capture_output=True,
-        text=True,
-        timeout=50,
-    )
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not limit the memory of a process")
+@pytest.mark.parametrize("kind", BAD)
+def test_a_hostile_file_is_refused_within_500_mb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    monkeypatch.setattr(matlab, "MAX_MEMORY_BYTES", MAX_BYTES)
+    monkeypatch.setattr(matlab, "MAX_JSON_BYTES", MAX_BYTES // 50)
+    build, reason = BAD[kind]
+    path = tmp_path / "a.mat"
+    path.write_bytes(build())
 
-    assert done.returncode == 0, done.stderr
-    *told, peak_mb = map(json.loads, done.stdout.splitlines())
-    for (what, where), (kind, (_, why)) in zip(told, BAD.items(), strict=True):
-        with pytest.raises(DataError, match=why):
-            raise DataError(what, where, "")
-        assert f"{kind}.mat" in where
-    assert peak_mb < MOST_MB
+    with pytest.raises(DataError, match=reason) as refused:
+        load_mat_safe(path, ["RELEASE"], flag="--annotations")
+
+    assert str(path) in refused.value.where
+    assert len(str(refused.value).splitlines()) == 3
 
 
-IN_LITTLE_MEMORY = r"""
-import json, re, resource, sys
-from pathlib import Path
-import scipy.io
-from hrnet_ray.data.formats import matlab
-from hrnet_ray.errors import DataError
+def test_a_file_that_takes_too_long_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(matlab, "MAX_CPU_S", 1)
+    path = tmp_path / "a.mat"
+    path.write_bytes(HEADER + packed(many_cells(2_000_000)))
 
-most_mb, matlab.MAX_ELEMENTS, folder, *kinds = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
-pages = int(Path("/proc/self/statm").read_text().split()[0])
-limit = pages * resource.getpagesize() + most_mb * 2**20
-resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-for kind in kinds:
-    try:
-        matlab.load_mat_safe(Path(folder) / f"{kind}.mat", ["RELEASE"], flag="--annotations")
-        print(json.dumps(["accepted", kind]), flush=True)
-    except DataError as error:
-        print(json.dumps([error.what, error.where]), flush=True)
-status = Path("/proc/self/status").read_text()  # a child's ru_maxrss begins with its parent's
-print(int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1024)
-"""
+    with pytest.raises(DataError, match="it takes more than 1 s"):
+        load_mat_safe(path, ["RELEASE"], flag="--annotations")
+
+
+def test_the_limits_do_not_hold_for_this_process(tmp_path: Path):
+    before = [resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_CORE)]
+    (tmp_path / "a.mat").write_bytes(saved(RELEASE=1))
+
+    load_mat_safe(tmp_path / "a.mat", ["RELEASE"], flag="--annotations")
+
+    assert before == [
+        resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_CORE)
+    ]
 
 
 def test_version_7_3_says_how_to_save_it_again(tmp_path: Path):
@@ -197,12 +191,13 @@ def test_what_scipy_and_matlab_write_is_read(tmp_path: Path, compress: bool):
     written = {"RELEASE": {"cells": cells, "structs": structs, **numbers}, "other": 5}
     (tmp_path / "a.mat").write_bytes(saved(compress, **written))
 
-    found = load_mat_safe(tmp_path / "a.mat", ["RELEASE"], flag="-", simplify_cells=True)["RELEASE"]
+    found = load_mat_safe(tmp_path / "a.mat", ["RELEASE"], flag="-", squeeze=True)["RELEASE"]
 
-    assert found["cells"][0].tolist() == ["text", "ünïcode ☃"]
-    assert found["cells"][1, 0].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert [item["x"] for item in found["structs"]] == [1, 2.5]
-    assert all(found[name].tolist() == [1, 2] for name in numbers if name != "n7")
+    assert found["cells"] == [["text", "ünïcode ☃"], [[[0, 1, 2], [3, 4, 5]], []]]
+    assert found["structs"] == [{"x": 1, "long_name": "a"}, {"x": 2.5, "long_name": []}]
+    assert all(found[name] == [1, 2] for name in numbers if name not in ("n6", "n7"))
+    assert found["n6"] == ["(1+0j)", "(2+0j)"]
+    assert found["n7"] == [1, 1]
 
 
 def test_a_file_of_another_byte_order_is_read(tmp_path: Path):
@@ -219,4 +214,4 @@ def test_a_file_of_another_byte_order_is_read(tmp_path: Path):
 
     found = load_mat_safe(tmp_path / "a.mat", ["RELEASE"], flag="-")
 
-    assert found["RELEASE"].tolist() == [[2.5]]
+    assert found["RELEASE"] == [[2.5]]

@@ -154,8 +154,8 @@ def test_one_point_of_one_person_is_no_array_to_matlab(tmp_path: Path):
         ({"scale": 1e300}, "damaged", "scale is 1e+300 where a number is wanted"),
         ({"scale": -1.0}, "damaged", "scale is -1"),
         ({"scale": "big"}, "damaged", "scale is 'big' where a number is wanted"),
-        ({"scale": np.ones((2, 2))}, "damaged", "scale is array("),
-        ({"scale": 1 + 2j}, "damaged", "scale is (1+2j) where"),
+        ({"scale": np.ones((2, 2))}, "damaged", "scale is [[1.0, 1.0], [1.0"),
+        ({"scale": 1 + 2j}, "damaged", "scale is '(1+2j)' where"),
         ({"objpos": EMPTY}, "no centre", ""),
         ({"objpos": structs({"x": 5.0, "y": EMPTY})}, "no centre", ""),
         ({"objpos": structs({"x": 5.0, "y": math.inf})}, "damaged", "y is inf where"),
@@ -411,8 +411,8 @@ def check_outcome(path: Path) -> str:
     return "accepted"
 
 
-@given(pictures=st.lists(PICTURES, min_size=1, max_size=3), odd=st.none() | ODD)
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@given(pictures=st.lists(PICTURES, min_size=1, max_size=12), odd=st.none() | ODD)
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 def test_odd_structs_are_labels_or_a_data_error(tmp_path: Path, pictures: list, odd: Any):
     changes = {} if odd is None else {"img_train": odd}
     path = save(tmp_path, OTHER, *pictures, picture("z.jpg", person()), **changes)
@@ -446,10 +446,10 @@ def test_mutated_bytes_are_labels_or_a_data_error(tmp_path: Path, compress: bool
     scipy.io.savemat(path, {"RELEASE": release}, do_compression=compress)
     whole, rng, outcomes = path.read_bytes(), random.Random(0), Counter()
 
-    for _ in range(60):
+    for _ in range(40):
         path.write_bytes(mutant(whole, rng))
         outcomes[check_outcome(path)] += 1
 
     assert set(outcomes) <= {"accepted", "refused"}
-    assert outcomes["refused"] > 20
+    assert outcomes["refused"] > 13
     assert compress or outcomes["accepted"] > 5
