@@ -222,6 +222,7 @@ def _find_png_defect(data: bytes, num_pixels: int) -> RejectReason | None:
 
 
 _BMP_OS2_HEADER_BYTES = 12
+_BMP_UNPACKED = (0, 3, 6)  # pixels as they are, without and with channel masks
 
 
 def _parse_bmp_size_hw(data: bytes) -> SizeHw:
@@ -234,12 +235,12 @@ def _find_bmp_defect(data: bytes, num_pixels: int) -> RejectReason | None:
     """Fewer bytes than rows of pixels take that are not packed."""
     start, header = struct.unpack_from("<II", data, 10)
     if header == _BMP_OS2_HEADER_BYTES:
-        bits, packed = struct.unpack_from("<H", data, 24)[0], 0
+        bits, compression = struct.unpack_from("<H", data, 24)[0], 0
     else:
-        bits, packed = struct.unpack_from("<HI", data, 28)
+        bits, compression = struct.unpack_from("<HI", data, 28)
     height, width = _parse_bmp_size_hw(data)
     row_bytes = (width * bits + 31) // 32 * 4
-    return RejectReason.TRUNCATED if not packed and start + height * row_bytes > len(data) else None
+    return RejectReason.TRUNCATED if compression in _BMP_UNPACKED and start + height * row_bytes > len(data) else None
 
 
 def _parse_webp_size_hw(data: bytes) -> SizeHw:

@@ -3,6 +3,7 @@ import os
 import time
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -29,6 +30,14 @@ def flipped_bmp() -> bytes:
     return bytes(data)
 
 
+def rgbx_bmp() -> bytes:
+    """Channels in the other order, which the file itself states."""
+    masks = b"".join(mask.to_bytes(4, "little") for mask in (0xFF, 0xFF00, 0xFF0000))
+    sizes = b"".join(n.to_bytes(4, "little") for n in (40, HW[1], HW[0], 1 | 32 << 16, 3, HW[0] * HW[1] * 4))
+    head = b"BM" + bytes(8) + (66).to_bytes(4, "little")
+    return head + sizes + bytes(16) + masks + bytes(HW[0] * HW[1] * 4)
+
+
 def os2_bmp() -> bytes:
     """The shorter header of 1987, with 24 bits a pixel."""
     head = b"BM" + bytes(8) + (26).to_bytes(4, "little") + (12).to_bytes(4, "little")
@@ -43,6 +52,9 @@ WHOLE = {
     "progressive jpeg": PROGRESSIVE,
     "jpeg with a comment": with_segment(BASELINE, 0xFE, b"\xff\xd9\xff\xc0\0\x0b\x08\0\1\0\1"),
     "jpeg with filling": BASELINE.replace(b"\xff\xc0", b"\xff\xff\xff\xc0", 1),
+    "jpeg with half a JFIF segment": with_segment(BASELINE, 0xE0, b"JFIF\0"),
+    "jpeg with half a colour profile": with_segment(BASELINE, 0xE2, b"ICC_PROFILE\0"),
+    "jpeg with half a Photoshop segment": with_segment(BASELINE, 0xED, b"Photoshop 3.0\x008BIM\x03\xed"),
     "png": made("PNG"),
     "webp": made("WEBP"),
     "webp without loss": made("WEBP", lossless=True),
@@ -52,6 +64,8 @@ WHOLE = {
     "bmp": made("BMP"),
     "bmp from the top": flipped_bmp(),
     "bmp of OS/2": os2_bmp(),
+    "bmp with channel masks": rgbx_bmp(),
+    "tiff of signed numbers": cv2.imencode(".tiff", NOISE.astype(np.int16))[1].tobytes(),
 }
 
 
