@@ -178,6 +178,7 @@ def blob_net(
     sides: str | None = None,
     classes: Sequence[str] = ("red", "green"),
     half: bool = False,
+    strides: tuple[int, ...] = STRIDES,
     metadata: dict[str, str] | None = None,
 ) -> Path:
     """Write a detector of this format for images of `hw`; `sides` names dynamic dimensions."""
@@ -189,8 +190,8 @@ def blob_net(
     dtypes = {"labels": "int64"}
     output_names = ", ".join(f"{dtypes.get(name, 'float')}[...] {name}" for name in outputs)
     body = BODY.format(
-        levels="".join(LEVEL.format(s=s, p=s + s // 2) for s in STRIDES),
-        flat=", ".join(f"flat_{s}" for s in STRIDES),
+        levels="".join(LEVEL.format(s=s, p=s + s // 2) for s in strides),
+        flat=", ".join(f"flat_{s}" for s in strides),
         sides=SIDE.format(a="x", side="w") + SIDE.format(a="y", side="h"),
     )
     head = HEADS[kind].format(
@@ -201,7 +202,7 @@ def blob_net(
     graph = parser.parse_graph(f"blobs ({inputs}) => ({output_names}) {{\n{cast}{body}{head}}}".replace("[...]", ""))
     graph.initializer.extend(
         numpy_helper.from_array(array, name)
-        for name, array in {**colours_of(kind), **numbers(), **geometry(hw, once=once)}.items()
+        for name, array in {**colours_of(kind), **numbers(), **geometry(hw, strides, once=once)}.items()
     )
     return write(path, graph, metadata)
 
@@ -233,7 +234,7 @@ def numbers() -> dict[str, np.ndarray]:
     }
 
 
-def geometry(hw: tuple[int, int], *, once: bool) -> dict[str, np.ndarray]:
+def geometry(hw: tuple[int, int], strides: tuple[int, ...], *, once: bool) -> dict[str, np.ndarray]:
     """Build cell positions, detection ranges and weights of moments.
 
     With `once`, each rectangle is detected by one cell of one level only.
@@ -241,7 +242,7 @@ def geometry(hw: tuple[int, int], *, once: bool) -> dict[str, np.ndarray]:
     cells = np.array(
         [
             (column, row, stride)
-            for stride in STRIDES
+            for stride in strides
             for row in range(hw[0] // stride)
             for column in range(hw[1] // stride)
         ],
@@ -261,7 +262,7 @@ def geometry(hw: tuple[int, int], *, once: bool) -> dict[str, np.ndarray]:
         "longest_side": stride * (2.0 if once else 2.5),
     }
     arrays = {name: array.astype(np.float32) for name, array in arrays.items()}
-    return arrays | {f"moments_{stride}": moments(stride) for stride in STRIDES}
+    return arrays | {f"moments_{stride}": moments(stride) for stride in strides}
 
 
 def moments(stride: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from hrnet_ray.errors import DataError, UsageError
 from hrnet_ray.inference.detectors.detector import ObjectDetector
 from hrnet_ray.inference.detectors.letterbox import DetectorPreprocessing, letterbox_image
 from hrnet_ray.inference.detectors.onnx_session import OnnxModel
-from hrnet_ray.inference.detectors.output_formats import OUTPUT_FORMATS, FormatName, infer_formats
+from hrnet_ray.inference.detectors.output_formats import OUTPUT_FORMATS, STRIDE_SETS, FormatName, infer_formats
 from tests.inference.detectors.blob_net import HW, blob_net, write
 
 KINDS = get_args(FormatName)
@@ -159,6 +159,34 @@ def test_a_net_of_one_class_finds_it(tmp_path: Path, kind: FormatName):
     )
 
     np.testing.assert_allclose(found, [[30, 40, 40, 30, 1]], atol=0.01)
+
+
+@pytest.mark.parametrize("kind", ["yolox", "yolox-decoded", "yolo", "yolov5"])
+@pytest.mark.parametrize(
+    ("strides", "wh"),
+    list(zip(STRIDE_SETS, [(40, 30), (120, 110), (3, 2)], strict=True)),  # found by one level alone: any, 64, 4
+    ids=["usual", "P6", "P2"],
+)
+def test_nets_of_more_levels_are_read(tmp_path: Path, kind: FormatName, strides: tuple[int, ...], wh: tuple[int, int]):
+    path = blob_net(tmp_path / "a.onnx", kind, strides=strides)
+
+    detector = ObjectDetector.from_file(path, format_name="auto" if kind != "yolox-decoded" else kind)
+
+    assert detector.format_name == kind
+    found = detector(make_scene(*HW, (20, 3, *wh, RED)))
+    np.testing.assert_allclose(found, [[20, 3, *wh, 1]], atol=0.02)
+
+
+def test_raw_maps_beside_the_boxes_of_yolov5_are_ignored(tmp_path: Path):
+    model = onnx.load(blob_net(tmp_path / "a.onnx", "yolov5"))
+    raw = numpy_helper.from_array(np.ones((1, 3, 16, 24, 7), np.float32), "raw")
+    model.graph.node.append(onnx.helper.make_node("Constant", [], ["maps_8"], value=raw))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("maps_8", TensorProto.FLOAT, None))
+    onnx.save(model, tmp_path / "a.onnx")
+
+    (found,) = ObjectDetector.from_file(tmp_path / "a.onnx")(make_scene(*HW, (30, 40, 40, 30, RED)))
+
+    np.testing.assert_allclose(found, [30, 40, 40, 30, 1], atol=0.02)
 
 
 def test_open_sides_are_640_pixels(tmp_path: Path):
