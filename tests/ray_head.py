@@ -25,6 +25,7 @@ CHORES = [
 ]  # of `ray up`: nothing to do here
 HEAD_TYPE = "ray.head.default"  # as Ray's provider of nodes that are processes has it
 NODES = 2  # by which a head may grow
+STOP_WAIT = {"RAY_JOB_STOP_WAIT_TIME_S": "30"}  # as in cluster/*.yaml; a busy machine needs more than Ray's 3 s to save
 GROWING = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
 
 
@@ -84,7 +85,7 @@ def ray_head(folder: Path, *, cpus: int = 2, grows_by: Mapping[str, float] | Non
             "--object-store-memory=300000000", "--disable-usage-stats", f"--temp-dir={short}",
             *([f"--autoscaling-config={_growing(folder, gcs, grows_by)}"] if grows_by else []),
         ],
-        env=os.environ | (GROWING if grows_by else {}) | {"PATH": f"{BIN}:{os.environ['PATH']}"},
+        env=os.environ | STOP_WAIT | (GROWING if grows_by else {}) | {"PATH": f"{BIN}:{os.environ['PATH']}"},
         cwd=ROOT,
         stdout=log.open("w"),
         stderr=subprocess.STDOUT,

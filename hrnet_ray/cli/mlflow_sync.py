@@ -27,12 +27,18 @@ class MlflowSyncArgs:
 
 def run(args: MlflowSyncArgs) -> None:
     """Sync the runs and print for each one what was new."""
+    from hrnet_ray.runs.controller import RunController
     from hrnet_ray.runs.lock import RunLock
     from hrnet_ray.tracking.sync_command import sync_runs
 
     require_dir(args.folder, "RUN")
     folder = args.folder.resolve()
     in_study = folder.parent.name == "trials" and (folder.parents[1] / "resolved_config.json").is_file()
-    with RunLock(folder.parents[1] if in_study else folder):
+
+    def sync_and_print() -> None:
         for run_dir, summary in sync_runs(folder, tracking_uri=args.tracking_uri):
             print(f"{run_dir.relative_to(folder.parent)}: {summary}", flush=True)
+
+    controller = RunController()
+    with RunLock(folder.parents[1] if in_study else folder, controller):
+        controller.run(sync_and_print)

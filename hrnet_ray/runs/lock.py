@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import secrets
-import signal
 import threading
 import time
 from contextlib import suppress
@@ -22,6 +21,7 @@ from typing import Any
 import psutil
 
 from hrnet_ray.errors import ClusterError
+from hrnet_ray.runs.controller import RunController, StopReason
 
 LOCK_FILE = "run.lock"
 HEARTBEAT_S = 2.0
@@ -33,9 +33,13 @@ STALE_AFTER_S = 60.0
 
 
 class RunLock:
-    """Held while a command works in a run folder: `with RunLock(folder): ...`."""
+    """Held while a command works in a run folder; a lost lock stops the command.
 
-    def __init__(self, folder: Path) -> None:
+    `with RunLock(folder, controller): controller.run(...)`
+    """
+
+    def __init__(self, folder: Path, controller: RunController) -> None:
+        self._controller = controller
         self._path = folder / LOCK_FILE
         self._folder = folder
         self._token = secrets.token_hex(8)
@@ -118,8 +122,7 @@ class RunLock:
             with suppress(OSError):  # a storage outage may be temporary
                 if (_read_lock(self._path) or {}).get("token") != self._token:
                     self._taken_over = True
-                    os.kill(os.getpid(), signal.SIGINT)  # stop as on Ctrl-C
-                    return
+                    return self._controller.request_stop(StopReason.LOCK_LOST)
                 os.utime(self._path)
 
     def _release_lock(self) -> None:

@@ -1,11 +1,10 @@
-"""The stop request: every rank stops after the same step, and the command waits for the save."""
+"""The stop request: every rank stops after the same step."""
 
 from pathlib import Path
 
 import pytest
 
-from hrnet_ray.runs import signals, stop_request
-from hrnet_ray.runs.signals import save_on_interrupt
+from hrnet_ray.runs import stop_request
 from hrnet_ray.runs.stop_request import CHECK_INTERVAL_S, StopFlag
 from tests.utils.two_workers import together
 
@@ -75,42 +74,3 @@ def test_two_workers_stop_after_the_same_step(tmp_path: Path):
     steps = [(tmp_path / f"stopped_{rank}").read_text() for rank in range(2)]
     assert steps[0] == steps[1]
     assert stop_request.read_state(tmp_path) == "saved"
-
-
-def test_an_interrupted_command_waits_for_the_saves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    monkeypatch.setattr(signals, "SAVE_TIMEOUT_S", 0.3)
-    folders = [tmp_path / name for name in ("quick", "slow", "over")]
-    for folder in folders:
-        folder.mkdir()
-    for folder in folders[:2]:
-        StopFlag(folder, is_rank0=True)
-
-    def sleep(_: float) -> None:
-        stop_request.write_state(folders[0], "saved")
-
-    monkeypatch.setattr(signals.time, "sleep", sleep)
-    with (
-        pytest.raises(KeyboardInterrupt),
-        save_on_interrupt(lambda: folders, skip_if=lambda: False),
-    ):
-        raise KeyboardInterrupt
-
-    assert capsys.readouterr().out.splitlines() == [
-        "Saving before stopping (press Ctrl-C again to stop at once).",
-        f"{folders[1]}: not saved within 0 s, will resume from its last epoch",
-    ]
-    assert [stop_request.read_state(folder) for folder in folders] == ["saved", "stop", ""]
-
-
-def test_a_lost_cluster_gets_no_request(tmp_path: Path):
-    StopFlag(tmp_path, is_rank0=True)
-
-    with (
-        pytest.raises(KeyboardInterrupt),
-        save_on_interrupt(lambda: [tmp_path], skip_if=lambda: True),
-    ):
-        raise KeyboardInterrupt
-
-    assert stop_request.read_state(tmp_path) == "training"

@@ -1,12 +1,11 @@
 """Monitor of the head node and of the remaining nodes.
 
 If the head node dies, Ray kills the driver after 60 s with exit code 1. If too few nodes remain,
-Ray waits for new ones forever. The monitor detects both and raises ClusterError instead.
+Ray waits for new ones forever. The monitor detects both, stops the run and raises ClusterError.
 """
 
 import atexit
 import os
-import signal
 import socket
 import sys
 import threading
@@ -19,6 +18,7 @@ import ray
 from hrnet_ray.config import ClusterConfig
 from hrnet_ray.distributed.cluster.resources import WorkerResources, require_min_workers
 from hrnet_ray.errors import ClusterError
+from hrnet_ray.runs.controller import RunController, StopReason
 
 POLL_INTERVAL_S = 2.0
 """Seconds between two checks, and timeout of one connection."""
@@ -26,31 +26,21 @@ HEAD_TIMEOUT_S = 30.0
 """Seconds without a connection to the head node until the cluster counts as lost."""
 NODE_REPLACEMENT_TIMEOUT_S = 180.0
 """Seconds with fewer than `min_workers` workers until the cluster counts as lost."""
-EXIT_GRACE_S = 10.0
-"""Seconds for the main thread to report the error; after that it hangs in a call of Ray."""
 
 
 class HeadNodeMonitor:
-    """Context manager that raises ClusterError when the cluster is lost.
+    """Context manager that raises ClusterError when the cluster is lost during `controller.run`."""
 
-    Use it in the main thread, inside a handler that turns SIGTERM into KeyboardInterrupt
-    (`runs.signals`).
-    """
-
-    def __init__(self, cluster: ClusterConfig, worker_resources: WorkerResources) -> None:
+    def __init__(self, cluster: ClusterConfig, worker_resources: WorkerResources, controller: RunController) -> None:
+        self._controller = controller
         self._cluster, self._worker_resources = cluster, worker_resources
         self._head_address = ray.get_runtime_context().gcs_address
         self._lost_error: ClusterError | None = None
         self._stop_event = threading.Event()
         self._thread = threading.Thread(target=self._watch_cluster, daemon=True, name="head-node-monitor")
 
-    def is_lost(self) -> bool:
-        """Return whether the cluster is lost."""
-        return self._lost_error is not None
-
     def __enter__(self) -> "HeadNodeMonitor":
-        if threading.current_thread() is threading.main_thread():
-            self._thread.start()
+        self._thread.start()
         return self
 
     def __exit__(
@@ -73,7 +63,8 @@ class HeadNodeMonitor:
             if _can_connect(self._head_address):
                 head_seen_s = now
             elif now - head_seen_s > HEAD_TIMEOUT_S:
-                return self._interrupt_main_thread(self._mark_head_lost())
+                self._mark_head_lost()
+                return self._controller.request_stop(StopReason.CLUSTER_LOST)
             else:
                 continue
             try:
@@ -82,9 +73,9 @@ class HeadNodeMonitor:
             except ClusterError as error:
                 if now - workers_fit_s > NODE_REPLACEMENT_TIMEOUT_S:
                     self._lost_error = error
-                    return self._interrupt_main_thread(error)
+                    return self._controller.request_stop(StopReason.CLUSTER_LOST)
 
-    def _mark_head_lost(self) -> ClusterError:
+    def _mark_head_lost(self) -> None:
         self._lost_error = ClusterError(
             "the cluster is lost: its head node does not answer",
             self._head_address,
@@ -92,13 +83,6 @@ class HeadNodeMonitor:
         )
         # At exit, Ray would wait a minute for the head node and then report a crash.
         atexit.register(_exit_immediately, self._lost_error.exit_code)
-        return self._lost_error
-
-    def _interrupt_main_thread(self, error: ClusterError) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-        if not self._stop_event.wait(EXIT_GRACE_S):
-            print(f"error: {error}", file=sys.stderr)
-            _exit_immediately(error.exit_code)
 
 
 def _can_connect(address: str) -> bool:

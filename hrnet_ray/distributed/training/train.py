@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from hrnet_ray.distributed.cluster.resources import (
     compute_worker_resources,
     describe_cluster,
     init_ray,
+    owns_ray,
 )
 from hrnet_ray.distributed.data.object_store import (
     CachedSplit,
@@ -39,14 +41,20 @@ from hrnet_ray.distributed.training.backends import (
     unwrap_user_error,
 )
 from hrnet_ray.distributed.training.mlflow_run import open_mlflow_run, tag_model_hashes
-from hrnet_ray.distributed.training.run_summary import RunResult, print_run_header, summarize_run
+from hrnet_ray.distributed.training.run_summary import (
+    RunResult,
+    print_constant_score_note,
+    print_run_header,
+    summarize_run,
+)
 from hrnet_ray.distributed.training.train_loop import train_loop_per_worker
 from hrnet_ray.distributed.training.worker_config import WorkerConfig
 from hrnet_ray.distributed.training.worker_failures import WorkerFailureCallback
 from hrnet_ray.errors import ClusterError, HrnetRayError, UsageError
 from hrnet_ray.models.pretrained import LoadReport
 from hrnet_ray.pose.losses import OHKM_TOPK
-from hrnet_ray.runs.event_log import ignore_write_errors, log_event
+from hrnet_ray.runs.controller import RunController
+from hrnet_ray.runs.event_log import ignore_write_errors, log_event, read_metrics
 from hrnet_ray.runs.lock import RunLock
 from hrnet_ray.runs.log_capture import log_tracebacks, tee_output
 from hrnet_ray.runs.progress import ProgressMonitor
@@ -56,7 +64,6 @@ from hrnet_ray.runs.run_dir import (
     open_run_dir,
     record_cluster_info,
 )
-from hrnet_ray.runs.signals import interrupt_on_signals, run_in_thread, save_on_interrupt
 from hrnet_ray.tracking import MlflowExperiment
 from hrnet_ray.training import fault_injection
 from hrnet_ray.training.builders import build_model_spec, load_initial_weights
@@ -81,11 +88,13 @@ def train_experiment(experiment: ExperimentConfig, cluster: ClusterConfig) -> Ru
     manifest = read_manifest(experiment.data.root)
     load_report = run_preflight_checks(experiment, cluster, manifest)
     folder = open_run_dir(experiment, cluster, manifest)
-    with RunLock(folder), tee_output(folder):
-        return _train_in_run_dir(folder, experiment, cluster, manifest, load_report)
+    controller = RunController()
+    with RunLock(folder, controller), tee_output(folder):
+        return _train_in_run_dir(controller, folder, experiment, cluster, manifest, load_report)
 
 
 def _train_in_run_dir(
+    controller: RunController,
     folder: Path,
     experiment: ExperimentConfig,
     cluster: ClusterConfig,
@@ -110,10 +119,11 @@ def _train_in_run_dir(
         )
     print_run_header(experiment, manifest, folder, worker_resources, load_report)
     try:
-        with log_tracebacks(folder), interrupt_on_signals():
-            write_run_dataset_report(folder, experiment, manifest)
-            _train_with_monitoring(experiment, cluster, worker_resources, manifest, folder)
-            result = summarize_run(folder, experiment)
+        with log_tracebacks(folder), controller:
+            controller.run(partial(write_run_dataset_report, folder, experiment, manifest))
+            _train_with_monitoring(controller, experiment, cluster, worker_resources, manifest, folder)
+            result = controller.run(partial(summarize_run, folder, experiment))
+            print_constant_score_note(read_metrics(folder), result.primary_metric)
     except BaseException as error:
         interrupted = isinstance(error, KeyboardInterrupt)
         run.log_summary({}, tags={} if interrupted else {"error": _get_first_line(error)})
@@ -127,6 +137,7 @@ def _train_in_run_dir(
 
 
 def _train_with_monitoring(
+    controller: RunController,
     experiment: ExperimentConfig,
     cluster: ClusterConfig,
     worker_resources: WorkerResources,
@@ -134,19 +145,11 @@ def _train_with_monitoring(
     folder: Path,
 ) -> None:
     """Train with progress output and a head-node monitor; save before an interrupt ends it."""
-    head_monitor = HeadNodeMonitor(cluster, worker_resources)
+    head_monitor = HeadNodeMonitor(cluster, worker_resources, controller)
     with head_monitor, ProgressMonitor(lambda: {"": folder}, epochs=experiment.optim.epochs):
-        cached_splits = load_into_object_store(manifest, experiment.data)
-        with save_on_interrupt(lambda: [folder], skip_if=head_monitor.is_lost):
-            run_ray_train(
-                experiment,
-                cluster,
-                worker_resources,
-                manifest,
-                folder,
-                cached_splits,
-                driver_cwd=os.getcwd(),
-            )
+        cached_splits = controller.run(partial(load_into_object_store, manifest, experiment.data))
+        train = partial(run_ray_train, experiment, cluster, worker_resources, manifest, folder, cached_splits)
+        controller.run(partial(train, driver_cwd=os.getcwd()), training_folders=lambda: [folder])
 
 
 def run_preflight_checks(
@@ -254,16 +257,18 @@ def run_ray_train(
         cached_splits.update(load_into_object_store(manifest, experiment.data, decoded=decoded))
 
 
-class TorchTrainerWithoutDatasets(TorchTrainer):
-    """Ray's TorchTrainer without the process that distributes Ray datasets, as none are used.
+class LightTorchTrainer(TorchTrainer):
+    """Ray's TorchTrainer without helper processes that a run has no use for.
 
-    Each start of the workers would wait 2 s for it on two cores. If Ray renames the callback, the
-    process is back and tests/distributed/training/test_train.py fails.
+    DatasetsCallback distributes Ray datasets; each start of the workers would wait 2 s for it on two
+    cores. PlacementGroupCleanerCallback frees the workers' resources after the death of the driver;
+    if the driver started Ray, Ray ends with it. If Ray renames a callback, the process is back and
+    tests/distributed/training/test_train.py fails.
     """
 
     def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()
-        return [c for c in callbacks if type(c).__name__ != "DatasetsCallback"]
+        unused = {"DatasetsCallback"} | ({"PlacementGroupCleanerCallback"} if owns_ray() else set())
+        return [c for c in super()._create_default_callbacks() if type(c).__name__ not in unused]
 
 
 def _build_trainer(
@@ -279,7 +284,7 @@ def _build_trainer(
     resources: dict[str, float] = {"CPU": worker_resources.cpus}
     if worker_resources.gpus:
         resources["GPU"] = worker_resources.gpus
-    return TorchTrainerWithoutDatasets(
+    return LightTorchTrainer(
         train_loop_per_worker,
         train_loop_config={"job": worker_config},
         scaling_config=ScalingConfig(
@@ -318,7 +323,7 @@ def _build_trainer(
 def _run_trainer(trainer: TorchTrainer, folder: Path) -> None:
     hide_ray_checkpoint_snapshot(folder)
     try:
-        run_in_thread(trainer.fit)
+        trainer.fit()
     except (TrainingFailedError, RayError) as error:
         raise _convert_train_error(error, folder) from error
 

@@ -50,12 +50,12 @@ from hrnet_ray.distributed.tuning.trial_records import (
 from hrnet_ray.distributed.tuning.trial_runner import StudyPlan, run_trial
 from hrnet_ray.errors import UsageError
 from hrnet_ray.models.pretrained import LoadReport
+from hrnet_ray.runs.controller import RunController
 from hrnet_ray.runs.event_log import ignore_write_errors
 from hrnet_ray.runs.lock import RunLock
 from hrnet_ray.runs.log_capture import log_tracebacks, tee_output
 from hrnet_ray.runs.progress import ProgressMonitor
 from hrnet_ray.runs.run_dir import open_run_dir, record_cluster_info
-from hrnet_ray.runs.signals import interrupt_on_signals, run_in_thread, save_on_interrupt
 from hrnet_ray.tracking import MlflowExperiment
 from hrnet_ray.training.data_report import write_run_dataset_report
 
@@ -100,8 +100,9 @@ def run_study(
         if name not in CHANGEABLE_ON_RESUME
     }
     folder = open_run_dir(base_experiment, cluster, manifest, search_settings=searched)
-    with RunLock(folder), tee_output(folder), log_tracebacks(folder):
-        return _run_study_in_dir(folder, base_experiment, space, cluster, search, points, manifest, start)
+    controller = RunController()
+    with RunLock(folder, controller), tee_output(folder), log_tracebacks(folder):
+        return _run_study_in_dir(controller, folder, base_experiment, space, cluster, search, points, manifest, start)
 
 
 def _check_variant(
@@ -116,6 +117,7 @@ def _check_variant(
 
 
 def _run_study_in_dir(
+    controller: RunController,
     folder: Path,
     base_experiment: ExperimentConfig,
     space: SearchSpace,
@@ -125,7 +127,7 @@ def _run_study_in_dir(
     manifest: DatasetManifest,
     load_report: LoadReport | None,
 ) -> StudyResult:
-    init_ray(cluster)
+    init_ray(cluster, include_dashboard=cluster.num_workers > 1)
     with ignore_write_errors(folder, "environment.json"):
         record_cluster_info(folder, describe_cluster())
     have = wait_for_resources(cluster, concurrent_trials=search.max_concurrent_trials or 1)
@@ -152,20 +154,21 @@ def _run_study_in_dir(
         flush=True,
     )
     try:
-        with interrupt_on_signals():
-            write_run_dataset_report(folder, base_experiment, manifest)
         watch = ProgressMonitor(
             records.find_started_trials,
             epochs=base_experiment.optim.epochs,
             on_epoch=records.on_epoch,
         )
-        vigil = HeadNodeMonitor(cluster, share)
-        with interrupt_on_signals(), vigil, watch:
-            searcher = ResumableSearcher(folder, space, search, points, epochs=base_experiment.optim.epochs)
-            if searcher.has_pending_trials():
-                with save_on_interrupt(lambda: records.find_started_trials().values(), skip_if=vigil.is_lost):
-                    _run_trials(plan, search, searcher, at_once)
-        study = summarize_study(plan, list(space), search)
+        with controller:
+            controller.run(partial(write_run_dataset_report, folder, base_experiment, manifest))
+            with HeadNodeMonitor(cluster, share, controller), watch:
+                searcher = ResumableSearcher(folder, space, search, points, epochs=base_experiment.optim.epochs)
+                if searcher.has_pending_trials():
+                    controller.run(
+                        partial(_run_trials, plan, search, searcher, at_once),
+                        training_folders=lambda: records.find_started_trials().values(),
+                    )
+            study = controller.run(partial(summarize_study, plan, list(space), search))
     except BaseException as error:
         records.finish_all_runs(failed_status="KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
         raise
@@ -195,7 +198,7 @@ def _select_initial_points(
 def _run_trials(plan: StudyPlan, search: SearchConfig, searcher: ResumableSearcher, max_concurrent_trials: int) -> None:
     """Run the trials, and note those that failed."""
     data = load_into_object_store(plan.manifest, plan.base_experiment.data)
-    results = run_in_thread(_build_tuner(plan, search, searcher, max_concurrent_trials, data).fit)
+    results = _build_tuner(plan, search, searcher, max_concurrent_trials, data).fit()
     for result in results:
         if result.error:
             number = _parse_trial_number(result)
