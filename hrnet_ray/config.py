@@ -56,6 +56,9 @@ class ModelConfig:
     """Residual blocks of a branch in a module."""
     stem: int = 64
     """Channels of the stem."""
+    weight_init: Literal["normal", "kaiming"] = "normal"
+    """Initial weights of convolutions: `normal` (deviation 0.001) as published, or `kaiming` (He et
+    al., 2015), which learns sooner from scratch. The last layer is `normal` in both."""
     pretrained: str | None = None
     """Weights to start from: a published, mmpose, timm or own file."""
     allow_partial_load: bool = False
@@ -89,6 +92,9 @@ class AugmentationConfig:
 
     scale_factor: float = 0.25
     """Standard deviation of the relative scale, and its maximum change."""
+    shift_factor: float = 0.0
+    """Standard deviation of the shift of a crop, relative to its sides; the maximum is twice this value.
+    0 as published; 0.04 makes a model robust to boxes that are not exact."""
     rotation_deg: float = 30.0
     """Standard deviation of the rotation; the maximum is twice this value."""
     rotation_prob: float = 0.6
@@ -110,6 +116,7 @@ class AugmentationConfig:
             share = getattr(self, name)
             _require_setting(f"augment.{name}", share, 0 <= share <= 1, "between 0 and 1")
         _require_setting("augment.scale_factor", self.scale_factor, 0 <= self.scale_factor < 1, "in [0, 1)")
+        _require_setting("augment.shift_factor", self.shift_factor, 0 <= self.shift_factor <= 0.25, "in [0, 0.25]")
 
 
 @dataclass(frozen=True, kw_only=True)

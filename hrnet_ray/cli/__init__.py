@@ -96,7 +96,9 @@ def _run_verb(name: str, argv: Sequence[str]) -> int | None:
             f"did you mean `hrnet-ray {near[0]}`?" if near else f"use one of {', '.join(VERBS)}",
         )
     module = import_module(f"hrnet_ray.cli.{name.replace('-', '_')}")
-    return module.run(parse_args(get_args_type(module), argv, prog=f"hrnet-ray {name}"))
+    argv = getattr(module, "expand_argv", list)(argv)
+    args = parse_args(get_args_type(module), argv, prog=f"hrnet-ray {name}")
+    return module.run(module.complete_args(args, argv) if hasattr(module, "complete_args") else args)
 
 
 def get_args_type(module: ModuleType) -> Any:

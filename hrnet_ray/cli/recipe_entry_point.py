@@ -9,7 +9,7 @@ import tyro
 
 from hrnet_ray.cli import run_script
 from hrnet_ray.cli.smoke import prepare_smoke_experiment
-from hrnet_ray.cli.train import TrainArgs, run as train
+from hrnet_ray.cli.train import ExperimentArgs, run as train
 from hrnet_ray.config import ExperimentConfig
 
 
@@ -23,7 +23,7 @@ def run_training_recipe(
     """
 
     @dataclass(frozen=True, kw_only=True)
-    class RecipeArgs(TrainArgs):
+    class RecipeArgs(ExperimentArgs):
         experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = base
         smoke_test: bool = False
         """Train a small model on synthetic images for a minute, to test the installation."""

@@ -1,28 +1,51 @@
 """`hrnet-ray train`: train one model."""
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from hrnet_ray.cli.plan_args import SizeFlag, expand_plan_flags, plan_from_flags
 from hrnet_ray.config import ClusterConfig, ExperimentConfig
 from hrnet_ray.text import redact_secrets
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainArgs:
-    """Train one model. The same command resumes an interrupted training.
-
-    hrnet-ray train --name first --data.root data/atrw --optim.epochs 60
-    """
+class ExperimentArgs:
+    """Flags of a training: all settings of the experiment and of the cluster."""
 
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = field(default_factory=ExperimentConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
 
-def run(args: TrainArgs) -> None:
+@dataclass(frozen=True, kw_only=True)
+class TrainArgs(ExperimentArgs):
+    """Train one model. The same command resumes an interrupted training.
+
+    hrnet-ray train --data data/mine
+
+    --size chooses net, input and recipe; batch size, epochs and validation interval follow from the
+    dataset unless a flag gives them. The defaults below are the published ones of experiments/;
+    --size replaces them. --data is short for --data.root.
+    """
+
+    size: SizeFlag = "auto"
+    """Recipe: tiny (minutes on a CPU), small, w32, w48 (a GPU); auto takes tiny on a CPU. With
+    `published`, flags change the published W32 recipe, and nothing follows from the dataset."""
+
+
+expand_argv = expand_plan_flags
+
+
+def complete_args(args: TrainArgs, argv: Sequence[str]) -> TrainArgs:
+    """Return the arguments with the planned experiment."""
+    return replace(args, experiment=plan_from_flags(args.size, args.experiment, args.cluster, argv))
+
+
+def run(args: ExperimentArgs) -> None:
     """Train, and print the best score and the next steps."""
     from hrnet_ray.distributed.training.train import train_experiment
 

@@ -1,10 +1,13 @@
 """`hrnet-ray tune`: run a hyperparameter search and print its trials."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated
 
 import tyro
 
+from hrnet_ray.cli.plan_args import SizeFlag, expand_plan_flags, plan_from_flags
 from hrnet_ray.cli.terminal_table import print_table
 from hrnet_ray.cli.train import print_next_steps, to_short_path
 from hrnet_ray.config import ClusterConfig, ExperimentConfig
@@ -12,21 +15,34 @@ from hrnet_ray.distributed.tuning.search_space import parse_search_space
 from hrnet_ray.distributed.tuning.study import TrialRow
 from hrnet_ray.distributed.tuning.tune import SearchConfig, SearchSpace, StudyResult, run_study
 from hrnet_ray.reports.study.study_report import REPORT_FILENAME
-from hrnet_ray.runs.signals import interrupt_on_signals
+from hrnet_ray.runs.controller import RunController
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneArgs:
     """Run a hyperparameter search. The same command resumes an interrupted search.
 
-    hrnet-ray tune --name search --data.root data/atrw --search.num-trials 24
+    hrnet-ray tune --name search --data data/mine --search.num-trials 24
+
+    --size chooses net, input and recipe, as for `hrnet-ray train`. --data is short for --data.root.
     """
 
+    size: SizeFlag = "auto"
+    """Recipe: tiny (minutes on a CPU), small, w32, w48 (a GPU); auto takes tiny on a CPU. With
+    `published`, flags change the published W32 recipe, and nothing follows from the dataset."""
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = field(default_factory=ExperimentConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     space: tuple[str, ...] = ("optim.lr=log(1e-4,3e-3)", "heatmap.sigma=uniform(1,4)")
     """Search space: SETTING=log(LOW,HIGH), =uniform(LOW,HIGH), =int(LOW,HIGH), =choice(A,B)."""
+
+
+expand_argv = expand_plan_flags
+
+
+def complete_args(args: TuneArgs, argv: Sequence[str]) -> TuneArgs:
+    """Return the arguments with the planned experiment."""
+    return replace(args, experiment=plan_from_flags(args.size, args.experiment, args.cluster, argv))
 
 
 def run(args: TuneArgs) -> None:
@@ -50,8 +66,8 @@ def run_study_and_report(
         # Deferred, because importing MLflow takes seconds.
         from hrnet_ray.cli.model_registration import register_challenger
 
-        with interrupt_on_signals():
-            register_challenger(study.folder, experiment.data.root, cluster)
+        with RunController() as controller:
+            controller.run(partial(register_challenger, study.folder, experiment.data.root, cluster))
     return study
 
 

@@ -232,6 +232,13 @@ def _make_batchnorm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, momentum=BN_MOMENTUM)  # initialized with weight 1 and bias 0, as published
 
 
+def init_kaiming(model: HRNet) -> None:
+    """Initialize all convolutions but the last layer for ReLU (He et al., 2015), scaled by fan-out."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and module is not model.final_layer:
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 def init_weights(module: nn.Module) -> None:
     """Initialize as published: convolutions from a normal distribution of std 0.001, biases 0."""
     if isinstance(module, nn.Conv2d):

@@ -93,7 +93,7 @@ def sample_affine_params(
     augmentation: AugmentationConfig,
     input_hw: tuple[int, int],
 ) -> AffineParams:
-    """Sample the crop of each image: half body, then scale, then rotation, then mirroring."""
+    """Sample the crop of each image: half body, then shift, scale, rotation and mirroring."""
     uniform = sample_uniform(row_ids, seed=seed, epoch=epoch, purpose="warp: whether", count=3)
     normal = sample_normal(row_ids, seed=seed, epoch=epoch, purpose="warp: how much", count=3)
     takes_half_body, rotated, mirrored = (
@@ -113,6 +113,9 @@ def sample_affine_params(
         selected=takes_half_body,
         prefers_upper=normal[:, 0] < UPPER_BODY_NORMAL_THRESHOLD,
     )
+    if augmentation.shift_factor:
+        shift = sample_normal(row_ids, seed=seed, epoch=epoch, purpose="warp: shift", count=2).clamp(-2, 2)
+        center_xy = center_xy + (shift * augmentation.shift_factor * SCALE_UNIT_PX).to(scale_wh.dtype) * scale_wh
     spread, degrees = augmentation.scale_factor, augmentation.rotation_deg
     zoom = (normal[:, 1] * spread + 1).clamp(1 - spread, 1 + spread)
     rotation = (normal[:, 2] * degrees).clamp(-2 * degrees, 2 * degrees)

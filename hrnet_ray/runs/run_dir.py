@@ -136,6 +136,8 @@ def check_writable(folder: Path) -> None:
 
 
 def _require_same_settings(saved_settings: dict[str, Any], new_settings: dict[str, Any], folder: Path) -> None:
+    # A run of an earlier version lacks the settings that were added since: their defaults change nothing.
+    saved_settings = json.loads(json.dumps(flatten_config(ExperimentConfig()))) | saved_settings
     # The dataset may move; its digest identifies it.
     without_root = (
         {name: value for name, value in settings.items() if name != "data.root"}

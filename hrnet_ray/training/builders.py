@@ -12,6 +12,7 @@ from hrnet_ray.data.batch import AugmentationPipelineConfig
 from hrnet_ray.data.manifest import DatasetManifest
 from hrnet_ray.inference.model_package import ModelSpec
 from hrnet_ray.models import HRNet
+from hrnet_ray.models.hrnet import init_kaiming
 from hrnet_ray.models.pretrained import LoadReport, load_pretrained
 from hrnet_ray.pose.targets import HeatmapTargetConfig
 from hrnet_ray.training.optim import scale_lr
@@ -25,6 +26,8 @@ def build_model(experiment: ExperimentConfig, manifest: DatasetManifest, *, driv
         DataError: `model.pretrained` does not fit the model.
     """
     model = build_model_spec(experiment, manifest, {}).build_model()
+    if experiment.model.weight_init == "kaiming":
+        init_kaiming(model)
     load_initial_weights(model, experiment, driver_cwd=driver_cwd)
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 

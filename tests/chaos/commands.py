@@ -29,7 +29,7 @@ class Command:
     def __init__(self, tigers: DatasetManifest, storage: Path, *more: str) -> None:
         self.run = storage / "tigers" / "run"
         self.words = [
-            *("train", "--name", "run", *MODEL_FLAGS.split(), "--optim.batch-size", "4"),
+            *("train", "--size", "published", "--name", "run", *MODEL_FLAGS.split(), "--optim.batch-size", "4"),
             *("--optim.epochs", str(EPOCHS), "--data.root", str(tigers.root)),
             *(
                 "--cluster.device",

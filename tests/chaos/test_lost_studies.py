@@ -36,6 +36,8 @@ class Study:
         self.words = [
             *(
                 "tune",
+                "--size",
+                "published",
                 "--name",
                 "study",
                 "--data.root",

@@ -1,5 +1,6 @@
-"""Ctrl-C and the SIGTERM of `ray job stop`: the run saves, ends, and can be resumed."""
+"""Ctrl-C, the SIGTERM of `ray job stop` and a lost run lock: the run ends, and can be resumed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -16,8 +17,9 @@ from mlflow import MlflowClient
 from hrnet_ray.cli.prepare import SyntheticArgs, run as prepare
 from hrnet_ray.data.manifest import DatasetManifest, read_manifest
 from hrnet_ray.distributed.training.run_summary import RunResult
+from hrnet_ray.runs.controller import SAVE_TIMEOUT_S
 from hrnet_ray.runs.event_log import read_metrics
-from hrnet_ray.runs.signals import SAVE_TIMEOUT_S
+from hrnet_ray.runs.lock import LOCK_FILE
 from hrnet_ray.tracking import default_tracking_uri
 from hrnet_ray.training.checkpoint_store import STATE_FILE
 from hrnet_ray.training.fault_injection import ALLOW_FAULTS_ENV_VAR, FAULTS_ENV_VAR
@@ -45,7 +47,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> DatasetManifest:
 def make_command(verb: str, pack: DatasetManifest, storage: Path, *more: str) -> list[str]:
     search = ["--search.num-trials", "1", "--search.scheduler", "none"] if verb == "tune" else []
     return [
-        *(sys.executable, "-m", "hrnet_ray.cli", verb, "--name", "run", *MODEL_FLAGS.split()),
+        *(sys.executable, "-m", "hrnet_ray.cli", verb, "--size", "published", "--name", "run", *MODEL_FLAGS.split()),
         *("--optim.epochs", str(EPOCHS), "--optim.batch-size", "4", "--cluster.device", "cpu"),
         *("--data.root", str(pack.root), "--cluster.storage-path", str(storage)),
         *("--cluster.log-sample-order", *search, *more),
@@ -171,3 +173,28 @@ def test_a_second_signal_stops_at_once(pack, tmp_path):
 
     assert stopped.returncode == 130, output
     assert took_s < SAVE_TIMEOUT_S
+
+
+def test_a_command_whose_lock_was_taken_over_ends_and_leaves_the_folder_to_the_other_command(pack, tmp_path):
+    command = make_command("train", pack, tmp_path)
+    run = run_folder("train", tmp_path)
+
+    with subprocess.Popen(
+        command,
+        env=environment_without_ray(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as stopped:
+        wait_until(lambda: in_second_epoch(run) or stopped.poll() is not None)
+        (run / LOCK_FILE).write_text(json.dumps({"pid": 7, "host": "far", "since": "then", "token": "other"}))
+        output = stopped.communicate(timeout=60)[0]
+
+    assert stopped.returncode == 4, output
+    assert "error: another command took over this run\n" in output
+    assert f"{run}: process 7 on far since then" in output
+    assert "Saving before stopping" not in output
+    assert "Traceback" not in output
+    assert (run / "stop_request").read_text() == "training"  # no request to the other command's training
+    assert json.loads((run / LOCK_FILE).read_text())["token"] == "other"
+    assert statuses(tmp_path) == {"KILLED"}

@@ -16,7 +16,7 @@ def build_train_argv(settings: Mapping[str, Any], *, name: str, defaults: Mappin
     """
     defaults = defaults or {}
     missing = object()
-    words = ["hrnet-ray", "train", "--name", name]
+    words = ["hrnet-ray", "train", "--size", "published", "--name", name]  # with any other size, flags start from it
     for setting, value in settings.items():
         if setting != "name" and _convert_tuple_to_list(value) != _convert_tuple_to_list(
             defaults.get(setting, missing)
