@@ -297,7 +297,7 @@ END2END = [
 
 
 def test_boxes_are_clipped_to_the_image_and_invalid_ones_left_out(tmp_path: Path):
-    detector = ObjectDetector.from_file(write_constant_model(tmp_path / "a.onnx", output=[END2END]))
+    detector = ObjectDetector.from_file(write_constant_model(tmp_path / "a.onnx", output=np.array([END2END])))
 
     detected = detector(make_scene(64, 96))
 
