@@ -28,10 +28,8 @@ class RunState(Enum):
     """What a command is doing."""
 
     RUNNING = "running"
-    SAVING = "saving"
-    """It stops once its trainings have saved in mid-epoch."""
-    ABORTING = "aborting"
-    """It stops at once."""
+    SAVING = "saving"  # it stops once its trainings have saved in mid-epoch
+    ABORTING = "aborting"  # it stops at once
 
 
 class StopReason(Enum):
@@ -57,9 +55,8 @@ class RunController:
     def request_stop(self, reason: StopReason) -> None:
         """Stop the work, from any thread or signal handler; `run` then raises KeyboardInterrupt.
 
-        At a first signal, the trainings save. A second signal ends the wait for them. A command
-        without its cluster has no training left, and one without its lock must leave the run folder
-        to the other command.
+        At a first signal, the trainings save; a second one ends the wait for them. Without its cluster a
+        command has no training left, and without its lock it must leave the folder to the other command.
         """
         saves = reason is StopReason.SIGNAL and self.state is RunState.RUNNING
         self.state = RunState.SAVING if saves else RunState.ABORTING
@@ -97,9 +94,8 @@ class RunController:
     def __enter__(self) -> "RunController":
         """Handle SIGINT and SIGTERM; Ray's own SIGTERM handler exits silently."""
         if threading.current_thread() is threading.main_thread():  # only it receives signals
-            self._previous_handlers = {
-                number: signal.signal(number, self._handle_signal) for number in (signal.SIGINT, signal.SIGTERM)
-            }
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous_handlers[number] = signal.signal(number, self._handle_signal)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,13 +112,9 @@ class RunController:
         if waiting:
             print("Saving before stopping (press Ctrl-C again to stop at once).", flush=True)
         deadline = time.monotonic() + SAVE_TIMEOUT_S
-        while waiting and self.state is RunState.SAVING:
-            if time.monotonic() >= deadline:
-                for folder in waiting:  # the request stays: a worker that is only slow still stops
-                    print(
-                        f"{folder}: not saved within {SAVE_TIMEOUT_S:.0f} s, will resume from its last epoch",
-                        flush=True,
-                    )
-                return
+        while waiting and self.state is RunState.SAVING and time.monotonic() < deadline:
             time.sleep(POLL_INTERVAL_S)
             waiting = [folder for folder in waiting if stop_request.read_state(folder) == "stop"]
+        # The request stays: a worker that is only slow still stops.
+        for folder in waiting if self.state is RunState.SAVING else []:
+            print(f"{folder}: not saved within {SAVE_TIMEOUT_S:.0f} s, will resume from its last epoch", flush=True)
