@@ -27,14 +27,14 @@ class TrainArgs(ExperimentArgs):
 
     hrnet-ray train --data data/mine
 
-    --size chooses net, input and recipe; batch size, epochs and validation interval follow from the
-    dataset unless a flag gives them. The defaults below are the published ones of experiments/;
-    --size replaces them. --data is short for --data.root.
+    --size chooses net, input and recipe. Crop shape, epochs and validation interval follow from the
+    dataset. Flags replace both. The defaults below hold for --size published only. --data is short
+    for --data.root.
     """
 
     size: SizeFlag = "auto"
-    """Recipe: tiny (minutes on a CPU), small, w32, w48 (a GPU); auto takes tiny on a CPU. With
-    `published`, flags change the published W32 recipe, and nothing follows from the dataset."""
+    """Net, input and recipe. `auto` is tiny, or with a GPU on this machine (or --cluster.device gpu) small, and w32
+    from 1,000 rows. `published` is the paper's W32 recipe as the defaults below show it."""
 
 
 expand_argv = expand_plan_flags

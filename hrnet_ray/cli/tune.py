@@ -28,8 +28,8 @@ class TuneArgs:
     """
 
     size: SizeFlag = "auto"
-    """Recipe: tiny (minutes on a CPU), small, w32, w48 (a GPU); auto takes tiny on a CPU. With
-    `published`, flags change the published W32 recipe, and nothing follows from the dataset."""
+    """Net, input and recipe. `auto` is tiny, or with a GPU on this machine (or --cluster.device gpu) small, and w32
+    from 1,000 rows. `published` is the paper's W32 recipe as the defaults below show it."""
     experiment: Annotated[ExperimentConfig, tyro.conf.arg(name="")] = field(default_factory=ExperimentConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
     search: SearchConfig = field(default_factory=SearchConfig)

@@ -1,19 +1,20 @@
 """Recipes of `--size`: a net, an input and a schedule that fits the number of training rows.
 
-The published recipes are in experiments/. These are for data sets of some hundred to some thousand
-instances that train from scratch.
+The published recipes are in experiments/. These are for datasets of some hundred to some thousand
+instances, trained from scratch. Only `tiny` was compared with other recipes.
 """
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
 from hrnet_ray.config import (
+    COARSEST_STRIDE,
     AugmentationConfig,
     ClusterConfig,
     DataConfig,
@@ -22,11 +23,10 @@ from hrnet_ray.config import (
     HeatmapConfig,
     ModelConfig,
     OptimizerConfig,
-    flatten_config,
     with_overrides,
 )
 from hrnet_ray.data.manifest import DatasetManifest, read_split
-from hrnet_ray.training.precision import has_native_bf16
+from hrnet_ray.data.sampler import batch_indices
 
 Size = Literal["tiny", "small", "w32", "w48"]
 
@@ -82,14 +82,14 @@ PRESETS: dict[Size, ExperimentConfig] = {
 }
 """`small` has the net of HRNet-W18-Small-v2; `w32` and `w48` have the published nets."""
 
-EPOCHS_FOR_LARGE_DATASETS = 60
+DEFAULT_EPOCHS = 60
+"""Epochs of a dataset for which MIN_STEPS and MAX_STEPS do not matter."""
 MIN_STEPS, MAX_STEPS = 1500, 8000
-"""Steps of a run that small datasets are repeated for, and that large ones are limited to."""
-MAX_VALIDATIONS = 40
-MIN_STEPS_FOR_A_NOTE = 300
-"""A run from scratch with fewer steps learns little."""
+"""Limits of the optimizer steps of a run: a small dataset gets more epochs, a large one fewer."""
+TARGET_VALIDATIONS = 40
+"""A run validates between this many times and twice as often, if it has as many epochs."""
 WIDE_ASPECT_RATIO = 1.4
-"""Median width / height of the boxes from which a crop is wider than high, or its inverse."""
+"""Median width / height of the boxes from which crops are wider than high; its inverse for higher ones."""
 PLANNED_SETTINGS = (
     "data.input_hw",
     "optim.batch_size",
@@ -108,84 +108,80 @@ def plan_experiment(
 
     A run that exists already keeps the settings in PLANNED_SETTINGS, so that the same command
     resumes it.
+
+    Raises:
+        HrnetRayError: there is no training split, or a requested setting is invalid.
     """
     experiment = with_overrides(PRESETS[size], {"data.root": str(manifest.root), **requested})
     planned = _read_planned_settings(Path(cluster.storage_path) / manifest.name / experiment.name)
-    return with_overrides(experiment, {**_plan_settings(experiment, manifest, requested), **planned, **requested})
+    return with_overrides(
+        experiment, {**_plan_settings(experiment, manifest, cluster, requested), **planned, **requested}
+    )
 
 
-def count_steps_per_epoch(experiment: ExperimentConfig, manifest: DatasetManifest) -> int:
-    """Count the optimizer steps of an epoch."""
-    return math.ceil(manifest.splits["train"].rows / experiment.optim.batch_size)
+def count_train_rows(manifest: DatasetManifest) -> int:
+    """Count the rows of the training split.
+
+    Raises:
+        DataError: there is none.
+    """
+    return sum(shard.rows for shard in manifest.get_shards("train"))
+
+
+def count_steps_per_epoch(experiment: ExperimentConfig, manifest: DatasetManifest, cluster: ClusterConfig) -> int:
+    """Count the optimizer steps of an epoch; at least 1."""
+    rows = np.arange(count_train_rows(manifest))
+    return max(1, len(batch_indices(rows, batch_size=experiment.optim.batch_size, num_workers=cluster.num_workers)))
+
+
+def has_gpu(cluster: ClusterConfig) -> bool:
+    """Whether a run will use GPUs, as far as this machine knows before Ray starts."""
+    import torch  # deferred, so that `hrnet-ray train --help` does not load it
+
+    return cluster.device == "gpu" or (cluster.device == "auto" and torch.cuda.is_available())
 
 
 def _plan_settings(
-    experiment: ExperimentConfig, manifest: DatasetManifest, requested: Mapping[str, Any]
+    experiment: ExperimentConfig, manifest: DatasetManifest, cluster: ClusterConfig, requested: Mapping[str, Any]
 ) -> dict[str, Any]:
-    rows = manifest.splits["train"].rows
-    steps = min(MAX_STEPS, max(MIN_STEPS, EPOCHS_FOR_LARGE_DATASETS * rows // experiment.optim.batch_size))
-    epochs = requested.get("optim.epochs", math.ceil(steps / count_steps_per_epoch(experiment, manifest)))
-    total_steps = epochs * count_steps_per_epoch(experiment, manifest)
+    steps_per_epoch = count_steps_per_epoch(experiment, manifest, cluster)
+    steps = min(MAX_STEPS, max(MIN_STEPS, DEFAULT_EPOCHS * steps_per_epoch))
+    epochs = requested.get("optim.epochs", math.ceil(steps / steps_per_epoch))
     return {
         "data.input_hw": _choose_input_hw(experiment.data.input_hw, manifest),
         "optim.epochs": epochs,
-        "optim.precision": _choose_precision(experiment.optim.precision),
-        "optim.warmup_steps": min(experiment.optim.warmup_steps, total_steps // 10),
-        "evaluation.val_interval": max(1, epochs // MAX_VALIDATIONS),
+        "optim.precision": _choose_precision(experiment.optim.precision, cluster),
+        "optim.warmup_steps": min(experiment.optim.warmup_steps, epochs * steps_per_epoch // 10),
+        "evaluation.val_interval": max(1, epochs // TARGET_VALIDATIONS),
     }
 
 
-def _choose_precision(precision: str) -> str:
-    """Choose bf16 on a machine without GPU whose CPU has the instructions: steps take half the time."""
-    without_gpu = precision == "auto" and not torch.cuda.is_available()
-    return "bf16" if without_gpu and has_native_bf16(torch.device("cpu")) else precision
+def _choose_precision(precision: str, cluster: ClusterConfig) -> str:
+    """Choose bf16 for a run on this machine's CPU if it has the instructions."""
+    import torch
+
+    from hrnet_ray.training.precision import has_native_bf16
+
+    is_joined = bool(cluster.ray_address or os.environ.get("RAY_ADDRESS"))  # its machines may have other CPUs
+    on_own_cpu = precision == "auto" and not has_gpu(cluster) and not is_joined
+    return "bf16" if on_own_cpu and has_native_bf16(torch.device("cpu")) else precision
 
 
 def _choose_input_hw(square_hw: tuple[int, int], manifest: DatasetManifest) -> tuple[int, int]:
-    """Make crops 3:4 or 4:3 with about the same area, if most boxes are high or wide."""
-    boxes = np.array(read_split(manifest, "train", columns=["box_xywh"])["box_xywh"].to_pylist())
-    ratio = float(np.median(boxes[:, 2] / boxes[:, 3]))
-    short, long = round(square_hw[0] * 0.86 / 32) * 32, round(square_hw[0] * 1.15 / 32) * 32
+    """Make the crops wider or higher, with about the same area, if most boxes are."""
+    boxes = read_split(manifest, "train", columns=["box_xywh"])["box_xywh"].combine_chunks().flatten()
+    _, _, width, height = boxes.to_numpy().reshape(-1, 4).T
+    ratio = float(np.median(width / height))
+    short, long = (round(square_hw[0] * factor / COARSEST_STRIDE) * COARSEST_STRIDE for factor in (0.86, 1.15))
     if ratio >= WIDE_ASPECT_RATIO:
         return short, long
     return (long, short) if ratio <= 1 / WIDE_ASPECT_RATIO else square_hw
 
 
 def _read_planned_settings(run_folder: Path) -> dict[str, Any]:
+    """Return the planned settings of an existing run."""
     try:
         saved = json.loads((run_folder / "resolved_config.json").read_text(encoding="utf-8"))
         return {name: saved[name] for name in PLANNED_SETTINGS if name in saved}
     except (OSError, ValueError):  # none yet, or damaged: `open_run_dir` refuses that
         return {}
-
-
-def format_plan(size: str, experiment: ExperimentConfig, manifest: DatasetManifest) -> list[tuple[str, str]]:
-    """Describe a run before it starts: net, input, batch, steps, precision."""
-    model, optim = experiment.model, experiment.optim
-    steps = count_steps_per_epoch(experiment, manifest)
-    height, width = experiment.data.input_hw
-    rows = [
-        ("size", f"{size}: HRNet of width {model.width}, modules {' '.join(map(str, model.modules))}"),
-        ("input", f"{width} x {height} pixels, heatmap sigma {experiment.heatmap.sigma:g}"),
-        ("batch", f"{optim.batch_size} of {manifest.splits['train'].rows:,} rows, {steps:,} steps per epoch"),
-        ("schedule", f"{optim.epochs:,} epochs = {optim.epochs * steps:,} steps"),
-        ("optimizer", f"{optim.optimizer}, {optim.schedule} schedule, {optim.precision}"),
-    ]
-    if optim.epochs * steps < MIN_STEPS_FOR_A_NOTE and not model.pretrained:
-        rows.append(
-            ("note", f"fewer than {MIN_STEPS_FOR_A_NOTE} steps from scratch learn little: raise --optim.epochs")
-        )
-    return rows
-
-
-def list_requested_settings(argv: list[str], experiment: ExperimentConfig) -> dict[str, Any]:
-    """Return the settings that a command line gives, with their parsed values."""
-    flat = flatten_config(experiment)
-    flags = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in argv if word.startswith("--")}
-    return {name: value for name, value in flat.items() if {name, _negate(name)} & flags}
-
-
-def _negate(name: str) -> str:
-    """Return the flag that sets a setting to False: `evaluation.no_flip_test`."""
-    prefix, dot, last = name.rpartition(".")
-    return f"{prefix}{dot}no_{last}"

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hrnet_ray.models import HRNet
-from hrnet_ray.models.hrnet import compute_branch_channels
+from hrnet_ray.models.hrnet import compute_branch_channels, init_kaiming
 from hrnet_ray.pose.heatmaps import decode_heatmaps, encode_heatmaps
 from hrnet_ray.pose.losses import keypoint_mse_loss
 from tests.small_models import make_small_hrnet
@@ -55,6 +55,17 @@ def test_weights_are_initialized_as_published():
         if isinstance(part, nn.BatchNorm2d):
             assert (part.momentum, part.weight.min(), part.weight.max()) == (0.1, 1, 1)
             assert part.bias.eq(0).all()
+
+
+def test_kaiming_weights_depend_on_the_fan_out_but_for_the_last_layer():
+    net = HRNet(32, 16, modules=(1, 1, 1))
+    init_kaiming(net)
+
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d) and part.weight.numel() > 5000:
+            fan_out = part.out_channels * part.kernel_size[0] * part.kernel_size[1]
+            assert part.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+    assert abs(net.final_layer.weight.std() - 0.001) < 2e-4
 
 
 def test_every_parameter_receives_a_gradient():

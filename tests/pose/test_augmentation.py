@@ -105,6 +105,20 @@ def test_affine_params_follow_the_published_distributions():
     assert abs(params.mirrored.float().mean() - 0.5) < 0.01
 
 
+def test_shift_is_relative_to_the_sides_and_limited_and_changes_nothing_else():
+    still = _sample_params(20_000, AugmentationConfig())
+    shifted = _sample_params(20_000, AugmentationConfig(shift_factor=0.04))
+
+    sides_wh = torch.tensor([0.6, 0.8]) * 200
+    shift = (shifted.center_xy - still.center_xy) / sides_wh
+    assert abs(shift.abs().max() - 0.08) < 1e-5
+    within_one_std = shift.abs().le(0.04).float().mean(0)
+    assert (within_one_std - 0.6827).abs().max() < 0.01
+    assert abs(torch.corrcoef(shift.T)[0, 1]) < 0.03
+    for name in ("scale_wh", "rotation_deg", "mirrored"):
+        assert torch.equal(getattr(shifted, name), getattr(still, name))
+
+
 def test_scale_rotation_and_mirroring_are_independent():
     params = _sample_params(20_000, AugmentationConfig(rotation_prob=1.0))
 

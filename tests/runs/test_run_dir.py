@@ -105,6 +105,18 @@ def test_a_run_whose_storage_became_read_only_is_refused(tiny, here, tigers, rea
     assert "Read-only file system" in _refused(tiny, here, tigers).where
 
 
+def test_a_run_from_before_a_setting_was_added_resumes(tiny, here, tigers):
+    path = open_run_dir(tiny, here, tigers) / "resolved_config.json"
+    settings = json.loads(path.read_text())
+    del settings["model.weight_init"], settings["augment.shift_factor"]
+    path.write_text(json.dumps(settings))
+
+    assert open_run_dir(tiny, here, tigers) == path.parent
+    shifted = replace(tiny, augment=replace(tiny.augment, shift_factor=0.1))
+    with pytest.raises(UsageError, match="exists with other settings"):
+        open_run_dir(shifted, here, tigers)
+
+
 def test_unreadable_settings_are_named(tiny, here, tigers):
     path = open_run_dir(tiny, here, tigers) / "resolved_config.json"
     path.write_text('{"optim.lr": ')

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from hrnet_ray.cli.plan_args import expand_plan_flags, plan_from_flags
-from hrnet_ray.config import ClusterConfig, ExperimentConfig, flatten_config
+from hrnet_ray.config import ClusterConfig, flatten_config
 from hrnet_ray.data.manifest import DatasetManifest
+from hrnet_ray.errors import DataError
 from hrnet_ray.training.presets import (
     MAX_STEPS,
-    MAX_VALIDATIONS,
     MIN_STEPS,
     PRESETS,
+    TARGET_VALIDATIONS,
     count_steps_per_epoch,
-    format_plan,
     plan_experiment,
 )
 
@@ -40,9 +39,9 @@ def test_the_number_of_epochs_follows_from_the_number_of_rows(
 
     experiment = plan_experiment("tiny", manifest, cluster, {})
 
-    steps_per_epoch = count_steps_per_epoch(experiment, manifest)
+    steps_per_epoch = count_steps_per_epoch(experiment, manifest, cluster)
     assert steps <= experiment.optim.epochs * steps_per_epoch < steps + steps_per_epoch
-    assert experiment.optim.epochs // experiment.evaluation.val_interval <= 2 * MAX_VALIDATIONS
+    assert experiment.optim.epochs // experiment.evaluation.val_interval <= 2 * TARGET_VALIDATIONS
 
 
 def test_requested_settings_replace_the_preset_and_the_plan(tigers: DatasetManifest, cluster: ClusterConfig):
@@ -74,35 +73,21 @@ def test_a_resumed_run_keeps_its_plan(tigers: DatasetManifest, cluster: ClusterC
     assert plan_experiment("tiny", tigers, cluster, {"optim.epochs": 9}).optim.epochs == 9
 
 
-def test_a_run_of_few_steps_is_noted(tigers: DatasetManifest, cluster: ClusterConfig):
-    few = plan_experiment("tiny", tigers, cluster, {"optim.epochs": 2})
+def test_a_dataset_without_a_training_split_is_refused(tigers: DatasetManifest, cluster: ClusterConfig):
+    only_val = replace(tigers, splits={"val": tigers.splits["val"]})
 
-    assert "raise --optim.epochs" in dict(format_plan("tiny", few, tigers))["note"]
-    assert "note" not in dict(format_plan("tiny", plan_experiment("tiny", tigers, cluster, {}), tigers))
-
-
-def test_auto_and_data_are_expanded():
-    words = ["--data", "data/mine", "--optim.batch-size", "auto", "--optim.epochs=auto", "--cluster.device", "auto"]
-
-    assert expand_plan_flags(words) == ["--data.root", "data/mine", "--cluster.device", "auto"]
-    assert expand_plan_flags(["--data=x"]) == ["--data.root=x"]
+    with pytest.raises(DataError, match="no split 'train'"):
+        plan_experiment("tiny", only_val, cluster, {})
 
 
-def test_the_published_recipe_is_not_planned(cluster: ClusterConfig):
-    parsed = ExperimentConfig(name="as-given")
+def test_precision_is_not_planned_for_a_joined_cluster(tigers: DatasetManifest, cluster: ClusterConfig):
+    joined = replace(cluster, ray_address="10.0.0.1:6379")
 
-    assert plan_from_flags("published", parsed, cluster, ["--name", "as-given"]) is parsed
+    assert plan_experiment("tiny", tigers, joined, {}).optim.precision == "auto"
 
 
-def test_a_flag_that_repeats_a_default_counts_as_given(
-    tigers: DatasetManifest, cluster: ClusterConfig, capsys: pytest.CaptureFixture[str]
-):
-    parsed = replace(ExperimentConfig(), data=replace(ExperimentConfig().data, root=str(tigers.root)))
-    argv = ["--data.root", str(tigers.root), "--heatmap.sigma", "2.0", "--evaluation.no-flip-test"]
-
-    planned = plan_from_flags("auto", parsed, cluster, argv)
-
-    assert planned.heatmap.sigma == 2.0
-    assert planned.evaluation.flip_test == parsed.evaluation.flip_test
-    assert planned.optim.optimizer == "adamw"
-    assert "steps per epoch" in capsys.readouterr().out
+def test_a_preset_is_a_valid_recipe_that_trains_from_scratch():
+    for name, preset in PRESETS.items():
+        assert preset.name == name
+        assert preset.model.weight_init == "kaiming"
+        assert preset.augment.shift_factor > 0

@@ -1,4 +1,4 @@
-"""Test the error of a local Ray that does not start."""
+"""Test a local Ray: the niceness of its workers, and the error if it does not start."""
 
 import subprocess
 import sys
@@ -25,6 +25,32 @@ def stop_raylet():
 threading.Thread(target=stop_raylet, daemon=True).start()
 raise SystemExit(run_with_error_handling(lambda: init_ray(ClusterConfig())))
 """
+
+
+MEASURE_NICENESS = """
+import os
+import ray
+from hrnet_ray.config import ClusterConfig
+from hrnet_ray.distributed.cluster.resources import init_ray, owns_ray
+
+@ray.remote
+def get_niceness():
+    return os.nice(0)
+
+assert not owns_ray()
+init_ray(ClusterConfig(ray_address="local"))
+assert owns_ray()
+print(os.nice(0), ray.get(get_niceness.remote()))
+"""
+
+
+@pytest.mark.ray
+def test_workers_of_a_local_ray_have_the_niceness_of_the_command():
+    done = subprocess.run([sys.executable, "-c", MEASURE_NICENESS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+    command, worker = done.stdout.split()
+    assert worker == command
 
 
 def test_the_error_has_the_reason_and_the_load():
