@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from hrnet_ray.cli import VERBS, get_args_type, parse_args
+from hrnet_ray.cli import VERBS, parse_verb_args
 from hrnet_ray.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -64,13 +65,13 @@ def test_a_command_of_ours_is_understood(command: Command):
     if words or command.whole:
         module = import_module(f"hrnet_ray.cli.{verb.replace('-', '_')}")
         said = None if command.whole else "missing"
-        assert refusal(get_args_type(module), words) in (None, said)
+        assert refusal(module, words) in (None, said)
 
 
-def refusal(args: type, words: list[str]) -> str | None:
+def refusal(module: ModuleType, words: list[str]) -> str | None:
     """The first word of what is wrong with a command line, if something is."""
     try:
-        parse_args(args, words, prog="docs")
+        parse_verb_args(module, words, prog="docs")
     except UsageError as error:
         return error.what.split(":")[0].split()[0]
     return None

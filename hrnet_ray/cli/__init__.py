@@ -96,9 +96,17 @@ def _run_verb(name: str, argv: Sequence[str]) -> int | None:
             f"did you mean `hrnet-ray {near[0]}`?" if near else f"use one of {', '.join(VERBS)}",
         )
     module = import_module(f"hrnet_ray.cli.{name.replace('-', '_')}")
-    argv = getattr(module, "expand_argv", list)(argv)
-    args = parse_args(get_args_type(module), argv, prog=f"hrnet-ray {name}")
+    args = parse_verb_args(module, argv, prog=f"hrnet-ray {name}")
     return module.run(module.complete_args(args, argv) if hasattr(module, "complete_args") else args)
+
+
+def parse_verb_args(module: ModuleType, argv: Sequence[str], *, prog: str) -> Any:
+    """Parse the flags of a verb; a module may expand short forms first.
+
+    Raises:
+        UsageError: see `parse_args`.
+    """
+    return parse_args(get_args_type(module), getattr(module, "expand_argv", list)(argv), prog=prog)
 
 
 def get_args_type(module: ModuleType) -> Any:

@@ -57,6 +57,7 @@ def plan_from_flags(
 
 def list_requested_settings(argv: Sequence[str], parsed: ExperimentConfig) -> dict[str, Any]:
     """Return the settings that a command line gives, with their parsed values."""
+    argv = expand_plan_flags(argv)
     flags = {word.partition("=")[0].removeprefix("--").replace("-", "_") for word in argv if word.startswith("--")}
     return {name: value for name, value in flatten_config(parsed).items() if {name, _negate(name)} & flags}
 
