@@ -8,7 +8,8 @@ def should_use_bf16(device: torch.device) -> bool:
 
     True for GPUs with native bf16 (Ampere and later). False for CPUs, although bf16 can make steps
     twice as fast: on CPUs, resumed and repeated runs agree bit for bit, also between machines of
-    which only one has the instructions. docs/performance.md has the scores of both.
+    which only one has the instructions. docs/performance.md has the scores of both. The recipes of
+    `--size` choose bf16 there (`training/presets.py`).
     """
     return device.type == "cuda" and has_native_bf16(device)
 
